@@ -1,0 +1,1 @@
+"""Model + tasks -> scores; imports no torch."""

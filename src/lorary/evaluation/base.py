@@ -1,0 +1,59 @@
+"""The narrow waist between models and measures: two questions a model answers, in text and plain numbers."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+from lorary.errors import EvaluationError
+from lorary.tasks.example import Example
+from lorary.tasks.task import Task
+
+
+class LogLikelihood(NamedTuple):
+    """log p(completion, end of sequence | prompt) in nats, and the number of tokens it is a sum over."""
+
+    nats: float
+    n_tokens: int
+
+
+class LanguageModel(Protocol):
+    """What an evaluation needs of a model. Batching and devices are the model's business."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What this model is, as plain JSON: base fingerprint, library hash, router, mix."""
+
+    def log_likelihood(self, examples: Sequence[Example]) -> list[LogLikelihood]:
+        """Score each example's completion, end of sequence included; the prompt isn't scored."""
+
+    def generate_text(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[str]:
+        """Answer each example's prompt greedily; the completion isn't looked at."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one example came to: its value, and what shows how (prediction, per-choice scores)."""
+
+    task: str
+    index: int
+    value: float
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evaluator(ABC):
+    """Options of one measure; `evaluate` scores the test part of a task, one outcome per example."""
+
+    unit: ClassVar[str]  # "0-100", "nats per token": stands in tables
+    higher_is_better: ClassVar[bool]
+
+    @abstractmethod
+    def score(self, model: LanguageModel, examples: Sequence[Example]) -> list[Outcome]:
+        """Score examples, in their order; `index` is the place in `examples`. Raises E-EVAL if they don't fit."""
+
+    def evaluate(self, model: LanguageModel, task: Task) -> list[Outcome]:
+        """Score all test examples of a task. Raises E-EVAL for a task without any."""
+        if not task.test:
+            raise EvaluationError("E-EVAL", f"task {task.name!r} has no test examples.")
+        return self.score(model, task.test)

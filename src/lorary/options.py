@@ -1,0 +1,99 @@
+"""Options <-> "arrow:top_k=4": one grammar for every method, on the command line and in files."""
+
+import dataclasses
+import typing
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from lorary.errors import OptionError, known_names
+
+T = TypeVar("T")
+
+
+def split_spec(spec: str) -> tuple[str, dict[str, str]]:
+    """Split "name:key=value,key=value" into the name and its texts.
+
+    Commas inside brackets belong to the value. Raises E-OPTION for a part without "=" and for a key given twice.
+    """
+    name, _, rest = spec.partition(":")
+    values: dict[str, str] = {}
+    for part in _split_commas(rest):
+        key, equals, value = part.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise OptionError("E-OPTION", f"{spec!r}: {part!r} is not key=value.", "Write name:key=value,key=value.")
+        if key in values:
+            raise OptionError("E-OPTION", f"{spec!r}: {key!r} is given twice.")
+        values[key] = value.strip()
+    return name.strip(), values
+
+
+def _split_commas(text: str) -> list[str]:
+    parts, depth, current = [], 0, ""
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0:
+            parts.append(current)
+            current = ""
+        else:
+            current += letter
+    return [part for part in [*parts, current] if part.strip()]
+
+
+def make(cls: type[T], values: dict[str, Any], *, called: str = "") -> T:
+    """Make an options object from texts or TOML values, typed by the fields of `cls`.
+
+    A field whose type has `from_option` reads its own text (Clusters reads a file).
+    Raises E-OPTION with the known names for an unknown key, and with the type for a wrong value.
+    """
+    called = called or cls.__name__
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+    for key in values:
+        if key not in fields:
+            raise OptionError("E-OPTION", f"{called}: unknown option {key!r}.", known_names(key, sorted(fields)))
+    typed = {key: _typed(fields[key], value, f"{called}: {key}={value!r}") for key, value in values.items()}
+    missing = [
+        f.name
+        for f in dataclasses.fields(cls)  # type: ignore[arg-type]
+        if f.init and f.name not in typed and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise OptionError("E-OPTION", f"{called}: option {missing[0]!r} is needed.", f"Write {called}:{missing[0]}=...")
+    return cls(**typed)
+
+
+def _typed(hint: Any, value: Any, where: str) -> Any:
+    for candidate in (hint, *typing.get_args(hint)):
+        if isinstance(value, str) and hasattr(candidate, "from_option"):
+            return candidate.from_option(value)
+    if isinstance(value, str) and typing.get_origin(hint) is tuple:
+        value = [part.strip() for part in value.strip("()[]").split(",") if part.strip()]
+    if value == "none" and type(None) in typing.get_args(hint):
+        return None
+    try:
+        return TypeAdapter(hint).validate_python(value)
+    except ValidationError as error:
+        name = getattr(hint, "__name__", None) or str(hint)
+        raise OptionError("E-OPTION", f"{where} is not {name}: {error.errors()[0]['msg']}.") from None
+
+
+def to_spec(options: Any) -> str:
+    """Write an options object as its spec, defaults left out: Arrow(top_k=2) -> "arrow:top_k=2"."""
+    name = type(options).__module__.rsplit(".", 1)[-1]
+    parts = [f"{f.name}={getattr(options, f.name)}" for f in dataclasses.fields(options) if not _is_default(f, options)]
+    return name + (":" + ",".join(parts) if parts else "")
+
+
+def _is_default(field: "dataclasses.Field[Any]", options: Any) -> bool:
+    default = field.default
+    if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    return bool(getattr(options, field.name) == default)
+
+
+def as_dict(options: Any) -> dict[str, Any]:
+    """List the method's name and all its options, defaults included: the form that is hashed and stored."""
+    name = type(options).__module__.rsplit(".", 1)[-1]
+    return {"name": name, **{f.name: getattr(options, f.name) for f in dataclasses.fields(options)}}

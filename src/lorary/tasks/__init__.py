@@ -1,0 +1,1 @@
+"""Text in, examples out; knows no tokens."""

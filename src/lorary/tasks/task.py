@@ -1,0 +1,60 @@
+"""Named sets of examples."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from lorary.errors import TaskError, known_names
+from lorary.hashing import hash_json
+from lorary.tasks.example import Example
+
+
+@dataclass(frozen=True)
+class Task:
+    """A named set of examples in three disjoint parts."""
+
+    name: str
+    train: tuple[Example, ...] = ()
+    valid: tuple[Example, ...] = ()
+    test: tuple[Example, ...] = ()
+
+    @property
+    def hash(self) -> str:
+        """sha256 of all examples in order: the same data has the same hash, wherever it was read from."""
+        return hash_json([self.name, self.train, self.valid, self.test])
+
+    def first(self, *, train: int | None = None, valid: int | None = None, test: int | None = None) -> "Task":
+        """Keep the first examples of each part; None keeps all."""
+        return Task(self.name, self.train[:train], self.valid[:valid], self.test[:test])
+
+
+class Tasks(Mapping[str, Task]):
+    """Tasks by name, in order of their names."""
+
+    def __init__(self, tasks: Iterable[Task]) -> None:
+        """Collect tasks. Raises E-TASK for a name that comes twice."""
+        self._tasks: dict[str, Task] = {}
+        for task in sorted(tasks, key=lambda t: t.name):
+            if task.name in self._tasks:
+                raise TaskError("E-TASK", f"two tasks are called {task.name!r}.", "Names must differ.")
+            self._tasks[task.name] = task
+
+    def __getitem__(self, name: str) -> Task:
+        if name not in self._tasks:
+            raise TaskError("E-TASK", f"unknown task {name!r}.", known_names(name, list(self._tasks)))
+        return self._tasks[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tasks
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tasks)
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} tasks: {', '.join(list(self)[:6])}{', …' if len(self) > 6 else ''}>"
+
+    def only(self, names: Iterable[str]) -> "Tasks":
+        """Keep the named tasks. Raises E-TASK for a name that isn't here."""
+        return Tasks(self[name] for name in names)
