@@ -1,0 +1,58 @@
+"""lorary: build and reuse a library of LoRA experts on one frozen language model.
+
+The front door: all public names, resolved when they are first used, so that `import lorary` costs no torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Example": "lorary.tasks.example",
+    "Task": "lorary.tasks.task",
+    "Tasks": "lorary.tasks.task",
+    "read_tasks": "lorary.tasks.read",
+    "builtin_tasks": "lorary.tasks.builtin",
+    "builtin_heldout": "lorary.tasks.builtin",
+    "look": "lorary.tasks.look",
+    "Library": "lorary.library.library",
+    "check": "lorary.library.check",
+    "LoRA": "lorary.adapters.kinds.lora",
+    "load_base": "lorary.model.base_model",
+    "route": "lorary.model.route",
+    "Private": "lorary.building.builders.private",
+    "Shared": "lorary.building.builders.shared",
+    "PerCluster": "lorary.building.builders.per_cluster",
+    "MBC": "lorary.building.clusterers.mbc",
+    "build": "lorary.building.jobs",
+    "cluster": "lorary.building.cluster",
+    "Arrow": "lorary.routing.routers.arrow",
+    "Centroid": "lorary.routing.routers.centroid",
+    "Oracle": "lorary.routing.routers.oracle",
+    "TaskPredictor": "lorary.routing.routers.task_predictor",
+    "Uniform": "lorary.routing.routers.uniform",
+    "Choice": "lorary.evaluation.evaluators.choice",
+    "ExactMatch": "lorary.evaluation.evaluators.exact_match",
+    "Perplexity": "lorary.evaluation.evaluators.perplexity",
+    "RougeL": "lorary.evaluation.evaluators.rouge_l",
+    "evaluate": "lorary.evaluation.run",
+    "compare": "lorary.evaluation.compare",
+    "report": "lorary.reporting.report",
+    "LoraryError": "lorary.errors",
+}
+
+__all__ = ["__version__", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
+
+if TYPE_CHECKING:
+    from lorary.adapters.kinds.lora import LoRA as LoRA
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lorary' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

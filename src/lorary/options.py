@@ -57,7 +57,10 @@ def make(cls: type[T], values: dict[str, Any], *, called: str = "") -> T:
     missing = [
         f.name
         for f in dataclasses.fields(cls)  # type: ignore[arg-type]
-        if f.init and f.name not in typed and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if f.init
+        and f.name not in typed
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
     ]
     if missing:
         raise OptionError("E-OPTION", f"{called}: option {missing[0]!r} is needed.", f"Write {called}:{missing[0]}=...")

@@ -1,5 +1,6 @@
 """The narrow waist between models and measures: two questions a model answers, in text and plain numbers."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from lorary.tasks.task import Task
 
 
 class LogLikelihood(NamedTuple):
-    """log p(completion, end of sequence | prompt) in nats, and the number of tokens it is a sum over."""
+    """log p(completion, end of sequence | prompt) in nats, and the number of tokens (at least 1) it is a sum over."""
 
     nats: float
     n_tokens: int
@@ -33,7 +34,7 @@ class LanguageModel(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one example came to: its value, and what shows how (prediction, per-choice scores)."""
+    """What one example came to: its value, and what shows how (prediction, per-choice scores), as plain JSON."""
 
     task: str
     index: int
@@ -52,8 +53,29 @@ class Evaluator(ABC):
     def score(self, model: LanguageModel, examples: Sequence[Example]) -> list[Outcome]:
         """Score examples, in their order; `index` is the place in `examples`. Raises E-EVAL if they don't fit."""
 
-    def evaluate(self, model: LanguageModel, task: Task) -> list[Outcome]:
-        """Score all test examples of a task. Raises E-EVAL for a task without any."""
+    def evaluate(
+        self, model: LanguageModel, task: Task, *, start: int = 0, n_examples: int | None = None
+    ) -> list[Outcome]:
+        """Score a task's test examples, or `n_examples` of them from `start` on; `index` is the place in the task.
+
+        Raises E-EVAL for a task without test examples, and for a value that is not a finite number.
+        """
         if not task.test:
             raise EvaluationError("E-EVAL", f"task {task.name!r} has no test examples.")
-        return self.score(model, task.test)
+        examples = task.test[start:] if n_examples is None else task.test[start : start + n_examples]
+        outcomes = self.score(model, examples)
+        assert [outcome.index for outcome in outcomes] == list(range(len(examples))), (
+            "one outcome per example, in order"
+        )
+        return [_placed(outcome, task.name, start) for outcome in outcomes]
+
+
+def _placed(outcome: Outcome, task: str, start: int) -> Outcome:
+    index = start + outcome.index
+    if not math.isfinite(outcome.value):
+        raise EvaluationError(
+            "E-EVAL",
+            f"task {task!r}, example {index}: value is {outcome.value}, expected a finite number.",
+            "Look for NaN in the experts' weights (`lorary show`), or load the base in a wider dtype.",
+        )
+    return Outcome(task, index, float(outcome.value), outcome.details)

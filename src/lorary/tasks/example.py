@@ -32,3 +32,10 @@ class Example:
     def answers(self) -> tuple[str, ...]:
         """All accepted completions, at least one."""
         return self.references or (self.completion,)
+
+    @property
+    def whole_prompt(self) -> str:
+        """All that stands before the completion, as one text: two examples with the same one ask the same thing."""
+        if not self.messages:
+            return self.prompt
+        return "\n".join(f"{message.role}: {message.content}" for message in self.messages)

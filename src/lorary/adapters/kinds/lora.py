@@ -1,0 +1,59 @@
+"""Low-rank adapters: LoRA and rsLoRA."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from lorary.adapters.base import Bank, Kind, Site, Weights
+from lorary.adapters.low_rank import LowRankBank, LowRankWeights
+
+
+@dataclass(frozen=True)
+class LoRA(Kind):
+    """Add a product of two thin matrices, scaled by alpha / rank (rsLoRA: alpha / sqrt(rank)).
+
+    Input-side factor A (r, d_in) starts uniform in ±1/sqrt(d_in), output-side factor B (d_out, r) at zero.
+    Source: Hu et al. 2021 (2106.09685); Kalajdzievski 2023 (2312.03732) for rsLoRA.
+    """
+
+    rank: int = 4
+    alpha: float = 16.0
+    rslora: bool = False
+
+    @property
+    def scale(self) -> float:
+        """The number that multiplies B A."""
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+    def fresh(self, site: Site, generator: torch.Generator) -> Weights:
+        """Draw A from the generator, set B to zero."""
+        bound = 1 / math.sqrt(site.d_in)
+        a = torch.empty(self.rank, site.d_in, dtype=torch.float32).uniform_(-bound, bound, generator=generator)
+        return LowRankWeights(a, torch.zeros(site.d_out, self.rank), self.scale)
+
+    def pack(self, weights: Sequence[Weights | None], site: Site) -> Bank:
+        """Stack the factors of all experts, any ranks, in one tensor a side."""
+        return LowRankBank([w if w is None else _low_rank(w) for w in weights], site)
+
+    def peft_config(self, sites: Sequence[str]) -> dict[str, object]:
+        """Write the fields by which PEFT finds rank, scale and places again."""
+        return {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "r": self.rank,
+            "lora_alpha": self.alpha,
+            "use_rslora": self.rslora,
+            "target_modules": sorted(sites),
+            "lora_dropout": 0.0,
+            "bias": "none",
+            "fan_in_fan_out": False,
+            "inference_mode": True,
+            "init_lora_weights": True,
+        }
+
+
+def _low_rank(weights: Weights) -> LowRankWeights:
+    assert isinstance(weights, LowRankWeights), type(weights)
+    return weights

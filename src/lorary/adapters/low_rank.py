@@ -1,0 +1,119 @@
+"""Low-rank weights and their bank: what LoRA-like kinds share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lorary.adapters.base import Bank, Mix, Site, Weights
+from lorary.adapters.mixing import mix_low_rank
+from lorary.errors import AdapterError
+
+
+@dataclass(frozen=True, eq=False)
+class LowRankWeights(Weights):
+    """One low-rank expert at one site: scale · B A.
+
+    a: input-side factor (r, d_in), PEFT's lora_A (the paper's B transposed).
+    b: output-side factor (d_out, r), PEFT's lora_B (the paper's A).
+    """
+
+    a: Tensor
+    b: Tensor
+    scale: float
+
+    @property
+    def d_in(self) -> int:  # type: ignore[override]
+        """Width of the input."""
+        return self.a.shape[1]
+
+    @property
+    def d_out(self) -> int:  # type: ignore[override]
+        """Width of the output."""
+        return self.b.shape[0]
+
+    @property
+    def rank(self) -> int:
+        """Rows of a."""
+        return self.a.shape[0]
+
+    def delta(self) -> Tensor:
+        """Compute scale · B A in float32, (d_out, d_in)."""
+        return self.scale * (self.b.float() @ self.a.float())
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """Give a (r, d_in) and scale · b (d_out, r) in float32."""
+        return self.a.float(), self.scale * self.b.float()
+
+
+class LowRankBank(Bank):
+    """The factors of E experts at one site, stacked along the ranks: a (R, d_in), b (R, d_out).
+
+    `owner[j]` is the expert of row j; `rows[i]` lists the rows of expert i, padded where `is_row` is False.
+    Ranks may differ and an expert may be absent. The factors keep their values from disk; the scale is
+    applied to the mixing weights, so that packing loses nothing.
+    """
+
+    def __init__(self, weights: Sequence[LowRankWeights | None], site: Site) -> None:
+        super().__init__()
+        ranks = [0 if w is None else w.rank for w in weights]
+        present = [w for w in weights if w is not None]
+        for w in present:
+            if (w.d_in, w.d_out) != (site.d_in, site.d_out):
+                raise AdapterError(
+                    "E-SHAPE",
+                    f"site {site.name!r}: expert is {w.d_in} -> {w.d_out}, the base is {site.d_in} -> {site.d_out}.",
+                    "Was it trained on another base?",
+                )
+        self.n_experts = len(weights)
+        self.ranks = tuple(ranks)
+        self.a = nn.Parameter(torch.cat([w.a for w in present]), requires_grad=False)  # (R, d_in)
+        self.b = nn.Parameter(torch.cat([w.b.T for w in present]).contiguous(), requires_grad=False)  # (R, d_out)
+        owner = torch.repeat_interleave(torch.arange(len(ranks)), torch.tensor(ranks))
+        scale = torch.tensor([0.0 if w is None else w.scale for w in weights])
+        rows, is_row = _rows_by_expert(ranks)
+        self.register_buffer("owner", owner, persistent=False)  # (R,)
+        self.register_buffer("scale", scale, persistent=False)  # (E,)
+        self.register_buffer("present", torch.tensor([i for i, r in enumerate(ranks) if r]), persistent=False)  # (P,)
+        self.register_buffer("rows", rows, persistent=False)  # (E, r_max)
+        self.register_buffer("is_row", is_row, persistent=False)  # (E, r_max)
+
+    owner: Tensor
+    scale: Tensor
+    present: Tensor
+    rows: Tensor
+    is_row: Tensor
+
+    def cast(self, dtype: torch.dtype) -> "LowRankBank":
+        """Store the factors in the dtype the base computes in; scales stay float32."""
+        self.a.data, self.b.data = self.a.data.to(dtype), self.b.data.to(dtype)
+        return self
+
+    def unpack(self, index: int) -> LowRankWeights:
+        """Take one expert out again, with its present values."""
+        rows = self.owner == index
+        return LowRankWeights(
+            self.a.detach()[rows].clone(), self.b.detach()[rows].T.contiguous(), float(self.scale[index])
+        )
+
+    @property
+    def common_rank(self) -> int | None:
+        """The one rank of all experts that are present, or None if they differ."""
+        found = {r for r in self.ranks if r}
+        return found.pop() if len(found) == 1 else None
+
+    def forward(self, x: Tensor, y: Tensor, weights: Tensor, experts: Tensor | None, mix: Mix) -> Tensor:
+        """Add the mixed experts' answer to y (B, T, d_out); see `mixing` for the two formulas."""
+        return mix_low_rank(self, x, y, weights, experts, mix)
+
+
+def _rows_by_expert(ranks: Sequence[int]) -> tuple[Tensor, Tensor]:
+    table = torch.zeros(len(ranks), max(ranks), dtype=torch.long)  # (E, r_max)
+    is_row = torch.zeros(len(ranks), max(ranks), dtype=torch.bool)  # (E, r_max)
+    start = 0
+    for i, rank in enumerate(ranks):
+        table[i, :rank] = torch.arange(start, start + rank)
+        is_row[i, :rank] = True
+        start += rank
+    return table, is_row

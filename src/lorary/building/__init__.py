@@ -1,0 +1,1 @@
+"""Tasks, and perhaps a library, -> a library."""

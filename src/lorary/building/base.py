@@ -1,0 +1,162 @@
+"""Builder, Job, Clusterer, Clusters: what may be built, and from what."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from lorary.adapters.base import Experts
+from lorary.errors import BuildError, OptionError
+from lorary.tasks.task import Tasks
+
+
+@dataclass(frozen=True)
+class JobStep:
+    """Where a job is: for progress bars. `valid_loss` is set when it was just measured, nats per token."""
+
+    job: str
+    step: int
+    n_steps: int
+    loss: float | None = None
+    valid_loss: float | None = None
+
+
+Report = Callable[[JobStep], None]
+
+
+class Job(Protocol):
+    """One unit of a builder's work: one expert."""
+
+    @property
+    def name(self) -> str:
+        """The expert it makes."""
+
+    @property
+    def n_steps(self) -> int:
+        """Optimiser steps in all."""
+
+    def key(self, base_fingerprint: Mapping[str, Any]) -> str:
+        """Hash of all that decides the result: options, data, seed, base."""
+
+    def describe(self) -> dict[str, Any]:
+        """What --dry-run prints: name, tasks, steps, examples."""
+
+
+Write = Callable[[Path], dict[str, Any]]
+"""Writes one expert's files to a staging directory; gives the provenance's fields."""
+
+
+@dataclass(frozen=True)
+class Builder(ABC):
+    """Options of one way to make a library."""
+
+    @abstractmethod
+    def plan(self, tasks: Tasks) -> list[Job]:
+        """List the jobs that make the library; nothing is run."""
+
+    @abstractmethod
+    def packs(self, jobs: Sequence[Job], base: Any) -> list[list[Job]]:
+        """Group the jobs that run together; a function of the jobs alone."""
+
+    @abstractmethod
+    def run(self, pack: Sequence[Job], base: Any, work: Path, report: Report | None) -> dict[str, Write]:
+        """Do a pack's work; checkpoints go to `work`, and a second call with the same pack goes on from them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters(Mapping[str, tuple[str, ...]]):
+    """Tasks grouped for joint training: cluster name -> task names.
+
+    `method` and `source` say how and of which library it was made; `names` and `similarity` (N, N) are the map of
+    the experts that it was made from, if the method has one.
+    """
+
+    groups: Mapping[str, tuple[str, ...]]
+    method: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+    names: tuple[str, ...] = ()
+    similarity: Sequence[Sequence[float]] = ()
+
+    def __getitem__(self, name: str) -> tuple[str, ...]:
+        return self.groups[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.groups)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Clusters) and dict(self.groups) == dict(other.groups)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.groups.items()))
+
+    def write(self, path: Path) -> None:
+        """Write groups.json by atomic replace."""
+        content = {
+            "clusters": {name: list(tasks) for name, tasks in self.groups.items()},
+            "method": dict(self.method),
+            "source": self.source,
+            "names": list(self.names),
+            "similarity": [list(row) for row in self.similarity],
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staged = path.with_name(path.name + ".tmp")
+        staged.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        staged.replace(path)
+
+    @classmethod
+    def from_option(cls, text: str) -> "Clusters":
+        """Read a groups.json, as `per_cluster:clusters=groups.json` names it."""
+        return read_clusters(Path(text))
+
+
+def read_clusters(path: Path) -> Clusters:
+    """Read groups.json. Raises E-CLUSTERS for a file that isn't one."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        groups = {str(name): tuple(map(str, tasks)) for name, tasks in content["clusters"].items()}
+        return Clusters(
+            groups, content.get("method", {}), content.get("source", ""), tuple(content.get("names", ())),
+            content.get("similarity", ()),
+        )  # fmt: skip
+    except OSError as error:
+        raise BuildError(
+            "E-CLUSTERS", f"{path} can't be read: {error.strerror}.", "`lorary cluster` writes it."
+        ) from None
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise BuildError(
+            "E-CLUSTERS", f'{path} is no groups file: expected {{"clusters": {{"c0": ["task", ...]}}}}.',
+            "`lorary cluster` writes one.",
+        ) from None  # fmt: skip
+
+
+def name_groups(labels: Sequence[int], members: Sequence[Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """Name clusters c0, c1, ... in order of their first member; each lists its task names, sorted.
+
+    labels: one per expert; members: the tasks of each expert.
+    """
+    found: dict[int, list[str]] = {}
+    for label, tasks in zip(labels, members, strict=True):
+        found.setdefault(int(label), []).extend(tasks)
+    return {f"c{i}": tuple(sorted(set(tasks))) for i, tasks in enumerate(found.values())}
+
+
+@dataclass(frozen=True)
+class Clusterer(ABC):
+    """Options of one way to group the tasks of a library."""
+
+    @abstractmethod
+    def cluster(self, experts: Experts, tasks_of: Mapping[str, Sequence[str]]) -> Clusters:
+        """Group the tasks of experts; `tasks_of` names each expert's tasks. A partition, whatever the order."""
+
+
+def check_positive(options: Any, *names: str) -> None:
+    """Refuse options that must be above zero. Raises E-OPTION."""
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            raise OptionError("E-OPTION", f"{type(options).__name__}: {name}={value}, expected more than 0.")

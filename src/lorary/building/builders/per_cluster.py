@@ -1,0 +1,28 @@
+"""One expert per cluster of tasks."""
+
+from dataclasses import dataclass, field
+
+from lorary.building.base import Clusters, Job
+from lorary.building.training import TrainedBuilder
+from lorary.errors import BuildError
+from lorary.tasks.task import Tasks
+
+
+@dataclass(frozen=True)
+class PerCluster(TrainedBuilder):
+    """Train one LoRA per cluster, from scratch, on the joined data of the cluster's tasks.
+
+    `clusters` comes from `cluster`, on the command line as the path of its groups.json. `steps` counts per cluster;
+    None = `epochs` over the joined data, so that larger clusters get more.
+    Source: Ostapenko et al. 2024 (2405.11157) Algorithm 1, second stage.
+    """
+
+    clusters: Clusters = field(kw_only=False)
+
+    def plan(self, tasks: Tasks) -> list[Job]:
+        """Plan one job per cluster, named after it. Raises E-CLUSTERS for a clustered task that isn't given."""
+        for name, members in self.clusters.items():
+            missing = [task for task in members if task not in tasks]
+            if missing:
+                raise BuildError("E-CLUSTERS", f"cluster {name!r}: no data for task {missing[0]!r}.", "Give its tasks.")
+        return [self.job(name, [tasks[t] for t in members]) for name, members in self.clusters.items()]

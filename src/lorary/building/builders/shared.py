@@ -1,0 +1,19 @@
+"""One expert for all tasks."""
+
+from dataclasses import dataclass
+
+from lorary.building.base import Job
+from lorary.building.training import TrainedBuilder
+from lorary.tasks.task import Tasks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared(TrainedBuilder):
+    """Train one LoRA on the union of all tasks (multi-task training).
+
+    Source: Ostapenko et al. 2024 (2405.11157) section 3.
+    """
+
+    def plan(self, tasks: Tasks) -> list[Job]:
+        """Plan the one job."""
+        return [self.job("shared", [tasks[name] for name in tasks])]

@@ -1,0 +1,85 @@
+"""Is a better than b? Paired bootstrap between two runs on the same examples."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lorary.errors import EvaluationError
+from lorary.evaluation.bootstrap import central_interval, resampled_means
+from lorary.evaluation.scores import Scores
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far run `a` is from run `b` on the same examples.
+
+    `difference`: macro mean of a minus that of b, with its 95 % interval `low` … `high`, in `unit`.
+    `wins`: examples where a is better (in the metric's own direction); `losses`, `ties` likewise.
+    `p_value`: two-sided; how often resampled examples put the difference on the other side of zero, or on it.
+    """
+
+    a: str
+    b: str
+    metric: str
+    unit: str
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    wins: int
+    losses: int
+    ties: int
+
+    def __str__(self) -> str:
+        n = self.wins + self.losses + self.ties
+        return (
+            f"{self.a} - {self.b}: {self.difference:+.3g} [{self.low:+.3g}, {self.high:+.3g}] {self.metric} "
+            f"({self.unit}), p = {self.p_value:.2g}; better on {self.wins}, worse on {self.losses}, "
+            f"equal on {self.ties} of {n} examples"
+        )
+
+
+def compare(a: Scores, b: Scores, *, draws: int = 10_000, seed: int = 0) -> Comparison:
+    """Compare two runs example by example, by resampling the differences within each task.
+
+    The p-value counts the actual sample as one draw, so it is never 0 and at least 2 / (draws + 1).
+    Raises E-PAIR if the runs differ in metric, tasks or test examples.
+    """
+    _check_pair(a, b)
+    left, right = a.values(), b.values()
+    differences = [left[task] - right[task] for task in left]  # (N_t,) each
+    samples = resampled_means(differences, draws=draws, seed=seed)  # (draws,)
+    low, high = central_interval(samples, 0.95)
+    tail = min(np.count_nonzero(samples <= 0), np.count_nonzero(samples >= 0))
+    signs = np.sign(np.concatenate(differences)) * (1 if a.higher_is_better else -1)
+    return Comparison(
+        a=a.name,
+        b=b.name,
+        metric=a.metric,
+        unit=a.unit,
+        difference=float(np.mean([task.mean() for task in differences])),
+        low=low,
+        high=high,
+        p_value=min(1.0, 2 * (tail + 1) / (draws + 1)),
+        wins=int(np.count_nonzero(signs > 0)),
+        losses=int(np.count_nonzero(signs < 0)),
+        ties=int(np.count_nonzero(signs == 0)),
+    )
+
+
+def _check_pair(a: Scores, b: Scores) -> None:
+    if a.metric != b.metric or a.header["options"] != b.header["options"]:
+        _refuse(a, b, f"metric {a.metric!r} and {b.metric!r}", "Evaluate both with the same metric.")
+    one, two = a.header["tasks"], b.header["tasks"]
+    for task in sorted({*one, *two}):
+        if task not in one or task not in two:
+            _refuse(
+                a, b, f"only {(a if task in one else b).name!r} has task {task!r}", "Evaluate both on the same tasks."
+            )
+        if one[task] != two[task]:
+            counts = f"{one[task]['n_examples']} and {two[task]['n_examples']} examples"
+            _refuse(a, b, f"task {task!r} has other test examples ({counts})", "Use the same data and the same limit.")
+
+
+def _refuse(a: Scores, b: Scores, reason: str, hint: str) -> None:
+    raise EvaluationError("E-PAIR", f"{a.name!r} and {b.name!r} can't be paired: {reason}.", hint)

@@ -1,0 +1,48 @@
+"""Share of answers that are right to the letter."""
+
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lorary.evaluation.base import Evaluator, LanguageModel, Outcome
+from lorary.tasks.example import Example
+
+
+@dataclass(frozen=True)
+class ExactMatch(Evaluator):
+    """Share of answers that equal one of the accepted answers.
+
+    Value 100 or 0 per example. `normalise` compares without case, ASCII punctuation and extra white space;
+    `normalise=False` compares the stripped texts. Greedy generation of at most `max_new_tokens`.
+    Source: the BBH score in microsoft/mttl (lower-cased, punctuation and extra blanks removed).
+    """
+
+    max_new_tokens: int = 64
+    normalise: bool = True
+
+    unit: ClassVar[str] = "0-100"
+    higher_is_better: ClassVar[bool] = True
+
+    def score(self, model: LanguageModel, examples: Sequence[Example]) -> list[Outcome]:
+        """Generate one answer per example and look it up among the accepted ones."""
+        form = _normalised if self.normalise else str.strip
+        answers = model.generate_text(examples, max_new_tokens=self.max_new_tokens)
+        return [
+            Outcome(
+                example.task,
+                index,
+                100.0 * (form(answer) in map(form, example.answers)),
+                {"prediction": answer, "references": list(example.answers)},
+            )
+            for index, (example, answer) in enumerate(zip(examples, answers, strict=True))
+        ]
+
+
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def _normalised(text: str) -> str:
+    plain = text.lower().translate(_NO_PUNCTUATION)
+    # An answer that is all punctuation ("+") would otherwise equal every other one, and the empty text.
+    return " ".join((plain if plain.strip() else text).split())

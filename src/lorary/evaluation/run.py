@@ -1,0 +1,154 @@
+"""The loop: batches of examples, one JSON line each, so that a killed run goes on where it stopped."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lorary.errors import EvaluationError
+from lorary.evaluation.base import Evaluator, LanguageModel, Outcome
+from lorary.evaluation.scores import FORMAT, Scores, parse_lines, part_of, read_scores, to_line
+from lorary.hashing import hash_json
+from lorary.options import as_dict, to_spec
+from lorary.tasks.task import Tasks
+
+_EXAMPLES_AT_ONCE = 32  # what a kill can lose; the model may batch them as it likes
+
+
+def evaluate(
+    evaluator: Evaluator,
+    model: LanguageModel,
+    tasks: Tasks,
+    *,
+    into: str | Path | None = None,
+    name: str = "",
+    limit: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Scores:
+    """Score a model on the test examples of tasks.
+
+    `into`: the file of scores. A finished one with the same header is returned without asking the model; an
+    unfinished one (`<into>.part`) is continued. `name`: what tables call the model; by default the file's name.
+    `limit`: at most so many examples per task. `progress(done, total)`: called before the first batch and after each.
+    Raises E-EVAL for a task without test examples and for values that aren't finite, E-RUN if `into` holds another run.
+    """
+    path = None if into is None else Path(into)
+    tasks = _limited(tasks, limit)
+    header = _header(evaluator, model, tasks, name or (path.stem if path else ""))
+    tell = progress or (lambda done, total: None)
+    total = sum(len(task.test) for task in tasks.values())
+    if path and path.exists():
+        scores = read_scores(path)
+        _check_same(path, scores.header, header)
+        tell(total, total)
+        return scores
+    part = _Part(path, header) if path else None
+    outcomes = list(part.outcomes) if part else []
+    tell(len(outcomes), total)
+    for batch in _batches(evaluator, model, tasks, done=len(outcomes)):
+        if part:
+            part.append(batch)
+        outcomes += batch
+        tell(len(outcomes), total)
+    if part:
+        part.finish()
+    return Scores(header, tuple(outcomes))
+
+
+def _limited(tasks: Tasks, limit: int | None) -> Tasks:
+    if not tasks:
+        raise EvaluationError("E-EVAL", "there are no tasks to evaluate.")
+    if limit is not None and limit < 1:
+        raise EvaluationError("E-EVAL", f"limit is {limit}, expected at least 1.")
+    for task in tasks.values():
+        if not task.test:
+            raise EvaluationError("E-EVAL", f"task {task.name!r} has no test examples.")
+    return Tasks(task.first(test=limit) for task in tasks.values())
+
+
+def _header(evaluator: Evaluator, model: LanguageModel, tasks: Tasks, name: str) -> dict[str, Any]:
+    header = {
+        "format": FORMAT,
+        "name": name,
+        "metric": to_spec(evaluator),
+        "options": as_dict(evaluator),
+        "unit": evaluator.unit,
+        "higher_is_better": evaluator.higher_is_better,
+        "model": dict(model.identity),
+        "tasks": {
+            task.name: {"n_examples": len(task.test), "hash": hash_json(task.test)[:16]} for task in tasks.values()
+        },
+    }
+    plain: dict[str, Any] = json.loads(to_line(header))  # tuples become lists: equal to what a file gives back
+    return plain
+
+
+def _batches(evaluator: Evaluator, model: LanguageModel, tasks: Tasks, *, done: int) -> Iterator[list[Outcome]]:
+    for task in tasks.values():
+        for start in range(min(done, len(task.test)), len(task.test), _EXAMPLES_AT_ONCE):
+            yield evaluator.evaluate(model, task, start=start, n_examples=_EXAMPLES_AT_ONCE)
+        done = max(0, done - len(task.test))
+
+
+class _Part:
+    """The growing file of one unfinished run. A torn last line is dropped; another run's file is refused."""
+
+    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+        self.final, self.path = path, part_of(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = self.path.read_bytes() if self.path.exists() else b""
+        data = data[: data.rfind(b"\n") + 1] or to_line(header)
+        found, self.outcomes = parse_lines(data, str(self.path))
+        _check_same(self.path, found, header)
+        _write(self.path, "r+b" if self.path.exists() else "wb", 0, data)
+        self.size = len(data)
+
+    def append(self, batch: Sequence[Outcome]) -> None:
+        data = b"".join(map(to_line, batch))
+        self._check_alone()
+        _write(self.path, "r+b", self.size, data)
+        self.size += len(data)
+
+    def finish(self) -> None:
+        self._check_alone()
+        os.replace(self.path, self.final)
+
+    def _check_alone(self) -> None:
+        if not self.path.exists() or self.path.stat().st_size != self.size:
+            raise EvaluationError(
+                "E-RUN", f"{self.path}: another process writes to it too.", "Let one run finish, or use another file."
+            )
+
+
+def _write(path: Path, mode: str, start: int, data: bytes) -> None:
+    with path.open(mode) as file:
+        file.seek(start)
+        file.write(data)
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _check_same(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    before, now = _flat(found), _flat(wanted)
+    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if keys:
+        shown = "; ".join(f"{key} was {_shown(before, key)}, now {_shown(now, key)}" for key in keys[:3])
+        more = f" (and {len(keys) - 3} more)" if len(keys) > 3 else ""
+        raise EvaluationError(
+            "E-RUN",
+            f"{path}: holds another run: {shown}{more}.",
+            "Write to another file, or delete this one to start again.",
+        )
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat |= _flat(inner, f"{prefix}{key}.") if isinstance(inner, Mapping) else {f"{prefix}{key}": inner}
+    return flat
+
+
+def _shown(flat: Mapping[str, Any], key: str) -> str:
+    return json.dumps(flat[key], ensure_ascii=False) if key in flat else "absent"

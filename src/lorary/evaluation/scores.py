@@ -1,0 +1,166 @@
+"""The result of one evaluation, in memory and on disk.
+
+A file of scores is JSON lines. The first line is the header: format, name, metric, options, unit, higher_is_better,
+model (its identity), tasks (name -> n_examples and hash of the test examples). Then one line per example: task, index,
+value, details; task by task in order of their names. What the header promises is there, or the file is refused.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorary.errors import EvaluationError
+from lorary.evaluation.base import Outcome
+from lorary.evaluation.bootstrap import central_interval, resampled_means
+
+FORMAT = 1
+_HEADER = {
+    "name": str,
+    "metric": str,
+    "options": dict,
+    "unit": str,
+    "higher_is_better": bool,
+    "model": dict,
+    "tasks": dict,
+}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model scored on tasks: the header says how it came about, the outcomes are one per example."""
+
+    header: Mapping[str, Any]
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def name(self) -> str:
+        """What this model is called in tables."""
+        return str(self.header["name"])
+
+    @property
+    def metric(self) -> str:
+        """The evaluator as its spec: `rouge_l`, `choice:normalise=byte`."""
+        return str(self.header["metric"])
+
+    @property
+    def unit(self) -> str:
+        """The unit of every value."""
+        return str(self.header["unit"])
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a greater value is a better one."""
+        return bool(self.header["higher_is_better"])
+
+    def values(self) -> dict[str, NDArray[np.float64]]:
+        """Collect the values (N_t,) of each task, in order of names and examples."""
+        grouped: dict[str, list[float]] = {}
+        for outcome in self.outcomes:
+            grouped.setdefault(outcome.task, []).append(outcome.value)
+        return {task: np.array(grouped[task]) for task in sorted(grouped)}
+
+    def per_task(self) -> dict[str, float]:
+        """Average the examples of each task."""
+        return {task: float(values.mean()) for task, values in self.values().items()}
+
+    @property
+    def mean(self) -> float:
+        """Macro mean: the mean over tasks of the task means, so that big tasks weigh no more than small ones."""
+        return float(np.mean(list(self.per_task().values())))
+
+    def interval(self, level: float = 0.95, *, seed: int = 0) -> tuple[float, float]:
+        """Bootstrap interval of the mean: 2000 draws of examples within each task; the tasks are kept."""
+        samples = resampled_means(list(self.values().values()), draws=2000, seed=seed)
+        return central_interval(samples, level)
+
+    @property
+    def perplexity(self) -> float:
+        """Exp of the mean. Raises E-EVAL unless the unit is nats per token."""
+        if self.unit != "nats per token":
+            raise EvaluationError("E-EVAL", f"{self.metric}: no perplexity of values in {self.unit!r}.")
+        return math.exp(self.mean)
+
+    def __repr__(self) -> str:
+        size = f"{len(self.outcomes)} examples, {len(self.header['tasks'])} tasks"
+        return f"<{self.name or 'scores'}: {self.metric} {self.mean:.4g} ({self.unit}), {size}>"
+
+
+def read_scores(path: str | Path) -> Scores:
+    """Read a finished file of scores. Raises E-RUN, with file and line, for anything less than a whole one."""
+    path = Path(path)
+    if not path.exists():
+        hint = f"The run stopped early: repeat it to finish {path.name}." if part_of(path).exists() else ""
+        raise EvaluationError("E-RUN", f"{path}: no such file.", hint)
+    header, outcomes = parse_lines(path.read_bytes(), str(path))
+    missing = len(list(places(header))) - len(outcomes)
+    if missing:
+        raise EvaluationError("E-RUN", f"{path}: {missing} examples are missing at the end.", "Delete it; run again.")
+    return Scores(header, tuple(outcomes))
+
+
+def part_of(path: Path) -> Path:
+    """Name the file that an unfinished run grows in; it gets its final name when it is whole."""
+    return path.with_name(path.name + ".part")
+
+
+def to_line(value: Mapping[str, Any] | Outcome) -> bytes:
+    """Write a header or an outcome as one line."""
+    plain = vars(value) if isinstance(value, Outcome) else value
+    return json.dumps(plain, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def parse_lines(data: bytes, where: str) -> tuple[dict[str, Any], list[Outcome]]:
+    """Read a header and the outcomes it promises, in order; raises E-RUN for a line that is neither."""
+    first, *lines = data.splitlines() or [b""]
+    header = _parse_line(first, f"{where}:1")
+    _check_header(header, f"{where}:1")
+    expected = places(header)
+    outcomes = []
+    for number, line in enumerate(lines, start=2):
+        fields, place = _parse_line(line, f"{where}:{number}"), next(expected, None)
+        if place is None or (fields.get("task"), fields.get("index")) != place:
+            found = f"task {fields.get('task')!r}, example {fields.get('index')!r}"
+            wanted = f"task {place[0]!r}, example {place[1]}" if place else "the end"
+            raise EvaluationError("E-RUN", f"{where}:{number}: {found}, expected {wanted}.", "Delete it; run again.")
+        outcomes.append(Outcome(*place, _value(fields, f"{where}:{number}"), fields.get("details") or {}))
+    return header, outcomes
+
+
+def places(header: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """List the examples that a header promises, in the order of the file."""
+    return ((task, index) for task, facts in header["tasks"].items() for index in range(facts["n_examples"]))
+
+
+def _check_header(header: Mapping[str, Any], where: str) -> None:
+    if header.get("format") != FORMAT:
+        found = f"format {header.get('format')!r}"
+        raise EvaluationError("E-RUN", f"{where}: {found}, expected {FORMAT}.", "Is this a file of scores?")
+    for key, kind in _HEADER.items():
+        if not isinstance(header.get(key), kind):
+            raise EvaluationError("E-RUN", f"{where}: {key!r} is {header.get(key)!r}, expected {kind.__name__}.")
+    for task, facts in header["tasks"].items():
+        if not isinstance(facts, dict) or not isinstance(facts.get("n_examples"), int):
+            raise EvaluationError("E-RUN", f"{where}: task {task!r} is {facts!r}, expected n_examples and hash.")
+
+
+def _value(fields: Mapping[str, Any], where: str) -> float:
+    value = fields.get("value")
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise EvaluationError("E-RUN", f"{where}: value is {value!r}, expected a finite number.")
+    return float(value)
+
+
+def _parse_line(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise EvaluationError("E-RUN", f"{where}: not a JSON object: {line[:40]!r}.", "Is this a file of scores?")
+    return value

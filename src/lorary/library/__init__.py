@@ -1,0 +1,1 @@
+"""Directories and bytes; knows no tensors and imports no torch."""

@@ -1,0 +1,187 @@
+"""Judge adapter_config.json, a file from a stranger: types, ranges, and the features that a library can't hold.
+
+Accepted and used: r, lora_alpha, use_rslora, rank_pattern, alpha_pattern.
+Accepted and compared with the tensors: target_modules, exclude_modules, layers_to_transform, when they are lists.
+Never run or imported: regular expressions, auto_mapping, megatron_config.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lorary.library.files import read_capped
+from lorary.library.findings import Finding, error, quote, warning
+from lorary.library.layout import CONFIG
+from lorary.library.scale import is_plain
+from lorary.library.strict_json import parse_object
+
+MAX_BYTES = 1_000_000
+MAX_RANK = 512
+MAX_ALPHA = 1_000_000
+
+FEATURES = {
+    "use_dora": "DoRA",
+    "lora_bias": "biases beside the factors",
+    "modules_to_save": "whole trained modules",
+    "trainable_token_indices": "trained tokens",
+    "layer_replication": "replicated layers",
+    "target_parameters": "factors on bare parameters",
+    "alora_invocation_tokens": "activated LoRA",
+    "use_qalora": "QALoRA",
+    "use_bdlora": "block-diagonal LoRA",
+    "arrow_config": "PEFT's own Arrow",
+    "kasa_config": "KaSA",
+    "monteclora_config": "MonteCLoRA",
+    "velora_config": "VeLoRA",
+}
+_HARMLESS_INITS = (True, False, None, "gaussian", "orthogonal")
+_DROPPED = ("auto_mapping", "megatron_config")
+_WITHOUT_EFFECT = {
+    "base_model_name_or_path", "revision", "task_type", "peft_version", "inference_mode", "lora_dropout",
+    "layers_pattern", "megatron_core", "loftq_config", "eva_config", "corda_config", "lora_ga_config",
+    "qalora_group_size", "ensure_weight_tying", "runtime_config",
+}  # fmt: skip
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """Read adapter_config.json strictly. Raises LibraryError E-FILE, E-PATH or E-CONFIG."""
+    return parse_object(read_capped(directory / CONFIG, MAX_BYTES, "E-CONFIG"), CONFIG, "E-CONFIG")
+
+
+def check_config(config: Mapping[str, Any]) -> list[Finding]:
+    """Find all that is wrong or doubtful in a parsed config. Runs no pattern and imports nothing it names."""
+    if config.get("peft_type") != "LORA":
+        return [error("E-CONFIG", f"peft_type {quote(config.get('peft_type'))} unsupported; LORA only.")]
+    return [*_check_fields(config), *_check_patterns(config), *_check_features(config), *_check_inertia(config)]
+
+
+def neutralised(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy a config without what changes the base or imports code when PEFT loads it; the adapter stays the same."""
+    safe = dict(config)
+    if _init_touches_base(config):
+        safe["init_lora_weights"] = True
+    for field in _DROPPED:
+        if safe.get(field):
+            safe[field] = None
+    return safe
+
+
+# ---- fields: types and ranges -------------------------------------------------------------------
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _is_alpha(value: Any) -> bool:
+    return _is_number(value) and 0 < value <= MAX_ALPHA
+
+
+def _is_rank(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _is_name_list(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _is_names(value: Any) -> bool:
+    return value is None or isinstance(value, str) or _is_name_list(value)
+
+
+def _is_layers(value: Any) -> bool:
+    return value is None or type(value) is int or (isinstance(value, list) and all(type(item) is int for item in value))
+
+
+def _maps_to(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or (isinstance(value, dict) and all(accepts(item) for item in value.values()))
+
+
+def _is_flag(value: Any) -> bool:
+    return value is None or isinstance(value, bool)
+
+
+_ALPHA_RANGE = f"a number above 0, at most {MAX_ALPHA:,}"
+_RANK_RANGE = f"a whole number from 1 to {MAX_RANK}"
+_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "r": (_is_rank, _RANK_RANGE),
+    "lora_alpha": (_is_alpha, _ALPHA_RANGE),
+    "use_rslora": (_is_flag, "true or false"),
+    "fan_in_fan_out": (_is_flag, "true or false"),
+    "rank_pattern": (_maps_to(_is_rank), f"a mapping to {_RANK_RANGE}"),
+    "alpha_pattern": (_maps_to(_is_alpha), f"a mapping to {_ALPHA_RANGE}"),
+    "target_modules": (_is_names, "a list of names or a string"),
+    "exclude_modules": (_is_names, "a list of names or a string"),
+    "layers_to_transform": (_is_layers, "a list of layer numbers"),
+    "layers_pattern": (_is_names, "a list of names or a string"),
+    "base_model_name_or_path": (lambda value: value is None or isinstance(value, str), "a string"),
+    "init_lora_weights": (lambda value: _is_flag(value) or isinstance(value, str), "true, false or a name"),
+}
+
+
+def _check_fields(config: Mapping[str, Any]) -> list[Finding]:
+    findings = [error("E-CONFIG", f"{field} is missing.") for field in ("r", "lora_alpha") if field not in config]
+    for field, (accepts, expected) in _FIELDS.items():
+        if field in config and not accepts(config[field]):
+            findings.append(error("E-CONFIG", f"{field} is {quote(config[field])}, expected {expected}."))
+    if findings:
+        return findings
+    ranks = {"r": config["r"], **{f"rank_pattern {quote(k)}": v for k, v in (config.get("rank_pattern") or {}).items()}}
+    return [_too_large(name, rank) for name, rank in ranks.items() if rank > MAX_RANK]
+
+
+def _too_large(name: str, rank: int) -> Finding:
+    return error("E-LIMIT", f"{name} is {quote(rank)}, the limit is {MAX_RANK}.", "Compress the adapter by SVD first.")
+
+
+# ---- patterns, features, the rest ---------------------------------------------------------------
+
+
+def _check_patterns(config: Mapping[str, Any]) -> list[Finding]:
+    findings = []
+    for field in ("rank_pattern", "alpha_pattern"):
+        patterns = config.get(field)
+        for pattern in patterns if isinstance(patterns, dict) else ():
+            if not is_plain(pattern):
+                hint = "Write it as the end of a module path, such as layers.0.attn.q_proj."
+                findings.append(error("E-REGEX", f"{field}: pattern {quote(pattern)} can't be read safely.", hint))
+    for field in ("target_modules", "exclude_modules"):
+        value = config.get(field)
+        if isinstance(value, str) and value != "all-linear" and not value.replace("_", "").isalnum():
+            message = f"{field} is a regular expression, which is never run; the tensors say where the adapter sits."
+            findings.append(warning("W-REGEX", message))
+    return findings
+
+
+def _check_features(config: Mapping[str, Any]) -> list[Finding]:
+    hint = "Train it without, or merge it into plain LoRA with PEFT first."
+    findings = [
+        error("E-FEATURE", f"{field} ({meaning}) can't be mixed with other experts.", hint)
+        for field, meaning in FEATURES.items()
+        if config.get(field) not in (None, False, [], {})
+    ]
+    bias = config.get("bias")
+    if bias not in (None, "none"):
+        findings.append(error("E-FEATURE", f"bias={quote(bias)} changes the base; expected 'none'.", hint))
+    if _init_touches_base(config):
+        message = f"init_lora_weights={quote(config['init_lora_weights'])} lets PEFT change the base on load."
+        hint = "`add` stores true in its place. If it was saved unconverted, convert it with save_pretrained first."
+        findings.append(warning("W-INIT", message, hint))
+    return findings
+
+
+def _init_touches_base(config: Mapping[str, Any]) -> bool:
+    value = config.get("init_lora_weights")
+    return isinstance(value, str) and value.lower() not in _HARMLESS_INITS
+
+
+def _check_inertia(config: Mapping[str, Any]) -> list[Finding]:
+    known = {"peft_type", "bias", *_FIELDS, *FEATURES, *_WITHOUT_EFFECT, *_DROPPED}
+    findings = [
+        warning("W-FIELD", f"{field} would import code or modules; it is ignored, and dropped by `add`.")
+        for field in _DROPPED
+        if config.get(field)
+    ]
+    unknown = [field for field in config if field not in known and config[field] not in (None, False, [], {})]
+    return findings + [warning("W-FIELD", f"unknown field {quote(field)} is ignored.") for field in sorted(unknown)]

@@ -1,0 +1,76 @@
+"""The model card: README.md with front matter that the Hub understands, and a table of the experts."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lorary.library.expert import Expert
+from lorary.library.files import write_whole
+from lorary.library.layout import Layout
+
+MARK = "<!-- written by lorary; delete this line to keep your own text -->"
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+_TAGS = ("lora", "lorary", "lora-library")
+
+
+def write_card(layout: Layout, base: Mapping[str, Any] | None, experts: Sequence[Expert]) -> None:
+    """Write README.md, unless somebody wrote one of their own."""
+    if layout.card.exists() and MARK not in layout.card.read_text(encoding="utf-8", errors="replace"):
+        return
+    write_whole(layout.card, make_card(layout.root.name, base, experts).encode())
+
+
+def make_card(title: str, base: Mapping[str, Any] | None, experts: Sequence[Expert]) -> str:
+    """Make the card's text. The base appears by its public name, never by a path of somebody's disk."""
+    rows = [_row(expert) for expert in experts]
+    lines = [
+        *_front_matter(base, experts),
+        MARK,
+        "",
+        f"# {_cell(title)}",
+        "",
+        f"A library of {len(experts)} LoRA experts on one frozen base. Each is a plain PEFT adapter directory:",
+        '`PeftModel.from_pretrained(base, "<this>", subfolder="experts/<name>")`.',
+        "",
+        "| expert | tasks | steps | metrics | licence | parents |",
+        "|---|---|---|---|---|---|",
+        *rows,
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def public_base_name(base: Mapping[str, Any] | None, experts: Sequence[Expert]) -> str | None:
+    """Find the base's name as on the Hub (`user/model` or `model`); None when only local paths are known."""
+    names = [(base or {}).get("name"), *(expert.config.get("base_model_name_or_path") for expert in experts)]
+    return next((name for name in names if isinstance(name, str) and _HUB_NAME.fullmatch(name)), None)
+
+
+def _front_matter(base: Mapping[str, Any] | None, experts: Sequence[Expert]) -> list[str]:
+    name = public_base_name(base, experts)
+    licences = {expert.provenance.licence for expert in experts}
+    licence = licences.pop() if len(licences) == 1 else ""
+    return [
+        "---",
+        "library_name: peft",
+        *([f"base_model: {json.dumps(name)}", "base_model_relation: adapter"] if name else []),
+        *([f"license: {json.dumps(licence)}"] if licence else []),
+        "tags:",
+        *(f"- {tag}" for tag in _TAGS),
+        "---",
+    ]
+
+
+def _row(expert: Expert) -> str:
+    made = expert.provenance
+    metrics = ", ".join(f"{name} {value:.4g}" for name, value in sorted(made.metrics.items()))
+    steps = "" if made.steps is None else f"{made.steps:,}"
+    cells = [expert.name, ", ".join(made.tasks), steps, metrics, made.licence, ", ".join(made.parents)]
+    return f"| {' | '.join(_cell(cell) for cell in cells)} |"
+
+
+def _cell(text: str) -> str:
+    """Make foreign text harmless in Markdown: one line, no markup."""
+    flat = "".join(letter if letter.isprintable() else " " for letter in text)
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", flat)

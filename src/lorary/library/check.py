@@ -1,0 +1,220 @@
+"""Findings about one adapter directory, before anybody loads it: headers, names, sizes and config, never numbers.
+
+Nothing from the directory is run, imported or followed; a hostile one costs milliseconds.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lorary.errors import LibraryError
+from lorary.library import adapter_config
+from lorary.library.files import is_plain_directory
+from lorary.library.findings import Finding, error, from_exception, quote, raise_errors, some, warning
+from lorary.library.layout import PICKLE, WEIGHTS
+from lorary.library.safetensors_header import Header, read_header
+from lorary.library.scale import rank_of
+from lorary.library.site_keys import PREFIX, parse_key, site_tensors
+from lorary.library.targets import targeted
+
+BaseFacts = Mapping[str, tuple[int, int]]  # site name -> (d_in, d_out)
+_CONFIG_UNUSABLE = ("E-CONFIG", "E-LIMIT", "E-REGEX")
+
+__all__ = ["BaseFacts", "Finding", "Inspection", "check", "inspect", "raise_errors"]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """All that was read while checking: the findings, and the config and header where they could be read."""
+
+    findings: list[Finding]
+    config: dict[str, Any] = field(default_factory=dict)
+    header: Header = field(default_factory=dict)
+
+
+def check(directory: Path, *, base: BaseFacts | None = None) -> list[Finding]:
+    """Find what is wrong or doubtful in an adapter directory, errors first; with `base`, also whether it fits.
+
+    Reads adapter_config.json and the safetensors header only. NaN and zero tensors are for a floor that sees numbers.
+    """
+    return inspect(Path(directory), base=base).findings
+
+
+def inspect(directory: Path, *, base: BaseFacts | None = None) -> Inspection:
+    """Check a directory and keep what was read, so that nobody reads it twice. Never raises LibraryError."""
+    if not directory.exists() and not directory.is_symlink():
+        return Inspection([error("E-FILE", f"there is no directory {quote(directory.name)}.")])
+    if not is_plain_directory(directory):
+        return Inspection(
+            [error("E-PATH", f"{quote(directory.name)} is not a plain directory.", "Copy it, don't link.")]
+        )
+    findings: list[Finding] = []
+    config: dict[str, Any] = {}
+    header: Header = {}
+    try:
+        config = adapter_config.read_config(directory)
+        findings += adapter_config.check_config(config)
+    except LibraryError as caught:
+        findings.append(from_exception(caught))
+    try:
+        header = _read_weights_header(directory)
+        findings += _check_keys(header)
+    except LibraryError as caught:
+        findings.append(from_exception(caught))
+    shapes = {site: (header[a].shape, header[b].shape) for site, (a, b) in site_tensors(header).items()}
+    if shapes and config and not any(finding.code in _CONFIG_UNUSABLE for finding in findings):
+        findings += _check_sites(config, shapes, base, len(header))
+    findings.sort(key=lambda finding: finding.level)  # stable: "error" before "warning"
+    return Inspection(findings, config, header)
+
+
+def _read_weights_header(directory: Path) -> Header:
+    weights = directory / WEIGHTS
+    if not weights.exists() and not weights.is_symlink() and (directory / PICKLE).exists():
+        message = f"only {PICKLE} is there, a pickle that could run code; it is never opened."
+        hint = "Convert it in a sandbox: torch.load(weights_only=True), then safetensors.torch.save_file."
+        raise LibraryError("E-PICKLE", message, hint)
+    return read_header(weights)
+
+
+# ---- keys ---------------------------------------------------------------------------------------
+
+
+def _check_keys(header: Header) -> list[Finding]:
+    if not header:
+        return [error("E-KEYS", f"{WEIGHTS} holds no tensors.")]
+    parts: dict[str, list[str]] = {}
+    sites: dict[tuple[str, str], list[str]] = {}
+    for key in header:
+        part, site = parse_key(key)
+        parts.setdefault(part, []).append(key)
+        if site:
+            sites.setdefault((site, part), []).append(key)
+    twice = sorted(key for keys in sites.values() if len(keys) > 1 for key in keys)
+    lonely = sorted(keys[0] for (site, part), keys in sites.items() if (site, "ba"[part == "b"]) not in sites)
+    return [*_check_parts(parts, len(header)), *_check_pairs(lonely, twice)]
+
+
+def _check_parts(parts: Mapping[str, list[str]], n_tensors: int) -> list[Finding]:
+    findings = []
+    for part, meaning in (("dora", "DoRA"), ("lora_bias", "lora_bias"), ("embedding", "LoRA on an embedding")):
+        if keys := parts.get(part):
+            findings.append(error("E-FEATURE", f"{meaning} can't be mixed with other experts: {some(keys)}."))
+    if keys := parts.get("base"):
+        message = f"tensors of the base itself, which loading would overwrite: {some(keys)}."
+        findings.append(error("E-BASEKEY", message, "Remove them from the file."))
+    if keys := parts.get("unprefixed"):
+        nearest = PREFIX + keys[0].removeprefix("base_model.").removeprefix("model.")
+        message = f"{len(keys)} of {n_tensors} tensors don't start with {PREFIX!r}: {some(keys)}."
+        findings.append(error("E-KEYS", message, f"Nearest: {quote(nearest, 160)}."))
+    if keys := parts.get("unknown"):
+        findings.append(error("E-KEYS", f"{len(keys)} of {n_tensors} tensors are not LoRA factors: {some(keys)}."))
+    return findings
+
+
+def _check_pairs(lonely: list[str], twice: list[str]) -> list[Finding]:
+    findings = []
+    if lonely:
+        message = f"{len(lonely)} factors lack their partner (lora_A without lora_B, or the reverse): {some(lonely)}."
+        findings.append(error("E-KEYS", message, "Save the adapter again; half of it is missing."))
+    if twice:
+        findings.append(error("E-KEYS", f"two tensors for one factor: {some(twice)}."))
+    return findings
+
+
+# ---- sites --------------------------------------------------------------------------------------
+
+
+Shapes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]  # site -> ((r, d_in), (d_out, r))
+
+
+def _check_sites(config: Mapping[str, Any], sites: Shapes, base: BaseFacts | None, n_tensors: int) -> list[Finding]:
+    flat = [site for site, shapes in sites.items() if any(len(shape) != 2 for shape in shapes)]
+    if flat:
+        return [error("E-SHAPE", f"{_first(flat)}: shapes {_shapes(sites[flat[0]])}, expected two matrices.")]
+    findings = [*_check_inner(sites), *_check_ranks(config, sites), *_check_targets(config, sites, base)]
+    return findings + (_check_base(sites, base, n_tensors) if base is not None else [])
+
+
+def _first(sites: list[str]) -> str:
+    more = f" (and {len(sites) - 1} more sites)" if len(sites) > 1 else ""
+    return f"site {quote(sites[0])}{more}"
+
+
+def _shapes(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> str:
+    return f"lora_A {list(shapes[0])}, lora_B {list(shapes[1])}"
+
+
+def _check_inner(sites: Shapes) -> list[Finding]:
+    torn = [site for site, (a, b) in sites.items() if a[0] != b[1]]
+    if torn:
+        return [error("E-SHAPE", f"{_first(torn)}: {_shapes(sites[torn[0]])} don't share a rank.")]
+    large = [site for site, (a, _) in sites.items() if a[0] > adapter_config.MAX_RANK]
+    if large:
+        rank = sites[large[0]][0][0]
+        return [
+            error("E-LIMIT", f"{_first(large)}: tensors have rank {rank:,}, the limit is {adapter_config.MAX_RANK}.")
+        ]
+    return []
+
+
+def _check_ranks(config: Mapping[str, Any], sites: Shapes) -> list[Finding]:
+    wrong = [site for site, (a, _) in sites.items() if rank_of(config, site) != a[0]]
+    if not wrong:
+        return []
+    promised, found = rank_of(config, wrong[0]), sites[wrong[0]][0][0]
+    hint = "Set r (or rank_pattern) to what was trained; check lora_alpha too, for it is divided by r."
+    return [error("E-RANK", f"{_first(wrong)}: config r={promised}, tensors have rank {found}.", hint)]
+
+
+def _check_targets(config: Mapping[str, Any], sites: Shapes, base: BaseFacts | None) -> list[Finding]:
+    findings = []
+    extra = [site for site in sites if targeted(config, site) is False]
+    if extra:
+        message = f"{_first(extra)}: tensors for what target_modules doesn't name."
+        findings.append(error("E-KEYS", message, "PEFT would ignore them silently. Correct target_modules."))
+    if base is not None:
+        missing = [site for site in sorted(base) if site not in sites and targeted(config, site) is True]
+        known = [site for site in sites if site in base]
+        if missing and known:
+            message = f"{len(missing)} of {len(missing) + len(known)} targeted sites have no tensors: {some(missing)}."
+            findings.append(error("E-KEYS", message, "Save the adapter again, or correct target_modules."))
+        return findings
+    names = config.get("target_modules")
+    idle = [name for name in names if not _names_any(name, sites)] if isinstance(names, list) else []
+    if idle:
+        findings.append(warning("W-KEYS", f"target_modules names {some(idle)}, but no tensor is for it."))
+    return findings
+
+
+def _names_any(name: str, sites: Iterable[str]) -> bool:
+    return any(site == name or site.endswith("." + name) for site in sites)
+
+
+# ---- base ---------------------------------------------------------------------------------------
+
+
+def _check_base(sites: Shapes, base: BaseFacts, n_tensors: int) -> list[Finding]:
+    strange = [site for site in sites if site not in base]
+    if strange:
+        return [_strange_sites(strange, sites, base, n_tensors)]
+    wrong = [site for site, (a, b) in sites.items() if (a[1], b[0]) != tuple(base[site])]
+    if not wrong:
+        return []
+    a, b = sites[wrong[0]]
+    d_in, d_out = base[wrong[0]]
+    message = f"{_first(wrong)}: the adapter maps {a[1]} to {b[0]}, the base {d_in} to {d_out}."
+    return [error("E-SHAPE", message, "It was trained on another base.")]
+
+
+def _strange_sites(strange: list[str], sites: Shapes, base: BaseFacts, n_tensors: int) -> Finding:
+    leaves = sorted({site.rpartition(".")[2] for site in base})
+    if len(strange) == len(sites) and strange[0].rpartition(".")[2] in leaves:
+        near = difflib.get_close_matches(strange[0], sorted(base), n=1, cutoff=0)
+        hint = (
+            f"Nearest: {quote(near[0])} for {quote(strange[0])}. Rename the keys, or load the base they were made for."
+        )
+        return error("E-KEYS", f"0 of {n_tensors} tensors match the base.", hint)
+    return error("E-TARGET", f"{_first(strange)}: the base has no such layer.", f"The base has: {', '.join(leaves)}.")

@@ -1,0 +1,91 @@
+"""Artefacts of a library by kind and key: derived/ can be rebuilt and collected, learned/ can't and is left alone.
+
+The key is the hash of the origins, so an artefact is never stale: what changed has another key.
+"""
+
+import contextlib
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from lorary.errors import LibraryError
+from lorary.library.files import disk_errors, sync
+from lorary.library.findings import quote
+from lorary.library.library import Library
+
+STALE_AFTER_S = 24 * 3600.0  # for the temporary files of writers that died
+_KIND = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
+_KEY = re.compile(r"[A-Za-z0-9_]{1,64}")
+_SUFFIX = re.compile(r"[a-z0-9]{1,16}")
+
+
+def put(
+    library: Library, kind: str, key: str, suffix: str, write: Callable[[Path], None], *, learned: bool = False
+) -> Path:
+    """Store an artefact as `<kind>-<key>.<suffix>`: `write` fills a temporary file, which is then renamed.
+
+    `learned=True` is for what can't be rebuilt without data. Raises LibraryError E-PERM for a library that can't be
+    written to (keep the artefact in memory then) and E-DISK.
+    """
+    folder = library.layout.learned if learned else library.layout.derived
+    target = folder / _file_name(kind, key, suffix)
+    if not library.layout.is_ours:
+        message = f"{target.name}: {quote(library.path.name)} has no library.json and is opened read-only."
+        raise LibraryError("E-PERM", message, "Create a library elsewhere and add its experts.")
+    beside = folder / f".{kind}-{key}.{secrets.token_hex(4)}.{suffix}"
+    with disk_errors(target.name):
+        folder.mkdir(exist_ok=True)
+        try:
+            write(beside)
+            sync(beside)
+            os.replace(beside, target)
+        finally:
+            beside.unlink(missing_ok=True)
+        sync(folder)
+    return target
+
+
+def get(library: Library, kind: str, key: str, suffix: str) -> Path | None:
+    """Find an artefact, learned or derived; None when it has to be made. Links don't count."""
+    name = _file_name(kind, key, suffix)
+    for folder in (library.layout.learned, library.layout.derived):
+        path = folder / name
+        if not folder.is_symlink() and not path.is_symlink() and path.is_file():
+            return path
+    return None
+
+
+def gc(library: Library, keep: Iterable[str]) -> list[str]:
+    """Delete derived artefacts whose key is not in `keep`, and what dead writers left; learned ones are never touched.
+
+    Says the names of what it deleted, sorted. Raises LibraryError E-PERM.
+    """
+    kept = set(keep)
+    folder = library.layout.derived
+    if not library.layout.is_ours or folder.is_symlink() or not folder.is_dir():
+        return []
+    doomed = [path for path in sorted(folder.iterdir()) if not path.is_dir() and _is_garbage(path, kept)]
+    with disk_errors(folder.name):
+        for path in doomed:
+            path.unlink(missing_ok=True)
+    return [path.name for path in doomed]
+
+
+def _is_garbage(path: Path, kept: set[str]) -> bool:
+    if path.name.startswith("."):
+        with contextlib.suppress(FileNotFoundError):
+            return time.time() - path.lstat().st_mtime > STALE_AFTER_S
+        return False
+    return path.stem.partition("-")[2] not in kept
+
+
+def _file_name(kind: str, key: str, suffix: str) -> str:
+    for what, value, pattern in (("kind", kind, _KIND), ("key", key, _KEY), ("suffix", suffix, _SUFFIX)):
+        if not pattern.fullmatch(value):
+            raise LibraryError(
+                "E-NAME", f"{what} {quote(value)} can't be part of a file name.", "Use letters and digits."
+            )
+    return f"{kind}-{key}.{suffix}"

@@ -1,0 +1,137 @@
+"""The format on disk, version 1. This file is the only one that knows paths inside a library.
+
+    mylib/
+      library.json       schema_version, base (fingerprint or null), created_by, experts (a summary, never read back)
+      README.md          model card, generated after every change while it carries our mark
+      experts/<name>/    adapter_config.json  adapter_model.safetensors  expert.json: a plain PEFT adapter directory
+      derived/           <kind>-<key>.<suffix>: rebuildable, named by the hash of their origins
+      learned/           <kind>-<key>.<suffix>: not rebuildable without data; never collected
+      .staging/          <name>.<host>.<pid>.<token>/: adapters on their way in or out; garbage once the writer is dead
+
+The directories are the truth, library.json is a note about them: a writer may be killed between the two, and nothing
+has to be mended. An expert arrives by one rename of its whole directory, so it is there whole or not at all, and the
+first writer of a name wins without a lock. No file is ever written over: a reader may have it mapped.
+
+A directory that others made opens too, read-only: one with experts/ but no library.json, or one whose subdirectories
+are PEFT adapters.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorary.errors import LibraryError
+from lorary.library.findings import quote
+
+SCHEMA_VERSION = 1
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+PICKLE = "adapter_model.bin"
+PROVENANCE = "expert.json"
+_MANIFEST = "library.json"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_PEFT_WORDS = {"lora", "weight", "default", "base"}
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things are in one library directory. `is_ours` is False for a directory that others made."""
+
+    root: Path
+    is_ours: bool = True
+
+    @property
+    def manifest(self) -> Path:
+        """The note: library.json."""
+        return self.root / _MANIFEST
+
+    @property
+    def card(self) -> Path:
+        """The model card."""
+        return self.root / "README.md"
+
+    @property
+    def experts(self) -> Path:
+        """The parent of the adapter directories."""
+        nested = self.root / "experts"
+        return nested if self.is_ours or nested.is_dir() else self.root
+
+    @property
+    def derived(self) -> Path:
+        """What can be rebuilt."""
+        return self.root / "derived"
+
+    @property
+    def learned(self) -> Path:
+        """What can't be rebuilt without data."""
+        return self.root / "learned"
+
+    @property
+    def staging(self) -> Path:
+        """Adapters on their way in or out."""
+        return self.root / ".staging"
+
+    def expert(self, name: str) -> Path:
+        """The directory of one expert. Raises E-NAME for a name that could lead elsewhere."""
+        check_name(name)
+        return self.experts / name
+
+    def expert_names(self) -> list[str]:
+        """List what claims to be an expert, sorted: every visible directory (or link) where experts live.
+
+        Beside strangers' adapters other directories may stand, so there it must hold an adapter's file.
+        """
+        if not self.experts.is_dir():
+            return []
+        entries = (path for path in self.experts.iterdir() if not path.name.startswith("."))
+        directories = [path for path in entries if path.is_dir() or path.is_symlink()]
+        if self.experts == self.root:
+            directories = [path for path in directories if is_adapter(path)]
+        return sorted(path.name for path in directories)
+
+
+def is_adapter(directory: Path) -> bool:
+    """Tell whether a directory looks like a PEFT adapter, sound or not."""
+    return any((directory / file).exists() for file in (CONFIG, WEIGHTS, PICKLE))
+
+
+def find_layout(path: Path) -> Layout:
+    """Recognise a library, ours or others'. Raises E-LIBRARY, saying what the path is instead."""
+    name = quote(path.name)
+    if not path.is_dir():
+        raise LibraryError("E-LIBRARY", f"there is no directory {quote(str(path), 200)}.", "Check the path.")
+    if (path / _MANIFEST).exists():
+        return Layout(path)
+    if is_adapter(path):
+        raise LibraryError("E-LIBRARY", f"{name} is one adapter, not a library.", "Create a library and add it.")
+    layout = Layout(path, is_ours=False)
+    if not layout.expert_names():
+        hint = "A library has library.json; a folder of PEFT adapters opens too."
+        raise LibraryError("E-LIBRARY", f"{name} is not a library: no library.json, no adapters in it.", hint)
+    return layout
+
+
+def check_name(name: str) -> None:
+    """Raise E-NAME unless `name` is safe as a directory, a module name, a URL part and a PEFT adapter name."""
+    if not _NAME.fullmatch(name):
+        hint = "Use 1 to 64 letters (A-Z, a-z), digits, _ or -, starting with a letter or digit."
+        raise LibraryError("E-NAME", f"expert name {quote(name)} is refused.", hint)
+    if name.lower() in _PEFT_WORDS:
+        raise LibraryError("E-NAME", f"expert name {quote(name)} is reserved: it occurs inside PEFT's tensor keys.")
+    if name.lower() in _DEVICES:
+        raise LibraryError("E-NAME", f"expert name {quote(name)} is reserved: it is a device on Windows.")
+
+
+def check_free(name: str, taken: Iterable[str]) -> None:
+    """Raise E-NAME for a bad name, E-EXISTS for one that is taken, or that differs from one only by case."""
+    check_name(name)
+    twins = [other for other in taken if other.lower() == name.lower()]
+    if name in twins:
+        raise LibraryError("E-EXISTS", f"expert {quote(name)} exists already.", "Choose another name, or replace it.")
+    if twins:
+        message = (
+            f"expert {quote(name)} differs from {quote(twins[0])} only by case, which some disks can't tell apart."
+        )
+        raise LibraryError("E-EXISTS", message, "Choose another name.")

@@ -1,0 +1,268 @@
+"""Library: experts on disk, as a mapping. See `layout` for the format and for what a crash can leave behind."""
+
+import contextlib
+import dataclasses
+import difflib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lorary.errors import LibraryError, known_names
+from lorary.hashing import hash_file, hash_json
+from lorary.library import staging
+from lorary.library.adapter_config import neutralised
+from lorary.library.card import write_card
+from lorary.library.check import BaseFacts
+from lorary.library.expert import Expert, copy_adapter, read_expert
+from lorary.library.files import disk_errors, need_space, write_whole
+from lorary.library.findings import quote
+from lorary.library.layout import CONFIG, PROVENANCE, WEIGHTS, Layout, check_free, find_layout
+from lorary.library.manifest import Manifest, read_manifest, this_version, write_manifest
+from lorary.library.provenance import Provenance, require_same_base
+
+_MANY = 20
+
+
+class UnknownExpertError(LibraryError, KeyError):
+    """No expert of that name; also a KeyError, so that `in` and `get` behave as for any mapping."""
+
+    __str__ = Exception.__str__  # KeyError would show the sentence quoted
+
+
+class Library(Mapping[str, Expert]):
+    """Experts by name, sorted, as they were on disk when it was opened, with its own changes since.
+
+    Other writers' changes show after opening again. `bad` names the experts that could not be read, and why; it is
+    empty unless the library was opened with `skip_bad=True`.
+    """
+
+    def __init__(
+        self, layout: Layout, manifest: Manifest, experts: Mapping[str, Expert], bad: Mapping[str, str]
+    ) -> None:
+        self._layout = layout
+        self._manifest = manifest
+        self._experts = dict(experts)
+        self.bad = dict(bad)
+
+    @classmethod
+    def open(cls, path: Path | str, *, skip_bad: bool = False) -> "Library":
+        """Open a library, or a directory of PEFT adapters that others made (read-only). Writes nothing, takes no lock.
+
+        Raises LibraryError: E-LIBRARY, E-SCHEMA, and whatever is wrong with the first bad expert.
+        """
+        layout = find_layout(Path(path).absolute())
+        manifest = read_manifest(layout) if layout.is_ours else Manifest(None, "")
+        experts, bad = _read_experts(layout, manifest.base, {})
+        if bad and not skip_bad:
+            raise _first_bad(bad)
+        return cls(layout, manifest, experts, {name: str(caught) for name, caught in bad.items()})
+
+    @classmethod
+    def create(cls, path: Path | str, *, base: Mapping[str, Any] | None = None, exist_ok: bool = False) -> "Library":
+        """Make an empty library for one base (its fingerprint); with `exist_ok`, open the one that is there.
+
+        Raises LibraryError: E-EXISTS, E-BASE when the one that is there has another base, E-PERM, E-DISK.
+        """
+        layout = Layout(Path(path).absolute())
+        if layout.manifest.exists() and exist_ok:
+            library = cls.open(layout.root)
+            require_same_base(base, library.base, layout.root.name)
+            return library
+        ours = {p.name for p in (layout.experts, layout.staging, layout.derived, layout.learned)}
+        if layout.root.exists() and not (layout.root.is_dir() and {p.name for p in layout.root.iterdir()} <= ours):
+            raise LibraryError(
+                "E-EXISTS", f"{quote(str(layout.root), 200)} is there and not empty.", "Choose another path."
+            )
+        manifest = Manifest(dict(base) if base is not None else None, this_version())
+        with disk_errors(f"library {quote(layout.root.name)}"):
+            layout.experts.mkdir(parents=True, exist_ok=True)
+            write_manifest(layout, manifest, [])
+        return cls.open(layout.root)
+
+    # ---- the mapping ----------------------------------------------------------------------------
+
+    def __getitem__(self, name: str) -> Expert:
+        if name not in self._experts:
+            raise UnknownExpertError("E-NAME", f"unknown expert {quote(name)}.", _near(name, list(self._experts)))
+        return self._experts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._experts)
+
+    def __len__(self) -> int:
+        return len(self._experts)
+
+    def __repr__(self) -> str:
+        return f"Library({str(self.path)!r}, {len(self)} experts)"
+
+    @property
+    def path(self) -> Path:
+        """The library's directory, absolute."""
+        return self._layout.root
+
+    @property
+    def layout(self) -> Layout:
+        """Where things are in it."""
+        return self._layout
+
+    @property
+    def base(self) -> dict[str, Any] | None:
+        """The fingerprint of the base: the library's, or else that of its first expert that has one."""
+        if self._manifest.base is not None:
+            return self._manifest.base
+        return next((e.provenance.base_fingerprint for e in self.values() if e.provenance.base_fingerprint), None)
+
+    @property
+    def hash(self) -> str:
+        """Identity: the names and hashes of all experts. Reads all weights once; order and paths don't matter."""
+        return hash_json(sorted((name, expert.hash) for name, expert in self._experts.items()))
+
+    # ---- changes --------------------------------------------------------------------------------
+
+    def add(
+        self, source: Path | str, name: str, *, provenance: Provenance | None = None, base: BaseFacts | None = None
+    ) -> Expert:
+        """Check an adapter directory and copy it in, whole or not at all; the first writer of a name wins.
+
+        `provenance` replaces the source's expert.json; with `base`, the sites must fit it. What would let PEFT change
+        the base is neutralised in the copy. The source is not modified.
+        Raises LibraryError: all that `check` finds, E-NAME, E-EXISTS, E-BASE, E-DISK, E-PERM.
+        """
+        self._require_ours()
+        check_free(name, self._layout.expert_names())
+        checked = read_expert(Path(source), name, base=base)
+        with self.stage(name, base=base) as stage:
+            self._copy_in(checked, stage, provenance)
+        return self[name]
+
+    @contextlib.contextmanager
+    def stage(self, name: str, *, base: BaseFacts | None = None) -> Iterator[Path]:
+        """Give a builder an empty directory for a new expert; it becomes the expert when the `with` block ends.
+
+        The block writes adapter_config.json, adapter_model.safetensors and, if it likes, expert.json. If it raises, or
+        what it wrote doesn't pass `check`, nothing remains. Raises LibraryError as `add` does.
+        """
+        self._require_ours()
+        check_free(name, self._layout.expert_names())
+        with self._arriving(name, base, staging.commit) as stage:
+            yield stage
+
+    def replace(
+        self, source: Path | str, name: str, *, provenance: Provenance | None = None, base: BaseFacts | None = None
+    ) -> Expert:
+        """Put another adapter in an expert's place; who has the old one open or mapped keeps it. Raises as `add`."""
+        self._require_ours()
+        self[name]
+        checked = read_expert(Path(source), name, base=base)
+        with self._arriving(name, base, staging.commit_over) as stage:
+            self._copy_in(checked, stage, provenance)
+        return self[name]
+
+    def remove(self, name: str) -> None:
+        """Take an expert out and delete its files; who has them open or mapped keeps them. Raises E-NAME, E-PERM."""
+        self._require_ours()
+        self[name]
+        gone_already = contextlib.suppress(FileNotFoundError)  # another writer was first
+        with disk_errors(f"expert {quote(name)}"), gone_already:
+            staging.take_out(self._layout.expert(name), self._layout.staging)
+        del self._experts[name]
+        self._take_note()
+
+    def gc(self) -> list[str]:
+        """Delete what killed writers left, write library.json and the card anew; say what was done, sorted."""
+        self._require_ours()
+        with disk_errors(f"library {quote(self.path.name)}"):
+            done = staging.collect(self._layout.staging, self._layout.experts)
+        self._take_note()
+        return done
+
+    def _require_ours(self) -> None:
+        if not self._layout.is_ours:
+            message = f"{quote(self.path.name)} is a folder of adapters without library.json, opened read-only."
+            raise LibraryError("E-PERM", message, "Create a library elsewhere and add them.")
+
+    def _copy_in(self, source: Expert, stage: Path, provenance: Provenance | None) -> None:
+        with disk_errors(f"expert {quote(source.name)}"):
+            need_space(self.path, source.weights_path.stat().st_size)
+            copy_adapter(source.directory, stage)
+            if provenance is not None:
+                write_whole(stage / PROVENANCE, provenance.to_json())
+
+    @contextlib.contextmanager
+    def _arriving(self, name: str, base: BaseFacts | None, commit: Callable[[Path, Path], None]) -> Iterator[Path]:
+        doing, target = f"expert {quote(name)}", self._layout.expert(name)
+        with disk_errors(doing):
+            stage = staging.new_stage(self._layout.staging, name)
+            target.parent.mkdir(exist_ok=True)
+        try:
+            yield stage
+            with disk_errors(doing):
+                expert = _sealed(stage, name, self.base, base)
+                commit(stage, target)
+        finally:
+            staging.discard(stage)
+        self._experts = dict(sorted({**self._experts, name: dataclasses.replace(expert, directory=target)}.items()))
+        self._take_note()
+
+    def _take_note(self) -> None:
+        # Notes, not the truth: when they can't be written nothing is lost, and the next change writes them.
+        with contextlib.suppress(OSError, LibraryError):
+            experts, _ = _read_experts(self._layout, self._manifest.base, self._experts)
+            write_manifest(self._layout, self._manifest, experts.values())
+            write_card(self._layout, self.base, list(experts.values()))
+
+
+def _sealed(stage: Path, name: str, library_base: Mapping[str, Any] | None, base: BaseFacts | None) -> Expert:
+    """Check what was staged, not what was promised; neutralise its config, write its sha256 into expert.json."""
+    expert = read_expert(stage, name, base=base)
+    require_same_base(expert.provenance.base_fingerprint, library_base, name)
+    expert.hash  # noqa: B018 - raises when expert.json promises other bytes
+    provenance = dataclasses.replace(
+        expert.provenance,
+        weights_sha256=expert.provenance.weights_sha256 or hash_file(stage / WEIGHTS),
+        created_by=expert.provenance.created_by or this_version(),
+    )
+    write_whole(stage / PROVENANCE, provenance.to_json())
+    config = neutralised(expert.config)
+    if config != expert.config:
+        write_whole(stage / CONFIG, _as_json(config))
+    return dataclasses.replace(expert, provenance=provenance, config=config)
+
+
+def _read_experts(
+    layout: Layout, base: Mapping[str, Any] | None, known: Mapping[str, Expert]
+) -> tuple[dict[str, Expert], dict[str, LibraryError]]:
+    experts: dict[str, Expert] = {}
+    bad: dict[str, LibraryError] = {}
+    lowered: dict[str, str] = {}
+    for name in layout.expert_names():
+        try:
+            check_free(name, [lowered[name.lower()]] if name.lower() in lowered else [])
+            expert = known.get(name) or read_expert(layout.expert(name), name)
+            require_same_base(expert.provenance.base_fingerprint, base, name)
+            base = base or expert.provenance.base_fingerprint  # when the library names none, the first one's counts
+            experts[name] = expert
+            lowered[name.lower()] = name
+        except LibraryError as caught:
+            if (layout.experts / name).is_symlink() or (layout.experts / name).exists():  # else it was just removed
+                bad[name] = caught
+    return experts, bad
+
+
+def _first_bad(bad: Mapping[str, LibraryError]) -> LibraryError:
+    first, *others = bad.values()
+    more = f"{len(others)} more experts are bad: {', '.join(quote(name) for name in list(bad)[1:6])}." if others else ""
+    hint = " ".join(part for part in (first.hint, more, "Open with skip_bad=True to go on without.") if part)
+    return LibraryError(first.code, first.message, hint)
+
+
+def _near(name: str, names: list[str]) -> str:
+    if len(names) <= _MANY:
+        return known_names(name, names)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    return (f"Did you mean {', '.join(map(repr, near))}? " if near else "") + f"{len(names)} experts are known."
+
+
+def _as_json(config: Mapping[str, Any]) -> bytes:
+    return (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()

@@ -1,0 +1,113 @@
+"""Read the header of a safetensors file, and nothing else: 8 bytes of length, then JSON.
+
+Stricter than the safetensors library, because headers come from strangers: small, unique keys, sane dimensions,
+and offsets that cover the data exactly.
+"""
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from lorary.errors import LibraryError
+from lorary.library.files import open_regular
+from lorary.library.findings import quote
+from lorary.library.strict_json import parse_object
+
+MAX_HEADER_BYTES = 4_000_000
+MAX_TENSORS = 20_000
+MAX_DIMENSION = 2**31
+ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+_PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+class TensorInfo(NamedTuple):
+    """What a header says of one tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+Header = Mapping[str, TensorInfo]
+
+
+def read_header(path: Path) -> dict[str, TensorInfo]:
+    """Read name -> (dtype, shape) of all tensors, sorted by name; reads no tensor.
+
+    Raises LibraryError: E-FILE (missing, damaged), E-PATH (not a regular file), E-PICKLE, E-LIMIT (too large to be an
+    adapter) and E-DTYPE (not F32, F16 or BF16).
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        data = _header_bytes(file, size, path.name)
+    entries = parse_object(data, f"{path.name} header", "E-FILE")
+    _check_metadata(entries.pop("__metadata__", {}), path.name)
+    if len(entries) > MAX_TENSORS:
+        raise LibraryError("E-LIMIT", f"{path.name} has {len(entries):,} tensors, the limit is {MAX_TENSORS:,}.")
+    spans, header = [], {}
+    for key in sorted(entries):
+        header[key], span = _read_entry(key, entries[key], path.name)
+        spans.append(span)
+    _check_cover(spans, 8 + len(data), size, path.name)
+    return header
+
+
+def _header_bytes(file: BinaryIO, size: int, name: str) -> bytes:
+    start = file.read(8)
+    if start.startswith(_PICKLE_STARTS):
+        hint = "Convert it in a sandbox: torch.load(weights_only=True), then safetensors.torch.save_file."
+        raise LibraryError("E-PICKLE", f"{name} is a pickle or zip with another name.", hint)
+    if len(start) < 8:
+        raise _damaged(name, f"it has {size} bytes, a header needs more than 8")
+    length = int.from_bytes(start, "little")
+    if length + 8 > size:
+        raise _damaged(name, f"header says {length + 8:,} bytes, file has {size:,}")
+    if length > MAX_HEADER_BYTES:
+        raise LibraryError("E-LIMIT", f"{name} has a header of {length:,} bytes, the limit is {MAX_HEADER_BYTES:,}.")
+    data = file.read(length)
+    if len(data) != length or not data.startswith(b"{"):
+        raise _damaged(name, "the header is not a JSON object")
+    return data
+
+
+def _damaged(name: str, why: str) -> LibraryError:
+    return LibraryError("E-FILE", f"{name} is damaged: {why}.", "Fetch or save it again.")
+
+
+def _check_metadata(metadata: Any, name: str) -> None:
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise _damaged(name, "__metadata__ must map strings to strings")
+
+
+def _read_entry(key: str, entry: Any, name: str) -> tuple[TensorInfo, tuple[int, int]]:
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise _damaged(name, f"tensor {quote(key)} needs dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not (isinstance(dtype, str) and _are_counts(shape) and _are_counts(offsets) and len(offsets) == 2):
+        raise _damaged(name, f"tensor {quote(key)} has an ill-typed dtype, shape or data_offsets")
+    if dtype not in ITEM_BYTES:
+        message = f"tensor {quote(key)} has dtype {quote(dtype)}, expected one of {', '.join(ITEM_BYTES)}."
+        raise LibraryError("E-DTYPE", message, "Save the adapter in float32, float16 or bfloat16.")
+    if len(shape) > 8 or any(d > MAX_DIMENSION for d in shape):
+        raise LibraryError("E-LIMIT", f"tensor {quote(key)} has shape {quote(shape)}, beyond what a layer has.")
+    if 0 in shape:
+        raise _damaged(name, f"tensor {quote(key)} is empty (shape {quote(shape)})")
+    begin, end = offsets
+    if end - begin != math.prod(shape) * ITEM_BYTES[dtype]:
+        raise _damaged(name, f"tensor {quote(key)} of shape {quote(shape)} in {dtype} does not fit its data_offsets")
+    return TensorInfo(dtype, tuple(shape)), (begin, end)
+
+
+def _are_counts(value: Any) -> bool:
+    return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**63 for item in value)
+
+
+def _check_cover(spans: list[tuple[int, int]], data_start: int, size: int, name: str) -> None:
+    reached = 0
+    for begin, end in sorted(spans):
+        if begin != reached:
+            raise _damaged(name, f"{'a hole' if begin > reached else 'an overlap'} in the data at byte {reached:,}")
+        reached = end
+    if data_start + reached != size:
+        raise _damaged(name, f"header says {data_start + reached:,} bytes, file has {size:,}")

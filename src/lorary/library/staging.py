@@ -1,0 +1,129 @@
+"""The way in and out of a library: a directory of its own, then one rename.
+
+A writer that is killed leaves its staging directory behind and nothing else; `collect` finds out whose it was.
+"""
+
+import ctypes
+import errno
+import os
+import platform
+import secrets
+import shutil
+import time
+from pathlib import Path
+
+from lorary.errors import LibraryError
+from lorary.library.files import sync
+from lorary.library.findings import quote
+
+STALE_AFTER_S = 24 * 3600.0  # for writers on other hosts, whose death can't be seen from here
+_TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
+_EXCHANGE = 2  # RENAME_EXCHANGE of renameat2
+_HERE = -100  # AT_FDCWD
+
+
+def new_stage(staging: Path, name: str) -> Path:
+    """Make an empty directory that tells who is writing what."""
+    staging.mkdir(parents=True, exist_ok=True)
+    stage = staging / f"{name}.{_host()}.{os.getpid()}.{secrets.token_hex(4)}"
+    stage.mkdir()
+    return stage
+
+
+def _host() -> str:
+    return "".join(letter for letter in platform.node() if letter.isalnum() or letter == "-") or "localhost"
+
+
+def commit(stage: Path, target: Path) -> None:
+    """Move a staged directory to its name, durably. Raises E-EXISTS when another writer was first."""
+    _sync_tree(stage)
+    try:
+        os.rename(stage, target)
+    except OSError as error:
+        if error.errno in _TAKEN:
+            message = f"expert {quote(target.name)} exists already."
+            raise LibraryError("E-EXISTS", message, "Choose another name, or replace it.") from None
+        raise
+    sync(target.parent)
+
+
+def commit_over(stage: Path, target: Path) -> None:
+    """Exchange a staged directory with the one that has the name; readers of the old one keep their files.
+
+    At one instant where the system can exchange (Linux). Elsewhere by two renames; killed between them, the old
+    directory waits in staging under its name, and `collect` moves it back.
+    """
+    _sync_tree(stage)
+    if _exchange(stage, target):
+        sync(target.parent)
+        discard(stage)  # it is the old one now
+        return
+    away = stage.with_name(stage.name + ".old")
+    try:
+        os.rename(target, away)
+    except FileNotFoundError:
+        message = f"expert {quote(target.name)} was removed by another writer."
+        raise LibraryError("E-NAME", message, "Add it instead.") from None
+    try:
+        os.rename(stage, target)
+    except OSError:
+        os.rename(away, target)
+        raise
+    sync(target.parent)
+    discard(away)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None) if os.name == "posix" else None
+    return renameat2 is not None and renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0
+
+
+def take_out(target: Path, staging: Path) -> None:
+    """Make an expert vanish at one instant, then delete its files; readers that mapped them keep them."""
+    away = new_stage(staging, target.name)
+    os.rename(target, away)
+    sync(target.parent)
+    discard(away)
+
+
+def discard(stage: Path) -> None:
+    """Delete a staging directory; what can't be deleted now, `collect` deletes later."""
+    shutil.rmtree(stage, ignore_errors=True)
+
+
+def collect(staging: Path, experts: Path) -> list[str]:
+    """Delete what dead writers left; move back an expert whose replacement was cut short. Says what it did, sorted."""
+    done = []
+    for stage in sorted(staging.iterdir()) if staging.is_dir() else []:
+        if _is_alive(stage):
+            continue
+        name = stage.name.partition(".")[0]
+        if stage.name.endswith(".old") and not (experts / name).exists():
+            os.rename(stage, experts / name)
+            done.append(f"restored {name}")
+        else:
+            discard(stage)
+            done.append(f"removed {stage.name}")
+    return done
+
+
+def _is_alive(stage: Path) -> bool:
+    parts = stage.name.split(".")
+    if len(parts) < 4 or not parts[2].isdigit():
+        return False
+    if parts[1] != _host() or os.name != "posix":  # os.kill(pid, 0) asks on posix, and kills on Windows
+        return time.time() - stage.stat().st_mtime < STALE_AFTER_S
+    try:
+        os.kill(int(parts[2]), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sync_tree(directory: Path) -> None:
+    for path in sorted(directory.iterdir()):
+        if path.is_file() and not path.is_symlink():
+            sync(path)
+    sync(directory)

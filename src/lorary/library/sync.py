@@ -1,0 +1,130 @@
+"""Fetch a library or an adapter from the Hub; the working copy is always a local directory.
+
+The only file here that knows a network. Nobody imports it before a name starts with `hf://`.
+"""
+
+import os
+import re
+import secrets
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
+
+from lorary.errors import LibraryError
+from lorary.library.files import disk_errors, is_disk_error, sync
+from lorary.library.findings import quote
+
+ANSWER_TIMEOUT_S = 8.0  # for the first word from the Hub; downloads may take longer
+SUFFIXES = ("json", "safetensors", "md")
+_URI = re.compile(
+    r"hf://(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(/(?P<folder>[^@]+?))?/?(@(?P<revision>[\w./-]+))?", re.ASCII
+)
+T = TypeVar("T")
+
+
+class HubPlace(NamedTuple):
+    """What an `hf://` name says; `folder` and `revision` are empty when it doesn't."""
+
+    repo: str
+    folder: str
+    revision: str
+
+
+def parse_uri(uri: str) -> HubPlace:
+    """Read `hf://user/repo[/folder][@revision]`. Raises LibraryError E-HUB for anything else."""
+    match = _URI.fullmatch(uri)
+    parts = (match["folder"] or "").split("/") if match else []
+    if match is None or any(part in (".", "..") or any(c in part for c in "*?[\\") for part in parts):
+        raise LibraryError("E-HUB", f"{quote(uri, 200)} can't be read.", "Write hf://user/repo[/folder][@revision].")
+    return HubPlace(match["repo"], match["folder"] or "", match["revision"] or "")
+
+
+def pull(uri: str, into: Path | str) -> Path:
+    """Give the local directory of a library: a path as it is, an `hf://` name after copying it to `into`.
+
+    Fetches .json, .safetensors and .md only; `into` is whole or absent. With HF_HUB_OFFLINE set, the Hub's cache is the
+    source. Raises LibraryError: E-HUB (within ten seconds when the Hub doesn't answer), E-EXISTS, E-LIBRARY for a path
+    that isn't there, E-DISK, E-PERM.
+    """
+    if "://" not in uri:
+        if not Path(uri).is_dir():
+            raise LibraryError("E-LIBRARY", f"there is no directory {quote(uri, 200)}.", "Check the path.")
+        return Path(uri)
+    place, target = parse_uri(uri), Path(into)
+    if target.exists():
+        raise LibraryError("E-EXISTS", f"{quote(str(target), 200)} exists already.", "Open it, or pull elsewhere.")
+    with disk_errors(f"pull {uri}"):
+        snapshot = _snapshot(place, uri)
+        _copy_out(snapshot / place.folder, target, uri)
+    return target
+
+
+def _snapshot(place: HubPlace, uri: str) -> Path:
+    offline = constants.HF_HUB_OFFLINE
+    revision = place.revision or None
+    try:
+        if not offline:
+            api = HfApi()
+            info = _within(ANSWER_TIMEOUT_S, lambda: api.repo_info(place.repo, revision=revision, timeout=5.0))
+            revision = info.sha or revision
+        prefix = f"{place.folder}/" if place.folder else ""
+        patterns = [f"{prefix}*.{suffix}" for suffix in SUFFIXES]
+        return Path(snapshot_download(place.repo, revision=revision, allow_patterns=patterns, local_files_only=offline))
+    except HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", "no status")
+        message = f"{uri}: the Hub answered {status} ({type(error).__name__})."
+        raise LibraryError("E-HUB", message, "Check the name, the revision, and HF_TOKEN for a private one.") from error
+    except Exception as error:
+        if is_disk_error(error):
+            raise
+        raise _unreachable(uri, type(error).__name__) from error
+
+
+def _copy_out(source: Path, target: Path, uri: str) -> None:
+    files = [p for p in sorted(source.rglob("*")) if p.suffix.removeprefix(".") in SUFFIXES and p.is_file()]
+    if not files:
+        raise LibraryError("E-HUB", f"{uri} holds no {', '.join(SUFFIXES)} files.", "Check the folder in the name.")
+    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        for path in files:
+            copy = beside / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)  # the cache is made of links: the copy must not be
+            sync(copy)
+        os.rename(beside, target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _unreachable(uri: str, why: str) -> LibraryError:
+    hint = (
+        "Offline these work: the path of a local directory, or HF_HUB_OFFLINE=1 "
+        "when the repository is in the Hub's cache already."
+    )
+    return LibraryError("E-HUB", f"{uri}: the Hub can't be reached ({why}).", hint)
+
+
+def _within(timeout_s: float, ask: Callable[[], T]) -> T:
+    # A thread, because no timeout of the HTTP client bounds a name server that doesn't answer.
+    answers: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            answers.append(ask())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    if errors:
+        raise errors[0]
+    if not answers:
+        raise TimeoutError(f"no answer in {timeout_s:g} s")
+    return answers[0]

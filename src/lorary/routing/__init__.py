@@ -1,0 +1,1 @@
+"""Hidden state in, weights over experts out; no files, no transformers."""

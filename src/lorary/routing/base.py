@@ -1,0 +1,146 @@
+"""Routing, Context, Gate, Router, Probe: who speaks at each token, and what may decide it.
+
+Shape letters: B batch, T time, S splits, E experts of the library in order of their names, k kept.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lorary.adapters.base import Experts, Site
+
+State = dict[str, Tensor]
+"""What a router learnt or derived, by name; stored as one safetensors file."""
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Who speaks, how loudly.
+
+    weights: (B, T, S, k), any of B, T, S may be 1 = shared by all.
+    experts: (B, T, k) indices into the library's names; None = all experts, in order.
+    """
+
+    weights: Tensor
+    experts: Tensor | None = None
+
+
+class Evidence:
+    """What a sequence has shown so far, per site and over sites: it lives and dies with the KV cache.
+
+    `along_tokens` carries a sum (B, E) and a count (B, 1) per site from call to call; `up_sites` carries a running
+    mean (B, T, E) from site to site within one call. Causal: token t sees tokens up to t, a site sees sites below.
+    """
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, Tensor] = {}
+        self._risen: Tensor | None = None
+        self._n_sites = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """True if no gate has added anything."""
+        return not self.sums
+
+    def along_tokens(self, site: str, values: Tensor, mask: Tensor | None) -> Tensor:
+        """Add values (B, T, E) at a site; give their mean over the tokens so far, this call and those before.
+
+        mask: (B, T), False at padding, which adds nothing.
+        """
+        real = torch.ones_like(values[..., :1]) if mask is None else mask.unsqueeze(-1).to(values.dtype)
+        sums = (values * real).cumsum(1)  # (B, T, E)
+        counts = real.cumsum(1)  # (B, T, 1)
+        if site in self.sums:
+            sums = sums + self.sums[site].unsqueeze(1)
+            counts = counts + self.counts[site].unsqueeze(1)
+        self.sums[site], self.counts[site] = sums[:, -1], counts[:, -1]
+        return sums / counts.clamp(min=1)
+
+    def up_sites(self, values: Tensor) -> Tensor:
+        """Add values (B, T, E) of this site; give their mean over the sites so far in this call."""
+        self._risen = values if self._risen is None else self._risen + values
+        self._n_sites += 1
+        return self._risen / self._n_sites
+
+    def start_call(self) -> None:
+        """Forget what rose over the sites; what was summed along the tokens stays."""
+        self._risen, self._n_sites = None, 0
+
+    def repeat_rows(self, n: int) -> None:
+        """Repeat every sequence n times, side by side."""
+        self.sums = {site: value.repeat_interleave(n, 0) for site, value in self.sums.items()}
+        self.counts = {site: value.repeat_interleave(n, 0) for site, value in self.counts.items()}
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.sums, self.counts = {}, {}
+        self.start_call()
+
+    def select_rows(self, rows: Tensor) -> None:
+        """Reorder, repeat or drop sequences as a beam search does with its cache: rows (B',) indices into B."""
+        self.sums = {site: value.index_select(0, rows.to(value.device)) for site, value in self.sums.items()}
+        self.counts = {site: value.index_select(0, rows.to(value.device)) for site, value in self.counts.items()}
+
+
+@dataclass
+class Context:
+    """What gates may know besides the hidden state; one per sequence batch, set by the model for the time of a call.
+
+    experts: (B,) the right expert of each row, for the oracle. features: (B, F) of each row's whole prompt.
+    mask: (B, T), False at padding, for the tokens of this call.
+    """
+
+    experts: Tensor | None = None
+    features: Tensor | None = None
+    mask: Tensor | None = None
+    evidence: Evidence = field(default_factory=Evidence)
+
+
+class Gate(nn.Module, ABC):
+    """The router at one site, at run time. No host synchronisation, no view of other rows.
+
+    `keeps_evidence`: True if it reads or adds to `Context.evidence`; a gate that doesn't pays nothing for it.
+    """
+
+    keeps_evidence: ClassVar[bool] = False
+
+    @abstractmethod
+    def forward(self, h: Tensor, context: Context) -> Routing:
+        """Route hidden states h (B, T, d_in), the input of the site's linear layer."""
+
+
+class Probe(Protocol):
+    """Facts that need data; only routers whose `needs` has "examples" may ask."""
+
+    def mean_inputs(self, expert: str, *, n_examples: int) -> Mapping[str, Tensor]:
+        """Run the expert on its own training prompts: site name -> mean last-token input (d_in,), float32."""
+
+    def prompt_features(self, encoder: str, *, n_examples: int) -> tuple[Tensor, Sequence[str]]:
+        """Encode training prompts: features (N, F) float32 and the task name of each."""
+
+    def tasks_of(self, expert: str) -> Sequence[str]:
+        """Name the tasks that an expert was trained on."""
+
+
+@dataclass(frozen=True)
+class Router(ABC):
+    """Options of one way to route. `fit` learns from experts, `gate` makes the part that runs at one site.
+
+    `needs`: any of {"examples": `fit` asks the probe, "task": the right expert of each row must be known,
+    "text": gates read `Context.features`}; empty = the experts' weights alone.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
+        """Derive the state from the experts; changes none of them."""
+
+    @abstractmethod
+    def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
+        """Make the gate of one site from the state alone; `names` are all experts in order."""

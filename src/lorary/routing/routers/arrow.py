@@ -1,0 +1,56 @@
+"""Per token and layer, the experts whose update listens to the hidden state."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lorary.adapters.base import Experts, Site
+from lorary.errors import OptionError
+from lorary.routing.base import Gate, Probe, Router, State
+from lorary.routing.directions import right_singular
+from lorary.routing.scored import ScoredGate, stack_members
+
+
+@dataclass(frozen=True)
+class Arrow(Router):
+    """Send each token to the experts that would change it most; needs no data and no training.
+
+    Prototype v_i (d_in,): first right singular vector of B_i A_i, computed from the factors alone.
+    Logits |v_i · h| in float32, neither h nor v rescaled; keep the top_k (ties: the lower index); softmax over the
+    kept at `temperature`. top_k is clamped to the experts present at the site; experts that change nothing are left
+    out. The sign of v_i is irrelevant. Reads no data, changes no expert.
+    Source: Ostapenko et al. 2024 (2405.11157) Algorithm 2; k = 4 and temperature 1 are the paper's.
+    """
+
+    top_k: int = 4
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse options that have no meaning."""
+        if self.top_k < 1:
+            raise OptionError("E-OPTION", f"arrow: top_k={self.top_k}, expected 1 or more.")
+        if not 0 < self.temperature < float("inf"):
+            raise OptionError("E-OPTION", f"arrow: temperature={self.temperature}, expected a positive number.")
+
+    def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
+        """Compute the prototypes of every site."""
+        state: State = {}
+        for site in sites:
+            vectors: dict[int, Tensor] = {}
+            for index, name in enumerate(sorted(experts)):
+                if site in experts[name]:
+                    directions, values = right_singular(experts[name][site])
+                    if values[0] > 0:
+                        vectors[index] = directions[0]
+            state |= stack_members(site, vectors)
+        return state
+
+    def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
+        """Make the gate of one site from its prototypes."""
+        return ScoredGate(_abs_dot, site, state, n_experts=len(names), top_k=self.top_k, temperature=self.temperature)
+
+
+def _abs_dot(h: Tensor, vectors: Tensor) -> Tensor:
+    return torch.matmul(h.float(), vectors.T).abs()  # (B, T, P)

@@ -1,0 +1,59 @@
+"""Per token and layer, the experts whose own data looks like the hidden state."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from lorary.adapters.base import Experts, Site
+from lorary.errors import RoutingError
+from lorary.routing.base import Gate, Probe, Router, State
+from lorary.routing.scored import ScoredGate, stack_members
+
+
+@dataclass(frozen=True)
+class Centroid(Router):
+    """Match each token with the mean hidden state of every expert's own data (the paper's CM).
+
+    Centroid c_i (d_in,): mean over training prompts of the last token's input to the site, with expert i at work.
+    score="cosine": cos(h, c_i), as the paper says. score="dot": h · c_i / (|c_i| sqrt(d_in)), as its code does.
+    Softmax over the top_k best scores at `temperature`; top_k None keeps all experts, as the paper does.
+    Source: Ostapenko et al. 2024 (2405.11157) section 4.2.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"examples"})
+
+    n_examples: int = 100
+    score: Literal["cosine", "dot"] = "cosine"
+    top_k: int | None = None
+    temperature: float = 1.0
+
+    def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
+        """Ask the probe for each expert's mean inputs."""
+        if probe is None:
+            raise RoutingError("E-PROBE", "centroid needs each expert's training prompts.", "Pass tasks=...")
+        means = {name: probe.mean_inputs(name, n_examples=self.n_examples) for name in sorted(experts)}
+        state: State = {}
+        for site in sites:
+            vectors = {
+                index: torch.nn.functional.normalize(means[name][site].float(), dim=0)
+                for index, name in enumerate(sorted(experts))
+                if site in experts[name]
+            }
+            state |= stack_members(site, vectors)
+        return state
+
+    def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
+        """Make the gate of one site from its centroids."""
+        score = _cosine if self.score == "cosine" else _scaled_dot
+        return ScoredGate(score, site, state, n_experts=len(names), top_k=self.top_k, temperature=self.temperature)
+
+
+def _cosine(h: Tensor, vectors: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(h.float(), dim=-1) @ vectors.T  # (B, T, P)
+
+
+def _scaled_dot(h: Tensor, vectors: Tensor) -> Tensor:
+    return h.float() @ vectors.T / vectors.shape[-1] ** 0.5  # (B, T, P)

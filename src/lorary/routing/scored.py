@@ -1,0 +1,65 @@
+"""Gates that score every token against one vector per expert: what Arrow and centroid matching share."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from lorary.adapters.base import Site
+from lorary.routing.base import Context, Gate, Routing, State
+
+
+def stack_members(site: str, vectors: Mapping[int, Tensor]) -> State:
+    """Name the vectors (P, d_in) of one site and the experts (P,) they stand for, as a state keeps them."""
+    if not vectors:
+        return {}
+    return {
+        f"{site}.vectors": torch.stack([vectors[i] for i in sorted(vectors)]),
+        f"{site}.members": torch.tensor(sorted(vectors)),
+    }
+
+
+class ScoredGate(Gate):
+    """Score, keep the best, softmax over the kept. Only experts with a vector at this site can be chosen.
+
+    `score` takes hidden states (B, T, d_in) and vectors (P, d_in) to float32 scores (B, T, P). A site where no expert has a vector gives every expert the weight zero.
+    """
+
+    vectors: Tensor
+    members: Tensor
+
+    def __init__(
+        self,
+        score: Callable[[Tensor, Tensor], Tensor],
+        site: Site,
+        state: State,
+        *,
+        n_experts: int,
+        top_k: int | None,
+        temperature: float,
+    ) -> None:
+        super().__init__()
+        self.score = score
+        vectors = state.get(f"{site.name}.vectors", torch.zeros(0, site.d_in))
+        members = state.get(f"{site.name}.members", torch.zeros(0, dtype=torch.long))
+        self.register_buffer("vectors", vectors, persistent=False)  # (P, d_in)
+        self.register_buffer("members", members, persistent=False)  # (P,)
+        self.n_experts = n_experts
+        self.n_kept = min(top_k or len(members), len(members))
+        self.temperature = temperature
+
+    def forward(self, h: Tensor, context: Context) -> Routing:
+        """Route each token by its scores."""
+        if self.n_kept == 0:
+            return Routing(h.new_zeros(1, 1, 1, self.n_experts, dtype=torch.float32))
+        kept, index = keep_best(self.score(h, self.vectors), self.n_kept)
+        weights = torch.softmax(kept / self.temperature, dim=-1)
+        return Routing(weights.unsqueeze(2), self.members[index])  # (B, T, 1, k), (B, T, k)
+
+
+def keep_best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Keep the k largest of (..., P): values and indices, largest first, ties to the lower index."""
+    if k == scores.shape[-1]:
+        return scores, torch.arange(k, device=scores.device).expand(scores.shape)
+    values, index = torch.sort(scores, dim=-1, descending=True, stable=True)
+    return values[..., :k], index[..., :k]

@@ -1,0 +1,157 @@
+import json
+
+import pytest
+
+from lorary.errors import EvaluationError
+from lorary.evaluation.base import LogLikelihood
+from lorary.evaluation.evaluators.exact_match import ExactMatch
+from lorary.evaluation.evaluators.perplexity import Perplexity
+from lorary.evaluation.run import evaluate
+from lorary.evaluation.scores import read_scores
+from lorary.tasks.example import Example
+from lorary.tasks.task import Task, Tasks
+
+
+class Counting:
+    """A fake model whose likelihood depends on the prompt; it dies after `lives` examples."""
+
+    def __init__(self, *, lives=10**9, router="arrow"):
+        self.lives, self.n_asked = lives, 0
+        self.identity = {"base": "b0", "router": router, "sites": ("q", "v")}
+
+    def log_likelihood(self, examples):
+        self.n_asked += len(examples)
+        if self.n_asked > self.lives:
+            raise KeyboardInterrupt
+        return [LogLikelihood(-1.0 - len(example.prompt) / 10, 1) for example in examples]
+
+
+def make_tasks(**sizes):
+    return Tasks(Task(name, test=tuple(Example("x" * i, "y", name) for i in range(n))) for name, n in sizes.items())
+
+
+TASKS = make_tasks(alpha=40, beta=3, gamma=70)
+
+
+def test_a_run_writes_a_header_and_one_line_per_example(tmp_path):
+    into = tmp_path / "runs" / "arrow.jsonl"
+    scores = evaluate(Perplexity(), Counting(), TASKS, into=into)
+    header, *lines = [json.loads(line) for line in into.read_text().splitlines()]
+    assert header["name"] == "arrow"
+    assert header["metric"] == "perplexity"
+    assert header["model"] == {"base": "b0", "router": "arrow", "sites": ["q", "v"]}
+    assert header["tasks"]["beta"]["n_examples"] == 3
+    assert lines[41] == {"task": "beta", "index": 1, "value": 1.1, "details": {"nats": -1.1, "n_tokens": 1}}
+    assert len(lines) == 113
+    assert read_scores(into) == scores
+    assert [path.name for path in into.parent.iterdir()] == ["arrow.jsonl"]
+
+
+def test_without_a_file_it_gives_the_same_scores(tmp_path):
+    filed = evaluate(Perplexity(), Counting(), TASKS, into=tmp_path / "a.jsonl", name="x")
+    assert evaluate(Perplexity(), Counting(), TASKS, name="x") == filed
+
+
+@pytest.mark.parametrize("lives", [0, 31, 32, 40, 42, 43, 100, 112])
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path, lives):
+    into = tmp_path / "run.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Perplexity(), dying := Counting(lives=lives), TASKS, into=into)
+    assert not into.exists()
+    resumed = evaluate(Perplexity(), model := Counting(), TASKS, into=into)
+    assert resumed == evaluate(Perplexity(), Counting(), TASKS, name="run")
+    assert read_scores(into) == resumed
+    assert model.n_asked + dying.n_asked - 113 in range(33)  # only the batch that died is asked again
+
+
+@pytest.mark.parametrize("cut", [1, 10, 600, 900, 2500])
+def test_a_torn_last_line_is_dropped(tmp_path, cut):
+    into, part = tmp_path / "run.jsonl", tmp_path / "run.jsonl.part"
+    whole = evaluate(Perplexity(), Counting(), TASKS, into=into)
+    part.write_bytes(into.read_bytes()[:cut])
+    finished = into.read_bytes()
+    into.unlink()
+    assert evaluate(Perplexity(), Counting(), TASKS, into=into) == whole
+    assert into.read_bytes() == finished
+
+
+def test_a_finished_run_does_not_ask_the_model(tmp_path):
+    into = tmp_path / "run.jsonl"
+    first = evaluate(Perplexity(), Counting(), TASKS, into=into)
+    assert evaluate(Perplexity(), Counting(lives=-1), TASKS, into=into) == first
+
+
+def test_another_run_in_the_file_is_refused(tmp_path):
+    into = tmp_path / "run.jsonl"
+    evaluate(Perplexity(), Counting(), TASKS, into=into, limit=4)
+    with pytest.raises(EvaluationError) as caught:
+        evaluate(Perplexity(), Counting(router="uniform"), TASKS, into=into, limit=4)
+    assert str(caught.value) == (
+        f'error[E-RUN] {into}: holds another run: model.router was "arrow", now "uniform". '
+        "Write to another file, or delete this one to start again."
+    )
+    with pytest.raises(EvaluationError, match=r"metric was .perplexity., now .exact_match.; options.* \(and 3 more\)"):
+        evaluate(ExactMatch(), Counting(), TASKS, into=into, limit=4)
+    with pytest.raises(EvaluationError, match=r"tasks.beta.hash was absent, now"):
+        evaluate(Perplexity(), Counting(), make_tasks(alpha=4, beta=3), into=_copy_of(into, ["alpha"]))
+
+
+def _copy_of(into, names):
+    other = into.with_name("other.jsonl")
+    evaluate(Perplexity(), Counting(), TASKS.only(names), into=other, limit=4)
+    return other
+
+
+def test_an_unfinished_run_of_another_model_is_refused(tmp_path):
+    into = tmp_path / "run.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Perplexity(), Counting(lives=40), TASKS, into=into)
+    with pytest.raises(EvaluationError, match=r"run.jsonl.part: holds another run: model.router was"):
+        evaluate(Perplexity(), Counting(router="uniform"), TASKS, into=into)
+
+
+def test_two_writers_are_noticed(tmp_path):
+    into = tmp_path / "run.jsonl"
+
+    class Rude(Counting):
+        def log_likelihood(self, examples):
+            with (tmp_path / "run.jsonl.part").open("a") as file:
+                file.write("mine\n")
+            return super().log_likelihood(examples)
+
+    with pytest.raises(EvaluationError, match=r"run.jsonl.part: another process writes to it too\. Let one run finish"):
+        evaluate(Perplexity(), Rude(), TASKS, into=into)
+
+
+def test_progress_counts_examples(tmp_path):
+    seen = []
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Perplexity(), Counting(lives=40), TASKS, into=tmp_path / "r.jsonl")
+    evaluate(Perplexity(), Counting(), TASKS, into=tmp_path / "r.jsonl", progress=lambda *pair: seen.append(pair))
+    assert seen == [(40, 113), (43, 113), (75, 113), (107, 113), (113, 113)]
+
+
+def test_limit_keeps_the_first_examples():
+    scores = evaluate(Perplexity(), Counting(), TASKS, limit=2)
+    assert [(o.task, o.index) for o in scores.outcomes] == [(t, i) for t in ("alpha", "beta", "gamma") for i in (0, 1)]
+    assert evaluate(Perplexity(), Counting(), TASKS, limit=1000) == evaluate(Perplexity(), Counting(), TASKS)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "limit", "message"),
+    [
+        (Tasks([]), None, "error[E-EVAL] there are no tasks to evaluate."),
+        (make_tasks(alpha=1, void=0), None, "error[E-EVAL] task 'void' has no test examples."),
+        (TASKS, 0, "error[E-EVAL] limit is 0, expected at least 1."),
+        (TASKS, -1, "error[E-EVAL] limit is -1, expected at least 1."),
+    ],
+)
+def test_nothing_to_evaluate_is_an_error_before_the_model_is_asked(tasks, limit, message):
+    with pytest.raises(EvaluationError) as caught:
+        evaluate(Perplexity(), Counting(lives=-1), tasks, limit=limit)
+    assert str(caught.value) == message
+
+
+def test_outcomes_bear_the_name_of_their_task():
+    tasks = Tasks([Task("named", test=(Example("?", "y"),))])
+    assert evaluate(Perplexity(), Counting(), tasks).outcomes[0].task == "named"

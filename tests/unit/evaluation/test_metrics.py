@@ -1,0 +1,118 @@
+import math
+
+import pytest
+
+from lorary.errors import EvaluationError
+from lorary.evaluation.base import LogLikelihood
+from lorary.evaluation.evaluators.choice import Choice
+from lorary.evaluation.evaluators.exact_match import ExactMatch
+from lorary.evaluation.evaluators.perplexity import Perplexity
+from lorary.evaluation.evaluators.rouge_l import RougeL
+from lorary.tasks.example import Example
+from lorary.tasks.task import Task
+
+
+class Scripted:
+    """A fake model that says what it is told to, and notes what it was asked."""
+
+    def __init__(self, answers=(), likelihoods=()):
+        self.answers, self.likelihoods = list(answers), [LogLikelihood(*pair) for pair in likelihoods]
+        self.identity = {}
+        self.asked = []
+
+    def generate_text(self, examples, *, max_new_tokens):
+        self.asked.append((len(examples), max_new_tokens))
+        return self.answers
+
+    def log_likelihood(self, examples):
+        self.asked.append([example.completion for example in examples])
+        return self.likelihoods
+
+
+def test_rouge_l_stems_and_takes_the_best_reference():
+    example = Example("?", "no", "t", references=("nothing alike", "the cats were running"))
+    [outcome] = RougeL().score(model := Scripted(["the cat running"]), [example])
+    assert outcome.value == pytest.approx(100 * 2 * (3 / 3) * (3 / 4) / (3 / 3 + 3 / 4))
+    assert outcome.details == {
+        "prediction": "the cat running",
+        "references": ["nothing alike", "the cats were running"],
+    }
+    assert model.asked == [(1, 64)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "plain", "normalised"),
+    [("yes", 100, 100), (" Yes. ", 0, 100), ("the  YES", 0, 0), ("no", 0, 0), ("Paris, France", 0, 100), ("", 0, 0)],
+)
+def test_exact_match_takes_any_reference(answer, plain, normalised):
+    example = Example("?", "yes", "t", references=("yes", "paris france"))
+    assert ExactMatch().score(Scripted([answer]), [example])[0].value == normalised
+    assert ExactMatch(normalise=False).score(Scripted([answer]), [example])[0].value == plain
+
+
+def test_exact_match_tells_punctuation_from_punctuation():
+    assert ExactMatch().score(Scripted(["-"]), [Example("?", "+")])[0].value == 0
+    assert ExactMatch().score(Scripted([""]), [Example("?", "+")])[0].value == 0
+    assert ExactMatch().score(Scripted([" + "]), [Example("?", "+")])[0].value == 100
+
+
+@pytest.mark.parametrize(("normalise", "prediction"), [("token", "long word"), ("byte", "øøøøø"), ("none", "a")])
+def test_choice_normalises_by_tokens_bytes_or_nothing(normalise, prediction):
+    example = Example("?", prediction, "t", choices=("a", "long word", "øøøøø"))
+    model = Scripted(likelihoods=[(-2.0, 2), (-3.6, 6), (-2.1, 3)])
+    [outcome] = Choice(normalise).score(model, [example])
+    assert (outcome.details["prediction"], outcome.value) == (prediction, 100.0)
+    assert model.asked == [["a", "long word", "øøøøø"]]
+
+
+def test_byte_normalisation_counts_utf8_bytes():
+    [outcome] = Choice("byte").score(
+        Scripted(likelihoods=[(-3.0, 1), (-3.0, 1)]), [Example("?", "aa", choices=("aa", "øø"))]
+    )
+    assert outcome.details["scores"] == [-1.5, -0.75]
+
+
+def test_choice_gives_a_tie_to_the_first():
+    example = Example("?", "a", "t", choices=("a", "b"))
+    [outcome] = Choice().score(Scripted(likelihoods=[(-2.0, 1), (-4.0, 2)]), [example])
+    assert outcome.details["prediction"] == "a"
+
+
+def test_choice_asks_for_all_examples_at_once():
+    examples = [Example("1", "a", choices=("a", "b", "c")), Example("2", "d", choices=("c", "d"))]
+    model = Scripted(likelihoods=[(-1, 1), (-2, 1), (-3, 1), (-1, 1), (-9, 1)])
+    assert [outcome.value for outcome in Choice().score(model, examples)] == [100.0, 0.0]
+    assert len(model.asked) == 1
+
+
+def test_choice_refuses_what_is_no_choice():
+    with pytest.raises(EvaluationError) as caught:
+        Choice().score(Scripted(), [Example("Why?", "so", "riddles")])
+    assert str(caught.value) == (
+        "error[E-EVAL] task 'riddles': metric 'choice' needs at least two choices, found 0 at 'Why?'. "
+        "Give the examples `choices`, or use exact_match."
+    )
+    with pytest.raises(EvaluationError) as caught:
+        Choice().score(Scripted(), [Example("Why?", "so", "riddles", choices=("So", "no"))])
+    assert str(caught.value) == (
+        "error[E-EVAL] task 'riddles': completion 'so' is not among the choices ['So', 'no'] at 'Why?'. "
+        "Make `completion` one of `choices`, letter for letter."
+    )
+
+
+def test_perplexity_is_nats_per_token():
+    [outcome] = Perplexity().score(Scripted(likelihoods=[(-6.0, 3)]), [Example("?", "yes")])
+    assert outcome.value == 2.0
+    assert outcome.details == {"nats": -6.0, "n_tokens": 3}
+
+
+@pytest.mark.parametrize("evaluator", [Perplexity(), Choice()])
+def test_values_that_are_no_numbers_name_task_and_example(evaluator):
+    example = Example("?", "a", choices=("a", "b"))
+    model = Scripted(likelihoods=[(math.nan, 1)] * (2 if isinstance(evaluator, Choice) else 1))
+    with pytest.raises(EvaluationError) as caught:
+        evaluator.evaluate(model, Task("odd", test=(example,) * 3), start=2)
+    assert str(caught.value) == (
+        "error[E-EVAL] task 'odd', example 2: value is nan, expected a finite number. "
+        "Look for NaN in the experts' weights (`lorary show`), or load the base in a wider dtype."
+    )

@@ -1,0 +1,77 @@
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+import lorary.reporting
+from lorary.errors import EvaluationError
+from lorary.reporting.figure import Curve, _cluster_order, _draw_library, draw_scores, draw_similarity, draw_training
+from lorary.reporting.table import Cell, Column, Row, Table
+
+
+def size_of(png):
+    assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    return struct.unpack(">II", png[16:24])
+
+
+def tiny_table():
+    column = Column("g", "m", "m", "0-100", True, 1, 3)
+    return Table((column,), (Row("base", (Cell(1, 0, 2),)), Row("x-oracle", (Cell(3, 2, 4),), True), Row("y", (None,))))
+
+
+def test_the_same_scores_give_the_same_bytes():
+    one, two = draw_scores(tiny_table()), draw_scores(tiny_table())
+    assert one == two
+    assert size_of(one.png)[0] == 1600
+    assert one.svg.startswith(b"<?xml")
+    assert b"<script" not in one.svg
+
+
+def test_no_global_state_of_pyplot_is_touched():
+    folder = Path(lorary.reporting.__file__).parent
+    assert not [path.name for path in folder.glob("*.py") if "pyplot" in path.read_text()]
+
+
+def test_strange_names_are_drawn_as_they_are():
+    names = ["$x^2$ and \\alpha", "a" * 90, "<b>", ""]
+    picture = draw_similarity(names, np.eye(4), clusters={"$\\frac{$": names[:2]})
+    assert size_of(picture.png)[0] == 1600
+
+
+def test_clusters_lead_the_order_and_loners_follow():
+    assert _cluster_order(["a", "b", "c"], {"k": ["c", "a"]}) == ([2, 0, 1], [("k", 0, 2)])
+
+
+def test_a_lone_expert_has_a_map():
+    assert draw_similarity(["only"], np.ones((1, 1))).name == "similarity"
+
+
+def test_labels_at_line_ends_keep_apart():
+    axis = Figure(figsize=(5, 3.4)).subplots()
+    _draw_library(axis, "private", [Curve("private", f"e{i}", [0, 1], [2.0, 1.0 + i / 1000]) for i in range(8)])
+    heights = sorted(text.xyann[1] for text in axis.texts)
+    assert len(heights) == 8
+    assert min(np.diff(heights)) > 0.05
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (
+            lambda: draw_similarity(["a"], np.eye(2)),
+            "error[E-REPORT] similarity has shape (2, 2), expected (1, 1): one row and column for each expert.",
+        ),
+        (
+            lambda: draw_similarity(["a"], np.eye(1), clusters={"c0": ["b"]}),
+            "error[E-REPORT] cluster 'c0': no expert is called 'b'.",
+        ),
+        (lambda: draw_scores(Table((), ())), "error[E-REPORT] there are no scores to draw."),
+        (lambda: draw_training([]), "error[E-REPORT] there are no training curves to draw."),
+    ],
+)
+def test_what_can_not_be_drawn_says_why(draw, message):
+    with pytest.raises(EvaluationError) as caught:
+        draw()
+    assert str(caught.value) == message

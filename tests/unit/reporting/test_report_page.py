@@ -1,0 +1,88 @@
+import os
+import re
+
+import numpy as np
+import pytest
+
+from lorary.reporting import html as page
+from lorary.reporting.figure import Picture, draw_scores, draw_similarity, draw_training
+from lorary.reporting.html import write_report
+from lorary.reporting.report import report
+from lorary.reporting.tokens import TokenTrace
+
+BAD = "<img src=x onerror=alert(1)>"
+
+
+def test_the_whole_page(tmp_path, table, similarity, curves, trace):
+    names, matrix, clusters = similarity
+    pictures = [draw_scores(table), draw_similarity(names, matrix, clusters=clusters), draw_training(curves)]
+    into = write_report(
+        os.environ.get("LORARY_DEMO_REPORT", tmp_path / "report.html"),  # set it to look at the page
+        title="A library of LoRAs on the toy base",
+        summary=[
+            "private-arrow reaches 55.2 Rouge-L on trained tasks, 26 above uniform and 7 below the oracle.",
+            "On unseen tasks mbc-uniform is best; its lead over mbc-arrow is within the noise (p = 0.31).",
+        ],
+        tables=[table],
+        pictures=pictures,
+        traces=[trace],
+        provenance={"base": {"name": "toy", "fingerprint": "8f2c41d0"}, "libraries": ["libs/private", "libs/mbc"]},
+        png_dir=tmp_path / "figures",
+    )
+    html = into.read_text()
+    assert re.findall(r"<h2>(.*?)</h2>", html) == ["Scores", "Figures", "Who spoke", "Provenance"]
+    assert "<dt>base.fingerprint</dt><dd>8f2c41d0</dd>" in html
+    assert "<dt>libraries</dt><dd>libs/private, libs/mbc</dd>" in html
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
+        "scores.png",
+        "similarity.png",
+        "training.png",
+    ]
+
+
+def test_the_page_loads_nothing(tmp_path, trace):
+    html = write_report(
+        tmp_path / "r.html", title="T", pictures=[Picture("p", "P", "c", "a", b"", b"<svg/>")], traces=[trace]
+    )
+    text = html.read_text()
+    assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'unsafe-inline'" in text
+    assert not re.search(r"https?:|@import|url\(|<link", text)
+    assert re.findall(r'src="([a-z]+:)', text) == ["data:"]
+
+
+def test_everything_is_escaped(tmp_path):
+    trace = TokenTrace((BAD,), (BAD,), np.ones((1, 1)), BAD)
+    text = write_report(
+        tmp_path / "r.html",
+        title=BAD,
+        summary=[BAD],
+        pictures=[Picture("p", BAD, BAD, BAD + '"', b"", b"")],
+        traces=[trace],
+        provenance={BAD: {BAD: [BAD]}},
+    ).read_text()
+    assert "<img src=x" not in text
+    assert text.count("&lt;img src=x onerror=alert(1)&gt;") >= 10
+    assert 'onerror=alert(1)&gt;&quot;"' in text
+
+
+def test_a_failed_write_leaves_the_old_page(tmp_path, monkeypatch):
+    into = write_report(tmp_path / "r.html", title="old")
+    monkeypatch.setattr(page.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write_report(into, title="new")
+    assert "<h1>old</h1>" in into.read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["r.html"]
+
+
+def test_an_empty_report_is_a_page(tmp_path):
+    assert "<h2>" not in write_report(tmp_path / "deep" / "r.html", title="T").read_text()
+
+
+def test_runs_are_grouped_by_their_tasks(tmp_path, make_group):
+    runs = make_group(0, ["rte", "boolq"]) + make_group(1, ["piqa", "quail", "race", "sciq"])
+    text = report(runs, tmp_path / "r.html").read_text()
+    assert re.findall(r'scope="colgroup">(.*?)<small>(.*?),', text) == [
+        ("rte, boolq", "2 tasks"),
+        ("piqa, quail, race, …", "4 tasks"),
+    ]
+    assert "<dt>mbc-arrow, rouge_l.router</dt><dd>mbc-arrow</dd>" in text

@@ -1,0 +1,175 @@
+"""Every message about bad data, literally."""
+
+import builtins
+import gzip
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lorary.errors import TaskError
+from lorary.tasks import files
+from lorary.tasks.read import read_tasks
+
+GOOD = '{"prompt": "a", "completion": "b"}\n'
+SHAPES = "{prompt, completion}, {messages}, {definition, input, output} or {source, target}"
+USER = {"role": "user", "content": "a"}
+ANSWER = {"role": "assistant", "content": "b"}
+
+
+def message(source):
+    with pytest.raises(TaskError) as caught:
+        read_tasks(source)
+    return str(caught.value)
+
+
+@pytest.fixture(autouse=True)
+def _in_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+ROWS = [
+    ({}, f"expected the fields {SHAPES}, found none. Rename the fields."),
+    ({"text": "a"}, f"expected the fields {SHAPES}, found text. Rename the fields."),
+    ({"prompt": "a"}, "the field 'completion' is missing, found prompt. Add it to the row."),
+    ({"completion": "a"}, "the field 'prompt' is missing, found completion. Add it to the row."),
+    ({"input": "a", "output": None, "definition": ""},
+     "the field 'output' is missing, found input, output, definition. Add it to the row."),
+    ({"output": "a"}, "the field 'input' is missing, found output. Add it to the row."),
+    ({"source": "a"}, "the field 'target' is missing, found source. Add it to the row."),
+    ({"prompt": 1, "completion": "b"}, "'prompt' must be a list of messages, found int 1. Mend the row."),
+    ({"prompt": "a", "completion": 4}, "'completion' must be a text or a list of texts, found int 4. Mend the row."),
+    ({"prompt": "a", "completion": []}, "'completion' must be a text or a list of texts, found list []. Mend the row."),
+    ({"prompt": "a", "completion": ["b", 1]}, "'completion' must be a text, found int 1. Mend the row."),
+    ({"prompt": "a", "completion": "  "}, "'completion' is empty. Fill it, or leave the row out."),
+    ({"prompt": "", "completion": "b"}, "'prompt' is empty. Fill it, or leave the row out."),
+    ({"definition": "", "input": "", "output": "b"}, "'input' is empty. Fill it, or leave the row out."),
+    ({"prompt": "\ud800", "completion": "b"}, "'prompt' holds half a character (\\ud800). Write the text as UTF-8."),
+    ({"prompt": "a", "completion": "b", "task": 3}, "'task' must be a text, found int 3. Mend the row."),
+    ({"prompt": "a", "completion": "b", "split": "tst"},
+     "unknown split 'tst'. Did you mean 'test'? Known: train, valid, validation, val, dev, test."),
+    ({"prompt": "a", "completion": "b", "choices": ["b"]},
+     "'choices' must be a list of at least two texts, found list ['b']. Mend the row."),
+    ({"prompt": "a", "completion": "b", "choices": ["x", "y"]},
+     "the completion 'b' isn't one of its choices. Write it as in 'choices'."),
+    ({"messages": []}, "'messages' must be a list of messages, found list []. Mend the row."),
+    ({"messages": [{"from": "human"}]}, "message 1 of 'messages' isn't {role, content}. Rename its fields."),
+    ({"messages": [USER, {"role": "asistant", "content": "b"}]},
+     "message 2 of 'messages' has the unknown role 'asistant'. "
+     "Did you mean 'assistant'? Known: assistant, system, tool, user."),
+    ({"messages": [{"role": "user", "content": None}, ANSWER]},
+     "'content' must be a text, found NoneType None. Mend the row."),
+    ({"messages": [USER]}, "the last message is of 'user', expected 'assistant'. End with the answer."),
+    ({"messages": [USER, {"role": "assistant", "content": ""}]},
+     "the last message is empty. Every row needs an answer."),
+    ({"messages": [ANSWER]}, "no message of 'user' before the answer. Every row needs a question."),
+    ({"prompt": [USER], "completion": [ANSWER, ANSWER]},
+     "'completion' has 2 messages, expected one. Move the others to 'prompt'."),
+    ({"prompt": "a", "completion": {"a": "x" * 99}},
+     "'completion' must be a text or a list of texts, found dict "
+     f"{{'a': '{'x' * 32}…. Mend the row."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("row", "expected"), ROWS)
+def test_bad_rows(tmp_path, row, expected):
+    (tmp_path / "x.jsonl").write_text(GOOD + json.dumps(row) + "\n")
+    assert message("x.jsonl") == f"error[E-DATA] x.jsonl:2: {expected}"
+
+
+BYTES = [
+    (b"", "x.jsonl: the file holds no rows. Fill it, or leave it out."),
+    (b" \n\n", "x.jsonl: the file holds no rows. Fill it, or leave it out."),
+    (b'{"prompt": "a"', "x.jsonl:1: not JSON: Expecting ',' delimiter at column 15. Write one JSON object a line."),
+    (GOOD.encode() + b"oops\n", "x.jsonl:2: not JSON: Expecting value at column 1. Write one JSON object a line."),
+    (b'[{"prompt": "a"}]', "x.jsonl:1: expected a JSON object, found list. Write one JSON object a line."),
+    (b'{"prompt": "a", "prompt": "b"}', "x.jsonl:1: not a row: key 'prompt' comes twice."),
+    (b"[" * 200_000, "x.jsonl:1: not a row: nested too deeply. Write one flat object a line."),
+    (b'{"prompt": "caf\xe9"}', "x.jsonl:1: not UTF-8 (byte 16 of the line is 0xe9). Save the file as UTF-8."),
+    (GOOD.encode("utf-16"), "x.jsonl:1: not UTF-8 (byte 1 of the line is 0xff). Save the file as UTF-8."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "expected"), BYTES, ids=lambda value: repr(value)[:30])
+def test_bad_files(tmp_path, data, expected):
+    (tmp_path / "x.jsonl").write_bytes(data)
+    assert message("x.jsonl") == f"error[E-DATA] {expected}"
+
+
+def test_a_line_that_is_too_long_is_not_read_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_LINE_BYTES", 1000)
+    (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(GOOD.encode() + b" " * 5000))
+    assert message("x.jsonl.gz") == (
+        "error[E-DATA] x.jsonl.gz:2: the line is longer than 1,000 bytes. Write one JSON object a line."
+    )
+
+
+def test_damaged_gzip(tmp_path):
+    path = tmp_path / "x.jsonl.gz"
+    path.write_bytes(gzip.compress(GOOD.encode())[:-9])
+    assert message("x.jsonl.gz").startswith("error[E-DATA] x.jsonl.gz: damaged gzip file (Compressed file ended")
+    path.write_text(GOOD)
+    assert message("x.jsonl.gz").startswith("error[E-DATA] x.jsonl.gz: damaged gzip file (Not a gzipped file")
+    assert message("x.jsonl.gz").endswith(". Copy or compress it again.")
+
+
+def test_damaged_parquet(tmp_path):
+    pytest.importorskip("pyarrow")
+    (tmp_path / "x.parquet").write_text(GOOD)
+    assert message("x.parquet").startswith("error[E-DATA] x.parquet: damaged Parquet file (")
+
+
+def test_parquet_without_pyarrow(tmp_path, monkeypatch):
+    def no_pyarrow(name, *rest, **more):
+        if name.startswith("pyarrow"):
+            raise ImportError(name)
+        return real(name, *rest, **more)
+
+    real = builtins.__import__
+    monkeypatch.setattr(builtins, "__import__", no_pyarrow)
+    (tmp_path / "x.parquet").write_bytes(b"")
+    assert message("x.parquet") == (
+        "error[E-EXTRA] x.parquet: reading Parquet needs pyarrow, which isn't installed. "
+        "Run: pip install 'lorary[data]'."
+    )
+
+
+def test_bad_sources(tmp_path):
+    expected = "Expected .jsonl, .jsonl.gz or .parquet."
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "x.csv").write_text("a,b")
+    assert message("empty") == f"error[E-DATA] empty: no task files in this directory. {expected}"
+    assert message("x.csv") == f"error[E-DATA] x.csv: unknown format. {expected}"
+    assert message("*.csv") == f"error[E-DATA] x.csv: unknown format. {expected}"
+    assert message("none.jsonl") == "error[E-DATA] none.jsonl: no such file or directory. Check the path."
+    assert message("none/*.jsonl") == "error[E-DATA] none/*.jsonl: no files match. Check the pattern."
+    assert message([]) == "error[E-DATA] the list of files is empty. Name at least one file."
+    assert message(3) == (
+        "error[E-DATA] can't read tasks from int. Give a path, a glob, a list of paths, or a datasets object."
+    )
+
+
+NAMES = "prompt completion messages role content definition input output source target task task_name split choices"
+KEYS = st.sampled_from(NAMES.split())
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=8,
+)
+ROW = st.dictionaries(KEYS, VALUES, max_size=6).map(lambda row: json.dumps(row).encode())
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(ROW | st.binary(max_size=30), max_size=3).map(b"\n".join))
+def test_garbage_gives_a_task_error_and_nothing_else(tmp_path, data):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(data)
+    try:
+        tasks = read_tasks(path)
+    except TaskError as caught:
+        tasks, error = {}, caught
+    else:
+        error = None
+    assert error is None or (error.code == "E-DATA" and str(path) in error.message)
+    assert all(len(task.hash) == 64 for task in tasks.values())
