@@ -48,7 +48,8 @@ def mix_low_rank(
     if experts is not None and n_tokens <= MAX_GATHERED_TOKENS and a.shape[0] > MAX_DENSE_ROWS:
         return y + _gathered(bank, x, a, b, weights[:, :, 0], experts, mix)
     v = _dense_rows(bank, x, a, _over_all(weights, experts, bank.n_experts)[:, :, 0], mix)  # (B, T, R)
-    return torch.addmm(y.flatten(0, 1), v.flatten(0, 1), b).view_as(y)
+    mixed: Tensor = torch.addmm(y.flatten(0, 1), v.flatten(0, 1), b)
+    return mixed.view_as(y)
 
 
 def _over_all(weights: Tensor, experts: Tensor | None, n_experts: int) -> Tensor:
@@ -66,7 +67,7 @@ def _dense_rows(bank: "LowRankBank", x: Tensor, a: Tensor, w: Tensor, mix: Mix) 
     if mix == "outputs":
         return z * (w * bank.scale)[..., bank.owner].to(z.dtype)
     w = w[..., bank.present].unsqueeze(-1)  # (B, T, P, 1)
-    u = (z.unflatten(-1, (bank.present.numel(), -1)) * w.to(z.dtype)).sum(-2, keepdim=True)  # (B, T, 1, r)
+    u: Tensor = (z.unflatten(-1, (bank.present.numel(), -1)) * w.to(z.dtype)).sum(-2, keepdim=True)  # (B, T, 1, r)
     return ((w * bank.scale[bank.present].unsqueeze(-1)).to(z.dtype) * u).flatten(-2)  # (B, T, R)
 
 
@@ -88,7 +89,8 @@ def _split_rows(bank: "LowRankBank", x: Tensor, a: Tensor, w: Tensor, mix: Mix) 
     n_splits, present = w.shape[2], bank.present
     z = torch.einsum("btsi,rsi->btsr", x.unflatten(-1, (n_splits, -1)), a.unflatten(-1, (n_splits, -1)))
     w = w[..., present].unsqueeze(-1)  # (B, T, S, P, 1)
-    u = (z.unflatten(-1, (present.numel(), -1)) * w.to(z.dtype)).sum((2, 3))[:, :, None, None]  # (B, T, 1, 1, r)
+    z = z.unflatten(-1, (present.numel(), -1))  # (B, T, S, P, r)
+    u: Tensor = (z * w.to(z.dtype)).sum((2, 3))[:, :, None, None]  # (B, T, 1, 1, r)
     return ((w * bank.scale[present].unsqueeze(-1)).to(z.dtype) * u).flatten(-2)  # (B, T, S, R)
 
 

@@ -27,7 +27,7 @@ from lorary.building.checkpoint import load_checkpoint, save_checkpoint
 from lorary.errors import BuildError
 from lorary.model.attach import Attachment, Slot
 from lorary.model.base_model import BaseModel
-from lorary.model.speaking import token_losses
+from lorary.model.speaking import row_losses
 from lorary.model.tokens import Encoded, by_length, encode, pad
 from lorary.routing.base import Context
 from lorary.routing.routers.oracle import Oracle
@@ -148,7 +148,7 @@ def _step(run: _Run, step: int) -> None:
         group["lr"] = rate
     with run.attachment.turn(Context(experts=owner)), run.attachment.training(), _fast_attention(base):
         torch.manual_seed(mix_seed(o.seed, "dropout", step))
-        losses = _means(token_losses(base, batch).sum(1), batch.n_labels, owner, len(picked))
+        losses = _means(row_losses(base, batch), batch.n_labels, owner, len(picked))
         losses.sum().backward()
     norms = _clip(run, o.clip)
     run.optimizer.step()
@@ -199,7 +199,7 @@ def _valid_losses(run: _Run) -> list[float | None]:
     for group in by_length(rows):
         batch, owner = pad([rows[i] for i in group]).to(run.base.device), owners[group]
         with torch.inference_mode(), run.attachment.turn(Context(experts=owner.to(run.base.device))):
-            total.index_add_(0, owner, token_losses(run.base, batch).sum(1).cpu())
+            total.index_add_(0, owner, row_losses(run.base, batch).cpu())
         count.index_add_(0, owner, batch.n_labels.cpu().float())
     return [t / c if c else None for t, c in zip(total.tolist(), count.tolist(), strict=True)]
 

@@ -64,6 +64,28 @@ def pull(uri: str, into: Path | str) -> Path:
     return target
 
 
+def reach_hub(repo: str) -> None:
+    """Make sure that a Hub repository can be used: the Hub answers, or HF_HUB_OFFLINE says to use its cache.
+
+    Raises LibraryError E-HUB, within ten seconds when the Hub doesn't answer.
+    """
+    if constants.HF_HUB_OFFLINE:
+        return
+    api = HfApi()
+    try:
+        _within(ANSWER_TIMEOUT_S, lambda: api.repo_info(repo, timeout=5.0))
+    except HfHubHTTPError as error:
+        raise _refused(repo, error) from error
+    except Exception as error:
+        raise _unreachable(repo, type(error).__name__) from error
+
+
+def _refused(uri: str, error: HfHubHTTPError) -> LibraryError:
+    status = getattr(error.response, "status_code", "no status")
+    message = f"{uri}: the Hub answered {status} ({type(error).__name__})."
+    return LibraryError("E-HUB", message, "Check the name, the revision, and HF_TOKEN for a private one.")
+
+
 def _snapshot(place: HubPlace, uri: str) -> Path:
     offline = constants.HF_HUB_OFFLINE
     revision = place.revision or None
@@ -76,9 +98,7 @@ def _snapshot(place: HubPlace, uri: str) -> Path:
         patterns = [f"{prefix}*.{suffix}" for suffix in SUFFIXES]
         return Path(snapshot_download(place.repo, revision=revision, allow_patterns=patterns, local_files_only=offline))
     except HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", "no status")
-        message = f"{uri}: the Hub answered {status} ({type(error).__name__})."
-        raise LibraryError("E-HUB", message, "Check the name, the revision, and HF_TOKEN for a private one.") from error
+        raise _refused(uri, error) from error
     except Exception as error:
         if is_disk_error(error):
             raise

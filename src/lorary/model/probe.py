@@ -99,11 +99,13 @@ def attach_alone(base: BaseModel, weights: Mapping[str, Any]) -> Attachment:
 
 def run_hidden(base: BaseModel, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
     """Run the base up to its last hidden states (B, T, d)."""
-    keep = {"logits_to_keep": 1} if base.can_keep_logits else {}
-    output = base.hf(
-        input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, output_hidden_states=True, **keep
-    )
-    return output.hidden_states[-1]
+    nowhere = torch.zeros_like(mask, dtype=torch.bool)
+    with base.head_at(nowhere):
+        output = base.hf(
+            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, output_hidden_states=True
+        )
+    hidden: Tensor = output.hidden_states[-1]
+    return hidden
 
 
 class _BaseEncoder:

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lorary.evaluation.base import LogLikelihood
 from lorary.model.tokens import Batch, Encoded, by_length, encode, pad
@@ -25,30 +25,28 @@ def score(base: "BaseModel", examples: Sequence[Example], turn: Turn) -> list[Lo
     for group in by_length(rows):
         batch = pad([rows[i] for i in group]).to(base.device)
         with torch.inference_mode(), turn([examples[i] for i in group]):
-            nats = (-token_losses(base, batch)).sum(1).tolist()
+            nats = (-row_losses(base, batch)).tolist()
         for i, value in zip(group, nats, strict=True):
             found[i] = LogLikelihood(value, len(rows[i].completion))
     return [found[i] for i in range(len(examples))]
 
 
-def token_losses(base: "BaseModel", batch: Batch) -> Tensor:
-    """Compute the loss of every completion token in nats, float32 (B, keep - 1); zero where a row has no label.
+def token_losses(base: "BaseModel", batch: Batch) -> tuple[Tensor, Tensor]:
+    """Compute the loss of every completion token in nats, float32 (n,), and the row of the batch it is in (n,).
 
-    The head runs on the last `keep` columns only.
+    The head runs only where a completion token is predicted.
     """
-    keep = min(batch.keep, batch.ids.shape[1])
-    output = base.hf(
-        input_ids=batch.ids,
-        attention_mask=batch.mask,
-        position_ids=batch.positions,
-        **({"logits_to_keep": keep} if base.can_keep_logits else {}),
-        use_cache=False,
-    )
-    logits = output.logits[:, -keep:-1].float()  # (B, keep - 1, V)
-    labels = batch.ids[:, -keep + 1 :]  # (B, keep - 1)
-    losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-    place = torch.arange(keep - 1, 0, -1, device=labels.device)  # distance to the end, 1 = last column
-    return losses.view(labels.shape) * (place <= batch.n_labels.unsqueeze(1))
+    ahead = batch.is_label.roll(-1, dims=1)  # column t predicts column t + 1; column 0 is never a label
+    with base.head_at(ahead):
+        output = base.hf(input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False)
+    losses = nn.functional.cross_entropy(output.logits[0].float(), batch.ids[batch.is_label], reduction="none")
+    return losses, batch.is_label.nonzero()[:, 0]
+
+
+def row_losses(base: "BaseModel", batch: Batch) -> Tensor:
+    """Sum the losses of each row's completion, nats (B,)."""
+    losses, rows = token_losses(base, batch)
+    return losses.new_zeros(len(batch.ids)).index_add(0, rows, losses)
 
 
 def answer(base: "BaseModel", examples: Sequence[Example], turn: Turn, *, max_new_tokens: int) -> list[str]:

@@ -1,7 +1,7 @@
 """Examples <-> tokens: the one place that joins prompt and completion, renders chats and pads."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -26,23 +26,18 @@ class Encoded:
 class Batch:
     """Left-padded rows, so that all completions end in the last column and all prompts start generation there.
 
-    ids, mask, positions: (B, T). n_labels: (B,) completion tokens of each row; `keep`: columns of logits that
-    predict a completion token of any row, the last `keep` ones before the end.
+    ids, mask, positions: (B, T). is_label: (B, T), True at completion tokens. n_labels: (B,) how many.
     """
 
     ids: Tensor
     mask: Tensor
     positions: Tensor
+    is_label: Tensor
     n_labels: Tensor
-
-    @property
-    def keep(self) -> int:
-        """Number of last columns whose logits are needed."""
-        return int(self.n_labels.max()) + 1
 
     def to(self, device: torch.device) -> "Batch":
         """Move to a device."""
-        return Batch(self.ids.to(device), self.mask.to(device), self.positions.to(device), self.n_labels.to(device))
+        return Batch(*(getattr(self, f.name).to(device) for f in fields(self)))
 
 
 def render_prompt(tokenizer: Any, example: Example) -> str:
@@ -106,7 +101,9 @@ def pad(rows: Sequence[Encoded], *, with_completion: bool = True) -> Batch:
         ids[i, width - len(text) :] = torch.tensor(text, dtype=torch.long)
         mask[i, width - len(text) :] = 1
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    return Batch(ids, mask, positions, torch.tensor([len(r.completion) for r in rows]))
+    n_labels = torch.tensor([len(r.completion) if with_completion else 0 for r in rows])
+    is_label = torch.arange(width).unsqueeze(0) >= width - n_labels.unsqueeze(1)
+    return Batch(ids, mask, positions, is_label, n_labels)
 
 
 def by_length(rows: Sequence[Encoded], *, max_tokens: int = 2048, max_rows: int = 64) -> Iterator[list[int]]:

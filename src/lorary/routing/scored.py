@@ -22,7 +22,8 @@ def stack_members(site: str, vectors: Mapping[int, Tensor]) -> State:
 class ScoredGate(Gate):
     """Score, keep the best, softmax over the kept. Only experts with a vector at this site can be chosen.
 
-    `score` takes hidden states (B, T, d_in) and vectors (P, d_in) to float32 scores (B, T, P). A site where no expert has a vector gives every expert the weight zero.
+    `score` takes hidden states (B, T, d_in) and vectors (P, d_in) to float32 scores (B, T, P).
+    A site where no expert has a vector gives every expert the weight zero.
     """
 
     vectors: Tensor

@@ -52,7 +52,9 @@ class Centroid(Router):
 
 
 def _cosine(h: Tensor, vectors: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(h.float(), dim=-1) @ vectors.T  # (B, T, P)
+    unit: Tensor = torch.nn.functional.normalize(h.float(), dim=-1)
+    scores: Tensor = unit @ vectors.T
+    return scores  # (B, T, P)
 
 
 def _scaled_dot(h: Tensor, vectors: Tensor) -> Tensor:
