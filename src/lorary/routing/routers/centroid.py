@@ -52,10 +52,8 @@ class Centroid(Router):
 
 
 def _cosine(h: Tensor, vectors: Tensor) -> Tensor:
-    unit: Tensor = torch.nn.functional.normalize(h.float(), dim=-1)
-    scores: Tensor = unit @ vectors.T
-    return scores  # (B, T, P)
+    return torch.matmul(torch.nn.functional.normalize(h.float(), dim=-1), vectors.T)  # (B, T, P)
 
 
 def _scaled_dot(h: Tensor, vectors: Tensor) -> Tensor:
-    return h.float() @ vectors.T / vectors.shape[-1] ** 0.5  # (B, T, P)
+    return torch.matmul(h.float(), vectors.T) / vectors.shape[-1] ** 0.5  # (B, T, P)
