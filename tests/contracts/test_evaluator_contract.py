@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from lorary.errors import EvaluationError
-from lorary.evaluation.base import Evaluator, LogLikelihood
+from lorary.evaluation.base import Evaluator, LogLikelihood, Place
 from lorary.evaluation.run import evaluate
 from lorary.folder import EVALUATORS
 from lorary.tasks.example import Example
@@ -78,7 +78,8 @@ def test_the_order_of_examples_changes_nothing(evaluator):
 def test_a_part_scores_as_it_does_in_the_whole(evaluator):
     task = make_task("quiz", n_examples=4)
     whole = evaluator.evaluate(Knowing(right=True), task)
-    assert evaluator.evaluate(Knowing(right=True), task, start=1, n_examples=2) == whole[1:3]
+    places = [Place(task.name, i, task.test[i]) for i in (1, 2)]
+    assert evaluator.score_places(Knowing(right=True), places) == whole[1:3]
 
 
 def test_outcomes_add_up_to_the_score(evaluator):

@@ -42,6 +42,14 @@ class Outcome:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Place(NamedTuple):
+    """An example and where it stands: its task, and its index in the task's test part."""
+
+    task: str
+    index: int
+    example: Example
+
+
 @dataclass(frozen=True)
 class Evaluator(ABC):
     """Options of one measure; `evaluate` scores the test part of a task, one outcome per example."""
@@ -53,29 +61,27 @@ class Evaluator(ABC):
     def score(self, model: LanguageModel, examples: Sequence[Example]) -> list[Outcome]:
         """Score examples, in their order; `index` is the place in `examples`. Raises E-EVAL if they don't fit."""
 
-    def evaluate(
-        self, model: LanguageModel, task: Task, *, start: int = 0, n_examples: int | None = None
-    ) -> list[Outcome]:
-        """Score a task's test examples, or `n_examples` of them from `start` on; `index` is the place in the task.
-
-        Raises E-EVAL for a task without test examples, and for a value that is not a finite number.
-        """
+    def evaluate(self, model: LanguageModel, task: Task) -> list[Outcome]:
+        """Score a task's test examples; `index` is the place in the task. Raises E-EVAL as `score_places` does."""
         if not task.test:
             raise EvaluationError("E-EVAL", f"task {task.name!r} has no test examples.")
-        examples = task.test[start:] if n_examples is None else task.test[start : start + n_examples]
-        outcomes = self.score(model, examples)
-        assert [outcome.index for outcome in outcomes] == list(range(len(examples))), (
-            "one outcome per example, in order"
-        )
-        return [_placed(outcome, task.name, start) for outcome in outcomes]
+        return self.score_places(model, [Place(task.name, i, example) for i, example in enumerate(task.test)])
+
+    def score_places(self, model: LanguageModel, places: Sequence[Place]) -> list[Outcome]:
+        """Score examples of any tasks at once, in their order.
+
+        Raises E-EVAL for a value that is not a finite number.
+        """
+        outcomes = self.score(model, [place.example for place in places])
+        assert [outcome.index for outcome in outcomes] == list(range(len(places))), "one outcome per example, in order"
+        return [_placed(outcome, place) for outcome, place in zip(outcomes, places, strict=True)]
 
 
-def _placed(outcome: Outcome, task: str, start: int) -> Outcome:
-    index = start + outcome.index
+def _placed(outcome: Outcome, place: Place) -> Outcome:
     if not math.isfinite(outcome.value):
         raise EvaluationError(
             "E-EVAL",
-            f"task {task!r}, example {index}: value is {outcome.value}, expected a finite number.",
+            f"task {place.task!r}, example {place.index}: value is {outcome.value}, expected a finite number.",
             "Look for NaN in the experts' weights (`lorary show`), or load the base in a wider dtype.",
         )
-    return Outcome(task, index, float(outcome.value), outcome.details)
+    return Outcome(place.task, place.index, float(outcome.value), outcome.details)

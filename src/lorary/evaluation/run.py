@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from lorary.errors import EvaluationError
-from lorary.evaluation.base import Evaluator, LanguageModel, Outcome
+from lorary.evaluation.base import Evaluator, LanguageModel, Outcome, Place
 from lorary.evaluation.scores import FORMAT, Scores, parse_lines, part_of, read_scores, to_line
 from lorary.hashing import hash_json
 from lorary.options import as_dict, to_spec
 from lorary.tasks.task import Tasks
 
-_EXAMPLES_AT_ONCE = 32  # what a kill can lose; the model may batch them as it likes
+_EXAMPLES_AT_ONCE = 64  # what a kill can lose; the model may batch them as it likes
 
 
 def evaluate(
@@ -85,10 +85,10 @@ def _header(evaluator: Evaluator, model: LanguageModel, tasks: Tasks, name: str)
 
 
 def _batches(evaluator: Evaluator, model: LanguageModel, tasks: Tasks, *, done: int) -> Iterator[list[Outcome]]:
-    for task in tasks.values():
-        for start in range(min(done, len(task.test)), len(task.test), _EXAMPLES_AT_ONCE):
-            yield evaluator.evaluate(model, task, start=start, n_examples=_EXAMPLES_AT_ONCE)
-        done = max(0, done - len(task.test))
+    # Across tasks: many small tasks make as large batches as one big one.
+    places = [Place(task.name, i, example) for task in tasks.values() for i, example in enumerate(task.test)]
+    for start in range(done, len(places), _EXAMPLES_AT_ONCE):
+        yield evaluator.score_places(model, places[start : start + _EXAMPLES_AT_ONCE])
 
 
 class _Part:

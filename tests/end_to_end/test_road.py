@@ -1,0 +1,105 @@
+"""The whole road on the toy tasks and a random two-layer base: what it leaves, and that it can be cut anywhere."""
+
+import pytest
+
+from lorary.errors import LoraryError
+from lorary.studies.quickstart import choose_tasks, summarise
+from lorary.studies.road import TRAINED, UNSEEN, Road, walk
+from lorary.tasks.task import Tasks
+from lorary.testing.contracts import files_of
+
+ROAD = Road(steps=3, batch_size=4, n_clusters=2, n_score=3, n_answer=2, n_fit=4, max_new_tokens=4)
+ROWS = ["base", "shared"] + [f"{lib}-{r}" for lib in ("private", "mbc") for r in ("uniform", "tp", "cm", "arrow", "oracle")]
+
+
+class Watcher:
+    """Counts what it hears; interrupts the road at a given step of the work."""
+
+    def __init__(self, stop_at=None):
+        self.total = self.done = 0.0
+        self.heard, self.stop_at, self.tables = 0, stop_at, []
+
+    def begin(self, total):
+        self.total = total
+
+    def doing(self, what):
+        self._count()
+
+    def advance(self, amount):
+        self.done += amount
+        self._count()
+
+    def show(self, table):
+        self.tables.append(table)
+
+    def _count(self):
+        self.heard += 1
+        if self.heard == self.stop_at:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def parts(toy):
+    return Tasks(toy[name] for name in list(toy)[:4]), Tasks([toy[list(toy)[4]]])
+
+
+@pytest.fixture(scope="module")
+def whole(_pico, parts, tmp_path_factory):
+    into = tmp_path_factory.mktemp("whole")
+    watcher = Watcher()
+    return into, walk(ROAD, _pico, *parts, into, watcher), watcher
+
+
+def test_every_library_is_scored_under_every_router(whole):
+    _, walked, watcher = whole
+    assert sorted(walked.libraries) == ["mbc", "private", "shared"]
+    names = {group: {scores.name for scores in runs} for group, runs in walked.runs.items()}
+    assert names[TRAINED] == set(ROWS)
+    assert names[UNSEEN] == {name for name in ROWS if not name.endswith("oracle")}
+    assert [row.name for row in walked.table.rows] == ROWS
+    assert watcher.tables, "the first comparison comes before the end"
+
+
+def test_the_foreseen_work_is_the_work_done(whole):
+    _, _, watcher = whole
+    assert watcher.done == pytest.approx(watcher.total, rel=0.02)
+
+
+def test_the_summary_says_who_won(whole):
+    _, walked, _ = whole
+    assert any("Best Rouge-L" in line for line in summarise(walked, ROAD))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.95])
+def test_a_road_that_was_cut_ends_as_one_that_was_not(whole, base, parts, tmp_path, share):
+    into, _, watcher = whole
+    with pytest.raises(KeyboardInterrupt):
+        walk(ROAD, base, *parts, tmp_path, Watcher(stop_at=max(1, int(watcher.heard * share))))
+    walk(ROAD, base, *parts, tmp_path, Watcher())
+    for kept in ("libs", "runs"):
+        assert files_of(tmp_path / kept) == files_of(into / kept)
+
+
+def test_a_second_walk_writes_nothing(whole, base, parts):
+    into, _, _ = whole
+    before = {path: path.stat().st_mtime_ns for path in into.rglob("*") if path.is_file()}
+    walk(ROAD, base, *parts, into, Watcher())
+    assert {path: path.stat().st_mtime_ns for path in into.rglob("*") if path.is_file()} == before
+
+
+def test_too_few_tasks_are_refused(base, parts, tmp_path):
+    one = parts[0].only(list(parts[0])[:1])
+    with pytest.raises(LoraryError) as caught:
+        walk(ROAD, base, one, parts[1], tmp_path, Watcher())
+    assert str(caught.value) == (
+        "error[E-ROAD] 1 tasks to build from and 1 held out, expected at least 2 and 1. "
+        "Give more tasks, or name other held-outs."
+    )
+
+
+def test_the_built_in_tasks_are_held_out_by_default():
+    to_train, heldout = choose_tasks(None, (), ())
+    assert (len(to_train), len(heldout)) == (12, 4)
+    assert not set(to_train) & set(heldout)
+    to_train, heldout = choose_tasks(None, ["extract_place"], ["extract_person", "extract_date", "extract_place"])
+    assert (list(to_train), list(heldout)) == (["extract_date", "extract_person"], ["extract_place"])

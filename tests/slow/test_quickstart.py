@@ -1,0 +1,49 @@
+"""The quickstart as a user runs it: a process of its own, the real base, killed on the way."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+LORARY = Path(sys.executable).with_name("lorary")
+
+
+@pytest.mark.slow
+def test_quickstart_survives_a_kill_and_leaves_a_report(tmp_path):
+    environment = {**os.environ, "NO_COLOR": "1", "HF_HUB_OFFLINE": "1"}
+    for name in ("LORARY_CACHE", "OMP_NUM_THREADS"):  # the other tests': here the user's own cache and all cores
+        environment.pop(name, None)
+    command = [str(LORARY), "quickstart", "--into", str(tmp_path), "--json"]
+    first = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 600
+    while not list(tmp_path.glob("libs/private/experts/*")) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    done = {path: path.stat().st_mtime_ns for path in tmp_path.glob("libs/private/experts/*/adapter_model.safetensors")}
+    assert done, "no expert was there after ten minutes"
+
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert {path: path.stat().st_mtime_ns for path in done} == done, "finished experts are trained once"
+
+    table = json.loads(run.stdout)
+    loss = {row["name"]: row["cells"][0]["mean"] for row in table["rows"]}
+    # What holds with a wide margin on any machine: experts help, and Arrow finds some of them.
+    assert loss["private-oracle"] < loss["private-arrow"] < loss["private-uniform"] < loss["base"]
+    assert loss["mbc-oracle"] < loss["mbc-uniform"]
+    assert loss["shared"] < loss["base"]
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "private-arrow" in page
+    assert "http" not in re.sub(r"http://www\.w3\.org/\S+", "", page), "the page needs no network"
+
+    started = time.monotonic()
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert json.loads(again.stdout) == table
+    assert time.monotonic() - started < 120, "a second run reuses what is finished"
