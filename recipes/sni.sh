@@ -9,7 +9,7 @@ set -euo pipefail
 data=${1:?usage: recipes/sni.sh DIR [INTO]}
 into=${2:-runs/sni}
 
-exec "${LORARY:-lorary}" quickstart --tasks "$data" --into "$into" --steps 24 --max-new-tokens 24 \
+exec "${LORARY:-lorary}" quickstart --tasks "$data" --into "$into" --steps 32 --max-new-tokens 24 \
   --only task1146_country_capital \
   --only task142_odd-man-out_classification_no_category \
   --only task645_summarization \

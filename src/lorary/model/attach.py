@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lorary.adapters.base import Bank, Mix
 from lorary.errors import AdapterError, RoutingError
-from lorary.model.cache_follower import evidence_of
+from lorary.model.cache_follower import bind, evidence_of
 from lorary.routing.base import Context, Gate, Routing
 
 
@@ -24,23 +24,28 @@ class Slot:
         self.context = Context()
         self.bypassed = False
         self.records: dict[str, list[Routing]] | None = None
+        self._lock = threading.Lock()
         self._owner: int | None = None
         self._depth = 0
 
     def enter(self) -> None:
         """Take the slot for this thread. Raises E-BUSY if another thread is in a call."""
-        if self._owner not in (None, threading.get_ident()):
-            raise RoutingError(
-                "E-BUSY", "this routed model is busy in another thread.", "Give each thread a model of its own."
-            )
-        self._owner = threading.get_ident()
+        if self._owner != threading.get_ident():
+            if not self._lock.acquire(blocking=False):
+                raise RoutingError(
+                    "E-BUSY", "this routed model is busy in another thread.", "Give each thread a model of its own."
+                )
+            self._owner = threading.get_ident()
         self._depth += 1
 
     def leave(self) -> None:
-        """Give the slot back; the context goes with the last one out."""
+        """Give the slot back; the context goes with the last one out. Does nothing in a thread that did not get in."""
+        if self._owner != threading.get_ident():
+            return
         self._depth -= 1
         if self._depth == 0:
             self._owner, self.context = None, Context()
+            self._lock.release()
 
 
 class RoutedLinear(nn.Module):
@@ -93,11 +98,12 @@ class Attachment:
             )
         self.model = model
         self.slot = slot
+        # All are made before the first is put in, so that what fails leaves the model as it was.
         self.layers: dict[str, RoutedLinear] = {}
         for site, (bank, gate) in parts.items():
             base = model.get_submodule(site)
-            layer = RoutedLinear(site, base, bank, gate, slot).train(base.training)
-            self.layers[site] = layer
+            self.layers[site] = RoutedLinear(site, base, bank, gate, slot).train(base.training)
+        for site, layer in self.layers.items():
             _put(model, site, layer)
         self._keeps_evidence = any(gate.keeps_evidence for _, gate in parts.values())
         self._hooks = [
@@ -138,11 +144,13 @@ class Attachment:
     @contextmanager
     def bypassed(self) -> Iterator[None]:
         """Let the base speak alone in the block."""
+        self.slot.enter()
         before, self.slot.bypassed = self.slot.bypassed, True
         try:
             yield
         finally:
             self.slot.bypassed = before
+            self.slot.leave()
 
     def _before(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.slot.enter()
@@ -157,6 +165,9 @@ class Attachment:
         self.slot.context = context
 
     def _after(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        cache = getattr(output, "past_key_values", None)
+        if self._keeps_evidence and cache is not None:
+            bind(cache, self.slot.context.evidence)  # made during the call
         self.slot.leave()
 
 

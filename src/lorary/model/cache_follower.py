@@ -26,9 +26,15 @@ def evidence_of(cache: Any) -> Evidence:
             "E-CACHE", "this KV cache was filled by another model; its evidence is unknown.", "Start with a new cache."
         )
     evidence = Evidence()
-    setattr(cache, _NAME, evidence)
-    _follow(cache, evidence)
+    bind(cache, evidence)
     return evidence
+
+
+def bind(cache: Any, evidence: Evidence) -> None:
+    """Let evidence go with a cache from now on; a cache that has its evidence keeps it."""
+    if not hasattr(cache, _NAME):
+        setattr(cache, _NAME, evidence)
+        _follow(cache, evidence)
 
 
 def _follow(cache: Any, evidence: Evidence) -> None:
@@ -47,11 +53,11 @@ def _follow(cache: Any, evidence: Evidence) -> None:
         select(rows)
         evidence.select_rows(rows)
 
-    def crop_cache(max_length: int) -> None:
+    def crop_cache(*args: Any, **options: Any) -> None:
         if not evidence.is_empty:
             # Sums can't be taken back token by token.
             raise RoutingError("E-CACHE", "a cache with routing evidence can't be cropped.", "Start with a new cache.")
-        crop(max_length)
+        crop(*args, **options)
 
     def reset_cache() -> None:
         reset()

@@ -7,7 +7,10 @@ from lorary.errors import ModelError
 
 
 def find_packaged(package: str, ending: str, *, code: str, instead: str) -> Path:
-    """Find the one file of an installed package whose path ends so. Raises `code` with the pip command, or `instead`."""
+    """Find the one file of an installed package whose path ends so.
+
+    Raises `code` with the pip command, or `instead`.
+    """
     try:
         files = importlib.metadata.files(package) or []
     except importlib.metadata.PackageNotFoundError:

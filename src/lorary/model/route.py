@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 from safetensors.torch import load_file, save_file
 
 from lorary.adapters.base import Bank, Experts, Mix, Site
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.peft_format import read_experts
-from lorary.errors import AdapterError, LibraryError, RoutingError
+from lorary.errors import AdapterError, LibraryError, OptionError, RoutingError, known_names
 from lorary.folder import ROUTERS
 from lorary.hashing import short_key
 from lorary.library import derived
@@ -82,7 +83,9 @@ def find_sites(base: BaseModel, experts: Experts) -> dict[str, Site]:
 
 
 def check_mix(experts: Experts, mix: Mix) -> None:
-    """Refuse mix="factors" for experts of unequal rank at a site, by name. Raises E-RANK."""
+    """Refuse mix="factors" for experts of unequal rank at a site, by name (E-RANK), and an unknown mix (E-OPTION)."""
+    if mix not in get_args(Mix):
+        raise OptionError("E-OPTION", f"unknown mix {mix!r}.", known_names(mix, get_args(Mix)))
     first: dict[str, tuple[str, int]] = {}
     for name in sorted(experts) if mix == "factors" else ():
         for site, weights in experts[name].items():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -14,7 +15,7 @@ from lorary.evaluation.base import LogLikelihood
 from lorary.model.attach import Attachment
 from lorary.model.base_model import BaseModel
 from lorary.model.speaking import answer, score
-from lorary.model.tokens import render_prompt
+from lorary.model.tokens import encode, render_prompt
 from lorary.model.trace import Trace, make_trace
 from lorary.options import to_spec
 from lorary.routing.base import Context, Router
@@ -91,8 +92,9 @@ class RoutedModel:
     def explain(self, prompt: str | Example, *, max_new_tokens: int = 32) -> Trace:
         """Answer a prompt and tell who spoke at each token of prompt and answer, at each site."""
         example = prompt if isinstance(prompt, Example) else Example(prompt, "")
-        text = render_prompt(self.base.tokenizer, example)
-        ids = self.base.tokenizer(text, return_tensors="pt")["input_ids"].to(self.base.device)
+        limit = self.base.max_tokens - max_new_tokens
+        row = encode(self.base.tokenizer, [replace(example, completion="")], max_tokens=limit)[0]
+        ids = torch.tensor([row.prompt], device=self.base.device)
         slot = self._attachment.slot
         with torch.inference_mode(), self._turn([example]):
             context = slot.context

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -51,7 +52,8 @@ def row_losses(base: "BaseModel", batch: Batch) -> Tensor:
 
 def answer(base: "BaseModel", examples: Sequence[Example], turn: Turn, *, max_new_tokens: int) -> list[str]:
     """Generate greedily after each prompt, until end of sequence or max_new_tokens; texts stripped of outer blanks."""
-    rows = encode(base.tokenizer, examples, max_tokens=base.max_tokens - max_new_tokens)
+    open_ended = [replace(e, completion="") for e in examples]  # its length must not decide how much prompt is seen
+    rows = encode(base.tokenizer, open_ended, max_tokens=base.max_tokens - max_new_tokens)
     found: dict[int, str] = {}
     prompts = [Encoded(r.prompt, ()) for r in rows]
     for group in by_length(prompts, max_tokens=4096):

@@ -21,7 +21,7 @@ from lorary.reporting.figure import Curve, draw_scores, draw_similarity, draw_tr
 from lorary.reporting.html import write_report
 from lorary.reporting.table import Table
 from lorary.reporting.tokens import TokenTrace
-from lorary.studies.road import TRAINED, UNSEEN, Road, Walked, Watcher, walk
+from lorary.studies.road import TRAINED, UNSEEN, Road, Walked, Watcher, method_of, walk
 from lorary.tasks.builtin import builtin_heldout, builtin_tasks
 from lorary.tasks.example import Example
 from lorary.tasks.read import read_tasks
@@ -104,7 +104,11 @@ def summarise(walked: Walked, road: Road) -> list[str]:
     """Say in sentences what the table shows, whoever won."""
     losses = {group: _means(walked.runs[group], "perplexity") for group in (TRAINED, UNSEEN)}
     answers = {group: _means(walked.runs[group], "rouge_l") for group in (TRAINED, UNSEEN)}
-    lines = [f'Experts are combined with mix="{road.mix}". Loss: nats per token of the right answer, lower is better.']
+    n = {group: len(runs[0].per_task()) for group, runs in walked.runs.items()}
+    lines = [
+        f"{n[TRAINED]} trained tasks, scored on unseen examples; {n[UNSEEN]} unseen tasks, never trained on.",
+        f'Experts are combined with mix="{road.mix}". Loss: nats per token of the right answer, lower is better.',
+    ]
     for library in ("private", "mbc"):
         loss = losses[TRAINED]
         gap = loss[f"{library}-uniform"] - loss[f"{library}-oracle"]
@@ -122,7 +126,7 @@ def summarise(walked: Walked, road: Road) -> list[str]:
 
 
 def _means(runs: Sequence[Scores], metric: str) -> dict[str, float]:
-    return {scores.name: scores.mean for scores in runs if scores.metric == metric}
+    return {scores.name: scores.mean for scores in runs if method_of(scores.metric) == metric}
 
 
 def _curves(libraries: Mapping[str, Library]) -> list[Curve]:

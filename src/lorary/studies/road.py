@@ -33,9 +33,8 @@ from lorary.reporting.table import Table, make_table
 from lorary.routing.routers.oracle import Oracle
 from lorary.tasks.task import Tasks
 
-TRAINED = "trained tasks, unseen examples"
-UNSEEN = "tasks never trained on"
-LABELS = {"perplexity": "loss"}
+TRAINED = "trained tasks"
+UNSEEN = "unseen tasks"
 
 ROUTERS = {
     "uniform": "uniform",
@@ -118,7 +117,21 @@ class Walked:
     @property
     def table(self) -> Table:
         """All scores."""
-        return make_table(self.runs, labels=LABELS)
+        return lay_out(self.runs)
+
+
+def lay_out(runs: Mapping[str, Sequence[Scores]], title: str = "") -> Table:
+    """Make the table of a road: loss and Rouge-L, on trained and on unseen tasks."""
+    metrics = {scores.metric for group in runs.values() for scores in group}
+    return make_table(runs, title=title, labels={m: _LABELS[method_of(m)] for m in metrics})
+
+
+_LABELS = {"perplexity": "loss", "rouge_l": "Rouge-L"}
+
+
+def method_of(spec: str) -> str:
+    """Name the method of a spec, without its options."""
+    return spec.partition(":")[0]
 
 
 def walk(road: Road, base: BaseModel, tasks: Tasks, heldout: Tasks, into: Path, watcher: Watcher) -> Walked:
@@ -151,7 +164,7 @@ class _Walk:
         private = self._build("private", self.road.private())
         libraries = {"private": private}
         self._score_library("private", private)
-        self.watcher.show(make_table(self.runs, labels=LABELS, title="First results: base and private library"))
+        self.watcher.show(lay_out(self.runs, "First results: base and private library"))
         clusters = self._cluster(private)
         libraries["mbc"] = self._build("mbc", self.road.per_cluster(clusters, len(self.tasks)))
         libraries["shared"] = self._build("shared", self.road.shared(len(self.tasks)))
@@ -207,7 +220,7 @@ class _Walk:
         self, name: str, group: str, evaluator: Evaluator, tasks: Tasks, model: LanguageModel, amount: float
     ) -> Scores:
         part = "trained" if group == TRAINED else "unseen"
-        path = self.into / "runs" / f"{name}.{part}.{to_spec(evaluator).partition(':')[0]}.jsonl"
+        path = self.into / "runs" / f"{name}.{part}.{method_of(to_spec(evaluator))}.jsonl"
         seen = 0.0
 
         def progress(done: int, total: int) -> None:

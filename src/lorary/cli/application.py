@@ -1,0 +1,91 @@
+"""What all commands share: how errors become one message and an exit code, and how methods are listed."""
+
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from lorary.cli.console import print_json, print_table, say
+from lorary.errors import LoraryError
+
+FAILED, PARTLY, INTERRUPTED = 1, 3, 130
+READER_GONE = 141  # what a shell shows for a program that SIGPIPE ended
+_JSON = "lorary.json"
+
+
+class PartlyDone(Exception):  # noqa: N818 - no error of its own: its cause is
+    """Some jobs failed, the rest are done and kept; raised from the error that stopped them."""
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Tell who interrupts the work inside that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        stop.add_note("Run the same command again: it goes on where it was.")
+        raise
+
+
+class Application(TyperGroup):
+    """All commands. One returns its exit code, or None for 0; an error becomes one message on stderr."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse, knowing from the start whether --json is among the arguments: `--method list` answers early."""
+        ctx.meta[_JSON] = "--json" in args
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> None:
+        """Run the command and leave with its exit code."""
+        try:
+            code = super().invoke(ctx)
+            if sys.stdout is not None:  # somebody may have closed it
+                sys.stdout.flush()
+        except BrokenPipeError:
+            code = READER_GONE
+        except (LoraryError, PartlyDone, OSError, KeyboardInterrupt) as error:
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            code = _explain(error)
+        if code:
+            raise typer.Exit(code)
+
+
+def _explain(error: BaseException) -> int:
+    """Say on stderr what happened; give the exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        say(" ".join(["interrupted.", *getattr(error, "__notes__", [])]))
+        return INTERRUPTED
+    if isinstance(error, PartlyDone):
+        say(str(error.__cause__))
+        say(str(error))
+        return PARTLY
+    if isinstance(error, OSError):
+        where = f"{str(error.filename)!r}: " if error.filename is not None else ""
+        say(f"error[E-FILE] {where}{error.strerror or error}.")
+        return FAILED
+    say(str(error))
+    return FAILED
+
+
+def or_list(registry: str) -> Callable[[typer.Context, str | None], str | None]:
+    """Make the callback of an option that takes a method: "list" prints all of them and exits. Imports no method.
+
+    `registry`: the name in `lorary.folder`.
+    """
+
+    def answer(ctx: typer.Context, value: str | None) -> str | None:
+        if value != "list":
+            return value
+        from lorary import folder
+
+        methods = getattr(folder, registry)
+        rows = [(name, methods.sentence(name)) for name in methods.names()]
+        print_json(dict(rows)) if ctx.meta.get(_JSON) else print_table(rows)
+        raise typer.Exit
+
+    return answer

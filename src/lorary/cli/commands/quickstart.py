@@ -1,0 +1,48 @@
+"""`lorary quickstart`: the whole road on small built-in tasks, ending in a report."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lorary.cli.application import resumable
+from lorary.cli.console import print_rich, progress
+from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, Device, Dtype, Json
+from lorary.cli.work import RoadWatcher
+
+_MANY = "may be repeated."
+
+
+def quickstart(
+    into: Annotated[Path, typer.Option(metavar="DIR", help="For libraries, runs and the report.")] = Path("quickstart"),
+    base: BaseToBuildOn = EMBEDDED,
+    tasks: Annotated[str | None, typer.Option(metavar="DIR", help="Your tasks, not the built-in ones.")] = None,
+    heldout: Annotated[list[str] | None, typer.Option(metavar="NAME", help=f"A task not to train on; {_MANY}")] = None,
+    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help=f"Only this task; {_MANY}")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps of each private expert.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    json: Json = False,
+) -> None:
+    """Go the whole road once: build, cluster, route, report. Stopped anywhere, the same command goes on."""
+    from lorary.studies.quickstart import run_quickstart
+    from lorary.studies.road import Road
+
+    given: dict[str, Any] = {"steps": steps, "max_new_tokens": max_new_tokens}
+    with progress("quickstart") as tell, resumable():
+        done = run_quickstart(
+            into=into,
+            watcher=RoadWatcher(tell),
+            road=Road(**{name: value for name, value in given.items() if value is not None}),
+            base=base,
+            tasks=tasks,
+            heldout=heldout or (),
+            only=only or (),
+            device=device,
+            dtype=dtype,
+        )
+    if json:
+        return print(done.table.to_json())
+    print_rich(done.table.to_rich())
+    return print(f"report: {done.report}")

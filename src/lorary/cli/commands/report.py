@@ -1,0 +1,24 @@
+"""`lorary report`: runs -> one page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorary.cli.console import print_json
+from lorary.cli.parameters import Json
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Files that `lorary eval` wrote.")],
+    into: Annotated[Path, typer.Option(metavar="FILE", help="The HTML file; it needs no other.")],
+    title: Annotated[str, typer.Option(help="The page's heading.")] = "Scores",
+    png_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Also write the figures there, as PNG.")] = None,
+    json: Json = False,
+) -> None:
+    """Write a page of tables and figures of runs."""
+    from lorary.evaluation.scores import read_scores
+    from lorary.reporting.report import report as run
+
+    path = run([read_scores(file) for file in runs], into, title=title, png_dir=png_dir)
+    print_json({"report": str(path), "runs": [str(file) for file in runs]}) if json else print(path)

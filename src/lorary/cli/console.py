@@ -1,0 +1,85 @@
+"""stdout is data, stderr is progress."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+_SHOWN = 4  # of many items, so that a row stays a line
+
+Tell = Callable[[int, int, str], None]
+"""Hears how far the work is: done, total, a word on what is being done."""
+
+
+def say(line: str) -> None:
+    """Write a line for people to stderr."""
+    print(printable(line), file=sys.stderr, flush=True)
+
+
+def print_json(value: Any) -> None:
+    """Write data for machines to stdout."""
+    print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+
+
+def print_table(rows: Sequence[Sequence[object]]) -> None:
+    """Write rows to stdout, columns aligned, one row a line."""
+    if not rows:
+        return
+    texts = [[printable(str(cell)).replace("\n", " ") for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    for row in texts:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def in_words(value: Any) -> str:
+    """Write a fact for people: nothing for None, `key=value` for mappings, only the first few of many items."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={in_words(inner)}" for key, inner in value.items())
+    if isinstance(value, (list, tuple)):
+        shown = ", ".join(map(str, value[:_SHOWN]))
+        return f"{shown} and {len(value) - _SHOWN} more" if len(value) > _SHOWN else shown
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def print_rich(renderable: Any, *, to_stderr: bool = False) -> None:
+    """Write what rich renders; without colours where nobody looks."""
+    from rich.console import Console
+
+    console = Console(stderr=to_stderr)
+    with console.capture() as text:  # not written directly: a bar may be on the screen, which redirects sys.stderr
+        console.print(renderable)
+    print(text.get(), end="", file=sys.stderr if to_stderr else sys.stdout)
+
+
+def printable(text: str) -> str:
+    """Escape what could steer a terminal: names, data and models are others' work."""
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Tell]:
+    """Show how far some work is, on stderr: a bar on a terminal, else a line at every tenth."""
+    if not sys.stderr.isatty():
+        yield _lines(title)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=None, note="")
+        yield lambda done, total, note: bar.update(task, completed=done, total=total, note=note)
+
+
+def _lines(title: str) -> Tell:
+    last = -1
+
+    def tell(done: int, total: int, note: str) -> None:
+        nonlocal last
+        tenth = 10 * done // total if total else -1
+        if tenth > last:
+            last = tenth
+            say(f"{title}: {done}/{total}{f' ({note})' if note else ''}")
+
+    return tell

@@ -1,0 +1,29 @@
+"""Options that several commands share, each said once."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+EMBEDDED = "smollm2-135m"
+"""The base that needs no network; stands here too because its own home imports torch."""
+
+
+class Mix(StrEnum):
+    """How weighted experts combine."""
+
+    FACTORS = "factors"
+    OUTPUTS = "outputs"
+
+
+_BASE = f"Base model: {EMBEDDED!r} (embedded), a directory, or a Hub id."
+
+BaseToBuildOn = Annotated[str, typer.Option("--base", metavar="NAME", help=_BASE)]
+BaseOfLibrary = Annotated[
+    str | None,
+    typer.Option("--base", metavar="NAME", help=f"{_BASE} By default the one its experts name.", show_default=False),
+]
+Device = Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, cuda:1, mps.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
+HowToMix = Annotated[Mix, typer.Option("--mix", help="How experts combine: (sum w B)(sum w A) h, or sum w B A h.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -1,0 +1,84 @@
+"""Long work as the user follows it: how far it is, and what is left of it when it fails."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorary.cli.application import PartlyDone
+from lorary.cli.console import Tell, print_rich, say
+from lorary.errors import LoraryError
+
+if TYPE_CHECKING:
+    from lorary.reporting.table import Table
+
+
+class Work:
+    """Listens to a build into the library `into`; tells its steps, those of experts that stood before left out."""
+
+    def __init__(self, tell: Tell, into: Path) -> None:
+        self._tell, self._into = tell, into
+        self._planned: list[str] = []
+        self._left: dict[str, int] = {}
+        self._steps: dict[str, int] = {}
+
+    def on_plan(self, jobs: Sequence[Any], done: Sequence[str]) -> None:
+        """Hear the plan: all jobs, and the names of those that are done."""
+        self._planned = [job.name for job in jobs]
+        self._left = {job.name: job.n_steps for job in jobs if job.name not in done}
+        say(f"{len(jobs)} experts to build, {len(done)} are there already.")
+
+    def on_step(self, step: Any) -> None:
+        """Hear one step of one job."""
+        if step.job in self._left:
+            self._steps[step.job] = step.step
+            loss = step.loss if step.valid_loss is None else step.valid_loss
+            note = step.job if loss is None else f"{step.job}: loss {loss:.3f}"
+            self._tell(sum(self._steps.values()), sum(self._left.values()), note)
+
+    @contextmanager
+    def watched(self) -> Iterator["Work"]:
+        """Turn an error into PartlyDone if some of the planned experts stand."""
+        try:
+            yield self
+        except LoraryError as error:
+            kept = [name for name in self._planned if self._stands(name)]
+            if not kept:
+                raise
+            missing = [name for name in self._planned if name not in kept]
+            raise PartlyDone(
+                f"{len(kept)} of {len(self._planned)} experts are done and kept; missing: {', '.join(missing)}. "
+                "The same command tries these again."
+            ) from error
+
+    def _stands(self, name: str) -> bool:
+        from lorary.library.layout import Layout
+
+        return Layout(self._into).expert(name).is_dir()
+
+
+class RoadWatcher:
+    """Listens to a quickstart, which counts its work in tokens; tells thousands of them."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._done = self._total = 0.0
+        self._what = ""
+
+    def begin(self, total: float) -> None:
+        """Hear how much work there is."""
+        self._total = total
+
+    def doing(self, what: str) -> None:
+        """Hear what is being done now."""
+        self._what = what
+        self.advance(0)
+
+    def advance(self, amount: float) -> None:
+        """Hear that some of the work is done."""
+        self._done += amount
+        self._tell(round(self._done / 1000), round(self._total / 1000), self._what)
+
+    def show(self, table: "Table") -> None:
+        """Print early results; they are no data yet."""
+        print_rich(table.to_rich(), to_stderr=True)

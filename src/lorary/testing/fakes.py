@@ -1,0 +1,75 @@
+"""Sites, experts and a probe in memory: enough to fit a router and to run its gates without a model."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lorary.adapters.base import Experts, Site
+from lorary.adapters.kinds.lora import LoRA
+from lorary.routing.base import Context, Router, Routing
+from lorary.testing.pico import random_weights
+
+SITES = {name: Site(name, 12, 10) for name in ("layers.0.q", "layers.1.q")}
+N_FEATURES = 6
+
+
+def fake_experts(names: Mapping[str, int] | Sequence[str], *, rank: int = 3) -> Experts:
+    """Make random experts; a mapping gives each the seed of its numbers, so that they can be renamed."""
+    seeds = names if isinstance(names, Mapping) else {name: i for i, name in enumerate(names)}
+    return {name: random_weights(LoRA(rank=rank), list(SITES.values()), seed=seed) for name, seed in seeds.items()}
+
+
+class FakeProbe:
+    """Facts that look like data: expert with seed i was trained on task `t<i>`."""
+
+    def __init__(self, seeds: Mapping[str, int]) -> None:
+        self.seeds = dict(seeds)
+
+    def mean_inputs(self, expert: str, *, n_examples: int) -> Mapping[str, Tensor]:
+        """Draw a mean input for every site."""
+        generator = torch.Generator().manual_seed(100 + self.seeds[expert])
+        return {name: torch.randn(site.d_in, generator=generator) for name, site in SITES.items()}
+
+    def prompt_features(self, encoder: str, *, n_examples: int) -> tuple[Tensor, Sequence[str]]:
+        """Draw eight texts a task, near a centre of its own."""
+        features, labels = [], []
+        for seed in sorted(self.seeds.values()):
+            generator = torch.Generator().manual_seed(200 + seed)
+            centre = 3 * torch.randn(1, N_FEATURES, generator=generator)
+            features.append(centre + torch.randn(8, N_FEATURES, generator=generator))
+            labels += [f"t{seed}"] * 8
+        return torch.cat(features), labels
+
+    def tasks_of(self, expert: str) -> Sequence[str]:
+        """Name the one task of an expert."""
+        return (f"t{self.seeds[expert]}",)
+
+
+def fake_context(n_rows: int, owners: Sequence[int]) -> Context:
+    """Make a context in which every fact is known, with fresh evidence."""
+    features = torch.randn(n_rows, N_FEATURES, generator=torch.Generator().manual_seed(5))
+    return Context(experts=torch.tensor(owners), features=features)
+
+
+def one_row(context: Context, row: int) -> Context:
+    """Make the context of one row alone, with fresh evidence."""
+    assert context.experts is not None and context.features is not None
+    return Context(experts=context.experts[row : row + 1], features=context.features[row : row + 1])
+
+
+def dense(routing: Routing, n_experts: int) -> Tensor:
+    """Spread a routing's weights over all experts, (B, T, S, E)."""
+    if routing.experts is None:
+        return routing.weights
+    index = routing.experts.unsqueeze(2)
+    shape = torch.broadcast_shapes(index.shape, routing.weights.shape)
+    zeros = torch.zeros(*shape[:3], n_experts)
+    return zeros.scatter(-1, index.expand(shape), routing.weights.expand(shape))
+
+
+def route_with(router: Router, seeds: Mapping[str, int], h: Tensor, context: Context) -> Tensor:
+    """Fit on fake experts and route h (B, T, d_in) at the first site; dense weights (B, T, S, E)."""
+    site = next(iter(SITES.values()))
+    state = router.fit(fake_experts(seeds), SITES, FakeProbe(seeds))
+    return dense(router.gate(site, state, sorted(seeds))(h, context), len(seeds))

@@ -1,0 +1,66 @@
+"""Imports point downstairs only."""
+
+import re
+
+from source_tree import ROOT, modules
+
+FLOORS = {
+    **dict.fromkeys(("errors", "folder", "options", "hashing"), 0),
+    **dict.fromkeys(("tasks", "library"), 1),
+    **dict.fromkeys(("adapters", "evaluation"), 2),
+    "routing": 3,
+    "model": 4,
+    "building": 5,
+    **dict.fromkeys(("reporting", "serving"), 6),
+    "studies": 7,
+    **dict.fromkeys(("cli", "testing"), 8),
+}
+NEVER = {
+    "routing": {"library", "tasks"},
+    "evaluation": {"library"},
+    "building": {"evaluation"},
+    "reporting": {"building", "library", "model"},
+}
+"""What a floor must not know, although it is below."""
+
+FRONT_DOOR = "__init__"  # names things on all floors; from it others may take the version alone
+
+
+def test_every_import_points_downstairs() -> None:
+    wrong = []
+    for module in modules():
+        for found in module.imports():
+            package, _, rest = found.target.partition(".")
+            if package != "lorary" or module.folder == FRONT_DOOR or rest == "__version__":
+                continue
+            here, there = module.folder, rest.partition(".")[0]
+            if here == there or FLOORS[here] == FLOORS.get(there) == 0:  # the ground floor is one room
+                continue
+            if FLOORS.get(there, 99) >= FLOORS[here]:
+                floors = f"{here} is on floor {FLOORS[here]}, {there or 'the front door'} on {FLOORS.get(there, 'top')}"
+                wrong.append(f"src/lorary/{module.path}:{found.line} imports {found.target}: {floors}")
+    assert not wrong, "\n".join(["A module may import its own folder and lower floors:", *wrong])
+
+
+def test_nobody_knows_what_it_must_not() -> None:
+    wrong = [
+        f"src/lorary/{module.path}:{found.line} imports {found.target}: {module.folder} must not know {there}"
+        for module in modules()
+        for found in module.imports()
+        if (there := found.target.removeprefix("lorary.").partition(".")[0]) in NEVER.get(module.folder, set())
+        and found.target.startswith("lorary.")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_folder_has_a_floor() -> None:
+    homeless = sorted({module.folder for module in modules()} - {*FLOORS, FRONT_DOOR})
+    assert not homeless, f"give these a floor in {__name__} and docs/architecture.md: {homeless}"
+
+
+def test_the_plan_says_the_same() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    lines = {int(line.split()[0]): line for line in re.findall(r"^ +\d   .*$", text, re.MULTILINE)}
+    for folder in sorted({module.folder for module in modules()} - {FRONT_DOOR}):
+        line = lines.get(FLOORS[folder], "")
+        assert re.search(rf"\b{folder}\b", line), f"docs/architecture.md: floor {FLOORS[folder]} doesn't name {folder}"

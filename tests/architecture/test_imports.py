@@ -1,0 +1,93 @@
+"""What is heavy or strange is imported in few places, and nothing in a circle."""
+
+import subprocess
+import sys
+from graphlib import CycleError, TopologicalSorter
+
+import pytest
+from source_tree import Module, module_of, modules
+
+ONLY_HERE = {
+    "transformers": {"model", "testing"},  # testing makes tiny models
+    "tokenizers": {"model", "testing"},
+    "torch": {"adapters", "routing", "model", "building", "studies", "serving", "testing"},
+    "safetensors": {
+        "adapters",
+        "model",
+        "building",
+        "testing",
+    },  # a library's headers are read with the standard library
+    "huggingface_hub": {"library", "cli"},  # cli looks into its cache
+    "typer": {"cli"},
+    "matplotlib": {"reporting"},
+    "sklearn": {"building", "routing"},
+}
+"""Package -> folders that may import it. peft is for tests alone."""
+
+IN_FUNCTIONS = {"cli", "__init__", "folder"}
+EXTRAS = {
+    ("tasks/files.py", "pyarrow"): "optional extra [data]",
+    ("tasks/files.py", "pyarrow.parquet"): "optional extra [data]",
+}
+LIGHT = ("lorary.__version__", "lorary.errors", "lorary.folder", "lorary.cli")
+
+
+@pytest.mark.parametrize("package", [*ONLY_HERE, "peft"])
+def test_package_stays_in_its_folders(package: str) -> None:
+    wrong = [
+        f"src/lorary/{module.path}:{found.line} imports {found.target}"
+        for module in modules()
+        for found in module.imports()
+        if found.target.partition(".")[0] == package and module.folder not in ONLY_HERE.get(package, set())
+    ]
+    assert not wrong, "\n".join([f"{package} belongs to {sorted(ONLY_HERE.get(package, []))} alone:", *wrong])
+
+
+def test_only_sync_knows_a_network() -> None:
+    networks = {"huggingface_hub", "http", "httpx", "requests", "socket", "urllib"}
+    knowing = {m.path for m in modules() for found in m.imports() if found.target.partition(".")[0] in networks}
+    assert knowing <= {"library/sync.py", "cli/models.py"}  # the latter looks into the cache alone
+
+
+def test_imports_stand_at_the_top() -> None:
+    wrong = [
+        f"src/lorary/{module.path}:{found.line} imports {found.target} inside a function"
+        for module in modules()
+        for found in module.imports()
+        if found.in_function and module.folder not in IN_FUNCTIONS and (module.path, found.target) not in EXTRAS
+    ]
+    allowed = "Imports inside functions are for cli/, __init__.py, folder.py and optional extras:"
+    assert not wrong, "\n".join([allowed, *wrong])
+
+
+def test_the_command_line_imports_nothing_heavy_at_the_top() -> None:
+    wrong = [
+        f"src/lorary/{module.path}:{found.line} imports {found.target}"
+        for module in modules()
+        for found in module.imports()
+        if module.folder == "cli"
+        and found.at_run_time
+        and not found.in_function
+        and found.target.startswith("lorary")
+        and not found.target.startswith(LIGHT)
+    ]
+    assert not wrong, "\n".join(["Import this inside the command:", *wrong])
+
+
+def test_no_circle() -> None:
+    graph = {module.name: {*_reached(module)} - {module.name} for module in modules() if module.name != "lorary"}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail("modules import each other in a circle: " + " <- ".join(error.args[1]))
+
+
+def _reached(module: Module) -> list[str]:
+    ours = [f for f in module.imports() if f.at_run_time and not f.in_function and f.target.startswith("lorary.")]
+    return [reached for found in ours if (reached := module_of(found.target)) != "lorary"]
+
+
+def test_the_front_door_is_light() -> None:
+    code = "import sys, lorary; dir(lorary); print(*{'torch', 'numpy', 'transformers', 'typer'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

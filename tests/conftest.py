@@ -1,0 +1,70 @@
+"""What all tests share: a pico base, toy tasks, a toy library, and no network."""
+
+import os
+import socket
+import tempfile
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # pico models wait for their threads, not for their numbers
+os.environ.setdefault("LORARY_CACHE", tempfile.mkdtemp(prefix="lorary-test-cache-"))
+
+import pytest  # noqa: E402
+
+pytest.register_assert_rewrite("lorary.testing.contracts")
+
+_LOCAL = ("127.0.0.1", "::1", "localhost", None)
+
+
+class NetworkTouchedError(AssertionError):
+    """A test tried to leave this machine."""
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch):
+    """Close all sockets but those to this machine, which the tests of the server need."""
+    connect, find = socket.socket.connect, socket.getaddrinfo
+
+    def connect_here(self, address):
+        if isinstance(address, tuple) and address[0] not in _LOCAL:
+            raise NetworkTouchedError(address)
+        return connect(self, address)
+
+    def find_here(host, *args, **options):
+        if host not in _LOCAL:
+            raise NetworkTouchedError(host)
+        return find(host, *args, **options)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_here)
+    monkeypatch.setattr(socket, "getaddrinfo", find_here)
+
+
+@pytest.fixture(scope="session")
+def _pico():
+    from lorary.testing.pico import pico_base
+
+    return pico_base()
+
+
+@pytest.fixture
+def base(_pico):
+    """A pico llama in float32, made once; every test leaves it without experts."""
+    from lorary.model.attach import RoutedLinear
+
+    yield _pico
+    assert not any(isinstance(module, RoutedLinear) for module in _pico.hf.modules())
+
+
+@pytest.fixture(scope="session")
+def toy():
+    """Toy tasks, small."""
+    from lorary.tasks.toy import toy_tasks
+
+    return toy_tasks(12, 4, 4)
+
+
+@pytest.fixture(scope="session")
+def toy_library(_pico, toy, tmp_path_factory):
+    """A random expert of rank 4 for each of five toy tasks, on the pico base; tests don't change it."""
+    from lorary.testing.pico import random_library
+
+    return random_library(tmp_path_factory.mktemp("toy") / "lib", _pico, list(toy)[:5])

@@ -1,0 +1,31 @@
+"""What every builder promises; a new file in building/builders/ is tested without an edit here."""
+
+import dataclasses
+
+import pytest
+
+from lorary.building import train
+from lorary.building.base import Clusters
+from lorary.folder import BUILDERS
+from lorary.testing.contracts import BuilderContract
+
+QUICK = {"steps": 6, "batch_size": 2, "rank": 2, "n_evaluations": 2, "dropout": 0.1, "lr": 1e-2}
+
+
+@pytest.mark.parametrize("name", BUILDERS.names())
+class TestBuilder(BuilderContract):
+    @pytest.fixture
+    def builder(self, name, monkeypatch):
+        monkeypatch.setattr(train, "CHECKPOINT_EVERY_S", 0.0)
+        cls = BUILDERS.load(name)
+        known = {f.name for f in dataclasses.fields(cls)}
+
+        def make(tasks):
+            options = {**QUICK, "clusters": Clusters({"c0": tuple(tasks)[:2], "c1": tuple(tasks)[2:]})}
+            return cls(**{key: value for key, value in options.items() if key in known})
+
+        return make
+
+    @pytest.fixture
+    def tasks(self, toy):
+        return toy.only(["copy", "swap", "upper"])

@@ -1,0 +1,38 @@
+"""The reference says what the code says."""
+
+import re
+
+import pytest
+from pages import ROOT
+
+from lorary.cli.reference import PAGES
+
+CODE = re.compile(r"[\"']([EW]-[A-Z]+)\b")
+ROW = re.compile(r"^\|\s*`?([EW]-[A-Z]+)`?\s*\|", re.MULTILINE)
+ERRORS = ROOT / "docs" / "reference" / "errors.md"
+
+
+@pytest.mark.parametrize("name", sorted(PAGES))
+def test_generated_page_is_fresh(name: str) -> None:
+    page = ROOT / "docs" / "reference" / f"{name}.md"
+    assert page.exists(), f"{page.relative_to(ROOT)} isn't there: run `make docs`"
+    assert page.read_text(encoding="utf-8") == PAGES[name](), f"{page.relative_to(ROOT)} is stale: run `make docs`"
+
+
+def test_every_code_is_explained() -> None:
+    if not ERRORS.exists():
+        pytest.skip("docs/reference/errors.md isn't written yet")
+    used = codes_in_use()
+    explained = set(ROW.findall(ERRORS.read_text(encoding="utf-8")))
+    gone = sorted(explained - set(used))
+    missing = [f"| {code} | ... | ... |    ({', '.join(used[code])})" for code in sorted(set(used) - explained)]
+    assert not missing + gone, "\n".join(["docs/reference/errors.md lacks:", *missing, "and has too much:", *gone])
+
+
+def codes_in_use() -> dict[str, list[str]]:
+    """Find every code that stands quoted in the source, with the files that have it."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        for code in sorted(set(CODE.findall(path.read_text(encoding="utf-8")))):
+            found.setdefault(code, []).append(path.relative_to(ROOT / "src" / "lorary").as_posix())
+    return found

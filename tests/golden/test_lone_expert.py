@@ -1,0 +1,117 @@
+"""A lone expert under lorary is the expert under PEFT, whatever its options and the base."""
+
+import pytest
+import torch
+from golden_peft import ATTENTION, answer, assert_same, ids, library_of, make_adapter, peft_answer, peft_open, routed_answer
+
+from lorary.errors import LibraryError
+from lorary.library.library import Library
+from lorary.testing.pico import ARCHITECTURES, pico_base, random_library
+
+OPTIONS = {
+    "lora": {},
+    "rslora": {"use_rslora": True},
+    "one_rank_more": {"rank_pattern": {"v_proj": 2}},
+    "rank_of_a_layer": {"rank_pattern": {"layers.1.self_attn.q_proj": 3, "o_proj": 1}},
+    "alpha_pattern": {"alpha_pattern": {"q_proj": 32}},
+    "rank_and_alpha_pattern_rslora": {
+        "rank_pattern": {"v_proj": 2}, "alpha_pattern": {"v_proj": 5, "layers.0.self_attn.k_proj": 3},
+        "use_rslora": True,
+    },
+    "one_layer": {"layers_to_transform": [1]},
+    "layers_pattern": {"layers_to_transform": 0, "layers_pattern": "layers"},
+    "few_targets": {"target_modules": ["v_proj", "down_proj"]},
+    "all_linear": {"target_modules": "all-linear"},
+    "pattern_of_targets": {"target_modules": r".*layers\.1.*\.(q|v)_proj"},
+    "dropout": {"lora_dropout": 0.5},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_of_peft(name, base, tmp_path):
+    trained = make_adapter(tmp_path / "adapter", **OPTIONS[name], inference_mode=True)
+    library = library_of(tmp_path / "lib", base, {"poems": tmp_path / "adapter"})
+    opened = peft_answer("llama", tmp_path / "adapter")
+    if name != "dropout":
+        assert torch.equal(trained, opened)
+    assert (opened - answer(base.hf)).abs().max() > 0.1
+    assert_same(routed_answer(base, library), opened)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture(architecture, tmp_path):
+    base = pico_base(architecture)
+    options = {"fan_in_fan_out": True} if architecture == "gpt2" else {}
+    make_adapter(tmp_path / "adapter", architecture, **options)
+    library = library_of(tmp_path / "lib", base, {"poems": tmp_path / "adapter"})
+    expected = peft_answer(architecture, tmp_path / "adapter")
+    for router in ("uniform", "arrow"):
+        for mix in ("outputs", "factors"):
+            assert_same(routed_answer(base, library, router, mix=mix), expected)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_peft_opens_what_lorary_wrote(architecture, tmp_path):
+    base = pico_base(architecture)
+    library = random_library(tmp_path / "lib", base, 2, ranks=[4, 3], targets=["attention", base_mlp(base)])
+    for name in library:
+        lone = Library.create(tmp_path / name, base=base.fingerprint)
+        lone.add(library[name].directory, name)
+        expected = peft_answer(architecture, library.path, subfolder=f"experts/{name}")
+        assert_same(routed_answer(base, lone), expected)
+        copied = library[name].copy_to(tmp_path / "copies" / name)
+        assert torch.equal(peft_answer(architecture, copied), expected)
+
+
+def base_mlp(base):
+    return next(name.rpartition(".")[2] for name in base.sites if "mlp" in name)
+
+
+def test_a_library_of_strangers_opens_where_it_is(base, tmp_path):
+    make_adapter(tmp_path / "hub" / "one")
+    assert_same(routed_answer(base, Library.open(tmp_path / "hub")), peft_answer("llama", tmp_path / "hub" / "one"))
+
+
+def test_peft_loads_the_copy_of_an_adapter_that_would_change_the_base(base, tmp_path):
+    make_adapter(tmp_path / "adapter")
+    text = (tmp_path / "adapter" / "adapter_config.json").read_text()
+    changed = text.replace('"init_lora_weights": true', '"init_lora_weights": "pissa"')
+    assert changed != text
+    (tmp_path / "adapter" / "adapter_config.json").write_text(changed)
+    library = library_of(tmp_path / "lib", base, {"poems": tmp_path / "adapter"})
+    before = pico_base().hf.state_dict()
+    model = peft_open("llama", library.path, subfolder="experts/poems")
+    after = {n.replace(".base_layer", ""): t for n, t in model.get_base_model().state_dict().items()}
+    assert all(torch.equal(after[name], t) for name, t in before.items())
+    assert_same(routed_answer(base, library), answer(model))
+
+
+REFUSED = {
+    "dora": ({"use_dora": True}, "E-FEATURE", "use_dora (DoRA) can't be mixed with other experts."),
+    "bias": ({"bias": "all"}, "E-FEATURE", "bias='all' changes the base; expected 'none'."),
+    "lora_bias": ({"lora_bias": True}, "E-FEATURE", "lora_bias"),
+    "modules_to_save": ({"modules_to_save": ["lm_head"]}, "E-FEATURE", "modules_to_save"),
+    "trainable_tokens": ({"trainable_token_indices": [5]}, "E-FEATURE", "trainable_token_indices"),
+    "embedding": ({"target_modules": ["embed_tokens"]}, "E-FEATURE", "LoRA on an embedding"),
+    "layer_replication": ({"layer_replication": [[0, 2], [1, 2]]}, "E-FEATURE", "layer_replication"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_features_that_can_t_be_mixed_are_refused_by_name(name, base, tmp_path):
+    options, code, words = REFUSED[name]
+    make_adapter(tmp_path / "adapter", **options)
+    library = Library.create(tmp_path / "lib", base=base.fingerprint)
+    with pytest.raises(LibraryError) as caught:
+        library.add(tmp_path / "adapter", "poems")
+    assert caught.value.code == code
+    assert str(caught.value).startswith(f"error[{code}] expert 'poems': {words}")
+    assert "can't be mixed with other experts" in str(caught.value) or name == "bias"
+    assert not library
+
+
+def test_the_bases_differ_so_the_tests_can_fail():
+    answers = [answer(pico_base(name).hf) for name in ARCHITECTURES]
+    assert all((a - b).abs().max() > 0.1 for a, b in zip(answers, answers[1:], strict=False))
+    assert ids().max() > 200
+    assert set(ATTENTION) < set(ARCHITECTURES)

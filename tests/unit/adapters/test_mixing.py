@@ -1,0 +1,177 @@
+"""All paths of mixing give what the formulas say, for random shapes, ranks, absent experts and dtypes."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lorary.adapters import mixing
+from lorary.adapters.base import Site
+from lorary.adapters.low_rank import LowRankBank, LowRankWeights
+from lorary.errors import AdapterError
+from lorary.testing.fakes import dense
+from lorary.routing.base import Routing
+
+SETTINGS = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+@dataclass
+class Case:
+    site: Site
+    experts: list[LowRankWeights | None]
+    x: torch.Tensor
+    y: torch.Tensor
+    routing: Routing
+
+    @property
+    def bank(self):
+        return LowRankBank(self.experts, self.site)
+
+
+@st.composite
+def cases(draw, *, equal_ranks=False, n_splits=1):
+    size = st.integers(1, 4)
+    d_in, d_out = n_splits * draw(st.integers(1, 5)), n_splits * draw(st.integers(1, 5))
+    n_batch, n_time, n_experts = draw(size), draw(size), draw(st.integers(1, 5))
+    common = draw(st.integers(1, 3))
+    ranks = [draw(st.sampled_from([0, common] if equal_ranks else [0, 1, 2, 3])) for _ in range(n_experts)]
+    ranks[draw(st.integers(0, n_experts - 1))] = common  # a site exists because somebody is there
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+
+    def random(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    experts = [LowRankWeights(random(r, d_in), random(d_out, r), 0.5 + i) if r else None for i, r in enumerate(ranks)]
+    kept = draw(st.none() | st.integers(1, n_experts))
+    shared = [draw(st.booleans()) for _ in range(2)]
+    shape = (1 if shared[0] else n_batch, 1 if shared[1] else n_time, n_splits, kept or n_experts)
+    index = None
+    if kept is not None:
+        index = torch.rand(n_batch, n_time, n_experts, generator=generator).argsort(-1)[..., :kept]
+    x, y = random(n_batch, n_time, d_in), random(n_batch, n_time, d_out)
+    return Case(Site("layer", d_in, d_out), experts, x, y, Routing(torch.softmax(random(*shape), -1), index))
+
+
+def naive(case, mix):
+    """Loop over rows, tokens and experts, with every matrix written out."""
+    w = dense(case.routing, len(case.experts)).expand(*case.x.shape[:2], -1, -1)
+    found = case.y.clone()
+    for b, t in torch.cartesian_prod(*map(torch.arange, case.x.shape[:2])).view(-1, 2).tolist():
+        present = [(i, e) for i, e in enumerate(case.experts) if e is not None]
+        if mix == "outputs":
+            found[b, t] += sum(w[b, t, 0, i] * e.delta() @ case.x[b, t] for i, e in present)
+            continue
+        n_splits = w.shape[2]
+        a = torch.cat([sum(w[b, t, s, i] * e.a.chunk(n_splits, 1)[s] for i, e in present) for s in range(n_splits)], 1)
+        out = [sum(w[b, t, s, i] * e.scale * e.b.chunk(n_splits, 0)[s] for i, e in present) for s in range(n_splits)]
+        found[b, t] += torch.cat(out) @ (a @ case.x[b, t])
+    return found
+
+
+def every_path(bank, x, y, routing, mix):
+    """Mix on the dense path and on the gathered one."""
+    for rows in (10**9, 0):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(mixing, "MAX_GATHERED_TOKENS", 10**9)
+            patch.setattr(mixing, "MAX_DENSE_ROWS", rows)
+            yield bank(x, y, routing.weights, routing.experts, mix)
+
+
+def check(case, mix):
+    expected = naive(case, mix)
+    for found in every_path(case.bank, case.x, case.y, case.routing, mix):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@SETTINGS
+@given(cases())
+def test_outputs(case):
+    check(case, "outputs")
+
+
+@SETTINGS
+@given(cases(equal_ranks=True))
+def test_factors(case):
+    check(case, "factors")
+
+
+@SETTINGS
+@given(st.integers(2, 3).flatmap(lambda n: cases(equal_ranks=True, n_splits=n)))
+def test_factors_with_weights_per_block(case):
+    check(case, "factors")
+
+
+@settings(SETTINGS, max_examples=20)
+@given(cases(equal_ranks=True), st.sampled_from([torch.bfloat16, torch.float16]), st.sampled_from(["outputs", "factors"]))
+def test_half_precision_is_near_and_stays_half(case, dtype, mix):
+    expected = naive(case, mix)
+    size = 1 + sum(e.scale * e.a.abs().sum() * e.b.abs().max() for e in case.experts if e) * case.x.abs().max()
+    for found in every_path(case.bank.cast(dtype), case.x.to(dtype), case.y.to(dtype), case.routing, mix):
+        assert found.dtype == dtype
+        assert (found.float() - expected).abs().max() < 0.03 * size
+
+
+def expert(rank, d_in=4, d_out=6, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return LowRankWeights(torch.randn(rank, d_in, generator=generator), torch.randn(d_out, rank, generator=generator), 1.0)
+
+
+SITE = Site("layers.0.q", 4, 6)
+
+
+def test_the_gathered_path_is_taken_for_few_tokens_and_many_rows(monkeypatch):
+    taken = []
+    monkeypatch.setattr(mixing, "_gathered", lambda *args: taken.append(args[1].shape) or torch.zeros(1))
+    bank = LowRankBank([expert(4)] * 40, SITE)
+    weights, index = torch.full((1, 1, 1, 2), 0.5), torch.zeros(1, 16, 2, dtype=torch.long)
+    bank(torch.zeros(1, 16, 4), torch.zeros(1, 16, 6), weights, index, "outputs")
+    bank(torch.zeros(1, 17, 4), torch.zeros(1, 17, 6), weights, index.expand(1, 16, 2).repeat(1, 2, 1)[:, :17], "outputs")
+    LowRankBank([expert(4)] * 4, SITE)(torch.zeros(1, 1, 4), torch.zeros(1, 1, 6), weights, index[:, :1], "outputs")
+    assert taken == [(1, 16, 4)]
+
+
+def test_neither_y_nor_the_bank_is_changed():
+    bank = LowRankBank([expert(2), expert(3)], SITE)
+    before = bank.a.clone(), bank.b.clone()
+    x, y = torch.randn(1, 3, 4), torch.randn(1, 3, 6)
+    kept = y.clone()
+    bank(x, y, torch.full((1, 1, 1, 2), 0.5), None, "outputs")
+    assert torch.equal(y, kept)
+    assert torch.equal(bank.a, before[0]) and torch.equal(bank.b, before[1])
+
+
+def test_unequal_ranks_have_no_mixed_factors():
+    bank = LowRankBank([expert(4), None, expert(8)], SITE)
+    with pytest.raises(AdapterError) as caught:
+        bank(torch.zeros(1, 1, 4), torch.zeros(1, 1, 6), torch.ones(1, 1, 1, 3), None, "factors")
+    assert str(caught.value) == (
+        'error[E-RANK] mix="factors" needs one rank for all experts of a layer, found [4, 8]. '
+        'Use mix="outputs", or rebuild with one rank.'
+    )
+
+
+def test_weights_per_block_need_mixed_factors():
+    bank = LowRankBank([expert(4), expert(4)], SITE)
+    with pytest.raises(AdapterError) as caught:
+        bank(torch.zeros(1, 1, 4), torch.zeros(1, 1, 6), torch.ones(1, 1, 2, 2), None, "outputs")
+    assert str(caught.value) == 'error[E-SPLIT] weights per block (S > 1) are defined for mix="factors" only.'
+
+
+def test_an_expert_of_another_base_is_refused():
+    with pytest.raises(AdapterError) as caught:
+        LowRankBank([expert(4), expert(4, d_in=5)], SITE)
+    assert str(caught.value) == (
+        "error[E-SHAPE] site 'layers.0.q': expert is 5 -> 6, the base is 4 -> 6. Was it trained on another base?"
+    )
+
+
+def test_unpacking_gives_back_what_was_packed():
+    packed = [expert(2, seed=1), None, expert(3, seed=2)]
+    bank = LowRankBank(packed, SITE)
+    for i in (0, 2):
+        found = bank.unpack(i)
+        assert torch.equal(found.a, packed[i].a) and torch.equal(found.b, packed[i].b) and found.scale == packed[i].scale
+    assert bank.ranks == (2, 0, 3)
+    assert bank.common_rank is None

@@ -1,0 +1,36 @@
+"""A base of two layers, three toy tasks on disk, and a library of them."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from cli_line import Run, World, run_line, run_quietly, write_task
+
+from lorary.tasks.toy import toy_tasks
+from lorary.testing.pico import pico_base
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    place = tmp_path_factory.mktemp("world")
+    world = World(place / "pico", place / "tasks", place / "libs" / "private")
+    base = pico_base()
+    base.hf.save_pretrained(world.base)
+    base.tokenizer.save_pretrained(world.base)
+    for name in ("copy", "swap", "upper"):
+        write_task(world.tasks, toy_tasks(16, 4, 4)[name])
+    line = ("build", world.tasks, "--method", "private:steps=3", "--base", world.base, "--into", world.library)
+    assert run_quietly(*line) == 0
+    return world
+
+
+@pytest.fixture
+def copied(world: World, tmp_path: Path) -> Path:
+    """A copy of the private library, to be changed."""
+    return Path(shutil.copytree(world.library, tmp_path / "copied"))
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run a command line in this process."""
+    return lambda *arguments: run_line(capfd, arguments)

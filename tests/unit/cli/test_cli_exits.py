@@ -1,0 +1,210 @@
+"""Exit codes and the messages that go with them."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import pytest
+from cli_line import Run, World
+
+from lorary import __version__
+from lorary.cli.parameters import EMBEDDED
+from lorary.errors import BuildError
+from lorary.studies.road import Road
+
+
+def test_version(run: Run) -> None:
+    assert run("--version").out == f"lorary {__version__}\n"
+
+
+def test_embedded_base_is_called_as_its_home_calls_it() -> None:
+    from lorary.model import embedded
+
+    assert embedded.EMBEDDED == EMBEDDED
+
+
+# ---- 1: one message -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "cluster {library} --method mcb --into g.json",
+            "error[E-NAME] unknown clusterer 'mcb'. Did you mean 'mbc'? Known: mbc.",
+        ),
+        (
+            "cluster {library} --method mbc:kk=2 --into g.json",
+            "error[E-OPTION] mbc: unknown option 'kk'. Did you mean 'k'? Known: components, k, seed, sparsity.",
+        ),
+        (
+            "cluster {library} --method mbc:k=9 --into g.json",
+            "error[E-CLUSTERS] mbc: k=9, but there are 3 experts. Lower k.",
+        ),
+        (
+            "build {tasks} --method private --into x --only swop",
+            "error[E-TASK] unknown task 'swop'. Did you mean 'swap'? Known: copy, swap, upper.",
+        ),
+        (
+            "build {tasks} --method private:rank=four --into x",
+            "error[E-OPTION] private: rank='four' is not int: Input should be a valid integer, "
+            "unable to parse string as an integer.",
+        ),
+        (
+            "eval {library} {tasks} --metric rouge --into x.jsonl",
+            "error[E-NAME] unknown metric 'rouge'. Did you mean 'rouge_l'? "
+            "Known: choice, exact_match, perplexity, rouge_l.",
+        ),
+        (
+            "ask {library} hello --router arow",
+            "error[E-NAME] unknown router 'arow'. Did you mean 'arrow'? "
+            "Known: arrow, centroid, oracle, task_predictor, uniform.",
+        ),
+        ("show {library}/swop", "error[E-NAME] unknown expert 'swop'. Did you mean 'swap'? Known: copy, swap, upper."),
+        ("show nowhere", "error[E-LIBRARY] there is no directory '{cwd}/nowhere'. Check the path."),
+        ("report nothing.jsonl --into x.html", "error[E-RUN] nothing.jsonl: no such file."),
+    ],
+)
+def test_errors_are_one_message(run: Run, world: World, in_empty: Path, line: str, message: str) -> None:
+    names = {"cwd": in_empty, **vars(world)}
+    answer = run(*(part.format(**names) for part in line.split()))
+    assert answer.err == message.format(**names) + "\n"
+    assert (answer.code, answer.out) == (1, "")
+    assert not list(in_empty.iterdir())
+
+
+@pytest.fixture
+def in_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("line", ["--debug show nowhere", "show nowhere --debug"])
+def test_debug_shows_the_traceback(run: Run, line: str) -> None:
+    answer = run(*line.split())
+    assert answer.err.startswith("Traceback (most recent call last):\n")
+    assert answer.err.splitlines()[-1].startswith("error[E-LIBRARY] ")
+    assert answer.code == 1
+
+
+def test_what_the_disk_refuses_is_one_message(run: Run, world: World, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    answer = run("cluster", world.library, "--method", "mbc:k=1", "--into", tmp_path / "file" / "groups.json")
+    assert answer.code == 1
+    assert answer.err.startswith("error[E-FILE] ")
+    assert answer.err.count("\n") == 1
+
+
+# ---- 2: usage -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("bild tasks", "Error: No such command 'bild'. Did you mean 'build'?"),
+        ("show", "Error: Missing argument 'PATH'."),
+        ("ask base hello --router arrow", "Error: Invalid value for --router: the bare base has no router."),
+        ("ask base hello --explain", "Error: Invalid value for --explain: the bare base has no experts."),
+        ("eval base tasks", "Error: Missing option '--into'."),
+    ],
+)
+def test_usage(run: Run, line: str, message: str) -> None:
+    answer = run(*line.split())
+    assert answer.err.splitlines()[-1] == message
+    assert (answer.code, answer.out) == (2, "")
+
+
+# ---- 3: partly done -----------------------------------------------------------------------------
+
+
+def test_partly_done(run: Run, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lorary.building.training import TrainedBuilder
+
+    train = TrainedBuilder.run
+
+    def fail_at_upper(self: Any, pack: Any, *rest: Any) -> Any:
+        if pack[0].name == "upper":
+            raise BuildError("E-DIVERGED", "expert 'upper': the loss is nan at step 1.", "Lower lr=1.0.")
+        return train(self, pack, *rest)
+
+    monkeypatch.setattr(TrainedBuilder, "packs", lambda self, jobs, base: [[job] for job in jobs])
+    monkeypatch.setattr(TrainedBuilder, "run", fail_at_upper)
+    line = ("build", world.tasks, "--method", "private:steps=1", "--base", world.base, "--into", tmp_path / "lib")
+    failed = run(*line)
+    assert failed.code == 3
+    assert failed.err.splitlines()[-2:] == [
+        "error[E-DIVERGED] expert 'upper': the loss is nan at step 1. Lower lr=1.0.",
+        "2 of 3 experts are done and kept; missing: upper. The same command tries these again.",
+    ]
+    monkeypatch.setattr(TrainedBuilder, "run", train)
+    assert run(*line).out == f"{tmp_path / 'lib'}: 3 experts\n"
+
+
+# ---- 130: interrupted ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(
+    run: Run, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    def stop(*_: Any, **__: Any) -> NoReturn:
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+        raise AssertionError("not interrupted")
+
+    monkeypatch.setattr("lorary.building.jobs.build", stop)
+    before = signal.getsignal(number)
+    line = ("build", world.tasks, "--method", "private:steps=1", "--base", world.base, "--into", tmp_path / "lib")
+    stopped = run(*line)
+    assert stopped.err.splitlines()[-1] == "interrupted. Run the same command again: it goes on where it was."
+    assert (stopped.code, stopped.out) == (130, "")
+    assert signal.getsignal(number) is before
+
+
+def test_interrupted_where_nothing_is_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any, **__: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lorary.library.library.Library.open", stop)
+    stopped = run("show", "anything")
+    assert (stopped.code, stopped.err) == (130, "interrupted.\n")
+
+
+# ---- lists --------------------------------------------------------------------------------------
+
+
+def test_lists_are_the_folders(run: Run) -> None:
+    assert run("cluster", "--method", "list").out == (
+        "mbc  Cluster tasks by the cosine similarity of their private LoRAs.\n"
+    )
+    assert set(json.loads(run("ask", "--router", "list", "--json").out)) >= {"arrow", "uniform"}
+    assert set(json.loads(run("eval", "--json", "--router", "list").out)) >= {"arrow", "uniform"}
+    assert all(json.loads(run("build", "--method=list", "--json").out).values())
+
+
+# ---- quickstart ---------------------------------------------------------------------------------
+
+
+def test_quickstart_hands_over_what_it_parsed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: dict[str, Any] = {}
+
+    def walk(*, watcher: Any, **options: Any) -> Any:
+        heard.update(options)
+        watcher.begin(2000)
+        watcher.doing("training")
+        watcher.advance(2000)
+        return SimpleNamespace(table=SimpleNamespace(to_rich=lambda: "a table"), report=Path("q/report.html"))
+
+    monkeypatch.setattr("lorary.studies.quickstart.run_quickstart", walk)
+    answer = run("quickstart", "--into", "q", "--only", "a", "--only", "b", "--device", "cpu", "--steps", 3)
+    assert answer.out == "a table\nreport: q/report.html\n"
+    assert answer.err == "quickstart: 0/2 (training)\nquickstart: 2/2 (training)\n"
+    assert heard.pop("road") == Road(steps=3)
+    assert heard == {
+        "into": Path("q"), "base": EMBEDDED, "tasks": None, "heldout": (), "only": ["a", "b"], "device": "cpu",
+        "dtype": "auto",
+    }  # fmt: skip

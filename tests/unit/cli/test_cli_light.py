@@ -1,0 +1,79 @@
+"""What must be quick loads nothing that is slow."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from cli_line import World
+
+HEAVY = ("torch", "transformers", "sklearn", "matplotlib", "peft", "accelerate", "numpy", "huggingface_hub")
+PROBE = """
+import atexit, sys
+atexit.register(lambda: print("LOADED", *[name for name in {heavy!r} if name in sys.modules], file=sys.stderr))
+from lorary.cli.main import main
+main(sys.argv[1:])
+"""
+
+
+def run_apart(*arguments: object, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", PROBE.format(heavy=HEAVY), *map(str, arguments)]
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--help",
+        "--version",
+        "build --help",
+        "build --method list",
+        "cluster --method list",
+        "ask --router list --json",
+        "eval --metric list",
+        "build tasks --method private",  # an error of usage: --into is missing
+    ],
+)
+def test_loads_nothing_heavy(line: str) -> None:
+    done = run_apart(*line.split())
+    assert done.stderr.splitlines()[-1] == "LOADED"
+    assert done.returncode == (2 if line == "build tasks --method private" else 0)
+
+
+def test_show_loads_nothing_heavy(world: World) -> None:
+    done = run_apart("show", world.library, "--json")
+    assert done.stderr.splitlines() == ["LOADED"]
+    assert [expert["expert"] for expert in json.loads(done.stdout)["experts"]] == ["copy", "swap", "upper"]
+    assert run_apart("show", world.library / "swap").stderr.splitlines() == ["LOADED"]
+
+
+def test_unknown_method_is_told_before_anything_heavy_loads(world: World) -> None:
+    done = run_apart("build", world.tasks, "--method", "privat", "--into", "nowhere")
+    *_, message, loaded = done.stderr.splitlines()
+    known = "Known: per_cluster, private, shared."
+    assert message == f"error[E-NAME] unknown builder 'privat'. Did you mean 'private'? {known}"
+    assert "torch" not in loaded
+    assert done.returncode == 1
+
+
+def test_a_reader_who_leaves_is_no_error(world: World) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = run_apart("show", world.library, stdout=write_end)
+    os.close(write_end)
+    assert (done.returncode, done.stderr.splitlines()) == (141, ["LOADED"])
+
+
+@pytest.mark.slow
+def test_our_parents_keep_quiet(world: World) -> None:
+    done = run_apart("ask", world.library, "hello", "--base", world.base, "--max-new-tokens", 1)
+    loading, loaded = done.stderr.splitlines()
+    assert loading == f"loading base {world.base} ..."
+    assert loaded.startswith("LOADED torch transformers")
+
+
+def test_no_colours_and_no_bars_without_a_terminal(world: World) -> None:
+    done = run_apart("report", "missing.jsonl", "--into", "x.html")
+    assert "\x1b" not in done.stderr
+    assert done.returncode == 1

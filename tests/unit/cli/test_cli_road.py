@@ -1,0 +1,213 @@
+"""The whole road on the command line, and what each command leaves."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_line import Run, World
+from safetensors.numpy import load_file, save_file
+
+
+def test_whole_road(run: Run, world: World, tmp_path: Path) -> None:
+    groups, library, into = tmp_path / "groups.json", tmp_path / "libs" / "mbc", tmp_path / "runs"
+    assert run("cluster", world.library, "--method", "mbc:k=2", "--into", groups).code == 0
+    clusters = json.loads(groups.read_text())["clusters"]
+    assert sorted(task for members in clusters.values() for task in members) == ["copy", "swap", "upper"]
+
+    spec = f"per_cluster:clusters={groups},steps=2"
+    built = run("build", world.tasks, "--method", spec, "--base", world.base, "--into", library)
+    assert (built.code, built.out) == (0, f"{library}: 2 experts\n")
+
+    line = ("eval", library, world.tasks, "--router", "arrow:top_k=1", "--metric", "exact_match:max_new_tokens=4")
+    scored = run(*line, "--into", into / "mbc-arrow.jsonl", "--base", world.base, "--limit", 2)
+    assert scored.code == 0
+    assert "mbc-arrow: exact_match:max_new_tokens=4 0.000 [0.000, 0.000] (0-100)" in scored.out.splitlines()
+    line = ("eval", "base", world.tasks, "--metric", "exact_match:max_new_tokens=4", "--limit", 2)
+    bare = run(*line, "--into", into / "base.jsonl", "--base", world.base, "--json")
+    assert json.loads(bare.out)["tasks"] == {"copy": 0.0, "swap": 0.0, "upper": 0.0}
+
+    page = tmp_path / "report.html"
+    reported = run("report", into / "base.jsonl", into / "mbc-arrow.jsonl", "--into", page)
+    assert (reported.code, reported.out) == (0, f"{page}\n")
+    assert "mbc-arrow" in page.read_text()
+
+
+def test_build_again_trains_nothing(run: Run, world: World) -> None:
+    line = ("build", world.tasks, "--method", "private:steps=3", "--base", world.base, "--into", world.library)
+    again = run(*line, "--json")
+    assert json.loads(again.out) == {"library": str(world.library), "experts": ["copy", "swap", "upper"]}
+    assert again.err.splitlines()[-1] == "3 experts to build, 3 are there already."
+
+
+def test_build_tells_its_steps_on_stderr(run: Run, world: World, tmp_path: Path) -> None:
+    line = ("build", world.tasks, "--method", "private:steps=2", "--base", world.base, "--into", tmp_path / "one")
+    built = run(*line, "--only", "swap")
+    lines = built.err.splitlines()  # transformers talks if it was imported before the command line was
+    loading, plan, first, last = (line for line in lines if line and not line.startswith("Loading weights"))
+    assert (loading, plan) == (f"loading base {world.base} ...", "1 experts to build, 0 are there already.")
+    assert first.startswith("training steps: 1/2 (swap: loss ") and last.startswith("training steps: 2/2 (swap: loss ")
+
+
+def test_dry_run_writes_nothing(run: Run, world: World, tmp_path: Path) -> None:
+    into = tmp_path / "new"
+    line = ("build", world.tasks, "--method", "private:steps=3", "--into", into, "--dry-run")
+    assert run(*line).out == (
+        "expert  steps  train  valid  tasks\n"
+        "copy    3      16     4      1\n"
+        "swap    3      16     4      1\n"
+        "upper   3      16     4      1\n"
+    )
+    plan = json.loads(run(*line, "--json").out)
+    assert plan[0] == {"expert": "copy", "tasks": ["copy"], "steps": 3, "examples": {"train": 16, "valid": 4}}
+    assert not into.exists()
+
+
+def test_cluster_json(run: Run, world: World, tmp_path: Path) -> None:
+    line = ("cluster", world.library, "--method", "mbc:k=1", "--into", tmp_path / "groups.json", "--json")
+    assert json.loads(run(*line).out) == {"c0": ["copy", "swap", "upper"]}
+
+
+def test_ask(run: Run, world: World) -> None:
+    line = ("ask", world.library, "swap: red fox", "--base", world.base, "--max-new-tokens", 3)
+    plain = run(*line)
+    told = json.loads(run(*line, "--json", "--explain", "--router", "uniform", "--mix", "outputs").out)
+    assert plain.code == 0
+    assert plain.out
+    assert told["question"] == "swap: red fox"
+    assert told["trace"]["experts"] == ["copy", "swap", "upper"]
+    assert len(told["trace"]["shares"]) == len(told["trace"]["tokens"]) >= len("swap: red fox")
+    assert told["trace"]["total"] == pytest.approx(dict.fromkeys(["copy", "swap", "upper"], 1 / 3))
+
+
+def test_ask_without_base_takes_the_one_the_library_names(run: Run, world: World, copied: Path) -> None:
+    line = ("ask", copied, "swap: red fox", "--max-new-tokens", 1)
+    assert run(*line).err.startswith(f"loading base {world.base} ...\n")
+    for name, config in [(path.parent.name, path) for path in sorted(copied.glob("experts/*/adapter_config.json"))]:
+        named = {"copy": "some/where", "swap": "no where", "upper": "some/where"}[name]
+        config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": named}))
+    assert run(*line).err == (
+        "error[E-BASE] library 'copied' was made on base 'no where' and 'some/where'. "
+        "Give the one to use with --base.\n"
+    )
+    shutil.rmtree(copied / "experts" / "swap")
+    assert run(*line).err == (
+        "error[E-BASE] library 'copied' was made on base 'some/where', which isn't on this machine. "
+        "Give it with --base, to fetch it.\n"
+    )
+
+
+def test_ask_explains_in_words(run: Run, world: World) -> None:
+    line = ("ask", world.library, "up", "--base", world.base, "--max-new-tokens", 1, "--explain")
+    _answer, shares, tokens = run(*line).out.rstrip("\n").split("\n\n")
+    assert [line.split()[0] for line in sorted(shares.splitlines())] == ["copy", "swap", "upper"]
+    assert [line.split()[0] for line in tokens.splitlines()][:2] == ["'u'", "'p'"]
+
+
+def test_ask_with_a_router_that_needs_data(run: Run, world: World) -> None:
+    line = ("ask", world.library, "up", "--base", world.base, "--max-new-tokens", 1, "--router", "centroid")
+    assert run(*line).err.splitlines()[-1] == (
+        "error[E-PROBE] router 'centroid' needs the tasks that the library was built from. "
+        "Pass tasks=..., or on the command line --tasks DIR."
+    )
+    assert run(*line, "--tasks", world.tasks).code == 0
+
+
+# ---- show ---------------------------------------------------------------------------------------
+
+
+def test_show_a_library(run: Run, world: World) -> None:
+    head, *rows = run("show", world.library).out.splitlines()
+    assert head.split() == ["expert", "tasks", "rank", "sites", "steps", "valid_loss", "findings"]
+    assert [row.split()[:5] for row in rows] == [[name, name, "4", "8", "3"] for name in ("copy", "swap", "upper")]
+
+
+def test_show_an_expert(run: Run, world: World) -> None:
+    shown = run("show", world.library / "swap")
+    assert shown.code == 0
+    assert "\ntasks                    swap\n" in shown.out
+    assert shown.out.endswith("\nno findings\n")
+    told = json.loads(run("show", world.library / "experts" / "swap", "--json").out)
+    assert told["expert"] == "swap"
+    assert told["findings"] == []
+    assert told["provenance"]["tasks"] == ["swap"]
+
+
+def test_show_goes_on_past_a_bad_expert(run: Run, world: World, copied: Path) -> None:
+    (copied / "experts" / "swap" / "adapter_model.safetensors").write_bytes(b"")
+    shown = run("show", copied)
+    assert shown.code == 3
+    assert [line.split()[0] for line in shown.out.splitlines()] == ["expert", "copy", "upper", "swap"]
+    alone = run("show", copied / "swap")
+    assert alone.code == 1
+    assert "error[E-FILE]" in alone.out
+    assert list(json.loads(run("show", copied, "--json").out)["bad"]) == ["swap"]
+
+
+def test_show_escapes_what_steers_terminals(run: Run, copied: Path) -> None:
+    path = copied / "experts" / "swap" / "expert.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "tasks": ["\x1b[31mred"]}))
+    assert "\\x1b[31mred" in run("show", copied).out
+
+
+# ---- add ----------------------------------------------------------------------------------------
+
+
+def test_add(run: Run, world: World, copied: Path) -> None:
+    source = world.library / "experts" / "swap"
+    added = run("add", copied, source, "--as", "turned", "--task", "swap", "--task", "turn")
+    assert (added.code, added.out) == (0, f"{copied}/turned: rank 4, 8 sites\n")
+    assert json.loads((copied / "experts" / "turned" / "expert.json").read_text())["tasks"] == ["swap", "turn"]
+    again = run("add", copied, source, "--as", "turned", "--json")
+    assert (again.code, again.out) == (1, "")
+    assert again.err == "error[E-EXISTS] expert 'turned' exists already. Choose another name, or replace it.\n"
+
+
+def test_add_makes_a_library(run: Run, world: World, tmp_path: Path) -> None:
+    added = run("add", tmp_path / "new", world.library / "experts" / "swap", "--as", "swap", "--json")
+    assert json.loads(added.out) == {"library": str(tmp_path / "new"), "expert": "swap", "findings": []}
+    assert run("show", tmp_path / "new").code == 0
+
+
+def test_add_keeps_nothing_of_an_expert_with_nan(run: Run, world: World, copied: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    source = world.library / "experts" / "swap"
+    (bad / "adapter_config.json").write_bytes((source / "adapter_config.json").read_bytes())
+    arrays = load_file(source / "adapter_model.safetensors")
+    key = min(arrays)
+    arrays[key][0, 0] = np.nan
+    save_file(arrays, bad / "adapter_model.safetensors")
+    refused = run("add", copied, bad, "--as", "poems")
+    assert refused.code == 1
+    assert refused.err == (
+        f"error[E-NONFINITE] expert 'poems': tensor {key!r} has 1 entries that are not numbers below 10000, "
+        "the first at (0, 0). Its training diverged; leave it out or train it again.\n"
+    )
+    assert not (copied / "experts" / "poems").exists()
+    assert not list((copied / ".staging").iterdir())
+
+
+def test_add_tells_warnings(run: Run, world: World, copied: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    source = world.library / "experts" / "swap"
+    (odd / "adapter_model.safetensors").write_bytes((source / "adapter_model.safetensors").read_bytes())
+    config = json.loads((source / "adapter_config.json").read_text())
+    (odd / "adapter_config.json").write_text(json.dumps({**config, "init_lora_weights": "pissa"}))
+    added = run("add", copied, odd, "--as", "odd", "--json")
+    assert [finding["code"] for finding in json.loads(added.out)["findings"]] == ["W-INIT"]
+    assert added.err.startswith("warning[W-INIT] ")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nowhere", "error[E-FILE] expert 'poems': there is no directory 'nowhere'."),
+        ("hf://user", "error[E-HUB] 'hf://user' can't be read. Write hf://user/repo[/folder][@revision]."),
+    ],
+)
+def test_add_tells_what_it_cannot_find(run: Run, copied: Path, source: str, message: str) -> None:
+    refused = run("add", copied, source, "--as", "poems")
+    assert (refused.code, refused.err) == (1, message + "\n")

@@ -1,0 +1,174 @@
+"""Evidence lives and dies with the KV cache: with a cache or without, alone or in a batch, the answer is the same."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+from lorary.errors import RoutingError
+from lorary.model.route import route
+from lorary.routing.base import Gate, Router, Routing
+from lorary.routing.routers.arrow import Arrow
+from lorary.testing.fakes import dense
+from lorary.testing.pico import pico_base, random_library
+
+
+@dataclass(frozen=True)
+class Gathering(Router):
+    """Arrow's scores, softened by what the sequence has shown so far."""
+
+    up: bool = False
+
+    def fit(self, experts, sites, probe):
+        return Arrow(top_k=99, temperature=0.3).fit(experts, sites, probe)
+
+    def gate(self, site, state, names):
+        return _GatheringGate(site.name, Arrow(top_k=99, temperature=0.3).gate(site, state, names), self.up)
+
+
+class _GatheringGate(Gate):
+    keeps_evidence = True
+
+    def __init__(self, site, scores, up):
+        super().__init__()
+        self.site, self.scores, self.up = site, scores, up
+
+    def forward(self, h, context):
+        now = dense(self.scores(h, context), 4)[:, :, 0]  # (B, T, E)
+        if self.up:
+            mean = context.evidence.up_sites(now)
+        else:
+            mean = context.evidence.along_tokens(self.site, now, context.mask)
+        return Routing(torch.softmax(8 * mean, -1).unsqueeze(2))
+
+
+PROMPTS = ["swap: red fox", "x", "a longer prompt than these: ant bee", "copy: q"]
+
+
+@pytest.fixture(params=["llama", "gemma2", "gpt2"])
+def any_base(request):
+    return pico_base(request.param)
+
+
+@pytest.fixture(params=[Gathering(), Gathering(up=True)], ids=["along_tokens", "up_sites"])
+def model(any_base, request, tmp_path):
+    with route(any_base, random_library(tmp_path / "lib", any_base, 4), request.param) as model:
+        yield model
+
+
+def batch_of(model, prompts=PROMPTS):
+    return dict(model.base.tokenizer(prompts, return_tensors="pt", padding=True))
+
+
+def generate(model, batch, **options):
+    ids = model.generate(**batch, max_new_tokens=10, do_sample=False, **options)
+    return ids[:, batch["input_ids"].shape[1] :]
+
+
+def test_evidence_changes_what_is_said(model):
+    batch = batch_of(model)
+    with torch.inference_mode():
+        gathered = model(**batch).logits[0, -1]
+        for layer in model._attachment.layers.values():
+            layer.gate = layer.gate.scores
+        plain = model(**batch).logits[0, -1]
+    assert (gathered - plain).abs().max() > 0.01
+
+
+def test_greedy_with_a_cache_is_greedy_without(model):
+    batch = batch_of(model)
+    assert torch.equal(generate(model, batch, use_cache=True), generate(model, batch, use_cache=False))
+
+
+def test_beams_with_a_cache_are_beams_without(model):
+    batch = batch_of(model)
+    cached, plain = (generate(model, batch, num_beams=3, use_cache=use_cache) for use_cache in (True, False))
+    assert torch.equal(cached, plain)
+    assert not torch.equal(cached[:, : plain.shape[1]], generate(model, batch)[:, : plain.shape[1]])
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_rows_are_independent(model, num_beams):
+    together = generate(model, batch_of(model), num_beams=num_beams)
+    for prompt, found in zip(PROMPTS, together, strict=True):
+        alone = generate(model, batch_of(model, [prompt]), num_beams=num_beams)[0].tolist()
+        assert found.tolist()[: len(alone)] == alone
+
+
+def test_logits_with_a_cache_are_those_of_the_full_forward(model):
+    batch = batch_of(model)
+    batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    with torch.inference_mode():
+        whole = model(**batch, use_cache=False).logits
+        for cache in (DynamicCache(config=model.base.hf.config), None):
+            found = []
+            for start, end in ((0, 20), (20, 21), (21, 30), (30, whole.shape[1])):
+                output = model(
+                    batch["input_ids"][:, start:end], attention_mask=batch["attention_mask"][:, :end],
+                    position_ids=batch["position_ids"][:, start:end], past_key_values=cache, use_cache=True,
+                )  # fmt: skip
+                cache = output.past_key_values
+                found.append(output.logits)
+            real = batch["attention_mask"].bool()
+            torch.testing.assert_close(torch.cat(found, 1)[real], whole[real], atol=1e-4, rtol=1e-4)
+
+
+def test_every_generation_starts_afresh(model):
+    batch = batch_of(model)
+    first = generate(model, batch)
+    generate(model, batch_of(model, ["something else entirely"]))
+    assert torch.equal(generate(model, batch), first)
+    assert model._attachment.slot.context.evidence.is_empty
+
+
+def filled(model, ids):
+    cache = DynamicCache(config=model.base.hf.config)
+    with torch.inference_mode():
+        model(ids, past_key_values=cache, use_cache=True)
+    return cache
+
+
+IDS = torch.tensor([[5, 6, 7], [8, 9, 10]])
+
+
+@pytest.fixture
+def gathering(base, tmp_path):
+    with route(base, random_library(tmp_path / "lib", base, 4), Gathering()) as model:
+        yield model
+
+
+def test_a_cache_that_others_filled_is_refused(gathering):
+    cache = DynamicCache(config=gathering.base.hf.config)
+    with torch.inference_mode():
+        pico_base().hf(IDS, past_key_values=cache, use_cache=True)
+    with pytest.raises(RoutingError) as caught:
+        gathering(IDS, past_key_values=cache)
+    assert str(caught.value) == (
+        "error[E-CACHE] this KV cache was filled by another model; its evidence is unknown. Start with a new cache."
+    )
+
+
+def test_a_cache_with_evidence_is_not_cropped(gathering):
+    with pytest.raises(RoutingError) as caught:
+        filled(gathering, IDS).crop(1)
+    assert str(caught.value) == (
+        "error[E-CACHE] a cache with routing evidence can't be cropped. Start with a new cache."
+    )
+
+
+def test_a_cache_that_is_reset_starts_afresh(gathering):
+    cache = filled(gathering, IDS)
+    cache.reset()
+    with torch.inference_mode():
+        again = gathering(IDS, past_key_values=cache).logits
+        torch.testing.assert_close(again, gathering(IDS).logits)
+
+
+def test_other_caches_and_other_gates_are_untouched(gathering, toy_library):
+    filled(gathering, IDS)
+    other = DynamicCache(config=gathering.base.hf.config)
+    assert "crop" not in vars(other)
+    gathering.detach()
+    with route(gathering.base, toy_library, "arrow") as model:
+        assert "crop" not in vars(filled(model, IDS))

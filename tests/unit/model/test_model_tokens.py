@@ -1,0 +1,127 @@
+"""Examples become ids, and rows become batches."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lorary.errors import ModelError
+from lorary.model.tokens import Encoded, by_length, encode, join, pad, render_prompt
+from lorary.tasks.example import Example, Message
+from lorary.testing.pico import pico_tokenizer
+
+TOKENIZER = pico_tokenizer()
+EOS = TOKENIZER.eos_token_id
+
+
+def text_of(ids):
+    return TOKENIZER.decode(list(ids))
+
+
+def one(example, max_tokens=100, tokenizer=TOKENIZER):
+    return encode(tokenizer, [example], max_tokens=max_tokens)[0]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "joined"),
+    [("a:", "b", " b"), ("a: ", "b", "b"), ("a:", " b", " b"), ("a\n", "b", "b"), ("", "b", "b"), ("a", "", "")],
+)
+def test_one_space_stands_between_prompt_and_completion(prompt, completion, joined):
+    assert join(prompt, completion) == joined
+
+
+def test_the_completion_ends_with_end_of_sequence():
+    row = one(Example("say: ", "hé"))
+    assert (text_of(row.prompt), text_of(row.completion[:-1]), row.completion[-1]) == ("say: ", "hé", EOS)
+    assert len(row) == 5 + 3 + 1
+
+
+def test_only_the_start_of_the_prompt_is_cut():
+    row = one(Example("0123456789", "abc"), max_tokens=9)
+    assert (text_of(row.prompt), text_of(row.completion[:-1])) == ("6789", " abc")
+    assert len(row) == 9
+
+
+def test_a_completion_that_fills_everything_is_refused():
+    assert len(one(Example("x", "abc", "poems"), max_tokens=6)) == 6
+    with pytest.raises(ModelError) as caught:
+        one(Example("x", "abc", "poems"), max_tokens=5)
+    assert str(caught.value) == "error[E-LENGTH] a completion of task 'poems' has 5 tokens, limit 5."
+
+
+def test_an_empty_prompt_starts_from_end_of_sequence():
+    assert one(Example("", "abc")).prompt == (EOS,)
+
+
+class Merging:
+    """A tokenizer that closes its texts and has one token for "b c"."""
+
+    eos_token_id, bos_token_id = 9, 8
+    words = {"a ": 1, "b": 2, " ": 3, "c": 4, "b c": 5}
+
+    def __call__(self, text, add_special_tokens):
+        ids = []
+        while text:
+            word = max((w for w in self.words if text.startswith(w)), key=len)
+            ids.append(self.words[word])
+            text = text[len(word) :]
+        return {"input_ids": [8, *ids, 9] if add_special_tokens else ids}
+
+
+def test_a_token_across_the_seam_is_not_used():
+    row = one(Example("a b", "c"), tokenizer=Merging())
+    assert row == Encoded((8, 1, 2), (3, 4, 9))
+
+
+def test_a_text_s_closing_token_is_not_part_of_the_prompt():
+    assert one(Example("a ", "b"), tokenizer=Merging()) == Encoded((8, 1), (2, 9))
+
+
+TURNS = Example("hi", "yes", "chat", messages=(Message("system", "be short"), Message("user", "hi")))
+
+
+def test_turns_go_through_the_chat_template():
+    tokenizer = pico_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<bot>{% endif %}"
+    )
+    assert render_prompt(tokenizer, TURNS) == "<system>be short\n<user>hi\n<bot>"
+    row = one(TURNS, tokenizer=tokenizer)
+    assert (text_of(row.prompt), text_of(row.completion[:-1])) == ("<system>be short\n<user>hi\n<bot>", "yes")
+
+
+def test_turns_without_a_chat_template_are_refused():
+    with pytest.raises(ModelError) as caught:
+        render_prompt(TOKENIZER, TURNS)
+    assert str(caught.value) == (
+        "error[E-CHAT] the data has messages, but this base has no chat template. Use {prompt, completion} data."
+    )
+    assert render_prompt(TOKENIZER, Example("plain", "x")) == "plain"
+
+
+def test_rows_are_padded_on_the_left():
+    batch = pad([Encoded((5, 6, 7), (8, 9)), Encoded((5,), (9,))])
+    assert batch.ids.tolist() == [[5, 6, 7, 8, 9], [0, 0, 0, 5, 9]]
+    assert batch.mask.tolist() == [[1, 1, 1, 1, 1], [0, 0, 0, 1, 1]]
+    assert batch.positions.tolist() == [[0, 1, 2, 3, 4], [0, 0, 0, 0, 1]]
+    assert batch.is_label.int().tolist() == [[0, 0, 0, 1, 1], [0, 0, 0, 0, 1]]
+    assert batch.n_labels.tolist() == [2, 1]
+
+
+def test_prompts_alone_have_no_labels():
+    batch = pad([Encoded((5, 6, 7), (8, 9)), Encoded((5,), (9,))], with_completion=False)
+    assert batch.ids.tolist() == [[5, 6, 7], [0, 0, 5]]
+    assert not batch.is_label.any()
+    assert torch.equal(batch.n_labels, torch.zeros(2, dtype=torch.long))
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(st.integers(1, 60)), st.integers(1, 100), st.integers(1, 8))
+def test_groups_hold_every_row_once_and_stay_small(lengths, max_tokens, max_rows):
+    rows = [Encoded((1,) * n, ()) for n in lengths]
+    groups = list(by_length(rows, max_tokens=max_tokens, max_rows=max_rows))
+    assert sorted(i for group in groups for i in group) == list(range(len(rows)))
+    for group in groups:
+        assert len(group) == 1 or len(group) * max(lengths[i] for i in group) <= max_tokens
+        assert 1 <= len(group) <= max_rows
+    assert [lengths[i] for group in groups for i in group] == sorted(lengths)

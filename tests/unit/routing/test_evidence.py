@@ -1,0 +1,59 @@
+"""Evidence adds up along the tokens and over the sites, and follows the rows."""
+
+import torch
+
+from lorary.routing.base import Evidence
+
+VALUES = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(0))
+MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1]], dtype=torch.bool)
+
+
+def naive(row, t):
+    seen = VALUES[row, : t + 1][MASK[row, : t + 1]]
+    return seen.mean(0) if len(seen) else torch.zeros(3)
+
+
+def test_the_mean_along_the_tokens_is_the_same_in_one_call_or_many():
+    expected = torch.stack([torch.stack([naive(row, t) for t in range(6)]) for row in range(2)])
+    torch.testing.assert_close(Evidence().along_tokens("q", VALUES, MASK), expected)
+    for cuts in ((0, 3, 6), (0, 1, 2, 3, 4, 5, 6)):
+        evidence = Evidence()
+        assert evidence.is_empty
+        found = []
+        for start, end in zip(cuts, cuts[1:], strict=False):
+            evidence.along_tokens("other", 100 * VALUES[:, start:end], None)
+            found.append(evidence.along_tokens("q", VALUES[:, start:end], MASK[:, start:end]))
+        torch.testing.assert_close(torch.cat(found, 1), expected)
+        assert not evidence.is_empty
+
+
+def test_rows_are_selected_and_repeated():
+    evidence = Evidence()
+    evidence.along_tokens("q", VALUES, MASK)
+    sums, counts = evidence.sums["q"], evidence.counts["q"]
+    evidence.select_rows(torch.tensor([1, 1, 0]))
+    assert torch.equal(evidence.sums["q"], sums[[1, 1, 0]])
+    assert evidence.counts["q"].flatten().tolist() == [4, 4, 6]
+    evidence.repeat_rows(2)
+    assert torch.equal(evidence.sums["q"], sums[[1, 1, 1, 1, 0, 0]])
+    assert torch.equal(evidence.counts["q"], counts[[1, 1, 1, 1, 0, 0]])
+    evidence.clear()
+    assert evidence.is_empty
+
+
+def test_the_mean_over_the_sites_begins_anew_with_every_call():
+    evidence = Evidence()
+    one, two = VALUES, 3 * VALUES
+    assert torch.equal(evidence.up_sites(one), one)
+    torch.testing.assert_close(evidence.up_sites(two), 2 * VALUES)
+    evidence.start_call()
+    assert torch.equal(evidence.up_sites(two), two)
+    assert torch.equal(VALUES, one)
+
+
+def test_what_went_up_the_sites_is_not_changed_afterwards():
+    evidence = Evidence()
+    first = evidence.up_sites(VALUES)
+    kept = first.clone()
+    evidence.up_sites(VALUES + 1)
+    assert torch.equal(first, kept)
