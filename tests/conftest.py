@@ -8,7 +8,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # pico models wait for their threads, not for their numbers
 os.environ.setdefault("LORARY_CACHE", tempfile.mkdtemp(prefix="lorary-test-cache-"))
 
-import pytest  # noqa: E402
+import pytest
 
 pytest.register_assert_rewrite("lorary.testing.contracts")
 

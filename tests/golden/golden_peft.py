@@ -15,7 +15,7 @@ ATTENTION = {"gpt2": ["c_attn", "c_proj"], "phi": ["q_proj", "k_proj", "v_proj",
 
 @contextmanager
 def peft_only(*harmless):
-    """Let PEFT's warnings be errors (a missing key is a warning to it), but those that say nothing about the adapter."""
+    """Let PEFT's warnings be errors (a missing key is one to it), but those that don't concern the adapter."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for text in (r"`is_gradient_checkpointing` is deprecated", *harmless):

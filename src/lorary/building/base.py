@@ -118,7 +118,7 @@ def read_clusters(path: Path) -> Clusters:
     """Read groups.json. Raises E-CLUSTERS for a file that isn't one."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        groups = {str(name): tuple(map(str, tasks)) for name, tasks in content["clusters"].items()}
+        groups = {str(name): _task_names(tasks) for name, tasks in content["clusters"].items()}
         return Clusters(
             groups, content.get("method", {}), content.get("source", ""), tuple(content.get("names", ())),
             content.get("similarity", ()),
@@ -132,6 +132,12 @@ def read_clusters(path: Path) -> Clusters:
             "E-CLUSTERS", f'{path} is no groups file: expected {{"clusters": {{"c0": ["task", ...]}}}}.',
             "`lorary cluster` writes one.",
         ) from None  # fmt: skip
+
+
+def _task_names(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError("a string would be read as a list of letters")
+    return tuple(map(str, value))
 
 
 def name_groups(labels: Sequence[int], members: Sequence[Sequence[str]]) -> dict[str, tuple[str, ...]]:

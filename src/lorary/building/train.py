@@ -148,23 +148,23 @@ def _step(run: _Run, step: int) -> None:
         group["lr"] = rate
     with run.attachment.turn(Context(experts=owner)), run.attachment.training(), _fast_attention(base):
         torch.manual_seed(mix_seed(o.seed, "dropout", step))
-        losses = _means(row_losses(base, batch), batch.n_labels, owner, len(picked))
+        n_tokens = _sums(batch.n_labels, owner, len(picked))
+        losses = _sums(row_losses(base, batch), owner, len(picked)) / n_tokens
         losses.sum().backward()
     norms = _clip(run, o.clip)
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
-    for i, (loss, norm) in enumerate(zip(losses.tolist(), norms.tolist(), strict=True)):
+    for i, (loss, norm, n) in enumerate(zip(losses.tolist(), norms.tolist(), n_tokens.tolist(), strict=True)):
         if not (math.isfinite(loss) and math.isfinite(norm)):
             message = f"expert {run.jobs[i].name!r}: the loss is {loss} at step {step + 1}."
             raise BuildError("E-DIVERGED", message, f"Lower lr={o.lr}.")
-        row = {"step": step + 1, "loss": loss, "lr": rate, "grad_norm": norm, "n_tokens": int(batch.n_labels.sum())}
+        row = {"step": step + 1, "loss": loss, "lr": rate, "grad_norm": norm, "n_tokens": n}
         run.curves[i].rows.append(row)
 
 
-def _means(sums: Tensor, counts: Tensor, owner: Tensor, n: int) -> Tensor:
-    """Average per expert: sums (B,), counts (B,) of each row -> mean per token (N,)."""
-    total = sums.new_zeros(n).index_add(0, owner, sums)
-    return total / counts.new_zeros(n).index_add(0, owner, counts)
+def _sums(values: Tensor, owner: Tensor, n: int) -> Tensor:
+    """Add up per expert: values (B,) of each row -> (N,)."""
+    return values.new_zeros(n).index_add(0, owner, values)
 
 
 def _clip(run: _Run, limit: float) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+_WIDE = 240  # columns, where no screen says how many there are
 _SHOWN = 4  # of many items, so that a row stays a line
 
 Tell = Callable[[int, int, str], None]
@@ -47,6 +48,8 @@ def print_rich(renderable: Any, *, to_stderr: bool = False) -> None:
     from rich.console import Console
 
     console = Console(stderr=to_stderr)
+    if not console.is_terminal:
+        console.width = _WIDE
     with console.capture() as text:  # not written directly: a bar may be on the screen, which redirects sys.stderr
         console.print(renderable)
     print(text.get(), end="", file=sys.stderr if to_stderr else sys.stdout)

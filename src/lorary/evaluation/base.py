@@ -42,7 +42,8 @@ class Outcome:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Place(NamedTuple):
+@dataclass(frozen=True)
+class Place:
     """An example and where it stands: its task, and its index in the task's test part."""
 
     task: str

@@ -6,7 +6,20 @@ import torch
 from torch import Tensor
 
 from lorary.adapters.base import Site
-from lorary.routing.base import Context, Gate, Routing, State
+from lorary.errors import OptionError
+from lorary.routing.base import Context, Gate, Router, Routing, State
+
+
+def check_options(router: Router) -> None:
+    """Refuse counts below 1 and temperatures that are no positive number. Raises E-OPTION."""
+    name = type(router).__module__.rpartition(".")[2]
+    for count in ("top_k", "n_examples"):
+        value = getattr(router, count, None)
+        if value is not None and value < 1:
+            raise OptionError("E-OPTION", f"{name}: {count}={value}, expected 1 or more.")
+    temperature = getattr(router, "temperature", 1.0)
+    if not 0 < temperature < float("inf"):
+        raise OptionError("E-OPTION", f"{name}: temperature={temperature}, expected a positive number.")
 
 
 def stack_members(site: str, vectors: Mapping[int, Tensor]) -> State:

@@ -95,9 +95,7 @@ def random_weights(kind: LoRA, sites: Sequence[Site], *, seed: int) -> dict[str,
     return {name: randomised(w, generator) for name, w in fresh.items() if isinstance(w, LowRankWeights)}
 
 
-def add_expert(
-    library: Library, name: str, base: BaseModel, kind: LoRA, weights: Mapping[str, LowRankWeights]
-) -> None:
+def add_expert(library: Library, name: str, base: BaseModel, kind: LoRA, weights: Mapping[str, LowRankWeights]) -> None:
     """Write an expert whose one task bears its name."""
     with library.stage(name) as stage:
         write_weights(stage, kind, weights, base_name=base.name)

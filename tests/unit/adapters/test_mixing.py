@@ -11,8 +11,8 @@ from lorary.adapters import mixing
 from lorary.adapters.base import Site
 from lorary.adapters.low_rank import LowRankBank, LowRankWeights
 from lorary.errors import AdapterError
-from lorary.testing.fakes import dense
 from lorary.routing.base import Routing
+from lorary.testing.fakes import dense
 
 SETTINGS = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -104,7 +104,9 @@ def test_factors_with_weights_per_block(case):
 
 
 @settings(SETTINGS, max_examples=20)
-@given(cases(equal_ranks=True), st.sampled_from([torch.bfloat16, torch.float16]), st.sampled_from(["outputs", "factors"]))
+@given(
+    cases(equal_ranks=True), st.sampled_from([torch.bfloat16, torch.float16]), st.sampled_from(["outputs", "factors"])
+)
 def test_half_precision_is_near_and_stays_half(case, dtype, mix):
     expected = naive(case, mix)
     size = 1 + sum(e.scale * e.a.abs().sum() * e.b.abs().max() for e in case.experts if e) * case.x.abs().max()
@@ -115,7 +117,9 @@ def test_half_precision_is_near_and_stays_half(case, dtype, mix):
 
 def expert(rank, d_in=4, d_out=6, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return LowRankWeights(torch.randn(rank, d_in, generator=generator), torch.randn(d_out, rank, generator=generator), 1.0)
+    return LowRankWeights(
+        torch.randn(rank, d_in, generator=generator), torch.randn(d_out, rank, generator=generator), 1.0
+    )
 
 
 SITE = Site("layers.0.q", 4, 6)
@@ -127,7 +131,9 @@ def test_the_gathered_path_is_taken_for_few_tokens_and_many_rows(monkeypatch):
     bank = LowRankBank([expert(4)] * 40, SITE)
     weights, index = torch.full((1, 1, 1, 2), 0.5), torch.zeros(1, 16, 2, dtype=torch.long)
     bank(torch.zeros(1, 16, 4), torch.zeros(1, 16, 6), weights, index, "outputs")
-    bank(torch.zeros(1, 17, 4), torch.zeros(1, 17, 6), weights, index.expand(1, 16, 2).repeat(1, 2, 1)[:, :17], "outputs")
+    bank(
+        torch.zeros(1, 17, 4), torch.zeros(1, 17, 6), weights, index.expand(1, 16, 2).repeat(1, 2, 1)[:, :17], "outputs"
+    )
     LowRankBank([expert(4)] * 4, SITE)(torch.zeros(1, 1, 4), torch.zeros(1, 1, 6), weights, index[:, :1], "outputs")
     assert taken == [(1, 16, 4)]
 
@@ -172,6 +178,8 @@ def test_unpacking_gives_back_what_was_packed():
     bank = LowRankBank(packed, SITE)
     for i in (0, 2):
         found = bank.unpack(i)
-        assert torch.equal(found.a, packed[i].a) and torch.equal(found.b, packed[i].b) and found.scale == packed[i].scale
+        assert (
+            torch.equal(found.a, packed[i].a) and torch.equal(found.b, packed[i].b) and found.scale == packed[i].scale
+        )
     assert bank.ranks == (2, 0, 3)
     assert bank.common_rank is None

@@ -86,7 +86,9 @@ def test_what_can_t_be_loaded_is_said_at_once(name, options, message):
 
 
 def test_a_directory_without_a_model_is_refused(tmp_path):
-    with pytest.raises(ModelError, match=r"^error\[E-BASE\] base '.*' can't be loaded: .* Give a causal language model\.$"):
+    with pytest.raises(
+        ModelError, match=r"^error\[E-BASE\] base '.*' can't be loaded: .* Give a causal language model\.$"
+    ):
         load_base(str(tmp_path))
 
 

@@ -82,9 +82,8 @@ TURNS = Example("hi", "yes", "chat", messages=(Message("system", "be short"), Me
 
 def test_turns_go_through_the_chat_template():
     tokenizer = pico_tokenizer()
-    tokenizer.chat_template = (
-        "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<bot>{% endif %}"
-    )
+    turns = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
+    tokenizer.chat_template = turns + "{% if add_generation_prompt %}<bot>{% endif %}"
     assert render_prompt(tokenizer, TURNS) == "<system>be short\n<user>hi\n<bot>"
     row = one(TURNS, tokenizer=tokenizer)
     assert (text_of(row.prompt), text_of(row.completion[:-1])) == ("<system>be short\n<user>hi\n<bot>", "yes")

@@ -102,7 +102,9 @@ def test_unknown_mixes_and_routers_are_refused(base, toy_library):
     assert str(caught.value) == (
         "error[E-OPTION] unknown mix 'output'. Did you mean 'outputs'? Known: factors, outputs."
     )
-    with pytest.raises(OptionError, match=r"^error\[E-NAME\] unknown router 'arow'\. Did you mean 'arrow'\? Known: arrow,"):
+    with pytest.raises(
+        OptionError, match=r"^error\[E-NAME\] unknown router 'arow'\. Did you mean 'arrow'\? Known: arrow,"
+    ):
         route(base, toy_library, "arow")
 
 

@@ -1,5 +1,7 @@
 """Evidence adds up along the tokens and over the sites, and follows the rows."""
 
+import itertools
+
 import torch
 
 from lorary.routing.base import Evidence
@@ -20,7 +22,7 @@ def test_the_mean_along_the_tokens_is_the_same_in_one_call_or_many():
         evidence = Evidence()
         assert evidence.is_empty
         found = []
-        for start, end in zip(cuts, cuts[1:], strict=False):
+        for start, end in itertools.pairwise(cuts):
             evidence.along_tokens("other", 100 * VALUES[:, start:end], None)
             found.append(evidence.along_tokens("q", VALUES[:, start:end], MASK[:, start:end]))
         torch.testing.assert_close(torch.cat(found, 1), expected)

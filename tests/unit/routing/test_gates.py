@@ -71,13 +71,11 @@ def test_uniform_counts_every_expert():
 
 
 def test_the_oracle_reads_the_row_s_expert():
-    found = weights_of(Oracle(), dict.fromkeys("abc", {}), context=Context(experts=torch.tensor([2, 0])))
+    found = weights_of(Oracle(), {key: {} for key in "abc"}, context=Context(experts=torch.tensor([2, 0])))
     assert found[:, 0, 0].tolist() == [[0, 0, 1], [1, 0, 0]]
     with pytest.raises(RoutingError) as caught:
         weights_of(Oracle(), {"a": {}})
-    assert str(caught.value) == (
-        "error[E-TASK] the oracle needs the task of every row. Pass tasks=[...], or examples."
-    )
+    assert str(caught.value) == ("error[E-TASK] the oracle needs the task of every row. Pass tasks=[...], or examples.")
 
 
 class Means:
@@ -152,9 +150,7 @@ def test_one_task_and_two_tasks_are_classified_too():
 def test_the_task_predictor_needs_a_probe_and_features():
     with pytest.raises(RoutingError) as caught:
         TaskPredictor().fit({}, {}, None)
-    assert str(caught.value) == (
-        "error[E-PROBE] task_predictor needs the tasks' training prompts. Pass tasks=..."
-    )
+    assert str(caught.value) == ("error[E-PROBE] task_predictor needs the tasks' training prompts. Pass tasks=...")
     gate = TaskPredictor().gate(SITE, {"weight": torch.zeros(1, N_FEATURES), "bias": torch.zeros(1),
                                        "owns": torch.ones(1, 1)}, ["a"])  # fmt: skip
     with pytest.raises(RoutingError) as caught:

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 
 from lorary.adapters.base import Experts, Site
-from lorary.errors import OptionError
 from lorary.routing.base import Gate, Probe, Router, State
 from lorary.routing.directions import right_singular
-from lorary.routing.scored import ScoredGate, stack_members
+from lorary.routing.scored import ScoredGate, check_options, stack_members
 
 
 @dataclass(frozen=True)
@@ -29,10 +28,7 @@ class Arrow(Router):
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
-        if self.top_k < 1:
-            raise OptionError("E-OPTION", f"arrow: top_k={self.top_k}, expected 1 or more.")
-        if not 0 < self.temperature < float("inf"):
-            raise OptionError("E-OPTION", f"arrow: temperature={self.temperature}, expected a positive number.")
+        check_options(self)
 
     def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
         """Compute the prototypes of every site."""

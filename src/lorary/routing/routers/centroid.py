@@ -10,7 +10,7 @@ from torch import Tensor
 from lorary.adapters.base import Experts, Site
 from lorary.errors import RoutingError
 from lorary.routing.base import Gate, Probe, Router, State
-from lorary.routing.scored import ScoredGate, stack_members
+from lorary.routing.scored import ScoredGate, check_options, stack_members
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,10 @@ class Centroid(Router):
     score: Literal["cosine", "dot"] = "cosine"
     top_k: int | None = None
     temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse options that have no meaning."""
+        check_options(self)
 
     def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
         """Ask the probe for each expert's mean inputs."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from lorary.adapters.base import Experts, Site
 from lorary.errors import RoutingError
 from lorary.routing.base import Context, Gate, Probe, Router, Routing, State
-from lorary.routing.scored import keep_best
+from lorary.routing.scored import check_options, keep_best
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,10 @@ class TaskPredictor(Router):
     encoder: Literal["base", "minilm"] = "base"
     n_examples: int = 100
     top_k: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse options that have no meaning."""
+        check_options(self)
 
     def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
         """Train the classifier on each task's prompts and sum its classes by expert."""

@@ -1,0 +1,125 @@
+"""Model-based clustering against what its docstring says, written with full matrices."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.cluster import KMeans
+
+from lorary.adapters.low_rank import LowRankWeights
+from lorary.building.cluster import cluster
+from lorary.building.clusterers.mbc import MBC, cosine_map, gram
+from lorary.errors import BuildError, OptionError
+from lorary.library.library import Library
+from lorary.testing.fakes import fake_experts
+from lorary.testing.pico import random_library
+
+NAMES = [f"x{i:02}" for i in range(14)]
+
+
+def related(n_groups=4):
+    """Make experts that fall in groups: a common part and a smaller part of their own."""
+    common, own = fake_experts([f"c{i}" for i in range(n_groups)]), fake_experts(NAMES, rank=3)
+    parts = {name: common[f"c{i % n_groups}"] for i, name in enumerate(NAMES)}
+    return {
+        name: {
+            s: LowRankWeights(w.a + 0.5 * own[name][s].a, w.b + 0.5 * own[name][s].b, w.scale) for s, w in sites.items()
+        }
+        for name, sites in parts.items()
+    }
+
+
+def naive_similarity(experts, sparsity, components):
+    rows = []
+    for name in sorted(experts):
+        parts = [t.flatten() for _, w in sorted(experts[name].items()) for t in (w.a, w.b)]
+        row = torch.cat(parts).double().numpy()
+        n_zero = int(np.ceil(sparsity * (len(row) - 1)))
+        order = np.argsort(np.abs(row))
+        row[order[:n_zero]] = 0
+        rows.append(row)
+    u, values, _ = np.linalg.svd(np.stack(rows), full_matrices=False)
+    scaled = (u * values)[:, :components]
+    unit = scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
+    return unit @ unit.T
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("components", [2, 5, 64])
+def test_the_similarity_is_that_of_a_full_svd(sparsity, components):
+    found = cosine_map(gram(related(), sparsity), components)
+    np.testing.assert_allclose(found, naive_similarity(related(), sparsity, components), atol=1e-5)
+
+
+def test_clusters_are_k_means_on_the_similarity():
+    experts = related()
+    found = MBC(k=4, components=5, seed=7).cluster(experts, {name: (f"t-{name}",) for name in NAMES})
+    means = KMeans(4, init="k-means++", n_init=10, random_state=7).fit(naive_similarity(experts, 0.5, 5))
+    groups = {}
+    for name, label in zip(NAMES, means.labels_.tolist(), strict=True):
+        groups.setdefault(label, []).append(f"t-{name}")
+    assert [list(tasks) for tasks in found.values()] == list(groups.values())
+    assert [list(tasks) for tasks in found.values()] == [[f"t-{n}" for n in NAMES[i::4]] for i in range(4)]
+    assert list(found) == ["c0", "c1", "c2", "c3"]
+    assert found.names == tuple(NAMES)
+    assert found.method == {"name": "mbc", "k": 4, "sparsity": 0.5, "components": 5, "seed": 7}
+    np.testing.assert_allclose(found.similarity, naive_similarity(experts, 0.5, 5), atol=1e-5)
+
+
+def test_tasks_of_one_expert_stay_together():
+    found = MBC(k=2).cluster(fake_experts(["a", "b", "c"]), {"a": ("t1", "t2"), "b": ("t3",), "c": ("t4", "t5")})
+    assert sorted(task for tasks in found.values() for task in tasks) == ["t1", "t2", "t3", "t4", "t5"]
+    assert any({"t1", "t2"} <= set(tasks) for tasks in found.values())
+
+
+def test_more_clusters_than_experts_are_refused():
+    with pytest.raises(BuildError) as caught:
+        MBC(k=4).cluster(fake_experts(["a", "b", "c"]), {})
+    assert str(caught.value) == "error[E-CLUSTERS] mbc: k=4, but there are 3 experts. Lower k."
+
+
+def test_experts_that_can_t_be_compared_are_refused():
+    experts = fake_experts(["a", "b"]) | fake_experts({"c": 5}, rank=4)
+    with pytest.raises(BuildError) as caught:
+        MBC(k=2).cluster(experts, {})
+    assert str(caught.value) == (
+        "error[E-CLUSTERS] mbc: experts differ in shape or are missing at 'layers.0.q'. Build them alike."
+    )
+    missing = fake_experts(["a", "b"])
+    del missing["a"]["layers.1.q"]
+    with pytest.raises(BuildError, match=r"or are missing at 'layers\.1\.q'"):
+        MBC(k=2).cluster(missing, {})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"k": 0}, "error[E-OPTION] MBC: k=0, expected more than 0."),
+        ({"components": -1}, "error[E-OPTION] MBC: components=-1, expected more than 0."),
+        ({"sparsity": 1.0}, "error[E-OPTION] mbc: sparsity=1.0, expected a share from 0 to below 1."),
+    ],
+)
+def test_options_without_meaning_are_refused(options, message):
+    with pytest.raises((OptionError, BuildError)) as caught:
+        MBC(**options)
+    assert str(caught.value) == message
+
+
+def test_a_library_is_clustered_by_the_tasks_of_its_experts(base, tmp_path):
+    library = random_library(tmp_path / "lib", base, ["ants", "bees", "cats"])
+    found = cluster("mbc:k=2", library)
+    assert sorted(task for tasks in found.values() for task in tasks) == ["ants", "bees", "cats"]
+    assert found.source == library.hash
+    assert found == cluster(MBC(k=2), Library.open(library.path))
+
+
+def test_an_expert_without_tasks_can_t_be_clustered(base, tmp_path):
+    library = random_library(tmp_path / "lib", base, ["ants", "bees"])
+    source = tmp_path / "alone"
+    library["ants"].copy_to(source)
+    (source / "expert.json").unlink()
+    library.add(source, "dogs")
+    with pytest.raises(BuildError) as caught:
+        cluster("mbc:k=2", library)
+    assert str(caught.value) == (
+        "error[E-CLUSTERS] expert 'dogs' names no task in its expert.json. Add it with --tasks."
+    )
