@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -77,12 +78,23 @@ def progress(title: str) -> Iterator[Tell]:
 
 def _lines(title: str) -> Tell:
     last = -1
+    started, before = time.monotonic(), -1
 
     def tell(done: int, total: int, note: str) -> None:
-        nonlocal last
+        nonlocal last, before
+        before = done if before < 0 else before
         tenth = 10 * done // total if total else -1
         if tenth > last:
             last = tenth
-            say(f"{title}: {done}/{total}{f' ({note})' if note else ''}")
+            left = _time_left(time.monotonic() - started, done - before, total - done)
+            say(f"{title}: {done}/{total}{left}{f' ({note})' if note else ''}")
 
     return tell
+
+
+def _time_left(spent_s: float, done: int, missing: int) -> str:
+    """Guess from the speed so far; nothing while there is too little to guess from."""
+    if spent_s < 5 or done <= 0 or missing <= 0:
+        return ""
+    minutes = spent_s * missing / done / 60
+    return f", about {minutes:.0f} min left" if minutes >= 1 else ", under a minute left"

@@ -127,8 +127,11 @@ class BaseModel:
         finally:
             self._head_mask = None
 
-    def _select_positions(self, _: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        return None if self._head_mask is None else (args[0][self._head_mask].unsqueeze(0), *args[1:])
+    def _select_positions(self, _: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if self._head_mask is not None:
+            return (args[0][self._head_mask].unsqueeze(0), *args[1:])
+        # On a strided slice, such as generation's last column, torch copies the head once per row: 3 GiB for 60 rows.
+        return (args[0].contiguous(), *args[1:])
 
 
 def _list_sites(hf: Any) -> dict[str, Site]:

@@ -7,7 +7,7 @@ import typer
 
 from lorary.cli.application import resumable
 from lorary.cli.console import print_rich, progress
-from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, Device, Dtype, Json
+from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, Device, Dtype, HowToMix, Json, Mix
 from lorary.cli.work import RoadWatcher
 
 _MANY = "may be repeated."
@@ -20,6 +20,8 @@ def quickstart(
     heldout: Annotated[list[str] | None, typer.Option(metavar="NAME", help=f"A task not to train on; {_MANY}")] = None,
     only: Annotated[list[str] | None, typer.Option(metavar="NAME", help=f"Only this task; {_MANY}")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps of each private expert.")] = None,
+    clusters: Annotated[int | None, typer.Option(min=1, help="Clusters of MBC.")] = None,
+    mix: HowToMix = Mix.FACTORS,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -29,12 +31,12 @@ def quickstart(
     from lorary.studies.quickstart import run_quickstart
     from lorary.studies.road import Road
 
-    given: dict[str, Any] = {"steps": steps, "max_new_tokens": max_new_tokens}
+    given: dict[str, Any] = {"steps": steps, "n_clusters": clusters, "max_new_tokens": max_new_tokens}
     with progress("quickstart") as tell, resumable():
         done = run_quickstart(
             into=into,
             watcher=RoadWatcher(tell),
-            road=Road(**{name: value for name, value in given.items() if value is not None}),
+            road=Road(mix=mix.value, **{name: value for name, value in given.items() if value is not None}),
             base=base,
             tasks=tasks,
             heldout=heldout or (),
