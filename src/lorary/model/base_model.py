@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from transformers.pytorch_utils import Conv1D
 
 from lorary.adapters.base import Site
-from lorary.errors import ModelError
+from lorary.errors import LibraryError, ModelError
 from lorary.evaluation.base import LogLikelihood
 from lorary.library import sync
 from lorary.model.embedded import EMBEDDED, embedded_directory
@@ -186,7 +186,11 @@ def _find(name: str) -> str:
         return name
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelError("E-BASE", f"there is no directory {name!r}.", f"Known without network: {EMBEDDED!r}.")
-    sync.reach_hub(name)
+    try:
+        sync.reach_hub(name)
+    except LibraryError as error:
+        hint = f"{error.hint} The embedded base {EMBEDDED!r} needs no Hub."
+        raise ModelError(error.code, f"base {error.message}", hint) from error
     return name
 
 
