@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from lorary.adapters.base import Experts
 from lorary.errors import BuildError, OptionError
+from lorary.library.library import Library
 from lorary.tasks.task import Tasks
 
 
@@ -27,11 +28,15 @@ Report = Callable[[JobStep], None]
 
 
 class Job(Protocol):
-    """One unit of a builder's work: one expert."""
+    """One unit of a builder's work; most make one expert, of the same name."""
 
     @property
     def name(self) -> str:
-        """The expert it makes."""
+        """What progress and messages call it."""
+
+    @property
+    def experts(self) -> Sequence[str]:
+        """The experts it makes."""
 
     @property
     def n_steps(self) -> int:
@@ -49,19 +54,30 @@ Write = Callable[[Path], dict[str, Any]]
 
 
 @dataclass(frozen=True)
+class Made:
+    """What a pack made: a writer per expert, and per learned artefact (kind -> writer of its safetensors file).
+
+    An artefact is kept as learned/<kind>-<key of the job>, written before the experts that only make sense with it.
+    """
+
+    experts: Mapping[str, Write]
+    learned: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Builder(ABC):
     """Options of one way to make a library."""
 
     @abstractmethod
-    def plan(self, tasks: Tasks) -> list[Job]:
-        """List the jobs that make the library; nothing is run."""
+    def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
+        """List the jobs that make the library; nothing is run. `source`: the library that some builders start from."""
 
     @abstractmethod
     def packs(self, jobs: Sequence[Job], base: Any) -> list[list[Job]]:
         """Group the jobs that run together; a function of the jobs alone."""
 
     @abstractmethod
-    def run(self, pack: Sequence[Job], base: Any, work: Path, report: Report | None) -> dict[str, Write]:
+    def run(self, pack: Sequence[Job], base: Any, work: Path, report: Report | None) -> Made:
         """Do a pack's work; checkpoints go to `work`, and a second call with the same pack goes on from them."""
 
 

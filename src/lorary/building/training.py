@@ -13,7 +13,7 @@ from typing import Any
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.peft_format import write_weights
-from lorary.building.base import Builder, Job, Report, Write, check_positive
+from lorary.building.base import Builder, Job, Made, Report, check_positive
 from lorary.building.train import Curve, train
 from lorary.errors import BuildError
 from lorary.hashing import hash_json, short_key
@@ -81,11 +81,11 @@ class TrainedBuilder(Builder, ABC):
                 packs.append([job])
         return packs
 
-    def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> dict[str, Write]:
-        """Train the pack; each expert's files are written by the function under its name."""
+    def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
+        """Train the pack."""
         jobs = [job for job in pack if isinstance(job, TrainingJob)]
         made = train(jobs, base, work, report)
-        return {job.name: partial(_write, job, *made[job.name], base.name) for job in jobs}
+        return Made({job.name: partial(_write, job, *made[job.name], base.name) for job in jobs})
 
     def job(self, name: str, tasks: list[Task]) -> "TrainingJob":
         """Plan one expert on the union of tasks. Raises E-DATA if there is nothing to train on."""
@@ -128,6 +128,11 @@ class TrainingJob:
     train: tuple[Example, ...]
     valid: tuple[Example, ...]
     options: TrainedBuilder
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """The one expert it makes."""
+        return (self.name,)
 
     @property
     def n_steps(self) -> int:

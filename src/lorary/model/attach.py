@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lorary.adapters.base import Bank, Mix
 from lorary.errors import AdapterError, RoutingError
-from lorary.model.cache_follower import bind, evidence_of
+from lorary.model.cache_follower import bind, cache_in, evidence_of
 from lorary.routing.base import Context, Gate, Routing
 
 
@@ -160,12 +160,12 @@ class Attachment:
         if self._keeps_evidence:
             mask = kwargs.get("attention_mask")
             mask = mask[:, -shape[1] :].bool() if mask is not None and mask.dim() == 2 else None
-            context = replace(context, mask=mask, evidence=evidence_of(kwargs.get("past_key_values")))
+            context = replace(context, mask=mask, evidence=evidence_of(cache_in(kwargs)))
             context.evidence.start_call()
         self.slot.context = context
 
     def _after(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        cache = getattr(output, "past_key_values", None)
+        cache = cache_in(output) if isinstance(output, Mapping) else None
         if self._keeps_evidence and cache is not None:
             bind(cache, self.slot.context.evidence)  # made during the call
         self.slot.leave()

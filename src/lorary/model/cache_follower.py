@@ -1,5 +1,6 @@
 """Evidence that lives and dies with a KV cache: reordered, repeated and dropped when the cache is."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -8,6 +9,12 @@ from lorary.errors import RoutingError
 from lorary.routing.base import Evidence
 
 _NAME = "_lorary_evidence"
+_WORDS = ("cache", "past_key_values")  # since transformers 5.24, and until then
+
+
+def cache_in(named: Mapping[str, Any]) -> Any:
+    """Find the KV cache among a call's arguments or in its output; None without one."""
+    return next((named[word] for word in _WORDS if named.get(word) is not None), None)
 
 
 def evidence_of(cache: Any) -> Evidence:

@@ -1,12 +1,14 @@
 """Evidence lives and dies with the KV cache: with a cache or without, alone or in a batch, the answer is the same."""
 
+import inspect
 from dataclasses import dataclass
 
 import pytest
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, LlamaForCausalLM
 
 from lorary.errors import RoutingError
+from lorary.model.cache_follower import cache_in
 from lorary.model.route import route
 from lorary.routing.base import Gate, Router, Routing
 from lorary.routing.routers.arrow import Arrow
@@ -42,6 +44,8 @@ class _GatheringGate(Gate):
             mean = context.evidence.along_tokens(self.site, now, context.mask)
         return Routing(torch.softmax(8 * mean, -1).unsqueeze(2))
 
+
+CACHE = "cache" if "cache" in inspect.signature(LlamaForCausalLM.forward).parameters else "past_key_values"
 
 PROMPTS = ["swap: red fox", "x", "a longer prompt than these: ant bee", "copy: q"]
 
@@ -106,9 +110,9 @@ def test_logits_with_a_cache_are_those_of_the_full_forward(model):
             for start, end in ((0, 20), (20, 21), (21, 30), (30, whole.shape[1])):
                 output = model(
                     batch["input_ids"][:, start:end], attention_mask=batch["attention_mask"][:, :end],
-                    position_ids=batch["position_ids"][:, start:end], past_key_values=cache, use_cache=True,
+                    position_ids=batch["position_ids"][:, start:end], **{CACHE: cache}, use_cache=True,
                 )  # fmt: skip
-                cache = output.past_key_values
+                cache = cache_in(output)
                 found.append(output.logits)
             real = batch["attention_mask"].bool()
             torch.testing.assert_close(torch.cat(found, 1)[real], whole[real], atol=1e-4, rtol=1e-4)
@@ -125,7 +129,7 @@ def test_every_generation_starts_afresh(model):
 def filled(model, ids):
     cache = DynamicCache(config=model.base.hf.config)
     with torch.inference_mode():
-        model(ids, past_key_values=cache, use_cache=True)
+        model(ids, **{CACHE: cache}, use_cache=True)
     return cache
 
 
@@ -141,9 +145,9 @@ def gathering(base, tmp_path):
 def test_a_cache_that_others_filled_is_refused(gathering):
     cache = DynamicCache(config=gathering.base.hf.config)
     with torch.inference_mode():
-        pico_base().hf(IDS, past_key_values=cache, use_cache=True)
+        pico_base().hf(IDS, **{CACHE: cache}, use_cache=True)
     with pytest.raises(RoutingError) as caught:
-        gathering(IDS, past_key_values=cache)
+        gathering(IDS, **{CACHE: cache})
     assert str(caught.value) == (
         "error[E-CACHE] this KV cache was filled by another model; its evidence is unknown. Start with a new cache."
     )
@@ -161,7 +165,7 @@ def test_a_cache_that_is_reset_starts_afresh(gathering):
     cache = filled(gathering, IDS)
     cache.reset()
     with torch.inference_mode():
-        again = gathering(IDS, past_key_values=cache).logits
+        again = gathering(IDS, **{CACHE: cache}).logits
         torch.testing.assert_close(again, gathering(IDS).logits)
 
 

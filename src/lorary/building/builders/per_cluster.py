@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from lorary.building.base import Clusters, Job
 from lorary.building.training import TrainedBuilder
 from lorary.errors import BuildError
+from lorary.library.library import Library
 from lorary.tasks.task import Tasks
 
 
@@ -19,7 +20,7 @@ class PerCluster(TrainedBuilder):
 
     clusters: Clusters = field(kw_only=False)
 
-    def plan(self, tasks: Tasks) -> list[Job]:
+    def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
         """Plan one job per cluster, named after it. Raises E-CLUSTERS for a clustered task that isn't given."""
         for name, members in self.clusters.items():
             missing = [task for task in members if task not in tasks]

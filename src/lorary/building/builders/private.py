@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from lorary.building.base import Job
 from lorary.building.training import TrainedBuilder, expert_name
+from lorary.library.library import Library
 from lorary.tasks.task import Tasks
 
 
@@ -15,6 +16,6 @@ class Private(TrainedBuilder):
     Source: Ostapenko et al. 2024 (2405.11157) section 3.
     """
 
-    def plan(self, tasks: Tasks) -> list[Job]:
+    def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
         """Plan one job per task, named after it."""
         return [self.job(expert_name(name), [tasks[name]]) for name in tasks]

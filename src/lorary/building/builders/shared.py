@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from lorary.building.base import Job
 from lorary.building.training import TrainedBuilder
+from lorary.library.library import Library
 from lorary.tasks.task import Tasks
 
 
@@ -14,6 +15,6 @@ class Shared(TrainedBuilder):
     Source: Ostapenko et al. 2024 (2405.11157) section 3.
     """
 
-    def plan(self, tasks: Tasks) -> list[Job]:
+    def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
         """Plan the one job."""
         return [self.job("shared", [tasks[name] for name in tasks])]
