@@ -1,13 +1,14 @@
 """Low-rank weights and their bank: what LoRA-like kinds share."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from lorary.adapters.base import Bank, Mix, Site, Weights
 from lorary.adapters.mixing import mix_low_rank
+from lorary.adapters.tuning import TOKENS, Plan, Strategy, forced_strategy, measured, measures
 from lorary.errors import AdapterError
 
 
@@ -66,8 +67,6 @@ class LowRankBank(Bank):
                     f"site {site.name!r}: expert is {w.d_in} -> {w.d_out}, the base is {site.d_in} -> {site.d_out}.",
                     "Was it trained on another base?",
                 )
-        self.n_experts = len(weights)
-        self.ranks = tuple(ranks)
         self.a = nn.Parameter(torch.cat([w.a for w in present]), requires_grad=False)  # (R, d_in)
         self.b = nn.Parameter(torch.cat([w.b.T for w in present]).contiguous(), requires_grad=False)  # (R, d_out)
         owner = torch.repeat_interleave(torch.arange(len(ranks)), torch.tensor(ranks))
@@ -79,11 +78,55 @@ class LowRankBank(Bank):
         self.register_buffer("rows", rows, persistent=False)  # (E, r_max)
         self.register_buffer("is_row", is_row, persistent=False)  # (E, r_max)
 
+        self.derive()
+
     owner: Tensor
     scale: Tensor
     present: Tensor
     rows: Tensor
     is_row: Tensor
+
+    def derive(self) -> None:
+        """Work out what follows from the stored fields; to be called after changing them."""
+        self.n_experts = len(self.rows)
+        self.ranks = tuple(self.is_row.sum(1).tolist())
+        self.is_full = len(self.present) == self.n_experts
+        found = {r for r in self.ranks if r}
+        self.common_rank = found.pop() if len(found) == 1 else None
+        scales = set(self.scale[self.present].tolist())
+        self.common_scale = scales.pop() if len(scales) == 1 else None
+        self.plan = Plan(len(self.owner), self.rows.shape[1], forced_strategy())
+
+    n_experts: int
+    ranks: tuple[int, ...]
+    """Rank of each expert, 0 for one that is absent."""
+    is_full: bool
+    """True if every expert is present."""
+    common_rank: int | None
+    """The one rank of all experts that are present, or None if they differ."""
+    common_scale: float | None
+    """Their one scale, or None if they differ."""
+    plan: Plan
+
+    @torch.no_grad()
+    def tune(self, n_kept: int | None) -> None:
+        """Find the fastest way to mix n_kept of the experts on this machine: known already, or measured now."""
+        self.plan = replace(self.plan, n_kept=n_kept)
+        if n_kept is None or self.a.device.type != "cpu" or not measures():
+            return
+        generator = torch.Generator().manual_seed(0)
+        dtype, (d_in, d_out) = self.a.dtype, (self.a.shape[1], self.b.shape[1])
+        x, y = (
+            torch.randn(1, max(TOKENS), d_in, generator=generator).to(dtype),
+            torch.zeros(1, max(TOKENS), d_out, dtype=dtype),
+        )
+        experts = torch.rand(1, max(TOKENS), self.n_experts, generator=generator).topk(n_kept)[1]
+        weights = torch.full((1, 1, 1, n_kept), 1 / n_kept)
+
+        def run(strategy: Strategy, n: int) -> Tensor:
+            return mix_low_rank(self, x[:, :n], y[:, :n], weights, experts[:, :n], "outputs", strategy)
+
+        self.plan = replace(self.plan, measured=measured(self.plan, d_in, d_out, dtype, run))
 
     def cast(self, dtype: torch.dtype) -> "LowRankBank":
         """Store the factors in the dtype the base computes in; scales stay float32."""
@@ -97,19 +140,13 @@ class LowRankBank(Bank):
             self.a.detach()[rows].clone(), self.b.detach()[rows].T.contiguous(), float(self.scale[index])
         )
 
-    @property
-    def common_rank(self) -> int | None:
-        """The one rank of all experts that are present, or None if they differ."""
-        found = {r for r in self.ranks if r}
-        return found.pop() if len(found) == 1 else None
-
     def forward(self, x: Tensor, y: Tensor, weights: Tensor, experts: Tensor | None, mix: Mix) -> Tensor:
         """Add the mixed experts' answer to y (B, T, d_out); see `mixing` for the two formulas."""
         return mix_low_rank(self, x, y, weights, experts, mix)
 
 
 def _rows_by_expert(ranks: Sequence[int]) -> tuple[Tensor, Tensor]:
-    table = torch.zeros(len(ranks), max(ranks), dtype=torch.long)  # (E, r_max)
+    table = torch.zeros(len(ranks), max(ranks), dtype=torch.int32)  # (E, r_max)
     is_row = torch.zeros(len(ranks), max(ranks), dtype=torch.bool)  # (E, r_max)
     start = 0
     for i, rank in enumerate(ranks):

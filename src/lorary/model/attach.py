@@ -102,6 +102,7 @@ class Attachment:
         self.layers: dict[str, RoutedLinear] = {}
         for site, (bank, gate) in parts.items():
             base = model.get_submodule(site)
+            bank.tune(gate.n_chosen)
             self.layers[site] = RoutedLinear(site, base, bank, gate, slot).train(base.training)
         for site, layer in self.layers.items():
             _put(model, site, layer)

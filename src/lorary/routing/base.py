@@ -109,6 +109,11 @@ class Gate(nn.Module, ABC):
 
     keeps_evidence: ClassVar[bool] = False
 
+    @property
+    def n_chosen(self) -> int | None:
+        """How many experts it chooses at every token; None if it gives weights for all."""
+        return None
+
     @abstractmethod
     def forward(self, h: Tensor, context: Context) -> Routing:
         """Route hidden states h (B, T, d_in), the input of the site's linear layer."""

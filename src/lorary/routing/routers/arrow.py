@@ -45,7 +45,15 @@ class Arrow(Router):
 
     def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
         """Make the gate of one site from its prototypes."""
-        return ScoredGate(_abs_dot, site, state, n_experts=len(names), top_k=self.top_k, temperature=self.temperature)
+        return ScoredGate(
+            _abs_dot,
+            site,
+            state,
+            n_experts=len(names),
+            top_k=self.top_k,
+            temperature=self.temperature,
+            never_negative=True,
+        )
 
 
 def _abs_dot(h: Tensor, vectors: Tensor) -> Tensor:
