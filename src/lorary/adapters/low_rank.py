@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lorary.adapters.base import Bank, Mix, Site, Weights
 from lorary.adapters.mixing import mix_low_rank
+from lorary.adapters.room import Room, insert_rows
 from lorary.adapters.tuning import TOKENS, Plan, Strategy, forced_strategy, measured, measures
 from lorary.errors import AdapterError
 
@@ -58,26 +59,33 @@ class LowRankBank(Bank):
 
     def __init__(self, weights: Sequence[LowRankWeights | None], site: Site) -> None:
         super().__init__()
-        ranks = [0 if w is None else w.rank for w in weights]
         present = [w for w in weights if w is not None]
         for w in present:
-            if (w.d_in, w.d_out) != (site.d_in, site.d_out):
-                raise AdapterError(
-                    "E-SHAPE",
-                    f"site {site.name!r}: expert is {w.d_in} -> {w.d_out}, the base is {site.d_in} -> {site.d_out}.",
-                    "Was it trained on another base?",
-                )
-        self.a = nn.Parameter(torch.cat([w.a for w in present]), requires_grad=False)  # (R, d_in)
-        self.b = nn.Parameter(torch.cat([w.b.T for w in present]).contiguous(), requires_grad=False)  # (R, d_out)
-        owner = torch.repeat_interleave(torch.arange(len(ranks)), torch.tensor(ranks))
-        scale = torch.tensor([0.0 if w is None else w.scale for w in weights])
-        rows, is_row = _rows_by_expert(ranks)
-        self.register_buffer("owner", owner, persistent=False)  # (R,)
-        self.register_buffer("scale", scale, persistent=False)  # (E,)
-        self.register_buffer("present", torch.tensor([i for i, r in enumerate(ranks) if r]), persistent=False)  # (P,)
-        self.register_buffer("rows", rows, persistent=False)  # (E, r_max)
-        self.register_buffer("is_row", is_row, persistent=False)  # (E, r_max)
+            _check_widths(w, site)
+        self._hold(
+            torch.cat([w.a for w in present]),
+            torch.cat([w.b.T for w in present]).contiguous(),
+            ranks=[0 if w is None else w.rank for w in weights],
+            scales=[0.0 if w is None else w.scale for w in weights],
+        )
 
+    def _hold(self, a: Tensor, b: Tensor, *, ranks: Sequence[int], scales: Sequence[float]) -> None:
+        """Take the factors as they are, a (R, d_in), b (R, d_out), and derive whose rows are where."""
+        self.scales = tuple(scales)
+        self.a = nn.Parameter(a, requires_grad=False)  # (R, d_in)
+        self.b = nn.Parameter(b, requires_grad=False)  # (R, d_out)
+        owner = torch.repeat_interleave(torch.arange(len(ranks)), torch.tensor(ranks))
+        rows, is_row = _rows_by_expert(ranks)
+        tables = {
+            "owner": owner,  # (R,)
+            "scale": torch.tensor(scales),  # (E,)
+            "present": torch.tensor([i for i, r in enumerate(ranks) if r]),  # (P,)
+            "rows": rows,  # (E, r_max)
+            "is_row": is_row,  # (E, r_max)
+        }
+        for name, table in tables.items():
+            self.register_buffer(name, table.to(a.device), persistent=False)
+        self._rooms: tuple[Room | None, Room | None] = (None, None)
         self.derive()
 
     owner: Tensor
@@ -133,6 +141,30 @@ class LowRankBank(Bank):
         self.a.data, self.b.data = self.a.data.to(dtype), self.b.data.to(dtype)
         return self
 
+    def insert(self, index: int, weights: LowRankWeights | None, site: Site) -> "LowRankBank":
+        """Make a bank with one more expert, the `index`-th; equal to one packed anew. This one stays as it is.
+
+        Behind the last one it costs that expert; anywhere else the rows are copied. Raises E-SHAPE.
+        """
+        a, b, rooms = self.a.detach(), self.b.detach(), self._rooms
+        if weights is not None:
+            _check_widths(weights, site)
+            at = sum(self.ranks[:index])
+            a, room_a = insert_rows(a, at, weights.a.to(a), rooms[0])
+            b, room_b = insert_rows(b, at, weights.b.T.to(b), rooms[1])
+            rooms = (room_a, room_b)
+        rank, scale = (0, 0.0) if weights is None else (weights.rank, weights.scale)
+        ranks = [*self.ranks[:index], rank, *self.ranks[index:]]
+        return _bank_of(a, b, ranks, [*self.scales[:index], scale, *self.scales[index:]], rooms)
+
+    def remove(self, index: int) -> "LowRankBank":
+        """Make a bank without one expert; equal to one packed anew. This one stays as it is."""
+        kept = [i for i in range(self.n_experts) if i != index]
+        start, n = sum(self.ranks[:index]), self.ranks[index]
+        a, b = (torch.cat([t.detach()[:start], t.detach()[start + n :]]) if n else t.detach() for t in (self.a, self.b))
+        rooms = (None, None) if n else self._rooms
+        return _bank_of(a, b, [self.ranks[i] for i in kept], [self.scales[i] for i in kept], rooms)
+
     def unpack(self, index: int) -> LowRankWeights:
         """Take one expert out again, with its present values."""
         rows = self.owner == index
@@ -143,6 +175,26 @@ class LowRankBank(Bank):
     def forward(self, x: Tensor, y: Tensor, weights: Tensor, experts: Tensor | None, mix: Mix) -> Tensor:
         """Add the mixed experts' answer to y (B, T, d_out); see `mixing` for the two formulas."""
         return mix_low_rank(self, x, y, weights, experts, mix)
+
+
+def _bank_of(
+    a: Tensor, b: Tensor, ranks: Sequence[int], scales: Sequence[float], rooms: tuple[Room | None, Room | None]
+) -> LowRankBank:
+    bank = LowRankBank.__new__(LowRankBank)
+    nn.Module.__init__(bank)
+    bank._hold(a, b, ranks=ranks, scales=scales)
+    bank._rooms = rooms
+    return bank
+
+
+def _check_widths(weights: LowRankWeights, site: Site) -> None:
+    found = f"{weights.d_in} -> {weights.d_out}"
+    if (weights.d_in, weights.d_out) != (site.d_in, site.d_out):
+        raise AdapterError(
+            "E-SHAPE",
+            f"site {site.name!r}: expert is {found}, the base is {site.d_in} -> {site.d_out}.",
+            "Was it trained on another base?",
+        )
 
 
 def _rows_by_expert(ranks: Sequence[int]) -> tuple[Tensor, Tensor]:

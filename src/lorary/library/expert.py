@@ -94,6 +94,11 @@ class Expert:
         return target
 
 
+def hash_experts(experts: Mapping[str, Expert]) -> str:
+    """Identity of several experts: their names and hashes. Order and paths don't matter."""
+    return hash_json(sorted((name, expert.hash) for name, expert in experts.items()))
+
+
 def copy_adapter(source: Path, target: Path) -> None:
     """Copy the files that make an adapter, and no others, into an existing empty directory."""
     for name in (CONFIG, WEIGHTS, PROVENANCE):

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from lorary.errors import LibraryError, known_names
-from lorary.hashing import hash_file, hash_json
+from lorary.hashing import hash_file
 from lorary.library import staging
 from lorary.library.adapter_config import neutralised
 from lorary.library.card import write_card
 from lorary.library.check import BaseFacts
-from lorary.library.expert import Expert, copy_adapter, read_expert
+from lorary.library.expert import Expert, copy_adapter, hash_experts, read_expert
 from lorary.library.files import disk_errors, need_space, write_whole
 from lorary.library.findings import quote
 from lorary.library.layout import CONFIG, PROVENANCE, WEIGHTS, Layout, check_free, find_layout
@@ -116,7 +116,7 @@ class Library(Mapping[str, Expert]):
     @property
     def hash(self) -> str:
         """Identity: the names and hashes of all experts. Reads all weights once; order and paths don't matter."""
-        return hash_json(sorted((name, expert.hash) for name, expert in self._experts.items()))
+        return hash_experts(self._experts)
 
     # ---- changes --------------------------------------------------------------------------------
 

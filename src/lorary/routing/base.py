@@ -4,7 +4,7 @@ Shape letters: B batch, T time, S splits, E experts of the library in order of t
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
@@ -145,6 +145,23 @@ class Router(ABC):
     @abstractmethod
     def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
         """Derive the state from the experts; changes none of them."""
+
+    def refit(
+        self,
+        state: State,
+        experts: Experts,
+        sites: Mapping[str, Site],
+        probe: Probe | None,
+        *,
+        before: Sequence[str],
+        changed: Collection[str],
+    ) -> State:
+        """Give the state after experts came, went or changed: what `fit` would give, to the bit.
+
+        `state` was fitted to the experts named in `before`; those in `changed` are new or other than they were.
+        Routers whose state is per expert look at these alone (`scored.update_members`); others fit again.
+        """
+        return self.fit(experts, sites, probe)
 
     @abstractmethod
     def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:

@@ -1,6 +1,6 @@
 """Gates that score every token against one vector per expert: what Arrow and centroid matching share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -30,6 +30,33 @@ def stack_members(site: str, vectors: Mapping[int, Tensor]) -> State:
         f"{site}.vectors": torch.stack([vectors[i] for i in sorted(vectors)]),
         f"{site}.members": torch.tensor(sorted(vectors)),
     }
+
+
+def update_members(
+    state: State,
+    fresh: State,
+    sites: Iterable[str],
+    *,
+    before: Sequence[str],
+    after: Sequence[str],
+    changed: Collection[str],
+) -> State:
+    """Join what stays of the state of `before` with a state of the `changed` alone; all names sorted."""
+    place = {name: i for i, name in enumerate(after)}
+    updated: State = {}
+    for site in sites:
+        index, vectors = [], []
+        for source, names, wanted in ((state, before, place.keys() - set(changed)), (fresh, sorted(changed), place)):
+            if f"{site}.members" in source:
+                members = [names[i] for i in source[f"{site}.members"].tolist()]
+                rows = [row for row, name in enumerate(members) if name in wanted]
+                index += [place[members[row]] for row in rows]
+                vectors.append(source[f"{site}.vectors"][rows])
+        if index:
+            order = sorted(range(len(index)), key=index.__getitem__)
+            updated[f"{site}.vectors"] = torch.cat(vectors)[order]
+            updated[f"{site}.members"] = torch.tensor(sorted(index))
+    return updated
 
 
 class ScoredGate(Gate):

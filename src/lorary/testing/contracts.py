@@ -104,6 +104,21 @@ class RouterContract(_OptionsContract):
         first, second = (dense(gate(_hidden(), _context()), len(SEEDS)) for gate in gates)
         assert torch.equal(first, second)
 
+    def test_refitted_is_fitted(self, router: Router) -> None:
+        """After an expert came, went or changed, the state is the one of a fit from nothing, to the bit."""
+        state = router.fit(fake_experts(SEEDS), SITES, FakeProbe(SEEDS))
+        edits = {
+            "came": ({**SEEDS, "bug": 7}, {"bug"}),
+            "went": ({name: SEEDS[name] for name in ("ant", "cat", "dog", "eel")}, set[str]()),
+            "changed": ({**SEEDS, "cat": 8}, {"cat"}),
+        }
+        for seeds, changed in edits.values():
+            experts, probe = fake_experts(seeds), FakeProbe(seeds)
+            expected = router.fit(experts, SITES, probe)
+            found = router.refit(state, experts, SITES, probe, before=sorted(SEEDS), changed=changed)
+            assert found.keys() == expected.keys()
+            assert all(torch.equal(found[name], expected[name]) for name in expected)
+
     def test_same_inputs_same_answer(self, router: Router) -> None:
         """Nothing is drawn or remembered between calls."""
         state = router.fit(fake_experts(SEEDS), SITES, FakeProbe(SEEDS))

@@ -1,6 +1,6 @@
 """Per token and layer, the experts whose update listens to the hidden state."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from lorary.adapters.base import Experts, Site
 from lorary.routing.base import Gate, Probe, Router, State
 from lorary.routing.directions import right_singular
-from lorary.routing.scored import ScoredGate, check_options, stack_members
+from lorary.routing.scored import ScoredGate, check_options, stack_members, update_members
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,20 @@ class Arrow(Router):
                         vectors[index] = directions[0]
             state |= stack_members(site, vectors)
         return state
+
+    def refit(
+        self,
+        state: State,
+        experts: Experts,
+        sites: Mapping[str, Site],
+        probe: Probe | None,
+        *,
+        before: Sequence[str],
+        changed: Collection[str],
+    ) -> State:
+        """Compute the prototypes of the changed experts only."""
+        fresh = self.fit({name: experts[name] for name in changed}, sites, probe) if changed else {}
+        return update_members(state, fresh, sites, before=before, after=sorted(experts), changed=changed)
 
     def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
         """Make the gate of one site from its prototypes."""
