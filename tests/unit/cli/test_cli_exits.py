@@ -111,6 +111,12 @@ def test_what_the_disk_refuses_is_one_message(run: Run, world: World, tmp_path: 
         ("ask base hello --router arrow", "Error: Invalid value for --router: the bare base has no router."),
         ("ask base hello --explain", "Error: Invalid value for --explain: the bare base has no experts."),
         ("eval base tasks", "Error: Missing option '--into'."),
+        ("build tasks --into x", "Error: Invalid value for --method: needed, unless a --recipe says it."),
+        ("build tasks --method private", "Error: Invalid value for --into: needed, unless a --recipe says it."),
+        (
+            "build --method private --into x",
+            "Error: Invalid value for TASKS: needed, unless a --recipe or --from says what to build from.",
+        ),
     ],
 )
 def test_usage(run: Run, line: str, message: str) -> None:
