@@ -26,3 +26,14 @@ def gather(path: Path | None, given: Mapping[str, Any]) -> "Recipe":
     made = read_recipe(path, given) if path else make_recipe(given, "command line")
     start = made.open_source()
     return dataclasses.replace(made, base=made.base or (base_of(start) if start else EMBEDDED))
+
+
+def choose_backend(spec: str, workers: int | None) -> Any:
+    """Parse a backend; --workers N is short for local:workers=N."""
+    if workers is not None and spec.partition(":")[0] != "local":
+        raise typer.BadParameter("only the local backend has them.", param_hint="--workers")
+    if workers is not None:
+        spec = f"{spec}{',' if ':' in spec else ':'}workers={workers}"
+    from lorary.folder import BACKENDS
+
+    return BACKENDS.parse(spec)

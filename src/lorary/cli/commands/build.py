@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from lorary.cli.application import or_list, resumable
-from lorary.cli.console import print_json, progress
+from lorary.cli.console import print_json, progress, say
 from lorary.cli.parameters import Json
 from lorary.cli.plan import print_plan
-from lorary.cli.recipe import gather
+from lorary.cli.recipe import choose_backend, gather
 from lorary.cli.work import Work
 
 
@@ -37,6 +37,17 @@ def build(
         typer.Option(metavar="NAME", help="Base model; by default that of --from, else the embedded one."),
     ] = None,
     only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this task; may be repeated.")] = None,
+    backend: Annotated[
+        str,
+        typer.Option(metavar="SPEC", is_eager=True, callback=or_list("BACKENDS"), help="As ray:gpus=0.25; or: list."),
+    ] = "local",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes on this machine: --backend local:workers=N.")
+    ] = None,
+    run: Annotated[
+        str | None,
+        typer.Option(envvar="SLURM_ARRAY_JOB_ID", help="Names workers that belong together: they try a job once."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan and cost; train and write nothing.")] = False,
     device: Annotated[str | None, typer.Option(help="Where to compute: auto (the default), cpu, cuda, mps.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto (the default), float32, bfloat16 or float16.")] = None,
@@ -48,18 +59,14 @@ def build(
         "device": device, "dtype": dtype,
     }  # fmt: skip
     made = gather(recipe, {key: value for key, value in given.items() if value})
+    place = choose_backend(backend, workers)
     if dry_run:
         return print_plan(made, json)
 
-    from lorary.building.jobs import build as run
-    from lorary.cli.models import load
+    from lorary.building.backend import build_recipe
 
-    data, start = made.read_tasks(), made.open_source()
-    loaded = load(made.base, made.device, made.dtype)
     with progress("training steps") as tell, Work(tell, made.into).watched() as work, resumable():
-        library = run(
-            made.builder, data, loaded, into=made.into, source=start, report=work.on_step, on_plan=work.on_plan
-        )
+        library = build_recipe(made, backend=place, run=run, report=work.on_step, on_plan=work.on_plan, tell=say)
     if json:
         return print_json({"library": str(made.into), "experts": list(library)})
     print(f"{made.into}: {len(library)} experts")
