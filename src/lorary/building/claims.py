@@ -31,7 +31,7 @@ from lorary.library.processes import host, is_running, place
 
 LEASE_S = 60.0
 """How long an owner may be silent; it speaks at least four times as often."""
-BEAT_S = 5.0
+BEAT_S = 2.0
 """It speaks at least this often: what it says is also how others see its progress."""
 _LEASE = "lease.json"
 _QUICKER = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.ESTALE}

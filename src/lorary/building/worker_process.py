@@ -40,7 +40,7 @@ def _interrupt(_number: int, _frame: Any) -> NoReturn:
 
 
 def _stop_with_parent() -> None:
-    sys.stdin.buffer.read()
+    os.read(sys.stdin.fileno(), 1)  # not through the buffer, whose lock would be held when the interpreter ends
     os.kill(os.getpid(), signal.SIGTERM)
 
 

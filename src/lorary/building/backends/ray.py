@@ -1,6 +1,7 @@
 """Workers in a Ray cluster."""
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -94,7 +95,9 @@ def _cluster(address: str | None) -> Iterator[Any]:
         "object_store_memory": _STORE_BYTES,
     }
     try:
-        ray.init(address=address or "local", log_to_driver=False, **({} if address else ours))
+        ray.init(
+            address=address or "local", log_to_driver=False, logging_level=logging.WARNING, **({} if address else ours)
+        )
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise BuildError("E-WORKER", f"no Ray cluster at {address or 'this machine'}: {reason}") from error
