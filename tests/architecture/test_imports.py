@@ -21,11 +21,13 @@ ONLY_HERE = {
     "typer": {"cli"},
     "matplotlib": {"reporting"},
     "sklearn": {"building", "routing"},
+    "ray": {"building"},
 }
 """Package -> folders that may import it. peft is for tests alone."""
 
 IN_FUNCTIONS = {"cli", "__init__", "folder"}
 EXTRAS = {
+    ("building/backends/ray.py", "ray"): "optional extra [ray]",
     ("tasks/files.py", "pyarrow"): "optional extra [data]",
     ("tasks/files.py", "pyarrow.parquet"): "optional extra [data]",
 }

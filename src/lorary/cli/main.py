@@ -19,6 +19,7 @@ from lorary.cli.commands.eval import evaluate
 from lorary.cli.commands.quickstart import quickstart
 from lorary.cli.commands.report import report
 from lorary.cli.commands.show import show
+from lorary.cli.commands.status import status
 
 _QUIET = {
     "DO_NOT_TRACK": "1",
@@ -54,6 +55,7 @@ def make_app() -> typer.Typer:
     app.callback()(_about)
     verbs: dict[str, Callable[..., int | None]] = {
         "build": build,
+        "status": status,
         "cluster": cluster,
         "add": add,
         "show": show,
@@ -122,3 +124,7 @@ def _stoppable() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    main()

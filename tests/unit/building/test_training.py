@@ -283,7 +283,7 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(damage, base, toy, tmp
     into = tmp_path / "cut" / "lib"
     with pytest.raises(KeyboardInterrupt):
         build(Private(**QUICK), only(toy, "copy"), base, into=into, report=die)
-    (checkpoint,) = into.glob(".work/*/checkpoint.safetensors")
+    (checkpoint,) = into.glob(".work/*/*/checkpoint.safetensors")
     checkpoint.write_bytes(checkpoint.read_bytes()[:-50] if damage is None else damage)
     steps = []
     resumed = build(Private(**QUICK), only(toy, "copy"), base, into=into, report=steps.append)

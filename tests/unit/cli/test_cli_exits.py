@@ -111,6 +111,12 @@ def test_what_the_disk_refuses_is_one_message(run: Run, world: World, tmp_path: 
         ("ask base hello --router arrow", "Error: Invalid value for --router: the bare base has no router."),
         ("ask base hello --explain", "Error: Invalid value for --explain: the bare base has no experts."),
         ("eval base tasks", "Error: Missing option '--into'."),
+        ("build tasks --into x", "Error: Invalid value for --method: needed, unless a --recipe says it."),
+        ("build tasks --method private", "Error: Invalid value for --into: needed, unless a --recipe says it."),
+        (
+            "build --method private --into x",
+            "Error: Invalid value for TASKS: needed, unless a --recipe or --from says what to build from.",
+        ),
     ],
 )
 def test_usage(run: Run, line: str, message: str) -> None:
@@ -157,7 +163,7 @@ def test_interrupted(
         time.sleep(5)
         raise AssertionError("not interrupted")
 
-    monkeypatch.setattr("lorary.building.jobs.build", stop)
+    monkeypatch.setattr("lorary.building.backend.build", stop)
     before = signal.getsignal(number)
     line = ("build", world.tasks, "--method", "private:steps=1", "--base", world.base, "--into", tmp_path / "lib")
     stopped = run(*line)
