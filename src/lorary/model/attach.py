@@ -18,9 +18,8 @@ from lorary.routing.base import Context, Gate, Routing
 class Slot:
     """What all routed layers of one model share during a call: set and cleared by the model, one thread at a time."""
 
-    def __init__(self, mix: Mix, dropout: float = 0.0) -> None:
+    def __init__(self, mix: Mix) -> None:
         self.mix: Mix = mix
-        self.dropout = dropout
         self.context = Context()
         self.bypassed = False
         self.records: dict[str, list[Routing]] | None = None
@@ -92,8 +91,6 @@ class RoutedLinear(nn.Module):
         routing = self.gate(h, slot.context)
         if slot.records is not None:
             slot.records.setdefault(self.site, []).append(routing)
-        if slot.dropout and self.training:
-            h = nn.functional.dropout(h, slot.dropout)
         mixed: Tensor = self.bank(h, y.unsqueeze(0) if flat else y, routing.weights, routing.experts, slot.mix)
         return mixed.squeeze(0) if flat else mixed
 
@@ -156,18 +153,6 @@ class Attachment:
             yield
         finally:
             self.slot.leave()
-
-    @contextmanager
-    def training(self) -> Iterator[None]:
-        """Switch the adapters' dropout on in the block, seeded by the caller; the base's own stays off."""
-        for layer in self.layers.values():
-            layer.training = True
-        try:
-            with torch.random.fork_rng():
-                yield
-        finally:
-            for layer in self.layers.values():
-                layer.training = False
 
     @contextmanager
     def bypassed(self) -> Iterator[None]:

@@ -129,17 +129,17 @@ def test_usage(run: Run, line: str, message: str) -> None:
 
 
 def test_partly_done(run: Run, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lorary.building.training import TrainedBuilder
+    from lorary.building.training import PackBuilder
 
-    train = TrainedBuilder.run
+    train = PackBuilder.run
 
     def fail_at_upper(self: Any, pack: Any, *rest: Any) -> Any:
         if pack[0].name == "upper":
             raise BuildError("E-DIVERGED", "expert 'upper': the loss is nan at step 1.", "Lower lr=1.0.")
         return train(self, pack, *rest)
 
-    monkeypatch.setattr(TrainedBuilder, "packs", lambda self, jobs, base: [[job] for job in jobs])
-    monkeypatch.setattr(TrainedBuilder, "run", fail_at_upper)
+    monkeypatch.setattr(PackBuilder, "packs", lambda self, jobs, base: [[job] for job in jobs])
+    monkeypatch.setattr(PackBuilder, "run", fail_at_upper)
     line = ("build", world.tasks, "--method", "private:steps=1", "--base", world.base, "--into", tmp_path / "lib")
     failed = run(*line)
     assert failed.code == 3
@@ -147,7 +147,7 @@ def test_partly_done(run: Run, world: World, tmp_path: Path, monkeypatch: pytest
         "error[E-DIVERGED] expert 'upper': the loss is nan at step 1. Lower lr=1.0.",
         "2 of 3 experts are done and kept; missing: upper. The same command tries these again.",
     ]
-    monkeypatch.setattr(TrainedBuilder, "run", train)
+    monkeypatch.setattr(PackBuilder, "run", train)
     assert run(*line).out == f"{tmp_path / 'lib'}: 3 experts\n"
 
 
