@@ -90,5 +90,5 @@ def owned_tasks(library: Library) -> dict[str, tuple[str, ...]]:
     tasks_of = {name: library[name].provenance.tasks for name in sorted(library)}
     for name, tasks in tasks_of.items():
         if not tasks:
-            raise BuildError("E-CLUSTERS", f"expert {name!r} names no task in its expert.json.", "Add it with --tasks.")
+            raise BuildError("E-CLUSTERS", f"expert {name!r} names no task in its expert.json.", "Add it with --task.")
     return tasks_of

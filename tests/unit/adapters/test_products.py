@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lorary.adapters.low_rank import LowRankWeights
-from lorary.adapters.products import cosines, inner_products, runs, svd_of, svd_of_sum
+from lorary.adapters.products import cosines, inner_products, padded, runs, svd_of, svd_of_sum
 from lorary.errors import AdapterError
 from lorary.testing.fakes import fake_experts
 
@@ -87,6 +87,24 @@ def test_truncation_says_what_it_leaves_out():
     kept, lost = found.keep(2)
     assert (kept.rank, kept.scale) == (2, 1.0)
     assert lost == pytest.approx(float((full - kept.delta()).pow(2).sum()), rel=1e-4)
-    whole, nothing = found.keep(9)
-    assert (whole.rank, nothing) == (9, pytest.approx(0, abs=1e-9))
+    whole, nothing = found.keep(found.rank)
+    assert (whole.rank, nothing) == (6, pytest.approx(0, abs=1e-9))
     torch.testing.assert_close(whole.delta(), full)
+    assert padded(kept, 5).rank == 5
+    torch.testing.assert_close(padded(kept, 5).delta(), kept.delta())
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 1.0])
+def test_a_sketch_is_nearly_the_nearest(decay):
+    generator = torch.Generator().manual_seed(0)
+    values = torch.arange(1, 201).float() ** -decay
+    u, v = (torch.linalg.qr(torch.randn(200, 200, generator=generator)).Q for _ in range(2))
+    full = u * values @ v.T
+    found = svd_of(full, 10)
+    kept, lost = found.keep(10)
+    best = float(values[10:].pow(2).sum())
+    assert float((full - kept.delta()).pow(2).sum()) == pytest.approx(lost, rel=1e-3)
+    assert best * 0.999 < lost < best * 1.05
+    assert (svd_of(full, 26).keep(26)[1] - float(values[26:].pow(2).sum())) / best < 1e-5
+    again = svd_of(full, 10).keep(10)[0]
+    assert torch.equal(again.a, kept.a)

@@ -124,5 +124,5 @@ def test_an_expert_without_tasks_can_t_be_clustered(base, tmp_path):
     with pytest.raises(BuildError) as caught:
         cluster("mbc:k=2", library)
     assert str(caught.value) == (
-        "error[E-CLUSTERS] expert 'dogs' names no task in its expert.json. Add it with --tasks."
+        "error[E-CLUSTERS] expert 'dogs' names no task in its expert.json. Add it with --task."
     )
