@@ -28,6 +28,7 @@ _HOMES = {
     "Weighted": "lorary.building.builders.weighted",
     "Ties": "lorary.building.builders.ties",
     "Dare": "lorary.building.builders.dare",
+    "LoraHub": "lorary.building.builders.lorahub",
     "Svd": "lorary.building.builders.svd",
     "MBC": "lorary.building.clusterers.mbc",
     "Embeddings": "lorary.building.clusterers.embeddings",

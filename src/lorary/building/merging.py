@@ -91,6 +91,18 @@ def require_source(builder: Builder, source: Library | None) -> Library:
     return source
 
 
+def parents_of(source: Library, names: Sequence[str]) -> tuple[str, ...]:
+    """Name what an expert was made of, as expert.json has it: name@hash."""
+    return tuple(f"{name}@{source[name].hash[:12]}" for name in names)
+
+
+def write_plain(stage: Path, weights: Mapping[str, LowRankWeights], base_name: str) -> None:
+    """Write weights of scale 1 as a PEFT adapter of one rank for all sites, which every server reads."""
+    rank = max(w.rank for w in weights.values())
+    whole = {site: padded(w, rank) for site, w in weights.items()}
+    write_weights(stage, LoRA(rank=rank, alpha=float(rank)), whole, base_name=base_name)
+
+
 @dataclass(frozen=True)
 class MergeJob:
     """Make one expert of `merged`, experts of `source`."""
@@ -117,10 +129,8 @@ class MergeJob:
 
     def key(self, base_fingerprint: Mapping[str, Any]) -> str:
         """Hash of all that decides the result."""
-        return short_key(as_dict(self.options), self._parents(), base_fingerprint)
-
-    def _parents(self) -> list[tuple[str, str]]:
-        return [(name, self.source[name].hash) for name in self.merged]
+        origins = [(name, self.source[name].hash) for name in self.merged]
+        return short_key(as_dict(self.options), origins, base_fingerprint)
 
     def describe(self) -> dict[str, Any]:
         """What --dry-run prints."""
@@ -130,9 +140,7 @@ class MergeJob:
     def write(self, base_name: str, stage: Path) -> dict[str, Any]:
         """Compute and write the PEFT files; give the provenance's fields."""
         weights, error = self._weights()
-        rank = max(w.rank for w in weights.values())
-        kind = LoRA(rank=rank, alpha=float(rank))  # scale 1
-        write_weights(stage, kind, {site: padded(w, rank) for site, w in weights.items()}, base_name=base_name)
+        write_plain(stage, weights, base_name)
         options = as_dict(self.options)
         return {
             "tasks": self.tasks,
@@ -140,7 +148,7 @@ class MergeJob:
             "seed": options.get("seed"),
             "steps": 0,
             "metrics": {"relative_error": error},
-            "parents": tuple(f"{name}@{digest[:12]}" for name, digest in self._parents()),
+            "parents": parents_of(self.source, self.merged),
         }
 
     def _weights(self) -> tuple[dict[str, LowRankWeights], float]:
