@@ -28,6 +28,7 @@ IN_FUNCTIONS = {"cli", "__init__", "folder"}
 EXTRAS = {
     ("tasks/files.py", "pyarrow"): "optional extra [data]",
     ("tasks/files.py", "pyarrow.parquet"): "optional extra [data]",
+    ("building/search.py", "nevergrad"): "optional extra [lorahub]",
 }
 LIGHT = ("lorary.__version__", "lorary.errors", "lorary.folder", "lorary.cli")
 
