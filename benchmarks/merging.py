@@ -4,7 +4,8 @@
     python benchmarks/merging.py runs/quickstart/libs/private
 
 Loss: nats per token of the right answer, mean over tasks, the first test examples of each built-in task; embedded base,
-bfloat16. LoraHub is given the first 5 training examples of each unseen task, and makes one expert for each.
+bfloat16. LoraHub is given the first 5 training examples of each unseen task, neighbours the first 32; each makes one
+expert for each of these tasks.
 """
 
 import argparse
@@ -27,7 +28,7 @@ MERGES = (
     "ties:density=0.2,rank=16", "ties:density=0.2,rank=64", "ties:density=1,rank=64",
     "dare:density=0.5,rank=64", "dare:density=0.1,rank=64",
 )  # fmt: skip
-SEARCHES = ("lorahub", "lorahub:search=nevergrad", "lorahub:mix=outputs", "lorahub:steps=120")
+SEARCHES = ("lorahub", "lorahub:search=nevergrad", "lorahub:mix=outputs", "lorahub:steps=120", "neighbours")
 
 
 def loss(model: object, task: Task, n: int) -> float:
@@ -54,24 +55,26 @@ def main() -> None:
     trained, unseen = builtin_tasks().only(sorted(owned)), builtin_heldout()
     row("method", "trained tasks", "unseen tasks", "rank", "relative error", "seconds")
     row(":--", *["--:"] * 5)
-    row("base", *(statistics.mean(loss(base, t, n) for t in tasks.values()) for tasks in (trained, unseen)), "", "", "")
+    groups = (trained, unseen)
+    row("base", *(statistics.mean(loss(base, task, n) for task in tasks.values()) for tasks in groups), "", "", "")
     for mix in ("factors", "outputs"):
-        row(f'routed: uniform, mix="{mix}"', *(mean_loss(base, source, t, n, "uniform", mix) for t in (trained, unseen)),
-            "", "", "")  # fmt: skip
+        losses = [mean_loss(base, source, tasks, n, "uniform", mix) for tasks in groups]
+        row(f'routed: uniform, mix="{mix}"', *losses, "", "", "")
     with tempfile.TemporaryDirectory() as scratch:
         for number, spec in enumerate(MERGES):
             started = time.perf_counter()
             filled = spec.format(ones=",".join(["1"] * len(source)))
             made = build(filled, Tasks([]), base, source=source, into=Path(scratch) / str(number))
             spent, expert = time.perf_counter() - started, made["merged"]
-            losses = (mean_loss(base, made, tasks, n, "uniform", "outputs") for tasks in (trained, unseen))
+            losses = [mean_loss(base, made, tasks, n, "uniform", "outputs") for tasks in groups]
             row(spec, *losses, str(expert.rank), expert.provenance.metrics["relative_error"], f"{spent:.1f}")
         for number, spec in enumerate(SEARCHES):
+            given_tasks = Tasks([*trained.values(), *unseen.values()]) if spec == "neighbours" else unseen
             started = time.perf_counter()
-            made = build(spec, unseen, base, source=source, into=Path(scratch) / f"s{number}")
+            made = build(spec, given_tasks, base, source=source, into=Path(scratch) / f"s{number}")
             spent = time.perf_counter() - started
-            row(spec, "", mean_loss(base, made, unseen, n, "oracle", "outputs"), str(max(e.rank for e in made.values())),
-                "", f"{spent:.1f}")  # fmt: skip
+            found, rank = mean_loss(base, made, unseen, n, "oracle", "outputs"), max(e.rank for e in made.values())
+            row(spec, "", found, str(rank), "", f"{spent:.1f}")
 
 
 if __name__ == "__main__":

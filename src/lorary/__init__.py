@@ -28,6 +28,7 @@ _HOMES = {
     "Weighted": "lorary.building.builders.weighted",
     "Ties": "lorary.building.builders.ties",
     "Dare": "lorary.building.builders.dare",
+    "Neighbours": "lorary.building.builders.neighbours",
     "LoraHub": "lorary.building.builders.lorahub",
     "Svd": "lorary.building.builders.svd",
     "MBC": "lorary.building.clusterers.mbc",
