@@ -30,6 +30,7 @@ EXTRAS = {
     ("building/backends/ray.py", "ray"): "optional extra [ray]",
     ("tasks/files.py", "pyarrow"): "optional extra [data]",
     ("tasks/files.py", "pyarrow.parquet"): "optional extra [data]",
+    ("building/search.py", "nevergrad"): "optional extra [lorahub]",
 }
 LIGHT = ("lorary.__version__", "lorary.errors", "lorary.folder", "lorary.cli")
 

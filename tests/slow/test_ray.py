@@ -8,13 +8,13 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from recipe_files import write_base, write_tasks
 from worker_builders import Careful
 
 from lorary.building.backend import build_recipe
 from lorary.building.recipe import Recipe
 from lorary.testing.contracts import files_of
 from lorary.testing.pico import pico_base
+from recipe_files import write_base, write_tasks
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("ray")

@@ -1,9 +1,11 @@
 """PEFT adapter directory <-> weights per site; the scale is resolved here, once."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -13,8 +15,7 @@ from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.errors import AdapterError
 from lorary.library.expert import Expert
-from lorary.library.scale import scale_of
-from lorary.library.site_keys import PREFIX, site_tensors
+from lorary.library.site_keys import PREFIX
 
 MAX_ABS = 1e4
 """A factor entry beyond this is a broken file, not a trained adapter."""
@@ -25,14 +26,7 @@ def read_weights(expert: Expert) -> dict[str, Weights]:
 
     Raises E-NONFINITE for a NaN, an infinity or an absurd number, with its tensor and place.
     """
-    weights: dict[str, Weights] = {}
-    with safe_open(expert.weights_path, framework="pt") as file:
-        for site, (a_key, b_key) in site_tensors(expert.header).items():
-            a, b = file.get_tensor(a_key), file.get_tensor(b_key)
-            for key, tensor in ((a_key, a), (b_key, b)):
-                _check_numbers(expert.name, key, tensor)
-            weights[site] = LowRankWeights(a, b, scale_of(expert.config, site, a.shape[0]))
-    return weights
+    return dict(_OpenExpert(expert))
 
 
 def read_experts(library: Mapping[str, Expert]) -> dict[str, dict[str, Weights]]:
@@ -40,9 +34,45 @@ def read_experts(library: Mapping[str, Expert]) -> dict[str, dict[str, Weights]]
     return {name: read_weights(library[name]) for name in sorted(library)}
 
 
+def open_experts(library: Mapping[str, Expert]) -> dict[str, Mapping[str, Weights]]:
+    """Open all experts of a library without reading them: each site's weights are mapped anew when they are asked for.
+
+    For passes over libraries of thousands: no expert is held in memory. Raises E-NONFINITE then, not now.
+    """
+    return {name: _OpenExpert(library[name]) for name in sorted(library)}
+
+
+class _OpenExpert(Mapping[str, Weights]):
+    """One expert's file, mapped; nothing is kept of what was asked for."""
+
+    def __init__(self, expert: Expert) -> None:
+        self._expert = expert
+        self._file: Any = safe_open(expert.weights_path, framework="pt")
+
+    def __getitem__(self, site: str) -> Weights:
+        expert = self._expert
+        factors = [self._read(key) for key in expert.sites[site]]
+        return LowRankWeights(factors[0], factors[1], expert.scales[site])
+
+    def _read(self, key: str) -> Tensor:
+        tensor: Tensor = self._file.get_tensor(key)
+        _check_numbers(self._expert.name, key, tensor)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._expert.sites)
+
+    def __contains__(self, site: object) -> bool:
+        return site in self._expert.sites
+
+    def __len__(self) -> int:
+        return len(self._expert.sites)
+
+
 def _check_numbers(name: str, key: str, tensor: Tensor) -> None:
-    bad = ~(tensor.abs() <= MAX_ABS)  # a NaN compares false
-    if bad.any():
+    low, high = torch.aminmax(tensor)  # one pass; a NaN comes out as NaN
+    if not (low >= -MAX_ABS and high <= MAX_ABS):
+        bad = ~(tensor.abs() <= MAX_ABS)
         index = tuple(int(i) for i in bad.nonzero()[0])
         raise AdapterError(
             "E-NONFINITE",

@@ -77,7 +77,7 @@ def make_gate(base: BaseModel, ensemble: Ensemble, site: Site) -> Gate:
 def check_base(base: BaseModel, fingerprint: Mapping[str, Any] | None, what: str) -> None:
     """Refuse what was made on another base (E-BASE). Without a fingerprint it passes; shapes still must fit."""
     known, found = base.fingerprint, fingerprint or {}
-    if differing := [key for key in known if key in found and found[key] != known[key]]:
+    if differing := [key for key in known if found and found.get(key) != known[key]]:
         raise LibraryError(
             "E-BASE",
             f"{what} was made on another base: {', '.join(differing)} differ.",

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lorary.adapters.base import Experts, Site
 from lorary.adapters.kinds.lora import LoRA
+from lorary.hashing import hash_json
 from lorary.routing.base import Context, Router, Routing
 from lorary.testing.pico import random_weights
 
@@ -44,6 +45,14 @@ class FakeProbe:
     def tasks_of(self, expert: str) -> Sequence[str]:
         """Name the one task of an expert."""
         return (f"t{self.seeds[expert]}",)
+
+
+class FakeTaskProbe:
+    """Hidden states that look like a task's: drawn by its name."""
+
+    def mean_state(self, task: str, *, layer: int, n_examples: int) -> Tensor:
+        """Draw a state."""
+        return torch.randn(N_FEATURES, generator=torch.Generator().manual_seed(int(hash_json(task)[:8], 16)))
 
 
 def fake_context(n_rows: int, owners: Sequence[int]) -> Context:

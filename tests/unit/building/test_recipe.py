@@ -1,13 +1,13 @@
 """A recipe file and a command line name the same jobs; what is misspelt is refused with what is near."""
 
 import pytest
-from recipe_files import write_recipe, write_tasks
 
 from lorary.building.base import Clusters
 from lorary.building.builders.private import Private
 from lorary.building.recipe import Recipe, make_recipe, read_recipe
 from lorary.errors import LoraryError
 from lorary.folder import BUILDERS
+from recipe_files import write_recipe, write_tasks
 
 RECIPE = """
 tasks = "{tasks}"

@@ -15,6 +15,7 @@ from lorary import __version__
 from lorary.cli.console import _time_left
 from lorary.cli.parameters import EMBEDDED
 from lorary.errors import BuildError
+from lorary.folder import CLUSTERERS
 from lorary.studies.road import Road
 
 
@@ -36,15 +37,15 @@ def test_embedded_base_is_called_as_its_home_calls_it() -> None:
     [
         (
             "cluster {library} --method mcb --into g.json",
-            "error[E-NAME] unknown clusterer 'mcb'. Did you mean 'mbc'? Known: mbc.",
+            f"error[E-NAME] unknown clusterer 'mcb'. Did you mean 'mbc'? Known: {', '.join(CLUSTERERS.names())}.",
         ),
         (
             "cluster {library} --method mbc:kk=2 --into g.json",
-            "error[E-OPTION] mbc: unknown option 'kk'. Did you mean 'k'? Known: components, k, seed, sparsity.",
+            "error[E-OPTION] mbc: unknown option 'kk'. Did you mean 'k'? Known: components, k, seed, space, sparsity.",
         ),
         (
             "cluster {library} --method mbc:k=9 --into g.json",
-            "error[E-CLUSTERS] mbc: k=9, but there are 3 experts. Lower k.",
+            "error[E-CLUSTERS] k=9, but there are 3 experts. Lower k.",
         ),
         (
             "build {tasks} --method private --into x --only swop",
@@ -185,9 +186,10 @@ def test_interrupted_where_nothing_is_kept(run: Run, monkeypatch: pytest.MonkeyP
 
 
 def test_lists_are_the_folders(run: Run) -> None:
-    assert run("cluster", "--method", "list").out == (
-        "mbc  Cluster tasks by the cosine similarity of their private LoRAs.\n"
-    )
+    lines = run("cluster", "--method", "list").out.splitlines()
+    assert [tuple(line.split(maxsplit=1)) for line in lines] == [
+        (n, CLUSTERERS.sentence(n)) for n in CLUSTERERS.names()
+    ]
     assert set(json.loads(run("ask", "--router", "list", "--json").out)) >= {"arrow", "uniform"}
     assert set(json.loads(run("eval", "--json", "--router", "list").out)) >= {"arrow", "uniform"}
     assert all(json.loads(run("build", "--method=list", "--json").out).values())

@@ -110,6 +110,24 @@ def test_a_build_may_start_from_a_library(run: Run, world: World, tmp_path: Path
     assert [list(source) for source in heard] == [["copy", "swap", "upper"]]
 
 
+def test_cluster_writes_a_page_and_lets_experts_join(run: Run, world: World, copied: Path, tmp_path: Path) -> None:
+    line = ("cluster", copied, "--method", "mbc:k=auto,space=products", "--into", tmp_path / "groups.json")
+    assert run(*line, "--report", tmp_path / "page.html").code == 0
+    assert (tmp_path / "page.html").read_text().count("<figure>") == 3
+    assert run("add", copied, copied / "experts" / "swap", "--as", "swap2", "--task", "swap2").code == 0
+    joined = run("cluster", copied, "--join", tmp_path / "groups.json", "--into", tmp_path / "joined.json", "--json")
+    assert any({"swap", "swap2"} <= set(tasks) for tasks in json.loads(joined.out).values())
+    both = run(*line, "--join", tmp_path / "groups.json")
+    assert (both.code, "give either --method or --join." in both.err) == (2, True)
+
+
+def test_cluster_by_examples(run: Run, world: World, tmp_path: Path) -> None:
+    line = ("cluster", world.library, "--method", "embeddings:k=2,n_examples=2", "--into", tmp_path / "groups.json")
+    assert "Pass base=... and tasks=..., or --tasks DIR." in run(*line).err
+    assert run(*line, "--tasks", world.tasks).code == 0
+    assert len(json.loads((tmp_path / "groups.json").read_text())["clusters"]) == 2
+
+
 def test_cluster_json(run: Run, world: World, tmp_path: Path) -> None:
     line = ("cluster", world.library, "--method", "mbc:k=1", "--into", tmp_path / "groups.json", "--json")
     assert json.loads(run(*line).out) == {"c0": ["copy", "swap", "upper"]}
