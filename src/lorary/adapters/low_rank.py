@@ -1,6 +1,6 @@
 """Low-rank weights and their bank: what LoRA-like kinds share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lorary.adapters.base import Bank, Mix, Site, Weights
 from lorary.adapters.mixing import mix_low_rank
 from lorary.adapters.room import Room, insert_rows
-from lorary.adapters.tuning import TOKENS, Plan, Strategy, forced_strategy, measured, measures
+from lorary.adapters.tuning import Plan, Strategy, forced_strategy, measured, measures
 from lorary.errors import AdapterError
 
 
@@ -122,19 +122,17 @@ class LowRankBank(Bank):
         self.plan = replace(self.plan, n_kept=n_kept)
         if n_kept is None or self.a.device.type != "cpu" or not measures():
             return
-        generator = torch.Generator().manual_seed(0)
-        dtype, (d_in, d_out) = self.a.dtype, (self.a.shape[1], self.b.shape[1])
-        x, y = (
-            torch.randn(1, max(TOKENS), d_in, generator=generator).to(dtype),
-            torch.zeros(1, max(TOKENS), d_out, dtype=dtype),
-        )
-        experts = torch.rand(1, max(TOKENS), self.n_experts, generator=generator).topk(n_kept)[1]
+        d_in, d_out = self.a.shape[1], self.b.shape[1]
+        self.plan = replace(self.plan, measured=measured(self.plan, d_in, d_out, self.a.dtype, self._trial))
+
+    def _trial(self, n_tokens: int) -> Callable[[Strategy], Tensor]:
+        """Make a call with random tokens and experts that can be timed with each strategy."""
+        generator, n_kept = torch.Generator().manual_seed(0), self.plan.n_kept or 1
+        x = torch.randn(1, n_tokens, self.a.shape[1], generator=generator).to(self.a.dtype)
+        y = torch.zeros(1, n_tokens, self.b.shape[1], dtype=self.a.dtype)
+        experts = torch.rand(1, n_tokens, self.n_experts, generator=generator).topk(n_kept)[1]
         weights = torch.full((1, 1, 1, n_kept), 1 / n_kept)
-
-        def run(strategy: Strategy, n: int) -> Tensor:
-            return mix_low_rank(self, x[:, :n], y[:, :n], weights, experts[:, :n], "outputs", strategy)
-
-        self.plan = replace(self.plan, measured=measured(self.plan, d_in, d_out, dtype, run))
+        return lambda strategy: mix_low_rank(self, x, y, weights, experts, "outputs", strategy)
 
     def cast(self, dtype: torch.dtype) -> "LowRankBank":
         """Store the factors in the dtype the base computes in; scales stay float32."""
@@ -198,11 +196,7 @@ def _check_widths(weights: LowRankWeights, site: Site) -> None:
 
 
 def _rows_by_expert(ranks: Sequence[int]) -> tuple[Tensor, Tensor]:
-    table = torch.zeros(len(ranks), max(ranks), dtype=torch.int32)  # (E, r_max)
-    is_row = torch.zeros(len(ranks), max(ranks), dtype=torch.bool)  # (E, r_max)
-    start = 0
-    for i, rank in enumerate(ranks):
-        table[i, :rank] = torch.arange(start, start + rank)
-        is_row[i, :rank] = True
-        start += rank
-    return table, is_row
+    n = torch.tensor(ranks, dtype=torch.int32).unsqueeze(1)  # (E, 1)
+    nth = torch.arange(max(ranks), dtype=torch.int32)
+    is_row = nth < n  # (E, r_max)
+    return (n.cumsum(0, dtype=torch.int32) - n + nth) * is_row, is_row

@@ -6,11 +6,13 @@ mix="factors":  y + (sum_i w_i s_i B_i) (sum_j w_j A_j) x       (the paper's cod
 Source: Ostapenko et al. 2024 (2405.11157) section 4.2 and its code for "factors".
 Differs: each expert's own scale goes with its B; the paper's code takes one scale for all.
 
-Neither form builds a per-token A or B, nor a (T, E, d_out) tensor. Three strategies give the same numbers: two dense
-products over all R rows; products with the chosen rows only, on both sides; or dense on the input side and chosen rows
-on the output side. `tuning` says which is the fastest where; a test compares them all.
+Neither form builds a (T, E, d_out) tensor. Four strategies give the same numbers: "dense" multiplies with all R rows;
+"chosen" with the rows of the kept experts, where they lie; "dense_in" with all rows on the input side and the kept ones
+on the output side; "gathered" copies the kept rows first, for a few tokens. `tuning` says which is the fastest where; a
+test compares them all.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -54,7 +56,7 @@ def mix_low_rank(
         strategy = bank.plan.choose(x.shape[0] * x.shape[1], experts.shape[-1], y.dtype)
     if experts is None or strategy == "dense":
         return _dense(bank, x, y, _over_all(weights, experts, bank.n_experts).squeeze(2), mix)
-    return _chosen(bank, x, y, weights.squeeze(2), experts, mix, dense_in=strategy == "dense_in")
+    return _chosen(bank, x, y, weights, experts, mix, strategy or "chosen")
 
 
 def _over_all(weights: Tensor, experts: Tensor | None, n_experts: int) -> Tensor:
@@ -80,28 +82,51 @@ def _dense(bank: "LowRankBank", x: Tensor, y: Tensor, w: Tensor, mix: Mix) -> Te
 
 
 def _chosen(
-    bank: "LowRankBank", x: Tensor, y: Tensor, w: Tensor, experts: Tensor, mix: Mix, *, dense_in: bool
+    bank: "LowRankBank", x: Tensor, y: Tensor, weights: Tensor, experts: Tensor, mix: Mix, strategy: Strategy
 ) -> Tensor:
-    """Multiply with the rows of the kept experts only: w and experts (B, T, k) -> (B, T, d_out)."""
-    shape = (*x.shape[:2], experts.shape[-1])
-    experts = experts.expand(shape).flatten()  # (N * k,)
-    w = w.expand(shape).flatten().unsqueeze(-1)  # (N * k, 1)
+    """Multiply with the rows of the kept experts only: weights (B, T, 1, k), experts (B, T, k) -> (B, T, d_out)."""
+    n_batch, n_time, n_kept = *x.shape[:2], experts.shape[-1]
+    n = n_batch * n_time
+    experts = experts.expand(n_batch, n_time, n_kept).reshape(-1)  # (N * k,)
+    w = weights.expand(n_batch, n_time, 1, n_kept).reshape(n, n_kept, 1)
     rows = bank.rows.index_select(0, experts)  # (N * k, r_max)
     if bank.common_rank is None or not bank.is_full:
-        w = w * bank.is_row.index_select(0, experts)  # (N * k, r_max), zero at padding and for absent experts
-    scaled = w * (bank.common_scale or bank.scale.index_select(0, experts).unsqueeze(-1))
-    x, per_token = x.flatten(0, 1), rows.view(shape[0] * shape[1], -1)  # (N, d_in), (N, k * r_max)
+        w = w * bank.is_row.index_select(0, experts).view(n, n_kept, -1)  # zero at padding and for absent experts
+    scaled = w * (bank.common_scale or bank.scale.index_select(0, experts).view(n, n_kept, 1))
+    rows, x, flat = rows.view(n, -1), x.reshape(n, -1), y.reshape(n, -1)  # (N, k * r_max), (N, d_in), (N, d_out)
     a, b = bank.a.to(y.dtype), bank.b.to(y.dtype)
-    z = (x @ a.T).gather(1, per_token.long()) if dense_in else dots(x, a, per_token)
-    kept = z.view(len(x), -1, rows.shape[1])  # (N, k, r_max)
-    v = _weigh(kept, w.view(*kept.shape[:2], -1), scaled.view(*kept.shape[:2], -1), mix)
-    return sums(v.flatten(1), b, per_token).add_(y.flatten(0, 1)).view_as(y)
+    z = _INPUT_SIDE[strategy](x, a, rows).view(n, n_kept, -1)  # (N, k, r_max)
+    v = _weigh(z, w, scaled, mix)
+    if strategy == "gathered":
+        return torch.baddbmm(flat.unsqueeze(1), v.view(n, 1, -1), _gather(b, rows)).view_as(y)
+    return sums(v.view(n, -1), b, rows).add_(flat).view_as(y)
+
+
+def _gather(table: Tensor, rows: Tensor) -> Tensor:
+    """Copy each token's rows: table (R, d), rows (N, n) -> (N, n, d)."""
+    return table.index_select(0, rows.view(-1)).view(*rows.shape, -1)
+
+
+def _dense_dots(x: Tensor, a: Tensor, rows: Tensor) -> Tensor:
+    return (x @ a.T).gather(1, rows.long())
+
+
+def _gathered_dots(x: Tensor, a: Tensor, rows: Tensor) -> Tensor:
+    return torch.bmm(_gather(a, rows), x.unsqueeze(-1))
+
+
+_INPUT_SIDE: dict[Strategy, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "chosen": dots,
+    "dense_in": _dense_dots,
+    "gathered": _gathered_dots,
+}
+"""How x (N, d_in) meets its rows (N, n) of a (R, d_in): -> (N, n)."""
 
 
 def _weigh(z: Tensor, w: Tensor, scaled: Tensor, mix: Mix) -> Tensor:
     """Weigh the rows' activations: z (..., k, r), weights w and scaled = w · s (..., k, 1 or r) -> (..., k, r)."""
-    scaled = scaled.to(z.dtype)
-    return scaled * (z if mix == "outputs" else (z * w.to(z.dtype)).sum(-2, keepdim=True))
+    u = z if mix == "outputs" else (z * w.to(z.dtype)).sum(-2, keepdim=True)
+    return scaled.to(z.dtype) * u
 
 
 def _blocks(bank: "LowRankBank", x: Tensor, w: Tensor, mix: Mix) -> Tensor:

@@ -1,6 +1,7 @@
 """PEFT adapter directory <-> weights per site; the scale is resolved here, once."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,63 @@ from torch import Tensor
 from lorary.adapters.base import Weights
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
-from lorary.errors import AdapterError
+from lorary.errors import AdapterError, LibraryError
 from lorary.library.expert import Expert
+from lorary.library.safetensors_header import ITEM_BYTES, Header, TensorInfo
 from lorary.library.site_keys import PREFIX
 
 MAX_ABS = 1e4
 """A factor entry beyond this is a broken file, not a trained adapter."""
 
+_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
 
 def read_weights(expert: Expert) -> dict[str, Weights]:
     """Read one expert: site name -> weights, by memory map, in the file's own dtype.
 
-    Raises E-NONFINITE for a NaN, an infinity or an absurd number, with its tensor and place.
+    Raises E-NONFINITE for a NaN, an infinity or an absurd number, with its tensor and place; E-FILE for a file that is
+    no longer what it was when its header was read.
     """
-    return dict(_OpenExpert(expert))
+    tensors = _map_tensors(expert)
+    weights: dict[str, Weights] = {}
+    for site, (a_key, b_key) in expert.sites.items():
+        a, b = tensors[a_key], tensors[b_key]
+        weights[site] = LowRankWeights(a, b, expert.scales[site])
+    return weights
+
+
+def _map_tensors(expert: Expert) -> dict[str, Tensor]:
+    """Map the file once, privately, and look at each tensor where it lies: nothing is read before it is used."""
+    path = expert.weights_path
+    size = max(t.start + _n_bytes(t) for t in expert.header.values())
+    if path.stat().st_size != size:
+        raise LibraryError("E-FILE", f"expert {expert.name!r}: {path.name} was changed since it was opened.", "Retry.")
+    data = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+    tensors = {key: _view(data, info) for key, info in expert.header.items()}
+    if not _are_sane(data, expert.header):
+        for key, tensor in tensors.items():
+            _check_numbers(expert.name, key, tensor)
+    return tensors
+
+
+def _n_bytes(info: TensorInfo) -> int:
+    return math.prod(info.shape) * ITEM_BYTES[info.dtype]
+
+
+def _view(data: Tensor, info: TensorInfo) -> Tensor:
+    piece = data[info.start : info.start + _n_bytes(info)]
+    if info.start % ITEM_BYTES[info.dtype]:
+        piece = piece.clone()  # some writers don't align
+    return piece.view(_DTYPES[info.dtype]).view(info.shape)
+
+
+def _are_sane(data: Tensor, header: Header) -> bool:
+    """Check all numbers of a file in one pass; False also where tensors of several dtypes forbid it."""
+    start, dtypes = min(t.start for t in header.values()), {t.dtype for t in header.values()}
+    if len(dtypes) > 1 or start % ITEM_BYTES[min(dtypes)]:
+        return False
+    least, most = data[start:].view(_DTYPES[min(dtypes)]).aminmax()
+    return bool((least >= -MAX_ABS) & (most <= MAX_ABS))  # a NaN compares false
 
 
 def read_experts(library: Mapping[str, Expert]) -> dict[str, dict[str, Weights]]:

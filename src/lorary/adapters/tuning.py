@@ -1,8 +1,8 @@
 """Which strategy mixes a bank fastest: a rule from the sizes, corrected by what this machine measured once.
 
 $LORARY_STRATEGY: "auto" (default) measures on the CPU when a bank is attached and keeps the outcome in lorary's cache;
-"rule" measures nothing; "dense", "dense_in" or "chosen" is taken wherever experts are chosen. All give the same numbers
-up to rounding. A call never measures: what it takes follows from sizes and cache alone.
+"rule" measures nothing; the name of a strategy takes that one wherever experts are chosen. All give the same numbers up
+to rounding. A call never measures: what it takes follows from sizes and cache alone.
 """
 
 import json
@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Literal, get_args
 
 import torch
@@ -19,15 +18,16 @@ import torch
 from lorary.errors import LibraryError, OptionError, known_names
 from lorary.library.files import cache_directory, write_whole
 
-Strategy = Literal["dense", "dense_in", "chosen"]
+Strategy = Literal["dense", "dense_in", "chosen", "gathered"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+Run = Callable[[Strategy], object]
 TOKENS = (1, 8, 64, 512)
 """Numbers of tokens that are measured; a call follows the nearest, in ratio."""
 
 _LIMITS = (2, 22, 181)
-_WORTH_MEASURING = 1 << 16  # factor entries: below, the strategies differ by microseconds
+_WORTH_MEASURING = 1 << 14  # factor entries: below, the strategies differ by microseconds
 _MARGIN = 0.9  # the rule's choice stands unless another needs less than this part of its time
-_ROUNDS = 5
+_ROUNDS = 7
 _FILE = "strategies.json"
 
 
@@ -62,7 +62,7 @@ class Plan:
             return "dense"
         if dtype != torch.float32 and n_tokens > _LIMITS[1] and self.n_rows <= 20 * n_chosen:
             return "dense_in"
-        return "chosen"
+        return "gathered" if n_tokens <= _LIMITS[0] else "chosen"
 
 
 def forced_strategy() -> Strategy | None:
@@ -85,9 +85,9 @@ def _word() -> str:
 
 
 def measured(
-    plan: Plan, d_in: int, d_out: int, dtype: torch.dtype, run: Callable[[Strategy, int], object]
+    plan: Plan, d_in: int, d_out: int, dtype: torch.dtype, trial: Callable[[int], Run]
 ) -> tuple[Strategy, ...] | None:
-    """Give the fastest strategy at each of TOKENS: from the cache, else by timing `run(strategy, n_tokens)`, once.
+    """Give the fastest strategy at each of TOKENS: from the cache, else by timing `trial(n_tokens)(strategy)`, once.
 
     None where it isn't worth it. The rows enter as the next power of two, so that a library that grows by one expert
     isn't measured again.
@@ -100,7 +100,7 @@ def measured(
     key = f"{_machine()} {sizes}"
     known = _read(path)
     if key not in known:
-        fastest = [_fastest(plan, n, dtype, run) for n in TOKENS]
+        fastest = [_fastest(plan, n, dtype, trial(n)) for n in TOKENS]
         _keep(path, {**_read(path), key: fastest})
         return tuple(fastest)
     return known[key]
@@ -110,23 +110,23 @@ def _machine() -> str:
     return f"{torch.backends.cpu.get_cpu_capability()} threads={torch.get_num_threads()} torch={torch.__version__}"
 
 
-def _fastest(plan: Plan, n_tokens: int, dtype: torch.dtype, run: Callable[[Strategy, int], object]) -> Strategy:
-    first = {strategy: _seconds(run, strategy, n_tokens, warm=True) for strategy in STRATEGIES}
+def _fastest(plan: Plan, n_tokens: int, dtype: torch.dtype, run: Run) -> Strategy:
+    first = {s: _seconds(run, s, n_tokens, warm=True) for s in STRATEGIES}
     close = [s for s in STRATEGIES if first[s] < 3 * min(first.values())]
     usual = plan.by_rule(n_tokens, plan.n_kept or 1, dtype)
     rounds = [{s: _seconds(run, s, n_tokens) for s in close} for _ in range(_ROUNDS)]
-    cost = {s: median(r[s] for r in rounds) for s in close}
+    cost = {s: min(r[s] for r in rounds) for s in close}  # what else the machine does only adds
     best = min(close, key=lambda s: cost[s])
     return usual if usual in cost and cost[best] > _MARGIN * cost[usual] else best
 
 
-def _seconds(run: Callable[[Strategy, int], object], strategy: Strategy, n_tokens: int, *, warm: bool = False) -> float:
+def _seconds(run: Run, strategy: Strategy, n_tokens: int, *, warm: bool = False) -> float:
     n = max(1, 32 // n_tokens)
     if warm:
-        run(strategy, n_tokens)
+        run(strategy)
     start = time.perf_counter()
     for _ in range(n):
-        run(strategy, n_tokens)
+        run(strategy)
     return (time.perf_counter() - start) / n
 
 

@@ -112,6 +112,32 @@ def test_half_precision_is_near_and_stays_half(case, dtype, mix):
         assert (found.float() - expected).abs().max() < 0.03 * size
 
 
+@SETTINGS
+@given(cases(equal_ranks=True), st.sampled_from(["outputs", "factors"]), st.randoms(use_true_random=False))
+def test_the_order_of_experts_does_not_matter(case, mix, random):
+    order = list(range(len(case.experts)))
+    random.shuffle(order)
+    place = torch.tensor(order).argsort()  # of expert i among the shuffled
+    weights, index = case.routing.weights, case.routing.experts
+    shuffled = Routing(weights[..., torch.tensor(order)], None) if index is None else Routing(weights, place[index])
+    bank = LowRankBank([case.experts[i] for i in order], case.site)
+    expected = case.bank(case.x, case.y, weights, index, mix)
+    for found in every_strategy(bank, case.x, case.y, shuffled, mix):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@SETTINGS
+@given(cases(equal_ranks=True), st.sampled_from(["outputs", "factors"]), st.data())
+def test_what_stands_in_a_padded_row_touches_no_other(case, mix, data):
+    padded = data.draw(st.integers(0, case.x.shape[0] - 1))
+    others = torch.arange(case.x.shape[0]) != padded
+    x, y = case.x.clone(), case.y.clone()
+    x[padded], y[padded] = torch.nan, torch.inf
+    clean = every_strategy(case.bank, case.x, case.y, case.routing, mix)
+    for found, expected in zip(every_strategy(case.bank, x, y, case.routing, mix), clean, strict=True):
+        assert torch.equal(found[others], expected[others])
+
+
 def expert(rank, d_in=4, d_out=6, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return LowRankWeights(
