@@ -18,6 +18,7 @@ from lorary.cli.commands.cluster import cluster
 from lorary.cli.commands.eval import evaluate
 from lorary.cli.commands.quickstart import quickstart
 from lorary.cli.commands.report import report
+from lorary.cli.commands.save import save
 from lorary.cli.commands.show import show
 
 _QUIET = {
@@ -59,6 +60,7 @@ def make_app() -> typer.Typer:
         "show": show,
         "ask": ask,
         "eval": evaluate,
+        "save": save,
         "report": report,
         "quickstart": quickstart,
     }

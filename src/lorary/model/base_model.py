@@ -181,6 +181,16 @@ def load_base(name: str = EMBEDDED, *, device: str = "auto", dtype: str = "auto"
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
+def find_here(name: str) -> str | None:
+    """Give what to load for the base that somebody's files name, if it is on this machine; asks no network.
+
+    It may be the embedded one, a directory, or in the Hub's cache.
+    """
+    if name in ("", EMBEDDED, EMBEDDED_HUB_ID):
+        return EMBEDDED
+    return name if Path(name).is_dir() or sync.is_cached(name) else None
+
+
 def _find(name: str) -> str:
     if Path(name).is_dir():
         return name

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -21,6 +22,8 @@ from lorary.model.base_model import BaseModel
 from lorary.model.edit import add_expert, change_router, remove_expert, replace_expert
 from lorary.model.ensemble import Ensemble, Parts, check_mix
 from lorary.model.probe import make_encoder
+from lorary.model.save import save
+from lorary.model.saved import Keep
 from lorary.model.speaking import answer, score
 from lorary.model.tokens import encode, render_prompt
 from lorary.model.trace import Trace, make_trace
@@ -118,6 +121,14 @@ class RoutedModel:
         with self._taking:
             twin, parts, ensemble = twin_base(self.base, self._attachment), self._attachment.parts, self._ensemble
         return RoutedModel(twin, Attachment(twin.hf, parts, Slot(ensemble.mix)), ensemble)
+
+    def save(self, directory: Path | str, *, experts: Keep = "copy") -> Path:
+        """Write this model to a new directory, whole or not at all; `lorary.load` gives it back, to the bit.
+
+        experts: "copy" puts them in, "refer" notes where they are and what their hashes were.
+        Raises E-EXISTS, E-FILE for an expert that has changed on disk, E-DISK, E-PERM.
+        """
+        return save(self.base, self._ensemble, directory, experts)
 
     def _find(self, expert: Expert | str) -> Expert:
         return Library.open(self._ensemble.library.path)[expert] if isinstance(expert, str) else expert
