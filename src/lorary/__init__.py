@@ -22,6 +22,7 @@ _HOMES = {
     "load_base": "lorary.model.base_model",
     "route": "lorary.model.route",
     "load": "lorary.model.load",
+    "export": "lorary.model.export",
     "Private": "lorary.building.builders.private",
     "Shared": "lorary.building.builders.shared",
     "PerCluster": "lorary.building.builders.per_cluster",
