@@ -206,7 +206,9 @@ REFUSALS = {
     "error[E-OPTION] shares mix experts and sites. Give {name: share} or {site: {name: share}}.": (
         {"bee": 1, SITE: {"bee": 1}}, {},
     ),
-    "error[E-RANK] expert 'cat': rank 4 at 'model.layers.0.self_attn.k_proj'": ({"bee": 1, "cat": 1}, {"mix": "factors"}),
+    "error[E-RANK] expert 'cat': rank 4 at 'model.layers.0.self_attn.k_proj'": (
+        {"bee": 1, "cat": 1}, {"mix": "factors"},
+    ),
 }  # fmt: skip
 
 
