@@ -21,6 +21,8 @@ _HOMES = {
     "LoRA": "lorary.adapters.kinds.lora",
     "load_base": "lorary.model.base_model",
     "route": "lorary.model.route",
+    "load": "lorary.model.load",
+    "export": "lorary.model.export",
     "Private": "lorary.building.builders.private",
     "Shared": "lorary.building.builders.shared",
     "PerCluster": "lorary.building.builders.per_cluster",

@@ -66,26 +66,21 @@ class LowRankBank(Bank):
             torch.cat([w.a for w in present]),
             torch.cat([w.b.T for w in present]).contiguous(),
             ranks=[0 if w is None else w.rank for w in weights],
-            scales=[0.0 if w is None else w.scale for w in weights],
+            scale=torch.tensor([0.0 if w is None else w.scale for w in weights]),
         )
 
-    def _hold(self, a: Tensor, b: Tensor, *, ranks: Sequence[int], scales: Sequence[float]) -> None:
-        """Take the factors as they are, a (R, d_in), b (R, d_out), and derive whose rows are where."""
-        self.scales = tuple(scales)
+    def _hold(self, a: Tensor, b: Tensor, *, ranks: Sequence[int], scale: Tensor) -> None:
+        """Store the factors as they are, a (R, d_in), b (R, d_out), and whose rows are where."""
         self.a = nn.Parameter(a, requires_grad=False)  # (R, d_in)
         self.b = nn.Parameter(b, requires_grad=False)  # (R, d_out)
         owner = torch.repeat_interleave(torch.arange(len(ranks)), torch.tensor(ranks))
         rows, is_row = _rows_by_expert(ranks)
-        tables = {
-            "owner": owner,  # (R,)
-            "scale": torch.tensor(scales),  # (E,)
-            "present": torch.tensor([i for i, r in enumerate(ranks) if r]),  # (P,)
-            "rows": rows,  # (E, r_max)
-            "is_row": is_row,  # (E, r_max)
-        }
-        for name, table in tables.items():
-            self.register_buffer(name, table.to(a.device), persistent=False)
-        self._rooms: tuple[Room | None, Room | None] = (None, None)
+        present = torch.tensor([i for i, r in enumerate(ranks) if r])
+        self.register_buffer("owner", owner.to(a.device), persistent=False)  # (R,)
+        self.register_buffer("scale", scale, persistent=False)  # (E,)
+        self.register_buffer("present", present.to(a.device), persistent=False)  # (P,)
+        self.register_buffer("rows", rows.to(a.device), persistent=False)  # (E, r_max)
+        self.register_buffer("is_row", is_row.to(a.device), persistent=False)  # (E, r_max)
         self.derive()
 
     owner: Tensor
@@ -93,6 +88,8 @@ class LowRankBank(Bank):
     present: Tensor
     rows: Tensor
     is_row: Tensor
+    rooms: tuple[Room | None, Room | None] = (None, None)
+    """Where a and b lie, if there is memory to spare behind them."""
 
     def derive(self) -> None:
         """Work out what follows from the stored fields; to be called after changing them."""
@@ -144,24 +141,22 @@ class LowRankBank(Bank):
 
         Behind the last one it costs that expert; anywhere else the rows are copied. Raises E-SHAPE.
         """
-        a, b, rooms = self.a.detach(), self.b.detach(), self._rooms
+        a, b, rooms, rank, scale = self.a.detach(), self.b.detach(), self.rooms, 0, 0.0
         if weights is not None:
             _check_widths(weights, site)
-            at = sum(self.ranks[:index])
+            at, rank, scale = sum(self.ranks[:index]), weights.rank, weights.scale
             a, room_a = insert_rows(a, at, weights.a.to(a), rooms[0])
             b, room_b = insert_rows(b, at, weights.b.T.to(b), rooms[1])
             rooms = (room_a, room_b)
-        rank, scale = (0, 0.0) if weights is None else (weights.rank, weights.scale)
-        ranks = [*self.ranks[:index], rank, *self.ranks[index:]]
-        return _bank_of(a, b, ranks, [*self.scales[:index], scale, *self.scales[index:]], rooms)
+        scales = torch.cat([self.scale[:index], self.scale.new_tensor([scale]), self.scale[index:]])
+        return _bank_of(a, b, [*self.ranks[:index], rank, *self.ranks[index:]], scales, rooms)
 
     def remove(self, index: int) -> "LowRankBank":
         """Make a bank without one expert; equal to one packed anew. This one stays as it is."""
-        kept = [i for i in range(self.n_experts) if i != index]
         start, n = sum(self.ranks[:index]), self.ranks[index]
-        a, b = (torch.cat([t.detach()[:start], t.detach()[start + n :]]) if n else t.detach() for t in (self.a, self.b))
-        rooms = (None, None) if n else self._rooms
-        return _bank_of(a, b, [self.ranks[i] for i in kept], [self.scales[i] for i in kept], rooms)
+        a, b = _without(self.a.detach(), start, n), _without(self.b.detach(), start, n)
+        ranks = [*self.ranks[:index], *self.ranks[index + 1 :]]
+        return _bank_of(a, b, ranks, _without(self.scale, index, 1), (None, None) if n else self.rooms)
 
     def unpack(self, index: int) -> LowRankWeights:
         """Take one expert out again, with its present values."""
@@ -176,13 +171,17 @@ class LowRankBank(Bank):
 
 
 def _bank_of(
-    a: Tensor, b: Tensor, ranks: Sequence[int], scales: Sequence[float], rooms: tuple[Room | None, Room | None]
+    a: Tensor, b: Tensor, ranks: Sequence[int], scale: Tensor, rooms: tuple[Room | None, Room | None]
 ) -> LowRankBank:
     bank = LowRankBank.__new__(LowRankBank)
     nn.Module.__init__(bank)
-    bank._hold(a, b, ranks=ranks, scales=scales)
-    bank._rooms = rooms
+    bank._hold(a, b, ranks=ranks, scale=scale)
+    bank.rooms = rooms
     return bank
+
+
+def _without(rows: Tensor, start: int, n: int) -> Tensor:
+    return torch.cat([rows[:start], rows[start + n :]]) if n else rows
 
 
 def _check_widths(weights: LowRankWeights, site: Site) -> None:

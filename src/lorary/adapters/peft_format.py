@@ -127,11 +127,27 @@ def _check_numbers(name: str, key: str, tensor: Tensor) -> None:
 
 
 def write_weights(directory: Path, kind: LoRA, weights: Mapping[str, LowRankWeights], *, base_name: str) -> None:
-    """Write adapter_config.json and adapter_model.safetensors, float32, as PEFT has them."""
+    """Write adapter_config.json and adapter_model.safetensors, float32, as PEFT has them.
+
+    `kind` says rank and scale; sites that have others are named in rank_pattern and alpha_pattern.
+    """
     tensors = {}
     for site in sorted(weights):
         tensors[f"{PREFIX}{site}.lora_A.weight"] = weights[site].a.detach().float().cpu().contiguous()
         tensors[f"{PREFIX}{site}.lora_B.weight"] = weights[site].b.detach().float().cpu().contiguous()
     save_file(tensors, directory / "adapter_model.safetensors", metadata={"format": "pt"})
-    config = {"base_model_name_or_path": base_name, **kind.peft_config(sorted(weights))}
+    config = {"base_model_name_or_path": base_name, **kind.peft_config(sorted(weights)), **_patterns(kind, weights)}
     (directory / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
+def _patterns(kind: LoRA, weights: Mapping[str, LowRankWeights]) -> dict[str, object]:
+    other = {site: w for site, w in sorted(weights.items()) if w.rank != kind.rank}
+    if not other:
+        return {}
+    power = 0.5 if kind.rslora else 1.0
+    # Whole paths; a dot would match any letter.
+    named = {"^" + site.replace(".", "\\.") + "$": w for site, w in other.items()}
+    return {
+        "rank_pattern": {key: w.rank for key, w in named.items()},
+        "alpha_pattern": {key: w.scale * w.rank**power for key, w in named.items()},
+    }

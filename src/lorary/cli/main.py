@@ -16,8 +16,10 @@ from lorary.cli.commands.ask import ask
 from lorary.cli.commands.build import build
 from lorary.cli.commands.cluster import cluster
 from lorary.cli.commands.eval import evaluate
+from lorary.cli.commands.export import export
 from lorary.cli.commands.quickstart import quickstart
 from lorary.cli.commands.report import report
+from lorary.cli.commands.save import save
 from lorary.cli.commands.show import show
 from lorary.cli.commands.status import status
 
@@ -61,6 +63,8 @@ def make_app() -> typer.Typer:
         "show": show,
         "ask": ask,
         "eval": evaluate,
+        "save": save,
+        "export": export,
         "report": report,
         "quickstart": quickstart,
     }

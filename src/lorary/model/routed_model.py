@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -21,9 +22,11 @@ from lorary.model.base_model import BaseModel
 from lorary.model.edit import add_expert, change_router, remove_expert, replace_expert
 from lorary.model.ensemble import Ensemble, Parts, check_mix
 from lorary.model.probe import make_encoder
+from lorary.model.save import save
+from lorary.model.saved import Keep
 from lorary.model.speaking import answer, score
 from lorary.model.tokens import encode, render_prompt
-from lorary.model.trace import Trace, make_trace
+from lorary.model.trace import Trace, average_shares, make_trace
 from lorary.model.twin import twin_base
 from lorary.options import to_spec
 from lorary.routing.base import Context, Router
@@ -119,6 +122,19 @@ class RoutedModel:
             twin, parts, ensemble = twin_base(self.base, self._attachment), self._attachment.parts, self._ensemble
         return RoutedModel(twin, Attachment(twin.hf, parts, Slot(ensemble.mix)), ensemble)
 
+    def save(self, directory: Path | str, *, experts: Keep = "copy") -> Path:
+        """Write this model to a new directory, whole or not at all; `lorary.load` gives it back, to the bit.
+
+        experts: "copy" puts them in, "refer" notes where they are and what their hashes were.
+        Raises E-EXISTS, E-FILE for an expert that has changed on disk, E-DISK, E-PERM.
+        """
+        return save(self.base, self._ensemble, directory, experts)
+
+    @property
+    def experts(self) -> Mapping[str, Expert]:
+        """The experts that may speak, by name, as their libraries have them."""
+        return dict(self._ensemble.members)
+
     def _find(self, expert: Expert | str) -> Expert:
         return Library.open(self._ensemble.library.path)[expert] if isinstance(expert, str) else expert
 
@@ -155,6 +171,18 @@ class RoutedModel:
 
     def explain(self, prompt: str | Example, *, max_new_tokens: int = 32) -> Trace:
         """Answer a prompt and tell who spoke at each token of prompt and answer, at each site."""
+        return self._trace(prompt, max_new_tokens)
+
+    def choices(self, prompts: Sequence[str | Example]) -> dict[str, dict[str, float]]:
+        """Average who spoke over all tokens of some prompts: site -> expert -> share. `export` can make it permanent.
+
+        Raises E-EMPTY without prompts.
+        """
+        if not prompts:
+            raise RoutingError("E-EMPTY", "there are no prompts to average over.", "Give some.")
+        return average_shares([self._trace(prompt, 0) for prompt in prompts])
+
+    def _trace(self, prompt: str | Example, max_new_tokens: int) -> Trace:
         example = prompt if isinstance(prompt, Example) else Example(prompt, "")
         limit = self.base.max_tokens - max_new_tokens
         row = encode(self.base.tokenizer, [replace(example, completion="")], max_tokens=limit)[0]
@@ -162,11 +190,11 @@ class RoutedModel:
         slot = self._attachment.slot
         with torch.inference_mode(), self._turn([example]):
             context = slot.context
-            ids = self.base.hf.generate(
-                input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens, do_sample=False
-            )
-            slot.context = context
-            slot.records = {}
+            if max_new_tokens:
+                ids = self.base.hf.generate(
+                    input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens, do_sample=False
+                )
+            slot.context, slot.records = context, {}
             try:
                 self.base.hf(input_ids=ids, use_cache=False)
                 records = slot.records

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lorary.adapters.base import Site
-from lorary.errors import OptionError
+from lorary.errors import OptionError, RoutingError
 from lorary.routing.base import Context, Gate, Router, Routing, State
 
 
@@ -85,6 +85,10 @@ class ScoredGate(Gate):
         self.score = score
         vectors = state.get(f"{site.name}.vectors", torch.zeros(0, site.d_in))
         members = state.get(f"{site.name}.members", torch.zeros(0, dtype=torch.long))
+        if vectors.shape != (len(members), site.d_in) or not ((members >= 0) & (members < n_experts)).all():
+            raise RoutingError(
+                "E-STATE", f"site {site.name!r}: the router's state is not of these experts.", "Fit anew."
+            )
         self.register_buffer("vectors", vectors, persistent=False)  # (P, d_in)
         self.register_buffer("members", members, persistent=False)  # (P,)
         self.n_experts = n_experts
