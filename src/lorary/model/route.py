@@ -16,10 +16,12 @@ from lorary.library import derived
 from lorary.library.library import Library
 from lorary.model.attach import Attachment, Slot
 from lorary.model.base_model import BaseModel
+from lorary.model.learned import LearnedProbe
 from lorary.model.probe import DataProbe, make_encoder
 from lorary.model.routed_model import RoutedModel
 from lorary.options import as_dict, to_spec
 from lorary.routing.base import Gate, Router, State
+from lorary.routing.task_skills import task_numbers
 from lorary.tasks.task import Tasks
 
 
@@ -53,7 +55,8 @@ def route(
         names=sorted(experts),
         router=router,
         library_hash=library.hash,
-        owner={task: index for index, name in enumerate(sorted(library)) for task in owned[name]},
+        owner=task_numbers(state)
+        or {task: index for index, name in enumerate(sorted(library)) for task in owned[name]},
         encoder=make_encoder(getattr(router, "encoder"), base) if "text" in router.needs else None,  # noqa: B009
     )
 
@@ -120,6 +123,8 @@ def _fetch_or_fit(
     owned: Mapping[str, Sequence[str]],
     tasks: Tasks | None,
 ) -> State:
+    if "learned" in router.needs:
+        return router.fit(experts, sites, LearnedProbe(library))
     needs_data = "examples" in router.needs
     origins = [as_dict(router), library.hash, sorted(sites)]
     probe = None

@@ -27,8 +27,8 @@ Encoder = Callable[[Sequence[str]], Tensor]
 class RoutedModel:
     """Answers with the experts that its router chooses. Leaves the base bit for bit as it was when it is detached.
 
-    `owner`: task name -> index of its expert, for the oracle. `encoder`: texts -> features, for routers that read
-    whole texts.
+    `owner`: task name -> index of its expert, or of its learned weights. `encoder`: texts -> features, for
+    routers that read whole texts.
     """
 
     def __init__(
