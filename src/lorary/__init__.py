@@ -32,6 +32,8 @@ _HOMES = {
     "LibPolyZ": "lorary.building.builders.lib_polyz",
     "MBC": "lorary.building.clusterers.mbc",
     "build": "lorary.building.jobs",
+    "FullFineTuning": "lorary.building.finetune",
+    "finetune": "lorary.building.finetune",
     "cluster": "lorary.building.cluster",
     "Arrow": "lorary.routing.routers.arrow",
     "Centroid": "lorary.routing.routers.centroid",

@@ -16,6 +16,7 @@ from lorary.cli.commands.ask import ask
 from lorary.cli.commands.build import build
 from lorary.cli.commands.cluster import cluster
 from lorary.cli.commands.eval import evaluate
+from lorary.cli.commands.finetune import finetune
 from lorary.cli.commands.quickstart import quickstart
 from lorary.cli.commands.report import report
 from lorary.cli.commands.show import show
@@ -54,6 +55,7 @@ def make_app() -> typer.Typer:
     app.callback()(_about)
     verbs: dict[str, Callable[..., int | None]] = {
         "build": build,
+        "finetune": finetune,
         "cluster": cluster,
         "add": add,
         "show": show,
