@@ -13,6 +13,7 @@ from lorary.adapters.base import Experts
 from lorary.errors import BuildError, OptionError
 from lorary.hashing import hash_json
 from lorary.library.library import Library
+from lorary.options import as_dict
 from lorary.tasks.example import Example
 from lorary.tasks.task import Task, Tasks
 
@@ -233,3 +234,13 @@ def check_positive(options: Any, *names: str) -> None:
         value = getattr(options, name)
         if value is not None and not value > 0:
             raise OptionError("E-OPTION", f"{type(options).__name__}: {name}={value}, expected more than 0.")
+
+
+def require_source(builder: Builder, source: Library | None) -> Library:
+    """Refuse to start from nothing. Raises E-SOURCE without a library, E-EMPTY for one without experts."""
+    name = as_dict(builder)["name"]
+    if source is None:
+        raise BuildError("E-SOURCE", f"{name} starts from a library.", "Pass source=..., or --from LIBRARY.")
+    if not source:
+        raise BuildError("E-EMPTY", f"{name}: library {str(source.path)!r} holds no experts.", "Add or build some.")
+    return source

@@ -17,13 +17,13 @@ from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.peft_format import open_experts, write_weights
 from lorary.adapters.products import ThinSVD, padded
-from lorary.building.base import Builder, Job, Made, Report, check_positive
+from lorary.building.base import Builder, Job, Made, Report, check_positive, require_source
 from lorary.errors import BuildError
 from lorary.hashing import short_key
 from lorary.library.adapter_config import MAX_RANK
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
-from lorary.model.ensemble import check_base
+from lorary.model.ensemble import check_library
 from lorary.options import as_dict
 from lorary.tasks.task import Tasks
 
@@ -58,7 +58,7 @@ class ProductBuilder(Builder, ABC):
         """Compute the experts as they are written; nothing is kept in `work`."""
         jobs = [job for job in pack if isinstance(job, MergeJob)]
         for job in jobs:
-            check_base(base, job.source.base, f"library {str(job.source.path)!r}")
+            check_library(base, job.source)
         return Made({job.name: partial(job.write, base.name) for job in jobs})
 
     def chosen(self, source: Library | None) -> tuple[Library, list[str]]:
@@ -79,16 +79,6 @@ class MergeBuilder(ProductBuilder, ABC):
         """Plan the one job; the tasks aren't looked at."""
         library, names = self.chosen(source)
         return [MergeJob(self.called, tuple(names), library, self)]
-
-
-def require_source(builder: Builder, source: Library | None) -> Library:
-    """Refuse to start from nothing. Raises E-SOURCE without a library, E-EMPTY for one without experts."""
-    name = as_dict(builder)["name"]
-    if source is None:
-        raise BuildError("E-SOURCE", f"{name} starts from a library.", "Pass source=..., or --from LIBRARY.")
-    if not source:
-        raise BuildError("E-EMPTY", f"{name}: library {str(source.path)!r} holds no experts.", "Add or build some.")
-    return source
 
 
 def parents_of(source: Library, names: Sequence[str]) -> tuple[str, ...]:

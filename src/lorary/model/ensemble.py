@@ -12,6 +12,7 @@ from lorary.library.expert import Expert, hash_experts
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
 from lorary.routing.base import Gate, Router, State
+from lorary.routing.task_skills import task_numbers
 from lorary.tasks.task import Tasks
 
 Parts = dict[str, tuple[Bank, Gate]]
@@ -48,8 +49,9 @@ class Ensemble:
 
     @cached_property
     def owners(self) -> dict[str, int]:
-        """Task -> the index of the expert that was trained on it."""
-        return {task: index for index, name in enumerate(self.names) for task in self.owned[name]}
+        """Task -> the index of the expert that was trained on it, or of what was learned for it."""
+        trained = {task: index for index, name in enumerate(self.names) for task in self.owned[name]}
+        return task_numbers(self.state) or trained
 
     @cached_property
     def hash(self) -> str:
@@ -77,12 +79,17 @@ def make_gate(base: BaseModel, ensemble: Ensemble, site: Site) -> Gate:
 def check_base(base: BaseModel, fingerprint: Mapping[str, Any] | None, what: str) -> None:
     """Refuse what was made on another base (E-BASE). Without a fingerprint it passes; shapes still must fit."""
     known, found = base.fingerprint, fingerprint or {}
-    if differing := [key for key in known if found and found.get(key) != known[key]]:
+    if differing := [key for key in known if key in found and found[key] != known[key]]:
         raise LibraryError(
             "E-BASE",
             f"{what} was made on another base: {', '.join(differing)} differ.",
             "Load the base it was made on; `lorary show` names it.",
         )
+
+
+def check_library(base: BaseModel, library: Library) -> None:
+    """Refuse a library that was made on another base (E-BASE)."""
+    check_base(base, library.base, f"library {str(library.path)!r}")
 
 
 def find_sites(base: BaseModel, members: Mapping[str, Expert]) -> dict[str, Site]:

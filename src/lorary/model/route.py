@@ -9,7 +9,7 @@ from lorary.folder import ROUTERS
 from lorary.library.library import Library
 from lorary.model.attach import Attachment, Slot
 from lorary.model.base_model import BaseModel
-from lorary.model.ensemble import Ensemble, check_base, check_mix, find_sites, make_parts
+from lorary.model.ensemble import Ensemble, check_library, check_mix, find_sites, make_parts
 from lorary.model.routed_model import RoutedModel
 from lorary.model.state import fetch_or_fit
 from lorary.routing.base import Router
@@ -33,7 +33,7 @@ def route(
     router = ROUTERS.parse(router) if isinstance(router, str) else router
     if not library:
         raise LibraryError("E-EMPTY", f"library {str(library.path)!r} holds no experts.", "Add or build some first.")
-    check_base(base, library.base, f"library {str(library.path)!r}")
+    check_library(base, library)
     members = {name: library[name] for name in sorted(library)}
     sites = find_sites(base, members)
     check_mix(members, mix)

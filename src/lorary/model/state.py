@@ -10,15 +10,18 @@ from lorary.library import derived
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
 from lorary.model.ensemble import Ensemble
+from lorary.model.learned import LearnedProbe
 from lorary.model.probe import DataProbe
 from lorary.options import as_dict, to_spec
-from lorary.routing.base import State
+from lorary.routing.base import Probe, State
 
 
 def fetch_or_fit(base: BaseModel, ensemble: Ensemble) -> State:
     """Give the router's state for these experts. `base` carries no experts. Raises E-PROBE where data is missing."""
     router, tasks = ensemble.router, ensemble.tasks
     probe = make_probe(base, ensemble)
+    if "learned" in router.needs:
+        return in_rows(router.fit(ensemble.experts, ensemble.sites, probe))  # it stands in the library as it is
     origins = [as_dict(router), ensemble.hash, sorted(ensemble.sites)]
     if probe is not None and tasks is not None:
         known = [tasks[t].hash for names in ensemble.owned.values() for t in names if t in tasks]
@@ -38,8 +41,10 @@ def in_rows(state: State) -> State:
     return {name: tensor.contiguous() for name, tensor in state.items()}
 
 
-def make_probe(base: BaseModel, ensemble: Ensemble) -> DataProbe | None:
-    """Make what answers the router's questions about data; None if it has none. Raises E-PROBE."""
+def make_probe(base: BaseModel, ensemble: Ensemble) -> Probe | None:
+    """Make what answers the router's questions; None if it has none. Raises E-PROBE."""
+    if "learned" in ensemble.router.needs:
+        return LearnedProbe(ensemble.library)
     if "examples" not in ensemble.router.needs:
         return None
     if ensemble.tasks is None:

@@ -91,7 +91,8 @@ class Evidence:
 class Context:
     """What gates may know besides the hidden state; one per sequence batch, set by the model for the time of a call.
 
-    experts: (B,) the right expert of each row, for the oracle. features: (B, F) of each row's whole prompt.
+    experts: (B,) the right expert of each row, for the oracle; for learned weights, the number of its task.
+    features: (B, F) of each row's whole prompt.
     mask: (B, T), False at padding, for the tokens of this call.
     """
 
@@ -120,7 +121,7 @@ class Gate(nn.Module, ABC):
 
 
 class Probe(Protocol):
-    """Facts that need data; only routers whose `needs` has "examples" may ask."""
+    """Facts that need data, which only routers whose `needs` has "examples" may ask for; and what a builder left."""
 
     def mean_inputs(self, expert: str, *, n_examples: int) -> Mapping[str, Tensor]:
         """Run the expert on its own training prompts: site name -> mean last-token input (d_in,), float32."""
@@ -131,13 +132,17 @@ class Probe(Protocol):
     def tasks_of(self, expert: str) -> Sequence[str]:
         """Name the tasks that an expert was trained on."""
 
+    def learned(self, kind: str) -> State | None:
+        """Fetch what the builder `kind` learned beside the experts, if it did; for `needs` with "learned"."""
+
 
 @dataclass(frozen=True)
 class Router(ABC):
     """Options of one way to route. `fit` learns from experts, `gate` makes the part that runs at one site.
 
     `needs`: any of {"examples": `fit` asks the probe, "task": the right expert of each row must be known,
-    "text": gates read `Context.features`}; empty = the experts' weights alone.
+    "text": gates read `Context.features`, "learned": a builder left weights for it};
+    empty = the experts' weights alone.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()

@@ -128,7 +128,7 @@ def test_dealt_examples_go_to_one_cluster_each_and_are_trained_there(toy):
     clusters = RandomExamples(k=3, seed=1).cluster({}, {name: (name,) for name in toy})
     assert list(clusters) == ["c0", "c1", "c2"] and clusters["c1"] == tuple(sorted(toy))
     jobs = PerCluster(clusters, steps=1).plan(toy)
-    trained = [e for job in jobs for e, _ in job.train]
+    trained = [e for job in jobs for e in job.train]
     assert sorted(trained, key=repr) == sorted((e for task in toy.values() for e in task.train), key=repr)
     assert min(len(job.train) for job in jobs) > len(trained) / 6
     assert clusters != Clusters(clusters.groups)
