@@ -208,8 +208,17 @@ def test_an_expert_joins_where_clustering_all_puts_it(base, tmp_path, space):
     assert join(joined, library) == joined
 
 
-def test_what_can_not_be_joined_is_refused(base, tmp_path):
-    library = random_library(tmp_path / "lib", base, ["ant", "bee", "cat"])
+def test_what_can_not_be_joined_is_refused(base, toy, tmp_path):
+    library = random_library(tmp_path / "lib", base, ["copy", "swap"])
+    clusters = cluster("embeddings:k=1,n_examples=1", library, base=base, tasks=toy)
+    library["swap"].copy_to(tmp_path / "twin")
+    library.add(tmp_path / "twin", "twin")
+    with pytest.raises(BuildError) as caught:
+        join(clusters, library)
+    assert str(caught.value) == (
+        "error[E-CLUSTERS] Embeddings can't compare one more expert with the others. Cluster the whole library again."
+    )
+    library = random_library(tmp_path / "other", base, ["ant", "bee", "cat"])
     with pytest.raises(BuildError) as caught:
         join(cluster("random_tasks:k=2", library), library)
     assert str(caught.value) == (

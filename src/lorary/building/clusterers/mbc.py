@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lorary.adapters.base import Experts, Weights
 from lorary.adapters.low_rank import LowRankWeights
-from lorary.adapters.products import BLOCK_BYTES, add_products, inner_products
+from lorary.adapters.products import BLOCK_BYTES, add_upper_products, inner_products
 from lorary.building.base import Clusterer, Clusters, TaskProbe, check_positive, name_groups
 from lorary.building.k_means import K, Points, group
 from lorary.errors import BuildError
@@ -81,7 +81,7 @@ def gram(experts: Sequence[Mapping[str, Weights]], sparsity: float, *, block_byt
             for start in range(0, len(rows[0]), step):
                 block = torch.stack([row[start : start + step].float() for row in rows])  # (N, step)
                 block = block.masked_fill_(block.abs() <= floors, 0) if sparsity else block
-                add_products(found, block, block, [1] * len(rows), is_upper=True)
+                add_upper_products(found, block, [1] * len(rows))
             total += found
     return np.asarray((total.triu() + total.triu(1).T).numpy())
 
