@@ -61,6 +61,7 @@ def test_mbc_chooses_k_and_keeps_the_curve():
 
 def test_equal_experts_do_not_disturb_k_means():
     assert len(set(k_means(np.ones((4, 3)), 2, 0))) == 1
+    assert k_curve(np.ones((4, 4)), np.ones((4, 4)), 0) == [{"k": 2, "silhouette": 0.0, "stability": 1.0}]
 
 
 # ---- in the space of the products ---------------------------------------------------------------
