@@ -35,7 +35,7 @@ def inner_products(experts: Sequence[Expert], *, block_bytes: int = BLOCK_BYTES)
     total = torch.zeros(len(experts), len(experts), dtype=torch.float64)
     for site in sorted({name for expert in experts for name in expert}):
         present = _at_site(experts, site)
-        _check_widths(list(present.values()), site)
+        check_widths(list(present.values()), site)
         _add_site(total, present, block_bytes)
     return total.triu() + total.triu(1).T
 
@@ -50,7 +50,8 @@ def _at_site(experts: Sequence[Expert], site: str) -> dict[int, LowRankWeights]:
     return found
 
 
-def _check_widths(weights: Sequence[LowRankWeights], site: str) -> None:
+def check_widths(weights: Sequence[LowRankWeights], site: str) -> None:
+    """Refuse experts of different widths at a site (E-SHAPE)."""
     if len({(w.d_in, w.d_out) for w in weights}) > 1:
         found = sorted({(w.d_in, w.d_out) for w in weights})
         shapes = " and ".join(f"{d_in} -> {d_out}" for d_in, d_out in found)
