@@ -142,7 +142,7 @@ class Clusters(Mapping[str, tuple[str, ...]]):
             "method": dict(self.method),
             "source": self.source,
             "names": list(self.names),
-            "similarity": [list(row) for row in self.similarity],
+            "similarity": [[round(value, 7) for value in row] for row in self.similarity],
             "curve": [dict(row) for row in self.curve],
             "dealt": self.dealt,
         }
@@ -220,12 +220,10 @@ class Clusterer(ABC):
     def similarities(self, expert: str, experts: Experts) -> list[float]:
         """Compare one expert with all, in order of their names: its row of the map, which `join` adds to it.
 
-        Raises E-CLUSTERS for methods without a map of experts.
+        Raises E-CLUSTERS for methods that don't compare experts.
         """
-        raise BuildError(
-            "E-CLUSTERS", f"clusters of {type(self).__name__} can't be joined: they have no map of experts.",
-            "Cluster the whole library again.",
-        )  # fmt: skip
+        message = f"{type(self).__name__} can't compare one more expert with the others."
+        raise BuildError("E-CLUSTERS", message, "Cluster the whole library again.")
 
 
 def check_positive(options: Any, *names: str) -> None:
