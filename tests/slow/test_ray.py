@@ -8,22 +8,21 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from recipe_files import write_base, write_tasks
 from worker_builders import Careful
 
 from lorary.building.backend import build_recipe
 from lorary.building.recipe import Recipe
 from lorary.testing.contracts import files_of
 from lorary.testing.pico import pico_base
+from recipe_files import write_base, write_tasks
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("ray")
 
-OPTIONS = {"steps": 40, "batch_size": 2, "rank": 2, "n_evaluations": 2, "lr": 1e-2, "pause_s": 0.05}
+OPTIONS = {"steps": 60, "batch_size": 2, "rank": 2, "n_evaluations": 2, "lr": 1e-2, "pause_s": 0.1}
 NAMES = ("copy", "join", "swap", "upper")
 DRIVER = """
 import json, sys
-import ray
 from pathlib import Path
 from ray.cluster_utils import Cluster
 from lorary.building.backend import build_recipe
@@ -33,7 +32,7 @@ from lorary.building.recipe import Recipe
 from worker_builders import Careful
 
 base, tasks, into, options = sys.argv[1:]
-node = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 100 << 20, "include_dashboard": False}
+node = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False}
 cluster = Cluster(initialize_head=True, head_node_args=node)
 second, killed, seen = cluster.add_node(**node), [], set()
 
@@ -41,13 +40,12 @@ def watch(step):
     leases = {path: read_lease(path) for path in Path(into, ".work").glob("*") if path.is_dir()}
     at_work = {lease.pid: lease.step for lease in leases.values() if lease and not lease.is_free and not lease.is_dead}
     seen.update(at_work)
-    if not killed and len(at_work) == 2 and min(at_work.values()) > 5:
+    if not killed and len(at_work) == 2 and min(at_work.values()) > 0:
         cluster.remove_node(second, allow_graceful=False)
         killed.append(sorted(at_work))
 
 recipe = Recipe(builder=Careful(**json.loads(options)), into=Path(into), base=base, tasks=(tasks,))
 library = build_recipe(recipe, backend=Ray(address=cluster.address), report=watch)
-dead = [node for node in ray.nodes() if not node["Alive"]] if ray.is_initialized() else []
 print(json.dumps({"hash": library.hash, "killed": killed, "seen": sorted(seen)}))
 cluster.shutdown()
 """

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-from recipe_files import write_base, write_tasks
 from worker_builders import Careful, Deadly
 
 from lorary.building.backend import build_recipe
@@ -21,6 +20,7 @@ from lorary.library.library import Library
 from lorary.library.processes import is_running
 from lorary.testing.contracts import files_of
 from lorary.testing.pico import pico_base
+from recipe_files import write_base, write_tasks
 
 pytestmark = pytest.mark.slow
 
@@ -107,8 +107,8 @@ def test_a_job_that_kills_its_workers_fails_alone(data, tmp_path):
         build_recipe(recipe(data, into, deadly), backend="local:workers=2")
     message = str(caught.value)
     assert message.startswith(
-        "error[E-JOBS] a pack of jobs failed: join: error[E-WORKER] 3 workers died at it, the last after step 0: killed, "
-        "or out of memory. (log: .work/logs/"
+        "error[E-JOBS] a pack of jobs failed: join: error[E-WORKER] 3 workers died at it, the last after step 0: "
+        "killed, or out of memory. (log: .work/logs/"
     )
     assert sorted(Library.open(into)) == ["copy", "swap", "upper"]
     assert survey(into).counts == {"done": 3, "running": 0, "stale": 0, "failed": 1, "waiting": 0}
