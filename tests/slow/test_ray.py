@@ -55,6 +55,7 @@ def test_a_node_that_dies_changes_nothing(toy, tmp_path, monkeypatch):
     base, tasks = write_base(tmp_path / "pico", pico_base()), write_tasks(tmp_path / "tasks", toy.only(NAMES))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else a token is left in the home directory
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # 15 by default, which starves them on a machine that is busy
     recipe = Recipe(builder=Careful(**OPTIONS), into=tmp_path / "one" / "lib", base=str(base), tasks=(str(tasks),))
     undisturbed = build_recipe(recipe)
 
