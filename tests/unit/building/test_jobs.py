@@ -13,6 +13,7 @@ from lorary.building.jobs import build, enlist, finish
 from lorary.building.training import TrainedBuilder
 from lorary.errors import BuildError, LibraryError
 from lorary.library.library import Library
+from lorary.tasks.task import Task, Tasks
 from lorary.testing.contracts import files_of
 from lorary.testing.pico import pico_base
 
@@ -275,6 +276,33 @@ def test_what_no_other_job_would_fare_better_with_ends_the_build(base, tasks, tm
     with pytest.raises(LibraryError, match=rf"^error\[{code}\] copy: no\.$"):
         build(BUILDER, tasks, base, into=tmp_path / "lib")
     assert not list(tmp_path.glob("lib/.work/failed/*"))
+
+
+def test_a_full_disk_ends_the_build(base, tasks, tmp_path, failing, monkeypatch):
+    full = OSError(28, "No space left on device")
+    failing["copy"] = full
+    message = (
+        "error[E-DISK] library 'lib': the disk is full (No space left on device). Free some space and run it again; "
+    )
+    with pytest.raises(LibraryError) as caught:
+        build(BUILDER, tasks, base, into=tmp_path / "lib")
+    assert str(caught.value).startswith(message)
+    failing.clear()
+
+    def refuse(*_, **__):
+        raise full
+
+    monkeypatch.setattr(claims, "_write", refuse)
+    with pytest.raises(LibraryError) as caught:
+        build(BUILDER, tasks, base, into=tmp_path / "lib")
+    assert str(caught.value).startswith(message)
+
+
+def test_two_jobs_of_one_name_are_refused(base, toy, tmp_path):
+    twins = Tasks(Task(name, toy["copy"].train, toy["copy"].valid) for name in ("a b", "a-b"))
+    with pytest.raises(BuildError) as caught:
+        build(BUILDER, twins, base, into=tmp_path / "lib")
+    assert str(caught.value) == "error[E-NAME] two jobs make an expert 'a-b'. Rename the task of one."
 
 
 def test_an_error_of_the_listener_is_not_the_job_s(base, tasks, tmp_path):
