@@ -21,6 +21,7 @@ from lorary.library.library import Library
 from lorary.library.provenance import Provenance, read_provenance
 from lorary.model.base_model import BaseModel
 
+_SHOWN = 4  # of failures, so that a message stays readable
 MOST_TRIES = 3
 """A pack that killed so many workers of one run without getting further is given up."""
 
@@ -180,10 +181,11 @@ def built_by(library: Library, name: str) -> Any:
 
 
 def jobs_failed(failures: Mapping[str, Failure]) -> BuildError:
-    """Make one error of all failures."""
+    """Make one error of all failures; of many it names the first few."""
     lines = [f"{names}: {failure.error} (log: {failure.log})" for names, failure in failures.items()]
     many = f"{len(lines)} packs of jobs failed" if len(lines) > 1 else "a pack of jobs failed"
-    return BuildError("E-JOBS", f"{many}: {' '.join(lines)}", "The same command tries again.")
+    more = f"; and {len(lines) - _SHOWN} more, which `lorary status` lists." if len(lines) > _SHOWN else ""
+    return BuildError("E-JOBS", f"{many}: {'; '.join(lines[:_SHOWN])}{more}", "The same command tries again.")
 
 
 def _one_line(error: Exception) -> str:

@@ -11,6 +11,8 @@ from lorary.building.builders.private import Private
 from lorary.building.claims import Claim, Watch, read_lease
 from lorary.building.jobs import build, enlist, finish
 from lorary.building.training import TrainedBuilder
+from lorary.building.worker import jobs_failed
+from lorary.building.worklist import Failure
 from lorary.errors import BuildError, LibraryError
 from lorary.library.library import Library
 from lorary.tasks.task import Task, Tasks
@@ -244,8 +246,16 @@ def test_several_failures_are_told_together(base, tasks, tmp_path, failing):
             for path in (tmp_path / "lib" / ".work" / "failed").iterdir()}  # fmt: skip
     one, two = "error[E-DIVERGED] the loss is nan.", "RuntimeError: out of memory"
     assert str(caught.value) == (
-        f"error[E-JOBS] 2 packs of jobs failed: join: {one} (log: {logs[one]}) "
+        f"error[E-JOBS] 2 packs of jobs failed: join: {one} (log: {logs[one]}); "
         f"swap: {two} (log: {logs[two]}) The same command tries again."
+    )
+
+
+def test_of_many_failures_the_first_few_are_named():
+    failures = {f"job{n}": Failure("no.", f"{n}.log", "run", 0.0) for n in range(6)}
+    assert str(jobs_failed(failures)) == (
+        "error[E-JOBS] 6 packs of jobs failed: job0: no. (log: 0.log); job1: no. (log: 1.log); job2: no. (log: 2.log); "
+        "job3: no. (log: 3.log); and 2 more, which `lorary status` lists. The same command tries again."
     )
 
 

@@ -129,6 +129,14 @@ def test_who_follows_hears_plan_and_steps(worklist):
     assert steps[1:] == [JobStep("bee", 10, 10)]
 
 
+def test_jobs_without_steps_are_followed_too(base, tmp_path):
+    library = random_library(tmp_path / "lib", base, ["ant"])
+    Worklist(library.layout, "key").agree(["merged"], lambda: [Pack("p", ("merged",), (("merged",),), 0)])
+    plans = []
+    Follower(library.path, None, lambda jobs, done: plans.append(([job.name for job in jobs], done))).look()
+    assert plans == [(["merged"], [])], "ant belongs to no plan"
+
+
 def test_who_follows_waits_for_the_library(tmp_path):
     Follower(tmp_path / "nothing", None, None).look()
 
