@@ -30,7 +30,7 @@ def read_weights(expert: Expert) -> dict[str, Weights]:
         for site, (a_key, b_key) in site_tensors(expert.header).items():
             a, b = file.get_tensor(a_key), file.get_tensor(b_key)
             for key, tensor in ((a_key, a), (b_key, b)):
-                _check_numbers(expert.name, key, tensor)
+                check_numbers(expert.name, key, tensor)
             weights[site] = LowRankWeights(a, b, scale_of(expert.config, site, a.shape[0]))
     return weights
 
@@ -40,7 +40,8 @@ def read_experts(library: Mapping[str, Expert]) -> dict[str, dict[str, Weights]]
     return {name: read_weights(library[name]) for name in sorted(library)}
 
 
-def _check_numbers(name: str, key: str, tensor: Tensor) -> None:
+def check_numbers(name: str, key: str, tensor: Tensor) -> None:
+    """Raise E-NONFINITE for a NaN, an infinity or an absurd number in an expert's tensor, with its place."""
     bad = ~(tensor.abs() <= MAX_ABS)  # a NaN compares false
     if bad.any():
         index = tuple(int(i) for i in bad.nonzero()[0])
