@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/paging.py [1000 10000]
 
 Synthetic experts of rank 4 on the attention layers of a two-layer model 64 wide (8 sites, 16 KiB of weights each),
-Arrow with top_k = 4, 24 random prompts of 16 tokens, 16 new tokens each. All times are of the processor, one thread. "whole":
-the hit rate that the same requests would have had, under the same budget, with whole experts as the unit.
+Arrow with top_k = 4, 24 random prompts of 16 tokens, 16 new tokens each. All times are of the processor, one thread.
+"whole": the hit rate that the same requests would have had, under the same budget, with whole experts as the unit.
 """
 
 import gc
