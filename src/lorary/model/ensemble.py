@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, get_args
 
-from lorary.adapters.base import Bank, Experts, Mix, Site
+from lorary.adapters.base import Bank, Experts, Mix, Site, Weights
 from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.peft_format import read_weights
 from lorary.errors import AdapterError, LibraryError, OptionError, RoutingError, known_names
 from lorary.library.expert import Expert, hash_experts
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
+from lorary.model.paging import PagedBank, PagedExpert, Pager, parse_size
 from lorary.routing.base import Gate, Router, State
 from lorary.routing.task_skills import task_numbers
 from lorary.tasks.task import Tasks
@@ -25,7 +27,7 @@ class Ensemble:
 
     members: the experts as their library has them. experts: their weights, memory-mapped: files that are replaced or
     removed later don't change them. sites: where any of them sits, in the base's order. tasks: training data, for
-    routers that need it. library: keeps the router's states.
+    routers that need it. library: keeps the router's states. pager: fetches weights on demand; None: all are resident.
     """
 
     members: Mapping[str, Expert]
@@ -36,6 +38,7 @@ class Ensemble:
     state: State
     tasks: Tasks | None
     library: Library
+    pager: Pager | None = None
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -56,11 +59,23 @@ class Ensemble:
     @cached_property
     def hash(self) -> str:
         """Identity of the experts; that of a library which holds just them."""
-        return hash_experts(self.members)
+        return hash_experts(self.members, recorded=self.pager is not None)
 
     def make_bank(self, site: Site) -> Bank:
-        """Pack the weights of all experts at one site."""
+        """Pack the weights of all experts at one site, or what fetches them."""
+        if self.pager is not None:
+            return PagedBank([self.experts[name] for name in self.names], site, self.pager)
         return LoRA().pack([self.experts[name].get(site.name) for name in self.names], site)
+
+
+def make_pager(base: BaseModel, memory: str | int | None) -> Pager | None:
+    """Make the pager for a budget as "2GiB"; None for None. Raises E-OPTION."""
+    return None if memory is None else Pager(parse_size(memory), base.dtype, base.device)
+
+
+def open_expert(expert: Expert, pager: Pager | None) -> Mapping[str, Weights]:
+    """Read an expert's weights, or open it for a pager."""
+    return read_weights(expert) if pager is None else PagedExpert(expert)
 
 
 def make_parts(base: BaseModel, ensemble: Ensemble) -> Parts:

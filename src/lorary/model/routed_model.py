@@ -21,6 +21,7 @@ from lorary.model.attach import Attachment, Slot
 from lorary.model.base_model import BaseModel
 from lorary.model.edit import add_expert, change_router, remove_expert, replace_expert
 from lorary.model.ensemble import Ensemble, Parts, check_mix
+from lorary.model.paging import PagingFacts
 from lorary.model.probe import make_encoder
 from lorary.model.save import save
 from lorary.model.saved import Keep
@@ -77,6 +78,11 @@ class RoutedModel:
     def mix(self) -> Mix:
         """How the chosen experts are combined."""
         return self._ensemble.mix
+
+    @property
+    def paging(self) -> PagingFacts | None:
+        """How fetching on demand went; None if all weights are in memory."""
+        return self._ensemble.pager.facts if self._ensemble.pager is not None else None
 
     @property
     def identity(self) -> Mapping[str, Any]:
