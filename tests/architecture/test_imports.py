@@ -28,6 +28,7 @@ IN_FUNCTIONS = {"cli", "__init__", "folder"}
 EXTRAS = {
     ("tasks/files.py", "pyarrow"): "optional extra [data]",
     ("tasks/files.py", "pyarrow.parquet"): "optional extra [data]",
+    ("adapters/compiled.py", "torch.utils.cpp_extension.load"): "looks for compilers; only who builds needs it",
 }
 LIGHT = ("lorary.__version__", "lorary.errors", "lorary.folder", "lorary.cli")
 

@@ -95,6 +95,7 @@ class LowRankBank(Bank):
         self.common_rank = found.pop() if len(found) == 1 else None
         scales = set(self.scale[self.present].tolist())
         self.common_scale = scales.pop() if len(scales) == 1 else None
+        self.is_even = self.is_full and self.common_rank is not None and self.common_scale is not None
         self.plan = Plan(len(self.owner), self.rows.shape[1], forced_strategy())
 
     n_experts: int
@@ -106,6 +107,8 @@ class LowRankBank(Bank):
     """The one rank of all experts that are present, or None if they differ."""
     common_scale: float | None
     """Their one scale, or None if they differ."""
+    is_even: bool
+    """True if all experts are present with one rank and one scale."""
     plan: Plan
 
     @torch.no_grad()

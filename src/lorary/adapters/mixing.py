@@ -13,13 +13,14 @@ test compares them all.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from lorary.adapters.base import Mix
 from lorary.adapters.chosen_rows import dots, sums
+from lorary.adapters.compiled import usable
 from lorary.adapters.tuning import Strategy
 from lorary.errors import AdapterError
 
@@ -53,6 +54,8 @@ def mix_low_rank(
     if weights.shape[2] > 1:
         return y + _blocks(bank, x, _over_all(weights, experts, bank.n_experts), mix)
     if experts is not None and strategy is None:
+        if bank.is_even and bank.a.dtype == x.dtype and (operators := usable(x)) is not None:
+            return _fused(operators, bank, x, y, weights, experts, mix)
         strategy = bank.plan.choose(x.shape[0] * x.shape[1], experts.shape[-1], y.dtype)
     if experts is None or strategy == "dense":
         return _dense(bank, x, y, _over_all(weights, experts, bank.n_experts).squeeze(2), mix)
@@ -100,6 +103,17 @@ def _chosen(
     if strategy == "gathered":
         return torch.baddbmm(flat.unsqueeze(1), v.view(n, 1, -1), _gather(b, rows)).view_as(y)
     return sums(v.view(n, -1), b, rows).add_(flat).view_as(y)
+
+
+def _fused(
+    operators: Any, bank: "LowRankBank", x: Tensor, y: Tensor, weights: Tensor, experts: Tensor, mix: Mix
+) -> Tensor:
+    """Do all of `_chosen` in one operation: weights (B, T, 1, k), experts (B, T, k) -> (B, T, d_out)."""
+    weights = weights.expand(*x.shape[:2], 1, experts.shape[-1])
+    experts = experts.expand(*x.shape[:2], experts.shape[-1])
+    rank, scale, is_factors = bank.common_rank, bank.common_scale, mix == "factors"
+    found: Tensor = operators.mix(x, y, bank.a, bank.b, experts, weights, rank, scale, is_factors)
+    return found
 
 
 def _gather(table: Tensor, rows: Tensor) -> Tensor:
