@@ -55,7 +55,7 @@ def _row(n_tokens: int, n: int, k: int, args: argparse.Namespace) -> dict[str, A
     variants = {"base": lambda: linear(x), "auto": lambda: layer(x)}
     variants["bare"] = lambda: (linear(x), x.float() @ prototypes.T)
     copied = n_tokens * k * RANK * d
-    fixed = [s for s in STRATEGIES if k < n and (s != "gathered" or copied < MOST_NUMBERS)]
+    fixed = [s for s in STRATEGIES if s != "gathered" or copied < MOST_NUMBERS]
     for strategy in fixed:
         variants[strategy] = _forced(linear, n, k, args, x, strategy)
     found = measure(variants, rounds=args.rounds)
@@ -63,7 +63,7 @@ def _row(n_tokens: int, n: int, k: int, args: argparse.Namespace) -> dict[str, A
         model = arrow_by_peft(linear, n, k, prototypes)
         found |= {"peft": measure({"base": lambda: linear(x), "peft": lambda: model(x)}, rounds=args.rounds)["peft"]}
     ratio = {name: found[name]["ratio"] if name in found else None for name in ("auto", "bare", *STRATEGIES, "peft")}
-    best = min((found[s]["ratio"] for s in fixed), default=found["auto"]["ratio"])
+    best = min(found[s]["ratio"] for s in fixed)
     row = {"tokens": n_tokens, "experts": n, "kept": k, "base_us": 1e6 * found["base"]["seconds"], **ratio}
     row |= {"auto_over_best": ratio["auto"] / best, "auto_over_bare": ratio["auto"] / ratio["bare"]}
     row["floor"] = 1 + n / d + 2 * k * RANK / d

@@ -14,4 +14,7 @@ python="${PYTHON:-python}"
 "$python" -W ignore training.py
 "$python" -W ignore opening.py
 "$python" -W ignore model.py
+"$python" -W ignore model.py --experts 256 --layers 6 --peft-most 256 --phases "prefill 512" --mixes outputs --name model-6-layers
+"$python" -W ignore -m lorary.adapters.compiled
+"$python" -W ignore model.py --phases decode --peft-most 0 --rounds 21 --name decode
 "$python" plot.py

@@ -10,6 +10,8 @@ from lorary.adapters.compiled import usable
 from lorary.errors import OptionError
 from lorary.routing.base import Context, Gate, Router, Routing, State
 
+_SORTED_SCORES = 256
+
 
 def check_options(router: Router) -> None:
     """Refuse counts below 1 and temperatures that are no positive number. Raises E-OPTION."""
@@ -99,11 +101,15 @@ def keep_best(scores: Tensor, k: int, *, never_negative: bool = False) -> tuple[
     """Keep the k largest of float32 scores (..., P): values and indices, largest first, ties to the lower index.
 
     The k largest of P different whole numbers: a score's bits, in an order that whole numbers share, above the index
-    counted backwards. A stable sort gives the same and takes 3 to 15 times as long. `never_negative` saves a step.
+    counted backwards. A stable sort gives the same and takes 3 to 15 times as long, save for a few scores in all.
+    `never_negative` saves a step.
     """
     n = scores.shape[-1]
     if k == n:
         return scores, torch.arange(k, device=scores.device).expand(scores.shape)
+    if scores.numel() <= _SORTED_SCORES:
+        values, index = scores.sort(dim=-1, descending=True, stable=True)
+        return values[..., :k], index[..., :k]
     plain = scores.detach() if scores.requires_grad else scores
     ordered = plain.view(torch.int32) if never_negative else _ordered_bits(plain)
     backwards = torch.arange(n - 1, -1, -1, device=scores.device)
