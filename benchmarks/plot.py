@@ -19,11 +19,11 @@ PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 COLOURS = {
     "lorary": "#1b6ca8",
     "PEFT Arrow": "#c8553d",
-    "mttl": "#8a6fb0",
+    "mttl (formula)": "#8a6fb0",
     "scores alone": "#7a9e7e",
     "floor": "#555555",
 }
-STYLES = {"floor": ":", "scores alone": "-.", "mttl": "--"}
+STYLES = {"floor": ":", "scores alone": "-.", "mttl (formula)": "--"}
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def _costs() -> None:
         rows, facts = _rows(name)
         curves = {
             "PEFT Arrow": [r["peft"] for r in rows],
-            "mttl": [_mttl(r, facts["width"], facts["rank"]) for r in rows],
+            "mttl (formula)": [_mttl(r, facts["width"], facts["rank"]) for r in rows],
             "lorary": [r["auto"] for r in rows],
             "scores alone": [r["bare"] for r in rows],
             "floor": [r["floor"] for r in rows],
@@ -69,7 +69,7 @@ def _mttl(row: Mapping[str, Any], d: int, rank: int) -> float:
 def _memory() -> None:
     rows, _ = _rows("memory")
     figure, axis = plt.subplots(figsize=(5, 3.6), layout="constrained")
-    curves = {"PEFT Arrow": "peft", "mttl": "mttl", "lorary": "outputs"}
+    curves = {"PEFT Arrow": "peft", "mttl (formula)": "mttl", "lorary": "outputs"}
     _lines(axis, [r["experts"] for r in rows], {name: [r[key] for r in rows] for name, key in curves.items()})
     axis.set_xlabel("experts E")
     axis.set_ylabel("transient MiB of one call")
