@@ -47,14 +47,14 @@ def finetune(
     if _stands(into, key):
         return into
     work = into.with_name(f".{into.name}.work")
-    copied = base.trainable_copy()
-    learner = Learner(copied, [job.pupil(copied)], {"weights": Stack(list(copied.hf.parameters()), 1, lr=options.lr)})
+    copy = base.trainable_copy()
+    learner = Learner(copy, [job.pupil(copy)], {"weights": Stack(list(copy.hf.parameters()), 1, lr=options.lr)})
     (curve,) = train(learner, options, job.n_steps, work / key, report)
     stage = work / "stage"
     shutil.rmtree(stage, ignore_errors=True)
     stage.mkdir(parents=True)
     facts = job.write_facts(stage, curve)
-    copied.write(stage)
+    copy.write(stage)
     _write_facts(stage / FACTS, {**facts, "job": key, "base_fingerprint": base.fingerprint})
     stage.rename(into)
     shutil.rmtree(work, ignore_errors=True)

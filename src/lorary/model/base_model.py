@@ -125,7 +125,7 @@ class BaseModel:
         return answer(self, examples, lambda _: nullcontext(), max_new_tokens=max_new_tokens)
 
     def trainable_copy(self) -> "BaseModel":
-        """Make a copy in float32 that shares nothing with this one, to train all its weights."""
+        """Copy it in float32, sharing nothing, to train all weights."""
         with torch.random.fork_rng():  # fresh weights are drawn before these replace them
             hf = AutoModelForCausalLM.from_config(self.hf.config, dtype=torch.float32)
         hf.load_state_dict(self.hf.state_dict())

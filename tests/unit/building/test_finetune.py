@@ -50,11 +50,11 @@ def test_tied_weights_stay_tied(toy, tmp_path):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_twin_is_the_model_again(architecture):
+def test_a_trainable_copy_is_the_model_again(architecture):
     base = pico_base(architecture, dtype=torch.bfloat16)
-    twin = base.trainable_copy()
-    assert twin.dtype == torch.float32
-    for (name, ours), (other, theirs) in zip(base.hf.named_parameters(), twin.hf.named_parameters(), strict=True):
+    copy = base.trainable_copy()
+    assert copy.dtype == torch.float32
+    for (name, ours), (other, theirs) in zip(base.hf.named_parameters(), copy.hf.named_parameters(), strict=True):
         assert name == other and torch.equal(ours.float(), theirs) and ours.data_ptr() != theirs.data_ptr()
 
 
