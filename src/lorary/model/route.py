@@ -16,9 +16,9 @@ from lorary.library import derived
 from lorary.library.library import Library
 from lorary.model.attach import Attachment, Slot
 from lorary.model.base_model import BaseModel
-from lorary.model.probe import DataProbe, make_encoder
+from lorary.model.probe import BaseProbe, DataProbe, make_encoder
 from lorary.model.routed_model import RoutedModel
-from lorary.options import as_dict, to_spec
+from lorary.options import to_spec
 from lorary.routing.base import Gate, Router, State
 from lorary.tasks.task import Tasks
 
@@ -120,10 +120,12 @@ def _fetch_or_fit(
     owned: Mapping[str, Sequence[str]],
     tasks: Tasks | None,
 ) -> State:
-    needs_data = "examples" in router.needs
-    origins = [as_dict(router), library.hash, sorted(sites)]
-    probe = None
-    if needs_data:
+    origins = [router.deciding_options(), library.hash, sorted(sites)]
+    probe: BaseProbe | None = None
+    if "base" in router.needs:
+        probe = BaseProbe(base, sites)
+        origins += [base.fingerprint]
+    if "examples" in router.needs:
         if tasks is None:
             raise RoutingError(
                 "E-PROBE",

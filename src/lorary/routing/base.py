@@ -4,14 +4,15 @@ Shape letters: B batch, T time, S splits, E experts of the library in order of t
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from lorary.adapters.base import Experts, Site
+from lorary.options import as_dict
 
 State = dict[str, Tensor]
 """What a router learnt or derived, by name; stored as one safetensors file."""
@@ -115,7 +116,16 @@ class Gate(nn.Module, ABC):
 
 
 class Probe(Protocol):
-    """Facts that need data; only routers whose `needs` has "examples" may ask."""
+    """Facts that a router's `fit` may ask for: with "base" in its `needs` those of the base, with "examples" all."""
+
+    def sample_texts(self, *, n_texts: int, n_tokens: int, opening: str, seed: int) -> Tensor:
+        """Let the base, without any expert, write texts at temperature 1: ids (N, T), the same for the same seed.
+
+        opening: "user" if they follow what a chat template puts before a user's turn, "none" if only the start token.
+        """
+
+    def over_inputs(self, texts: Tensor, ask: Callable[[str, Tensor], Tensor]) -> Mapping[str, Tensor]:
+        """Read texts (N, T) with the base alone: site name -> what `ask(site, inputs (n, T, d_in))` gave, joined (N, ...)."""
 
     def mean_inputs(self, expert: str, *, n_examples: int) -> Mapping[str, Tensor]:
         """Run the expert on its own training prompts: site name -> mean last-token input (d_in,), float32."""
@@ -131,7 +141,7 @@ class Probe(Protocol):
 class Router(ABC):
     """Options of one way to route. `fit` learns from experts, `gate` makes the part that runs at one site.
 
-    `needs`: any of {"examples": `fit` asks the probe, "task": the right expert of each row must be known,
+    `needs`: any of {"base": `fit` asks the probe about the base, "examples": and about the training data, "task": the right expert of each row must be known,
     "text": gates read `Context.features`}; empty = the experts' weights alone.
     """
 
@@ -140,6 +150,10 @@ class Router(ABC):
     @abstractmethod
     def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
         """Derive the state from the experts; changes none of them."""
+
+    def deciding_options(self) -> dict[str, Any]:
+        """List the options that decide what `fit` makes: routers that agree in them share a stored state."""
+        return as_dict(self)
 
     @abstractmethod
     def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:

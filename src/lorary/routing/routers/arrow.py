@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lorary.adapters.base import Experts, Site
 from lorary.routing.base import Gate, Probe, Router, State
-from lorary.routing.directions import right_singular
+from lorary.routing.directions import prototypes
 from lorary.routing.scored import ScoredGate, check_options, stack_members
 
 
@@ -34,13 +34,7 @@ class Arrow(Router):
         """Compute the prototypes of every site."""
         state: State = {}
         for site in sites:
-            vectors: dict[int, Tensor] = {}
-            for index, name in enumerate(sorted(experts)):
-                if site in experts[name]:
-                    directions, values = right_singular(experts[name][site])
-                    if values[0] > 0:
-                        vectors[index] = directions[0]
-            state |= stack_members(site, vectors)
+            state |= stack_members(site, prototypes(experts, site))
         return state
 
     def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
