@@ -19,6 +19,7 @@ from lorary.cli.commands.eval import evaluate
 from lorary.cli.commands.quickstart import quickstart
 from lorary.cli.commands.report import report
 from lorary.cli.commands.show import show
+from lorary.cli.commands.study import study
 
 _QUIET = {
     "DO_NOT_TRACK": "1",
@@ -61,6 +62,7 @@ def make_app() -> typer.Typer:
         "eval": evaluate,
         "report": report,
         "quickstart": quickstart,
+        "study": study,
     }
     for name, verb in verbs.items():
         app.command(name)(verb)

@@ -28,14 +28,27 @@ TEXTS_AT_ONCE = 16
 """Texts that `BaseProbe` reads in one pass."""
 
 
-class BaseProbe:
-    """Answers a router's questions about the base: it writes texts, and says what every site is given when they are read.
+class DataProbe:
+    """Answers a router's questions, about the base while nothing is attached, and about the experts' training data."""
 
-    Base and sites as they are before experts are attached.
-    """
-
-    def __init__(self, base: BaseModel, sites: Mapping[str, Site]) -> None:
-        self.base, self.sites = base, sites
+    def __init__(
+        self,
+        base: BaseModel,
+        experts: Experts,
+        sites: Mapping[str, Site],
+        owned: Mapping[str, Sequence[str]],
+        tasks: Tasks,
+    ) -> None:
+        """`owned`: expert -> names of its tasks. Raises E-PROBE for an expert none of whose tasks is given."""
+        self.base, self.experts, self.sites = base, experts, sites
+        self.owned, self.tasks = owned, tasks
+        for expert, names in owned.items():
+            if not any(name in tasks and tasks[name].train for name in names):
+                raise RoutingError(
+                    "E-PROBE",
+                    f"expert {expert!r}: no training examples of its tasks {list(names)} were given.",
+                    "Pass the tasks that the library was built from.",
+                )
 
     def sample_texts(self, *, n_texts: int, n_tokens: int, opening: str, seed: int) -> Tensor:
         """Let the base write texts at temperature 1 after an opening that is not part of them: ids (N, T)."""
@@ -58,7 +71,7 @@ class BaseProbe:
         return [tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id]
 
     def over_inputs(self, texts: Tensor, ask: Callable[[str, Tensor], Tensor]) -> Mapping[str, Tensor]:
-        """Read texts (N, T) with the base alone: site name -> what `ask(site, inputs (n, T, d_in))` gave, joined (N, ...)."""
+        """Read texts (N, T) with the base alone: site -> what `ask(site, inputs (n, T, d))` gave, joined (N, ...)."""
         answers: dict[str, list[Tensor]] = {site: [] for site in self.sites}
 
         def listener(site: str) -> Any:
@@ -74,29 +87,6 @@ class BaseProbe:
             for hook in hooks:
                 hook.remove()
         return {site: torch.cat(parts).clone() for site, parts in answers.items()}
-
-
-class DataProbe(BaseProbe):
-    """Answers a router's questions about data, from the training parts of the tasks its experts were trained on."""
-
-    def __init__(
-        self,
-        base: BaseModel,
-        experts: Experts,
-        sites: Mapping[str, Site],
-        owned: Mapping[str, Sequence[str]],
-        tasks: Tasks,
-    ) -> None:
-        """`owned`: expert -> names of its tasks. Raises E-PROBE for an expert none of whose tasks is given."""
-        super().__init__(base, sites)
-        self.experts, self.owned, self.tasks = experts, owned, tasks
-        for expert, names in owned.items():
-            if not any(name in tasks and tasks[name].train for name in names):
-                raise RoutingError(
-                    "E-PROBE",
-                    f"expert {expert!r}: no training examples of its tasks {list(names)} were given.",
-                    "Pass the tasks that the library was built from.",
-                )
 
     def tasks_of(self, expert: str) -> Sequence[str]:
         """Name the tasks that an expert was trained on."""

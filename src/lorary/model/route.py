@@ -16,7 +16,7 @@ from lorary.library import derived
 from lorary.library.library import Library
 from lorary.model.attach import Attachment, Slot
 from lorary.model.base_model import BaseModel
-from lorary.model.probe import BaseProbe, DataProbe, make_encoder
+from lorary.model.probe import DataProbe, make_encoder
 from lorary.model.routed_model import RoutedModel
 from lorary.options import to_spec
 from lorary.routing.base import Gate, Router, State
@@ -121,10 +121,7 @@ def _fetch_or_fit(
     tasks: Tasks | None,
 ) -> State:
     origins = [router.deciding_options(), library.hash, sorted(sites)]
-    probe: BaseProbe | None = None
-    if "base" in router.needs:
-        probe = BaseProbe(base, sites)
-        origins += [base.fingerprint]
+    probe = None
     if "examples" in router.needs:
         if tasks is None:
             raise RoutingError(
@@ -134,6 +131,9 @@ def _fetch_or_fit(
             )
         probe = DataProbe(base, experts, sites, owned, tasks)
         origins += [base.fingerprint, [tasks[t].hash for names in owned.values() for t in names if t in tasks]]
+    elif "base" in router.needs:
+        probe = DataProbe(base, experts, sites, {}, Tasks([]))
+        origins += [base.fingerprint]
     kind, key = to_spec(router).partition(":")[0], short_key(*origins)
     if found := derived.get(library, kind, key, "safetensors"):
         return load_file(found)

@@ -125,7 +125,7 @@ class Probe(Protocol):
         """
 
     def over_inputs(self, texts: Tensor, ask: Callable[[str, Tensor], Tensor]) -> Mapping[str, Tensor]:
-        """Read texts (N, T) with the base alone: site name -> what `ask(site, inputs (n, T, d_in))` gave, joined (N, ...)."""
+        """Read texts (N, T) with the base alone: site -> what `ask(site, inputs (n, T, d))` gave, joined (N, ...)."""
 
     def mean_inputs(self, expert: str, *, n_examples: int) -> Mapping[str, Tensor]:
         """Run the expert on its own training prompts: site name -> mean last-token input (d_in,), float32."""
@@ -141,7 +141,8 @@ class Probe(Protocol):
 class Router(ABC):
     """Options of one way to route. `fit` learns from experts, `gate` makes the part that runs at one site.
 
-    `needs`: any of {"base": `fit` asks the probe about the base, "examples": and about the training data, "task": the right expert of each row must be known,
+    `needs`: any of {"base": `fit` asks the probe about the base, "examples": and about the training data,
+    "task": the right expert of each row must be known,
     "text": gates read `Context.features`}; empty = the experts' weights alone.
     """
 

@@ -22,7 +22,7 @@ def right_singular(weights: Weights) -> tuple[Tensor, Tensor]:
 
 
 def prototypes(experts: Experts, site: str) -> dict[int, Tensor]:
-    """Find what each expert listens to at a site: its place in the order of names -> first right singular vector (d_in,).
+    """Find what each expert listens to at a site: place in the order of names -> first right singular vector (d_in,).
 
     Experts without weights there, or that change nothing, have none.
     """
@@ -47,4 +47,5 @@ def without_common(vectors: Tensor, n: int) -> Tensor:
     left = torch.linalg.eigh(gram).eigenvectors[:, len(vectors) - n :]  # (P, n), the largest eigenvalues
     remove = torch.eye(len(vectors), dtype=torch.float64, device=vectors.device) - left @ left.T  # (P, P)
     lengths = (remove @ gram @ remove).diagonal().clamp(min=0).sqrt()  # (P,)
-    return (remove / lengths.clamp(min=1e-6).unsqueeze(1)).float()
+    cleaner: Tensor = remove / lengths.clamp(min=1e-6).unsqueeze(1)
+    return cleaner.float()

@@ -39,16 +39,17 @@ class StudyTasks:
 
 
 def read_study_tasks(data: Path) -> StudyTasks:
-    """Read `data`/sni, p3 and induction: 32 tasks of sni, then 32 of p3, then the rest of both in turn.
+    """Read `data`/sni, p3 and induction: 16 tasks of sni, 16 of p3, 16 of sni, and so on while there are any.
 
-    Within a collection: the shortest task of each category first, then the second shortest, and so on. Categories take turns so that a library is not all question answering.
+    Within a collection: the shortest task of each category first, then the second shortest, and so on. Categories
+    take turns so that a library is not all question answering.
     """
     sni, p3 = read_tasks(data / "sni"), read_tasks(data / "p3")
     heldout = set(read_tasks(data / "sni" / "heldout.jsonl.gz"))
     first = in_turns([t for t in sni.values() if t.name not in heldout and _is_cheap(t)], _families(data / "sni"))
     second = in_turns([t for t in p3.values() if _is_cheap(t)], _families(data / "p3"))
-    rest = [name for pair in zip(first[32:], second[32:], strict=False) for name in pair]
-    order = (*first[:32], *second[:32], *rest)
+    starts = range(0, max(len(first), len(second)), 16)
+    order = tuple(name for i in starts for name in (*first[i : i + 16], *second[i : i + 16]))
     return StudyTasks(
         tasks=Tasks([*sni.values(), *p3.values()]).only(order),
         order=order,

@@ -24,8 +24,8 @@ class Compass(Router):
     Evidence e_i: mean of d_i^2 - 1 over the tokens so far, then over the sites so far. Every d_i^2 is a log-likelihood
     ratio of "made for expert i" against "any text", up to constants, so they add up; docs/evidence.md derives it.
     Score: `now` * |d_i|, standardised, + `along` * the site's own mean + `up` * e_i; softmax at `temperature` over the
-    `top_k` best (None: all, so that without evidence all speak alike). Each option off or at 0 takes its part out;
-    compass:normalise=False,n_common=0,calibrate=False,up=0,top_k=4 is Arrow.
+    `top_k` best (None: all). Each option off or at 0 takes its part out; what is left of
+    compass:normalise=False,n_common=0,calibrate=False,up=0 is Arrow.
     opening: what the base's texts answer to: "user", where the chat template lets a user begin (Xu et al. 2024,
     2406.08464), or "none", the start token; a base without a template takes "none".
     Raises E-PROBE if calibration is wanted and there is no base to ask.
@@ -33,14 +33,14 @@ class Compass(Router):
 
     needs: ClassVar[frozenset[str]] = frozenset({"base"})
 
-    top_k: int | None = None
+    top_k: int | None = 4
     temperature: float = 1.0
     normalise: bool = True
     n_common: int = 1
     calibrate: bool = True
     now: float = 1.0
     along: float = 0.0
-    up: float = 4.0
+    up: float = 3.0
     opening: Literal["user", "none"] = "user"
     n_texts: int = 48
     n_tokens: int = 64
@@ -159,7 +159,7 @@ def _products(h: Tensor, vectors: Tensor, *, normalise: bool) -> Tensor:
     if not normalise:
         return products
     # The same as to normalise h, and (B, T, d) is not written again.
-    size = torch.linalg.vector_norm(h, dim=-1, keepdim=True) * h.shape[-1] ** -0.5
+    size: Tensor = torch.linalg.vector_norm(h, dim=-1, keepdim=True) * h.shape[-1] ** -0.5
     return products / size.clamp(min=1e-6)
 
 

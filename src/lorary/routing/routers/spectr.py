@@ -51,4 +51,5 @@ def _spectrum(weights: Weights) -> Tensor:
 
 def _length(h: Tensor, spectra: Tensor) -> Tensor:
     products = torch.matmul(h.float(), spectra.flatten(0, 1).T)  # (B, T, P * r)
-    return torch.linalg.vector_norm(products.unflatten(-1, spectra.shape[:2]), dim=-1)  # (B, T, P)
+    lengths: Tensor = torch.linalg.vector_norm(products.unflatten(-1, spectra.shape[:2]), dim=-1)
+    return lengths  # (B, T, P)
