@@ -70,7 +70,7 @@ def draw_scores(table: Table, *, name: str = "scores", title: str = "Scores of a
         "Dots: macro mean over tasks. Whiskers: 95 % interval, bootstrap over examples. "
         "Hollow: oracles, which know the task. Dotted line: the base. Arrows: which way is better."
     )
-    return _finish(figure, name, title, caption)
+    return finish(figure, name, title, caption)
 
 
 def _draw_column(axis: Axes, column: Column, rows: Sequence[Row], index: int) -> None:
@@ -152,7 +152,7 @@ def draw_similarity(
         f"Cosine between the parameters of {len(names)} experts, from the smallest (white) to the largest (dark blue). "
         "Grey: an expert and itself."
     ) + (" Boxes: clusters." if spans else "")
-    return _finish(figure, name, title, caption)
+    return finish(figure, name, title, caption)
 
 
 def _cluster_order(
@@ -197,7 +197,7 @@ def draw_training(
         _draw_library(axis, library, [curve for curve in curves if curve.library == library])
     for axis in axes.flat[: len(libraries)]:
         axis.tick_params(labelleft=True)
-    return _finish(figure, name, title, "Validation loss in nats per token. Dots: each expert's lowest loss.")
+    return finish(figure, name, title, "Validation loss in nats per token. Dots: each expert's lowest loss.")
 
 
 def _draw_library(axis: Axes, library: str, curves: Sequence[Curve]) -> None:
@@ -260,7 +260,8 @@ def _short(text: str, limit: int = 32) -> str:
     return text.replace("$", r"\$")
 
 
-def _finish(figure: Figure, name: str, title: str, caption: str) -> Picture:
+def finish(figure: Figure, name: str, title: str, caption: str) -> Picture:
+    """Write a figure as PNG and SVG, the same bytes every time."""
     png, svg = io.BytesIO(), io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": "lorary", "font.family": "DejaVu Sans"}):
         figure.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": None})

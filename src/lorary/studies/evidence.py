@@ -23,10 +23,16 @@ from lorary.evaluation.evaluators.perplexity import Perplexity
 from lorary.evaluation.evaluators.rouge_l import RougeL
 from lorary.evaluation.run import evaluate
 from lorary.evaluation.scores import Scores
+from lorary.folder import ROUTERS as KNOWN_ROUTERS
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
 from lorary.model.route import route
+from lorary.model.routed_model import RoutedModel
+from lorary.reporting.growth import draw_growth
+from lorary.reporting.tokens import TokenTrace
 from lorary.studies.evidence_tasks import StudyTasks
+from lorary.studies.evidence_texts import route_on_texts
+from lorary.tasks.task import Tasks
 
 COMPASS = "compass"
 BASELINES = ("uniform", "arrow", "spectr", "task_predictor:n_examples=50", "centroid:n_examples=50", "oracle")
@@ -50,10 +56,14 @@ ROUTERS: Mapping[str, Sequence[str]] = {
     "weights": tuple(f"compass:up={up}" for up in (1.0, 2.0, 3.0, 4.0, 8.0)),
     "kept": tuple(f"{name}:top_k={k}" for name in ("compass", "arrow") for k in (1, 2, 4, 8)),
     "texts": tuple(f"compass:n_texts={n},opening={o}" for n in (3, 12, 48) for o in ("user", "none")),
+    "other_texts": (f"{COMPASS}@prompts", f"{COMPASS}@english"),
     "mixes": ("uniform", "arrow", COMPASS, "oracle"),
     "answers": ("uniform", "arrow", COMPASS, "oracle"),
 }
-"""The arms of the study, and the routers of each."""
+"""The arms of the study, and the routers of each; behind an @ stands whose texts calibrate in the place of the base's.
+
+prompts: unlabelled prompts of tasks that are neither in the library nor tested on. english: plain English paragraphs.
+"""
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,11 @@ class Study:
 
 OTHERS = ("unshared", "rank8", "mbc")
 
+ALONE = "compass:now=0,top_k=none"
+SHOWN_TRAINED = 11
+SHOWN_UNSEEN = ("task613_politifact_text_generation", "task1508_wordnet_antonyms")
+"""Whose evidence is drawn: the eleventh task from the last, one like none of them, and one like a trained one."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -114,7 +129,7 @@ class Cell:
     @property
     def file(self) -> str:
         """The name of its files, the group of tasks left out."""
-        router = self.router.replace(":", "-").replace(",", "-").replace("=", "")
+        router = self.router.replace(":", "-").replace(",", "-").replace("=", "").replace("@", "-on-")
         return f"{self.pool}-{self.size}.{router}.{self.mix}.{self.metric}"
 
 
@@ -129,8 +144,11 @@ class Result:
 def run_study(
     study: Study, base: BaseModel, tasks: StudyTasks, into: Path, tell: Callable[[str], None]
 ) -> list[Result]:
-    """Run, or go on with, all cells of a study."""
-    return list(_Run(study, base, tasks, into, tell).results())
+    """Run, or go on with, all cells of a study; draw evidence.png of the first library."""
+    run = _Run(study, base, tasks, into, tell)
+    results = list(run.results())
+    run.draw()
+    return results
 
 
 @dataclass
@@ -145,6 +163,18 @@ class _Run:
         for cell in self.study.cells():
             self.tell(f"{cell.arm}: {cell.pool}, {cell.size} tasks, {cell.router}, {cell.mix}")
             yield Result(cell, self._score(cell, self._library(cell.pool, cell.size)))
+
+    def draw(self) -> None:
+        """Draw how evidence grows where it alone decides, on the first library."""
+        examples = [self.tasks.tasks[self.tasks.order[: self.study.sizes[0]][-SHOWN_TRAINED:][0]].test[0]]
+        examples += [self.tasks.unseen[name].test[0] for name in SHOWN_UNSEEN]
+        with route(self.base, self._library(*next(self.study.libraries())), ALONE) as model:
+            traces = [model.explain(example, max_new_tokens=1) for example in examples]
+        pictures = [
+            TokenTrace(t.tokens, t.names, t.shares.numpy(), example.task, t.sites, t.weights.numpy())
+            for t, example in zip(traces, examples, strict=True)
+        ]
+        (self.into / "evidence.png").write_bytes(draw_growth(pictures, name="evidence").png)
 
     # ---- building ---------------------------------------------------------------------------------
 
@@ -194,11 +224,23 @@ class _Run:
             groups = {"trained": trained}
         n = self._n(cell)
         paths = {group: self.into / "runs" / f"{cell.file}.{group}.{n}.jsonl" for group in groups}
-        with route(self.base, library, cell.router, mix=cell.mix, tasks=trained) as model:
+        with self._routed(cell, library, trained) as model:
             return {
                 group: evaluate(self._evaluator(cell), model, some, into=paths[group], name=cell.router, limit=n)
                 for group, some in groups.items()
             }
+
+    def _routed(self, cell: Cell, library: Library, trained: Tasks) -> RoutedModel:
+        router, _, texts = cell.router.partition("@")
+        if not texts:
+            return route(self.base, library, router, mix=cell.mix, tasks=trained)
+        written = self.tasks.english if texts == "english" else self._prompts(cell.size)
+        return route_on_texts(self.base, library, KNOWN_ROUTERS.parse(router), written, cell.mix)
+
+    def _prompts(self, size: int) -> list[str]:
+        """List prompts of tasks that no expert of the library was trained on, the tasks in turn."""
+        rest = [self.tasks.tasks[name].train for name in self.tasks.order[size:]]
+        return [examples[i].prompt for i in range(10) for examples in rest if i < len(examples)]
 
     def _evaluator(self, cell: Cell) -> Evaluator:
         return RougeL(max_new_tokens=32) if cell.metric == "rouge_l" else Perplexity()

@@ -29,17 +29,19 @@ MAX_CHARACTERS = 420
 class StudyTasks:
     """order: the tasks to train on; a library of n experts holds the first n, so that larger ones hold smaller ones.
 
-    unseen: the tasks that no expert was trained on. other: tasks of another collection, unseen too.
+    unseen: the tasks that no expert was trained on. other: tasks of another collection, unseen too. english: plain
+    paragraphs.
     """
 
     tasks: Tasks
     order: tuple[str, ...]
     unseen: Tasks
     other: Tasks
+    english: tuple[str, ...]
 
 
 def read_study_tasks(data: Path) -> StudyTasks:
-    """Read `data`/sni, p3 and induction: 16 tasks of sni, 16 of p3, 16 of sni, and so on while there are any.
+    """Read `data`/sni, p3, induction and zeroshot: 16 tasks of sni, 16 of p3, 16 of sni, and so on while there are any.
 
     Within a collection: the shortest task of each category first, then the second shortest, and so on. Categories
     take turns so that a library is not all question answering.
@@ -55,6 +57,7 @@ def read_study_tasks(data: Path) -> StudyTasks:
         order=order,
         unseen=sni.only(UNSEEN),
         other=read_tasks(data / "induction"),
+        english=_paragraphs(data / "zeroshot" / "boolq.jsonl.gz"),
     )
 
 
@@ -72,6 +75,11 @@ def halves(names: Tasks | tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
     """Deal names out in turn: constants are chosen on the first half and reported on the second."""
     listed = tuple(names)
     return {"choose": listed[0::2], "report": listed[1::2]}
+
+
+def _paragraphs(source: Path) -> tuple[str, ...]:
+    """Take the passages of a reading task, each once."""
+    return tuple(dict.fromkeys(row.values["passage"] for row in rows_of(source)))
 
 
 def _families(source: Path) -> dict[str, str]:
