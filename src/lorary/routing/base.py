@@ -48,19 +48,21 @@ class Evidence:
         """True if no gate has added anything."""
         return not self.sums
 
-    def along_tokens(self, site: str, values: Tensor, mask: Tensor | None) -> Tensor:
+    def along_tokens(self, site: str, values: Tensor, mask: Tensor | None, *, skip_first: bool = False) -> Tensor:
         """Add values (B, T, E) at a site; give their mean over the tokens so far, this call and those before.
 
-        mask: (B, T), False at padding, which adds nothing.
+        mask: (B, T), False at padding, which adds nothing. skip_first: leave a sequence's first token out.
         """
         real = torch.ones_like(values[..., :1]) if mask is None else mask.unsqueeze(-1).to(values.dtype)
-        sums = (values * real).cumsum(1)  # (B, T, E)
         counts = real.cumsum(1)  # (B, T, 1)
         if site in self.sums:
-            sums = sums + self.sums[site].unsqueeze(1)
             counts = counts + self.counts[site].unsqueeze(1)
+        used = real * (counts > 1) if skip_first else real
+        sums = (values * used).cumsum(1)  # (B, T, E)
+        if site in self.sums:
+            sums = sums + self.sums[site].unsqueeze(1)
         self.sums[site], self.counts[site] = sums[:, -1], counts[:, -1]
-        return sums / counts.clamp(min=1)
+        return sums / (counts - 1 if skip_first else counts).clamp(min=1)
 
     def up_sites(self, values: Tensor) -> Tensor:
         """Add values (B, T, E) of this site; give their mean over the sites so far in this call."""

@@ -42,14 +42,25 @@ def test_arrow_is_a_corner_of_it():
 
 def test_a_deviation_is_counted_in_spreads_of_the_base_s_own_texts():
     """Products 1 and 3 have mean 2 and deviation 1, so that 5 deviates by 3; the first token is left out."""
-    plain = Compass(normalise=False, n_common=0, now=0.0, up=1.0, top_k=None)
+    plain = Compass(normalise=False, n_common=0, now=0.0, up=1.0, top_k=None, skip_first=False)
     gate = gate_by_hand(plain, [[1.0, 0.0], [0.0, 1.0]], [[99.0, 99.0], [1.0, 0.0], [3.0, 4.0]])
     context = Context()
     weights = gate(torch.tensor([[[5.0, 2.0], [2.0, 6.0]]]), context).weights[0, :, 0]
     first = [3.0**2 - 1, 0.0**2 - 1]  # (5 - 2) / 1 and (2 - 2) / 2
     second = [(9 + 0) / 2 - 1, (0 + 4) / 2 - 1]  # the mean of two tokens
     torch.testing.assert_close(weights, torch.softmax(torch.tensor([first, second]), -1))
-    torch.testing.assert_close(context.evidence.sums["q"], torch.tensor([[9.0, 4.0]]))
+    torch.testing.assert_close(context.evidence.sums["q"], torch.tensor([[7.0, 2.0]]))
+
+
+def test_the_first_token_of_a_text_is_no_evidence():
+    gate = gate_by_hand(
+        Compass(normalise=False, n_common=0, now=0.0, top_k=None), [[1.0, 0.0], [0.0, 1.0]],
+        [[0.0, 0.0], [1.0, 0.0], [3.0, 4.0]],
+    )  # fmt: skip
+    context = Context()
+    first, second = gate(torch.tensor([[[5.0, 2.0], [5.0, 2.0]]]), context).weights[0, :, 0]
+    assert first.tolist() == [0.5, 0.5]
+    torch.testing.assert_close(second, torch.softmax(2 * torch.tensor([8.0, -1.0]), -1))
 
 
 def test_what_a_token_says_now_is_standardised_too():
@@ -104,7 +115,7 @@ def test_who_is_absent_from_a_site_shows_nothing_there():
     assert not dense(first(hidden(), context), 5)[..., 2].any()
     risen = context.evidence.up_sites(here) * 2
     assert not risen[..., 2].any()
-    assert bool(risen[..., there].any(-1).all())
+    assert bool(risen[:, 1:, there].any(-1).all())
 
 
 def test_the_state_of_an_expert_is_its_own():

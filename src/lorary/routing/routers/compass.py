@@ -21,7 +21,8 @@ class Compass(Router):
     Deviation d_i = (p_i · h - m_i) / s_i of one token at one site. p_i (d_in,): Arrow's prototype without the
     `n_common` directions that all prototypes of the site share. h: input of root-mean-square 1 (`normalise`). m_i, s_i:
     mean and standard deviation of p_i · h over texts that the base writes itself (`calibrate`), without expert or data.
-    Evidence e_i: mean of d_i^2 - 1 over the tokens so far, then over the sites so far. Every d_i^2 is a log-likelihood
+    Evidence e_i: mean of d_i^2 - 1 over the tokens so far, then over the sites so far; `skip_first`: without the first
+    token, at which all texts look alike. Every d_i^2 is a log-likelihood
     ratio of "made for expert i" against "any text", up to constants, so they add up; docs/evidence.md derives it.
     Score: `now` * |d_i|, standardised, + `along` * the site's own mean + `up` * e_i; softmax at `temperature` over the
     `top_k` best (None: all). Each option off or at 0 takes its part out; what is left of
@@ -38,9 +39,10 @@ class Compass(Router):
     normalise: bool = True
     n_common: int = 1
     calibrate: bool = True
+    skip_first: bool = True
     now: float = 1.0
     along: float = 0.0
-    up: float = 3.0
+    up: float = 2.0
     opening: Literal["user", "none"] = "user"
     n_texts: int = 48
     n_tokens: int = 64
@@ -141,7 +143,9 @@ class _CompassGate(Gate):
         return Routing(weights, index if self.everybody_listens else self.members[index])
 
     def _add_evidence(self, score: Tensor, deviation: Tensor, context: Context) -> Tensor:
-        here = context.evidence.along_tokens(self.site, deviation.square(), context.mask) - 1  # (B, T, P)
+        here = context.evidence.along_tokens(
+            self.site, deviation.square() - 1, context.mask, skip_first=self.options.skip_first
+        )  # (B, T, P)
         if self.options.along:
             score = torch.add(score, here, alpha=self.options.along)
         if not self.options.up:
