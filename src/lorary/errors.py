@@ -15,6 +15,10 @@ class LoraryError(Exception):
         self.hint = hint
         super().__init__(f"error[{code}] {message}{' ' + hint if hint else ''}")
 
+    def __reduce__(self) -> tuple[type["LoraryError"], tuple[str, str, str]]:
+        """Let it travel between processes."""
+        return type(self), (self.code, self.message, self.hint)
+
 
 class OptionError(LoraryError):
     """An unknown, misspelt or ill-typed option or method name."""

@@ -9,7 +9,14 @@ import pytest
 from source_tree import ROOT, SOURCE, Module, modules
 
 FORBIDDEN = {"utils.py", "helpers.py", "common.py", "misc.py", "util.py", "helper.py"}
-METHODS = ("routing/routers", "building/builders", "building/clusterers", "evaluation/evaluators", "adapters/kinds")
+METHODS = (
+    "routing/routers",
+    "building/builders",
+    "building/clusterers",
+    "building/backends",
+    "evaluation/evaluators",
+    "adapters/kinds",
+)
 # "me" is nobody; a bracket keeps a pattern from finding itself.
 MACHINE_PATHS = re.compile(r"(?<![\w.~:-])/(?:home|root|Users|work|mnt|media|data|tmp)/(?!me/)[\w.-]+/?[\w./-]*")
 REGISTRIES = re.compile(r"index[-_]ur[l]|https?://[^\s\"')]+/simpl[e]\b|python[h]osted|artifac[t]ory")

@@ -8,8 +8,17 @@ from lorary.building import train
 from lorary.building.base import Clusters
 from lorary.folder import BUILDERS
 from lorary.testing.contracts import BuilderContract
+from lorary.testing.pico import random_library
 
-QUICK = {"steps": 6, "batch_size": 2, "rank": 2, "n_evaluations": 2, "dropout": 0.1, "lr": 1e-2}
+QUICK = {
+    "weights": (0.5, -1.0, 2.0),
+    "steps": 6,
+    "batch_size": 2,
+    "rank": 2,
+    "n_evaluations": 2,
+    "dropout": 0.1,
+    "lr": 1e-2,
+}
 
 
 @pytest.mark.parametrize("name", BUILDERS.names())
@@ -29,3 +38,7 @@ class TestBuilder(BuilderContract):
     @pytest.fixture
     def tasks(self, toy):
         return toy.only(["copy", "swap", "upper"])
+
+    @pytest.fixture
+    def source(self, base, tasks, tmp_path):
+        return random_library(tmp_path / "source" / "lib", base, list(tasks), ranks=2)

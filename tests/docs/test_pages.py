@@ -92,7 +92,7 @@ def check_methods(place: str, command: str, values: dict[str, object]) -> None:
     from lorary import folder, options
 
     methods = {"method": {"build": "BUILDERS", "cluster": "CLUSTERERS"}.get(command), "router": "ROUTERS"}
-    for option, registry in {**methods, "metric": "EVALUATORS"}.items():
+    for option, registry in {**methods, "metric": "EVALUATORS", "backend": "BACKENDS"}.items():
         spec = values.get(option)
         if isinstance(spec, str) and registry:
             name, given = options.split_spec(spec)

@@ -56,6 +56,9 @@ class Bank(nn.Module, ABC):
     def cast(self, dtype: torch.dtype) -> "Bank":
         """Store the weights in the dtype the base computes in."""
 
+    def tune(self, n_kept: int | None) -> None:
+        """Get ready for routings that keep n_kept experts per token (None: all); changes the rounding at most."""
+
     @abstractmethod
     def forward(self, x: Tensor, y: Tensor, weights: Tensor, experts: Tensor | None, mix: Mix) -> Tensor:
         """Add what the weighted experts make of x (B, T, d_in) to y (B, T, d_out)."""

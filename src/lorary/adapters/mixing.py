@@ -6,33 +6,41 @@ mix="factors":  y + (sum_i w_i s_i B_i) (sum_j w_j A_j) x       (the paper's cod
 Source: Ostapenko et al. 2024 (2405.11157) section 4.2 and its code for "factors".
 Differs: each expert's own scale goes with its B; the paper's code takes one scale for all.
 
-Neither form builds a per-token A or B, nor a (T, E, d_out) tensor: two dense products over all R rows, or, for few
-tokens and many experts, the rows of the chosen experts only. All paths agree; a test compares them.
+Neither form builds a (T, E, d_out) tensor. Four strategies give the same numbers: "dense" multiplies with all R rows;
+"chosen" with the rows of the kept experts, where they lie; "dense_in" with all rows on the input side and the kept ones
+on the output side; "gathered" copies the kept rows first, for a few tokens. `tuning` says which is the fastest where; a
+test compares them all.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lorary.adapters.base import Mix
+from lorary.adapters.chosen_rows import dots, sums
+from lorary.adapters.tuning import Strategy
 from lorary.errors import AdapterError
 
 if TYPE_CHECKING:
     from lorary.adapters.low_rank import LowRankBank
 
-MAX_GATHERED_TOKENS = 16
-MAX_DENSE_ROWS = 128
-"""Below these sizes gathering rows, or skipping the gathering, is faster on a CPU; the results are the same."""
-
 
 def mix_low_rank(
-    bank: "LowRankBank", x: Tensor, y: Tensor, weights: Tensor, experts: Tensor | None, mix: Mix
+    bank: "LowRankBank",
+    x: Tensor,
+    y: Tensor,
+    weights: Tensor,
+    experts: Tensor | None,
+    mix: Mix,
+    strategy: Strategy | None = None,
 ) -> Tensor:
-    """Add the mixed experts' answer to x (B, T, d_in) to y (B, T, d_out).
+    """Add the mixed experts' answer to x (B, T, d_in) to y (B, T, d_out), computed in the dtype of y.
 
     weights: (B, T, S, k) with any of B, T, S of size 1; experts: (B, T, k) indices, or None for all E in order.
     S > 1 cuts d_in and d_out in S blocks with weights of their own (MHR); mix="factors" only.
+    strategy: for tests and measurements; None takes the bank's plan.
     Raises E-RANK for mix="factors" with unequal ranks, E-SPLIT for S > 1 with mix="outputs".
     """
     if mix == "factors" and bank.common_rank is None:
@@ -41,15 +49,14 @@ def mix_low_rank(
             f'mix="factors" needs one rank for all experts of a layer, found {sorted(set(bank.ranks) - {0})}.',
             'Use mix="outputs", or rebuild with one rank.',
         )
-    a, b = bank.a.to(x.dtype), bank.b.to(x.dtype)
+    x = x.to(y.dtype)  # under autocast the layer answers in a narrower dtype than it was asked in
     if weights.shape[2] > 1:
-        return y + _blocks_out(_split_rows(bank, x, a, _over_all(weights, experts, bank.n_experts), mix), b)
-    n_tokens = x.shape[0] * x.shape[1]
-    if experts is not None and n_tokens <= MAX_GATHERED_TOKENS and a.shape[0] > MAX_DENSE_ROWS:
-        return y + _gathered(bank, x, a, b, weights[:, :, 0], experts, mix)
-    v = _dense_rows(bank, x, a, _over_all(weights, experts, bank.n_experts)[:, :, 0], mix)  # (B, T, R)
-    mixed: Tensor = torch.addmm(y.flatten(0, 1), v.flatten(0, 1), b)
-    return mixed.view_as(y)
+        return y + _blocks(bank, x, _over_all(weights, experts, bank.n_experts), mix)
+    if experts is not None and strategy is None:
+        strategy = bank.plan.choose(x.shape[0] * x.shape[1], experts.shape[-1], y.dtype)
+    if experts is None or strategy == "dense":
+        return _dense(bank, x, y, _over_all(weights, experts, bank.n_experts).squeeze(2), mix)
+    return _chosen(bank, x, y, weights, experts, mix, strategy or "chosen")
 
 
 def _over_all(weights: Tensor, experts: Tensor | None, n_experts: int) -> Tensor:
@@ -61,39 +68,75 @@ def _over_all(weights: Tensor, experts: Tensor | None, n_experts: int) -> Tensor
     return full.scatter(-1, index, weights.expand_as(index))
 
 
-def _dense_rows(bank: "LowRankBank", x: Tensor, a: Tensor, w: Tensor, mix: Mix) -> Tensor:
-    """Weigh every row's activation: x (B, T, d_in), w (B, T, E) -> (B, T, R)."""
+def _dense(bank: "LowRankBank", x: Tensor, y: Tensor, w: Tensor, mix: Mix) -> Tensor:
+    """Multiply with all rows, on both sides: x (B, T, d_in), w (B, T, E) -> (B, T, d_out)."""
+    a, b = bank.a.to(y.dtype), bank.b.to(y.dtype)
     z = x @ a.T  # (B, T, R)
-    if mix == "outputs":
-        return z * (w * bank.scale)[..., bank.owner].to(z.dtype)
-    w = w[..., bank.present].unsqueeze(-1)  # (B, T, P, 1)
-    u: Tensor = (z.unflatten(-1, (bank.present.numel(), -1)) * w.to(z.dtype)).sum(-2, keepdim=True)  # (B, T, 1, r)
-    return ((w * bank.scale[bank.present].unsqueeze(-1)).to(z.dtype) * u).flatten(-2)  # (B, T, R)
+    if bank.common_rank is None:
+        v = z * (w * bank.scale)[..., bank.owner].to(z.dtype)
+    else:
+        w = w if bank.is_full else w[..., bank.present]  # (B, T, P)
+        scale = bank.common_scale or bank.scale[bank.present]
+        v = _weigh(z.unflatten(-1, (-1, bank.common_rank)), w.unsqueeze(-1), (w * scale).unsqueeze(-1), mix).flatten(-2)
+    return torch.addmm(y.flatten(0, 1), v.flatten(0, 1), b).view_as(y)
 
 
-def _gathered(bank: "LowRankBank", x: Tensor, a: Tensor, b: Tensor, w: Tensor, experts: Tensor, mix: Mix) -> Tensor:
-    """Compute with the rows of the kept experts only: w (B, T, k), experts (B, T, k) -> (B, T, d_out)."""
-    rows = bank.rows[experts].flatten(-2)  # (B, T, k * r_max)
-    is_row = bank.is_row[experts]  # (B, T, k, r_max)
-    z = (a[rows] @ x.unsqueeze(-1)).view(is_row.shape)  # (B, T, k, r_max)
-    w = w.unsqueeze(-1) * is_row  # (B, T, k, r_max), zero at padding and for absent experts
-    scaled = (w * bank.scale[experts].unsqueeze(-1)).to(z.dtype)
+def _chosen(
+    bank: "LowRankBank", x: Tensor, y: Tensor, weights: Tensor, experts: Tensor, mix: Mix, strategy: Strategy
+) -> Tensor:
+    """Multiply with the rows of the kept experts only: weights (B, T, 1, k), experts (B, T, k) -> (B, T, d_out)."""
+    n_batch, n_time, n_kept = *x.shape[:2], experts.shape[-1]
+    n = n_batch * n_time
+    experts = experts.expand(n_batch, n_time, n_kept).reshape(-1)  # (N * k,)
+    w = weights.expand(n_batch, n_time, 1, n_kept).reshape(n, n_kept, 1)
+    rows = bank.rows.index_select(0, experts)  # (N * k, r_max)
+    if bank.common_rank is None or not bank.is_full:
+        w = w * bank.is_row.index_select(0, experts).view(n, n_kept, -1)  # zero at padding and for absent experts
+    scaled = w * (bank.common_scale or bank.scale.index_select(0, experts).view(n, n_kept, 1))
+    rows, x, flat = rows.view(n, -1), x.reshape(n, -1), y.reshape(n, -1)  # (N, k * r_max), (N, d_in), (N, d_out)
+    a, b = bank.a.to(y.dtype), bank.b.to(y.dtype)
+    z = _INPUT_SIDE[strategy](x, a, rows).view(n, n_kept, -1)  # (N, k, r_max)
+    v = _weigh(z, w, scaled, mix)
+    if strategy == "gathered":
+        return torch.baddbmm(flat.unsqueeze(1), v.view(n, 1, -1), _gather(b, rows)).view_as(y)
+    return sums(v.view(n, -1), b, rows).add_(flat).view_as(y)
+
+
+def _gather(table: Tensor, rows: Tensor) -> Tensor:
+    """Copy each token's rows: table (R, d), rows (N, n) -> (N, n, d)."""
+    return table.index_select(0, rows.view(-1)).view(*rows.shape, -1)
+
+
+def _dense_dots(x: Tensor, a: Tensor, rows: Tensor) -> Tensor:
+    return (x @ a.T).gather(1, rows.long())
+
+
+def _gathered_dots(x: Tensor, a: Tensor, rows: Tensor) -> Tensor:
+    return torch.bmm(_gather(a, rows), x.unsqueeze(-1))
+
+
+_INPUT_SIDE: dict[Strategy, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "chosen": dots,
+    "dense_in": _dense_dots,
+    "gathered": _gathered_dots,
+}
+"""How x (N, d_in) meets its rows (N, n) of a (R, d_in): -> (N, n)."""
+
+
+def _weigh(z: Tensor, w: Tensor, scaled: Tensor, mix: Mix) -> Tensor:
+    """Weigh the rows' activations: z (..., k, r), weights w and scaled = w · s (..., k, 1 or r) -> (..., k, r)."""
     u = z if mix == "outputs" else (z * w.to(z.dtype)).sum(-2, keepdim=True)
-    return ((scaled * u).flatten(-2).unsqueeze(-2) @ b[rows]).squeeze(-2)
+    return scaled.to(z.dtype) * u
 
 
-def _split_rows(bank: "LowRankBank", x: Tensor, a: Tensor, w: Tensor, mix: Mix) -> Tensor:
-    """Weigh every row's activation block by block: w (B, T, S, E) -> (B, T, S, R)."""
+def _blocks(bank: "LowRankBank", x: Tensor, w: Tensor, mix: Mix) -> Tensor:
+    """Mix block by block: w (B, T, S, E) -> (B, T, d_out)."""
     if mix == "outputs":
         raise AdapterError("E-SPLIT", 'weights per block (S > 1) are defined for mix="factors" only.')
-    n_splits, present = w.shape[2], bank.present
+    n_splits, present, a, b = w.shape[2], bank.present, bank.a.to(x.dtype), bank.b.to(x.dtype)
     z = torch.einsum("btsi,rsi->btsr", x.unflatten(-1, (n_splits, -1)), a.unflatten(-1, (n_splits, -1)))
     w = w[..., present].unsqueeze(-1)  # (B, T, S, P, 1)
     z = z.unflatten(-1, (present.numel(), -1))  # (B, T, S, P, r)
     u: Tensor = (z * w.to(z.dtype)).sum((2, 3))[:, :, None, None]  # (B, T, 1, 1, r)
-    return ((w * bank.scale[present].unsqueeze(-1)).to(z.dtype) * u).flatten(-2)  # (B, T, S, R)
-
-
-def _blocks_out(v: Tensor, b: Tensor) -> Tensor:
-    """Turn weighted rows per block into outputs: v (B, T, S, R), b (R, d_out) -> (B, T, d_out)."""
-    return torch.einsum("btsr,rso->btso", v, b.unflatten(-1, (v.shape[2], -1))).flatten(-2)
+    v = ((w * bank.scale[present].unsqueeze(-1)).to(z.dtype) * u).flatten(-2)  # (B, T, S, R)
+    return torch.einsum("btsr,rso->btso", v, b.unflatten(-1, (n_splits, -1))).flatten(-2)

@@ -1,9 +1,12 @@
 """PEFT adapter directory <-> weights per site; the scale is resolved here, once."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -11,28 +14,63 @@ from torch import Tensor
 from lorary.adapters.base import Weights
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
-from lorary.errors import AdapterError
+from lorary.errors import AdapterError, LibraryError
 from lorary.library.expert import Expert
-from lorary.library.scale import scale_of
-from lorary.library.site_keys import PREFIX, site_tensors
+from lorary.library.safetensors_header import ITEM_BYTES, Header, TensorInfo
+from lorary.library.site_keys import PREFIX
 
 MAX_ABS = 1e4
 """A factor entry beyond this is a broken file, not a trained adapter."""
+
+_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def read_weights(expert: Expert) -> dict[str, Weights]:
     """Read one expert: site name -> weights, by memory map, in the file's own dtype.
 
-    Raises E-NONFINITE for a NaN, an infinity or an absurd number, with its tensor and place.
+    Raises E-NONFINITE for a NaN, an infinity or an absurd number, with its tensor and place; E-FILE for a file that is
+    no longer what it was when its header was read.
     """
+    tensors = _map_tensors(expert)
     weights: dict[str, Weights] = {}
-    with safe_open(expert.weights_path, framework="pt") as file:
-        for site, (a_key, b_key) in site_tensors(expert.header).items():
-            a, b = file.get_tensor(a_key), file.get_tensor(b_key)
-            for key, tensor in ((a_key, a), (b_key, b)):
-                _check_numbers(expert.name, key, tensor)
-            weights[site] = LowRankWeights(a, b, scale_of(expert.config, site, a.shape[0]))
+    for site, (a_key, b_key) in expert.sites.items():
+        a, b = tensors[a_key], tensors[b_key]
+        weights[site] = LowRankWeights(a, b, expert.scales[site])
     return weights
+
+
+def _map_tensors(expert: Expert) -> dict[str, Tensor]:
+    """Map the file once, privately, and look at each tensor where it lies: nothing is read before it is used."""
+    path = expert.weights_path
+    size = max(t.start + _n_bytes(t) for t in expert.header.values())
+    if path.stat().st_size != size:
+        raise LibraryError("E-FILE", f"expert {expert.name!r}: {path.name} was changed since it was opened.", "Retry.")
+    data = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+    tensors = {key: _view(data, info) for key, info in expert.header.items()}
+    if not _are_sane(data, expert.header):
+        for key, tensor in tensors.items():
+            _check_numbers(expert.name, key, tensor)
+    return tensors
+
+
+def _n_bytes(info: TensorInfo) -> int:
+    return math.prod(info.shape) * ITEM_BYTES[info.dtype]
+
+
+def _view(data: Tensor, info: TensorInfo) -> Tensor:
+    piece = data[info.start : info.start + _n_bytes(info)]
+    if info.start % ITEM_BYTES[info.dtype]:
+        piece = piece.clone()  # some writers don't align
+    return piece.view(_DTYPES[info.dtype]).view(info.shape)
+
+
+def _are_sane(data: Tensor, header: Header) -> bool:
+    """Check all numbers of a file in one pass; False also where tensors of several dtypes forbid it."""
+    start, dtypes = min(t.start for t in header.values()), {t.dtype for t in header.values()}
+    if len(dtypes) > 1 or start % ITEM_BYTES[min(dtypes)]:
+        return False
+    least, most = data[start:].view(_DTYPES[min(dtypes)]).aminmax()
+    return bool((least >= -MAX_ABS) & (most <= MAX_ABS))  # a NaN compares false
 
 
 def read_experts(library: Mapping[str, Expert]) -> dict[str, dict[str, Weights]]:
@@ -40,9 +78,45 @@ def read_experts(library: Mapping[str, Expert]) -> dict[str, dict[str, Weights]]
     return {name: read_weights(library[name]) for name in sorted(library)}
 
 
+def open_experts(library: Mapping[str, Expert]) -> dict[str, Mapping[str, Weights]]:
+    """Open all experts of a library without reading them: each site's weights are mapped anew when they are asked for.
+
+    For passes over libraries of thousands: no expert is held in memory. Raises E-NONFINITE then, not now.
+    """
+    return {name: _OpenExpert(library[name]) for name in sorted(library)}
+
+
+class _OpenExpert(Mapping[str, Weights]):
+    """One expert's file, mapped; nothing is kept of what was asked for."""
+
+    def __init__(self, expert: Expert) -> None:
+        self._expert = expert
+        self._file: Any = safe_open(expert.weights_path, framework="pt")
+
+    def __getitem__(self, site: str) -> Weights:
+        expert = self._expert
+        factors = [self._read(key) for key in expert.sites[site]]
+        return LowRankWeights(factors[0], factors[1], expert.scales[site])
+
+    def _read(self, key: str) -> Tensor:
+        tensor: Tensor = self._file.get_tensor(key)
+        _check_numbers(self._expert.name, key, tensor)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._expert.sites)
+
+    def __contains__(self, site: object) -> bool:
+        return site in self._expert.sites
+
+    def __len__(self) -> int:
+        return len(self._expert.sites)
+
+
 def _check_numbers(name: str, key: str, tensor: Tensor) -> None:
-    bad = ~(tensor.abs() <= MAX_ABS)  # a NaN compares false
-    if bad.any():
+    low, high = torch.aminmax(tensor)  # one pass; a NaN comes out as NaN
+    if not (low >= -MAX_ABS and high <= MAX_ABS):
+        bad = ~(tensor.abs() <= MAX_ABS)
         index = tuple(int(i) for i in bad.nonzero()[0])
         raise AdapterError(
             "E-NONFINITE",
@@ -53,11 +127,27 @@ def _check_numbers(name: str, key: str, tensor: Tensor) -> None:
 
 
 def write_weights(directory: Path, kind: LoRA, weights: Mapping[str, LowRankWeights], *, base_name: str) -> None:
-    """Write adapter_config.json and adapter_model.safetensors, float32, as PEFT has them."""
+    """Write adapter_config.json and adapter_model.safetensors, float32, as PEFT has them.
+
+    `kind` says rank and scale; sites that have others are named in rank_pattern and alpha_pattern.
+    """
     tensors = {}
     for site in sorted(weights):
         tensors[f"{PREFIX}{site}.lora_A.weight"] = weights[site].a.detach().float().cpu().contiguous()
         tensors[f"{PREFIX}{site}.lora_B.weight"] = weights[site].b.detach().float().cpu().contiguous()
     save_file(tensors, directory / "adapter_model.safetensors", metadata={"format": "pt"})
-    config = {"base_model_name_or_path": base_name, **kind.peft_config(sorted(weights))}
+    config = {"base_model_name_or_path": base_name, **kind.peft_config(sorted(weights)), **_patterns(kind, weights)}
     (directory / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
+def _patterns(kind: LoRA, weights: Mapping[str, LowRankWeights]) -> dict[str, object]:
+    other = {site: w for site, w in sorted(weights.items()) if w.rank != kind.rank}
+    if not other:
+        return {}
+    power = 0.5 if kind.rslora else 1.0
+    # Whole paths; a dot would match any letter.
+    named = {"^" + site.replace(".", "\\.") + "$": w for site, w in other.items()}
+    return {
+        "rank_pattern": {key: w.rank for key, w in named.items()},
+        "alpha_pattern": {key: w.scale * w.rank**power for key, w in named.items()},
+    }

@@ -5,12 +5,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
+
+from torch import Tensor
 
 from lorary.adapters.base import Experts
 from lorary.errors import BuildError, OptionError
+from lorary.hashing import hash_json
 from lorary.library.library import Library
-from lorary.tasks.task import Tasks
+from lorary.tasks.example import Example
+from lorary.tasks.task import Task, Tasks
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,9 @@ class Clusters(Mapping[str, tuple[str, ...]]):
     """Tasks grouped for joint training: cluster name -> task names.
 
     `method` and `source` say how and of which library it was made; `names` and `similarity` (N, N) are the map of
-    the experts that it was made from, if the method has one.
+    the experts that it was made from, if the method has one; `curve` says what other numbers of clusters were tried:
+    rows of k, silhouette, stability. With `dealt`, a seed, every cluster lists the same tasks and has a share of the
+    examples of each.
     """
 
     groups: Mapping[str, tuple[str, ...]]
@@ -94,6 +100,8 @@ class Clusters(Mapping[str, tuple[str, ...]]):
     source: str = ""
     names: tuple[str, ...] = ()
     similarity: Sequence[Sequence[float]] = ()
+    curve: Sequence[Mapping[str, float]] = ()
+    dealt: int | None = None
 
     def __getitem__(self, name: str) -> tuple[str, ...]:
         return self.groups[name]
@@ -105,10 +113,26 @@ class Clusters(Mapping[str, tuple[str, ...]]):
         return len(self.groups)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Clusters) and dict(self.groups) == dict(other.groups)
+        return isinstance(other, Clusters) and (dict(self.groups), self.dealt) == (dict(other.groups), other.dealt)
 
     def __hash__(self) -> int:
-        return hash(tuple(self.groups.items()))
+        return hash((tuple(self.groups.items()), self.dealt))
+
+    def part(self, name: str, task: Task) -> Task:
+        """Give what a cluster has of one of its tasks: all of it, or its share of the examples if they are dealt out.
+
+        Who gets an example depends on its text, its task and the seed: not on the others, nor on their order.
+        """
+        if self.dealt is None:
+            return task
+        place = list(self.groups).index(name)
+
+        def own(examples: Sequence[Example]) -> tuple[Example, ...]:
+            keys = ([self.dealt, task.name, e.whole_prompt, e.completion] for e in examples)
+            owners = (int(hash_json(key)[:16], 16) % len(self.groups) for key in keys)
+            return tuple(e for e, owner in zip(examples, owners, strict=True) if owner == place)
+
+        return Task(task.name, own(task.train), own(task.valid), own(task.test))
 
     def write(self, path: Path) -> None:
         """Write groups.json by atomic replace."""
@@ -118,6 +142,8 @@ class Clusters(Mapping[str, tuple[str, ...]]):
             "source": self.source,
             "names": list(self.names),
             "similarity": [list(row) for row in self.similarity],
+            "curve": [dict(row) for row in self.curve],
+            "dealt": self.dealt,
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         staged = path.with_name(path.name + ".tmp")
@@ -135,9 +161,10 @@ def read_clusters(path: Path) -> Clusters:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         groups = {str(name): _task_names(tasks) for name, tasks in content["clusters"].items()}
+        dealt = content.get("dealt")
         return Clusters(
             groups, content.get("method", {}), content.get("source", ""), tuple(content.get("names", ())),
-            content.get("similarity", ()),
+            content.get("similarity", ()), content.get("curve", ()), None if dealt is None else int(dealt),
         )  # fmt: skip
     except OSError as error:
         raise BuildError(
@@ -167,13 +194,37 @@ def name_groups(labels: Sequence[int], members: Sequence[Sequence[str]]) -> dict
     return {f"c{i}": tuple(sorted(set(tasks))) for i, tasks in enumerate(found.values())}
 
 
+class TaskProbe(Protocol):
+    """Facts about the tasks' data; only clusterers whose `needs` has "examples" may ask."""
+
+    def mean_state(self, task: str, *, layer: int, n_examples: int) -> Tensor:
+        """Run the base on training examples: the mean over their tokens, then over them, of a layer's states, (d,)."""
+
+
 @dataclass(frozen=True)
 class Clusterer(ABC):
-    """Options of one way to group the tasks of a library."""
+    """Options of one way to group the tasks of a library. `needs`: {"examples"} if it asks the probe."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
-    def cluster(self, experts: Experts, tasks_of: Mapping[str, Sequence[str]]) -> Clusters:
-        """Group the tasks of experts; `tasks_of` names each expert's tasks. A partition, whatever the order."""
+    def cluster(
+        self, experts: Experts, tasks_of: Mapping[str, Sequence[str]], probe: TaskProbe | None = None
+    ) -> Clusters:
+        """Group the tasks of experts; `tasks_of` names each expert's tasks. A partition, whatever the order.
+
+        `experts` may be read from disk each time they are asked for: ask once a site, and keep nothing large.
+        """
+
+    def similarities(self, expert: str, experts: Experts) -> list[float]:
+        """Compare one expert with all, in order of their names: its row of the map, which `join` adds to it.
+
+        Raises E-CLUSTERS for methods without a map of experts.
+        """
+        raise BuildError(
+            "E-CLUSTERS", f"clusters of {type(self).__name__} can't be joined: they have no map of experts.",
+            "Cluster the whole library again.",
+        )  # fmt: skip
 
 
 def check_positive(options: Any, *names: str) -> None:

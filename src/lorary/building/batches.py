@@ -1,6 +1,7 @@
 """Which examples a step sees, and how fast it learns: functions of the step's number and the seed alone."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 
@@ -24,7 +25,7 @@ def schedule(step: int, n_steps: int, warmup: float) -> float:
     return (n_steps - step) / max(1, n_steps - n_warm)
 
 
-def batch_rows(rows: list[Encoded], batch_size: int, step: int, seed: int) -> list[int]:
+def batch_rows(rows: Sequence[Encoded], batch_size: int, step: int, seed: int) -> list[int]:
     """Choose the rows of a step: shuffled by epoch, similar lengths together; fewer rows than a batch are all taken."""
     per_epoch = max(1, len(rows) // batch_size)
     epoch, place = divmod(step, per_epoch)

@@ -9,21 +9,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, optim
 
+from lorary.building.stack import Stack
+
 _ADAM = ("step", "exp_avg", "exp_avg_sq")
 
 
 def save_checkpoint(
-    path: Path,
-    parameters: Mapping[str, Tensor],
-    best: Mapping[str, Tensor],
-    optimizer: optim.Optimizer,
-    facts: Mapping[str, Any],
+    path: Path, stacks: Mapping[str, Stack], optimizer: optim.Optimizer, facts: Mapping[str, Any]
 ) -> None:
     """Write weights, best weights, AdamW's state and `facts` (plain JSON)."""
-    tensors = {f"now/{name}": p.detach() for name, p in parameters.items()}
-    tensors |= {f"best/{name}": p for name, p in best.items()}
-    for name, p in parameters.items():
-        tensors |= {f"{key}/{name}": optimizer.state[p][key] for key in _ADAM}
+    tensors: dict[str, Tensor] = {}
+    for name, stack in stacks.items():
+        tensors |= {f"now/{name}": stack.values.detach(), f"best/{name}": stack.best}
+        tensors |= {f"{key}/{name}": optimizer.state[stack.values][key] for key in _ADAM}
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(path.name + ".tmp")
     header = {"facts": json.dumps(facts)}
@@ -31,9 +29,7 @@ def save_checkpoint(
     staged.replace(path)
 
 
-def load_checkpoint(
-    path: Path, parameters: Mapping[str, Tensor], best: dict[str, Tensor], optimizer: optim.Optimizer
-) -> dict[str, Any] | None:
+def load_checkpoint(path: Path, stacks: Mapping[str, Stack], optimizer: optim.Optimizer) -> dict[str, Any] | None:
     """Restore what was saved and give its facts; None if there is no checkpoint.
 
     A damaged one counts as none: the run starts anew, which costs time and changes no result.
@@ -44,9 +40,8 @@ def load_checkpoint(
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
     except (OSError, SafetensorError, ValueError, TypeError, KeyError):
         return None
-    for name, p in parameters.items():
-        p.data.copy_(tensors[f"now/{name}"])
-        best[name].copy_(tensors[f"best/{name}"])
-        # AdamW keeps its step count on the CPU.
-        optimizer.state[p] = {key: tensors[f"{key}/{name}"].to("cpu" if key == "step" else p.device) for key in _ADAM}
+    for name, stack in stacks.items():
+        stack.values.data.copy_(tensors[f"now/{name}"])
+        stack.best.copy_(tensors[f"best/{name}"])
+        optimizer.state[stack.values] = {key: tensors[f"{key}/{name}"].to(stack.values.device) for key in _ADAM}
     return facts

@@ -1,23 +1,20 @@
-"""Many jobs: run what is missing, finish each by one rename."""
+"""Many jobs: run what is missing, alone or with others, and finish each by one rename."""
 
-import shutil
+import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from lorary import __version__
 from lorary.building.base import Builder, Job, Report
+from lorary.building.claims import LEASE_S
+from lorary.building.worker import Worker, built_by
+from lorary.building.worklist import Worklist, clear, plan_key
 from lorary.errors import BuildError
 from lorary.folder import BUILDERS
-from lorary.hashing import hash_file, short_key
-from lorary.library import derived
 from lorary.library.library import Library
-from lorary.library.provenance import Provenance
 from lorary.model.base_model import BaseModel
 from lorary.tasks.task import Tasks
 
-WORK = ".work"
-"""Checkpoints of unfinished jobs, inside the library's directory."""
+OnPlan = Callable[[Sequence[Job], Sequence[str]], None]
 
 
 def build(
@@ -28,70 +25,74 @@ def build(
     into: Path | str,
     source: Library | None = None,
     report: Report | None = None,
-    on_plan: Callable[[Sequence[Job], Sequence[str]], None] | None = None,
+    on_plan: OnPlan | None = None,
+    run: str | None = None,
+    lease_s: float = LEASE_S,
 ) -> Library:
-    """Build a library: plan the jobs, run those whose expert isn't there yet, one after the other.
+    """Build a library: plan the jobs, run those whose expert isn't there yet, pack by pack.
 
-    Interrupted or killed, a second call goes on where the first one was; the result is the same to the byte.
-    `source`: the library that merges and adaptations start from; it is not changed.
-    `on_plan` hears all jobs and the names of those already done.
+    Any number of processes and hosts may do this at once in one directory: each pack is run by one of them, and all
+    return when all is done. Interrupted or killed, a second call goes on where the first one was; the result is the
+    same to the byte. `source`: the library that merges and adaptations start from; it is not changed.
+    `on_plan` hears all jobs and the names of those already done; `report` the steps of the packs that run here.
+    `run` names processes that were started together: a pack that fails is tried once a run. `lease_s`: after so many
+    seconds of silence another process takes a pack over.
+    A pack that fails keeps no other from being built; then raises its error, or E-JOBS for several.
     Raises E-EXISTS if the library holds an expert of that name that was built otherwise.
     """
     builder = BUILDERS.parse(builder) if isinstance(builder, str) else builder
-    jobs = builder.plan(tasks, source)
-    library = Library.create(Path(into), base=base.fingerprint, exist_ok=True)
-    done = {job.name for job in jobs if _is_done(job, base, library)}
-    if on_plan:
-        on_plan(jobs, sorted(done))
-    for pack in builder.packs(jobs, base):
-        missing = [job for job in pack if job.name not in done]
-        if missing:
-            _run_pack(builder, pack, missing, base, library, report)
-    shutil.rmtree(library.path / WORK, ignore_errors=True)
+    worker = enlist(builder, tasks, base, into=into, source=source, report=report, on_plan=on_plan, run=run,
+                    lease_s=lease_s)  # fmt: skip
+    if worker is not None:
+        worker.work()
+        finish(worker)
     return Library.open(into)
 
 
-def _is_done(job: Job, base: BaseModel, library: Library) -> bool:
+def enlist(
+    builder: Builder,
+    tasks: Tasks,
+    base: BaseModel,
+    *,
+    into: Path | str,
+    source: Library | None = None,
+    report: Report | None = None,
+    on_plan: OnPlan | None = None,
+    run: str | None = None,
+    lease_s: float = LEASE_S,
+) -> Worker | None:
+    """Plan a build and make this process a worker of it; None if all is done. Arguments: see `build`."""
+    jobs = builder.plan(tasks, source)
+    library = Library.create(Path(into), base=base.fingerprint, exist_ok=True)
+    keys = {job.name: job.key(base.fingerprint) for job in jobs}
+    done = {job.name for job in jobs if _is_done(job, keys[job.name], library)}
+    if on_plan:
+        on_plan(jobs, sorted(done))
+    if len(done) == len(jobs):
+        clear(library.layout)
+        return None
+    worklist = Worklist(library.layout, plan_key(keys))
+    named = {job.name: job for job in jobs}
+    return Worker(builder, named, keys, base, library, worklist, run or secrets.token_hex(4), lease_s, report)
+
+
+def finish(worker: Worker) -> None:
+    """Clean up after all packs are settled. Raises what failed, and E-EXISTS as `build`."""
+    worker.library.gc()  # the last word on what all workers built
+    clear(worker.library.layout)
+    worker.raise_failures()
+    made = Library.open(worker.library.path)
+    for job in worker.jobs.values():
+        _is_done(job, worker.keys[job.name], made)  # another build may have been quicker with other data
+
+
+def _is_done(job: Job, key: str, library: Library) -> bool:
     standing = [name for name in job.experts if name in library]
     for name in standing:
-        if library[name].provenance.extra.get("job") != job.key(base.fingerprint):
+        if built_by(library, name) != key:
             raise BuildError(
                 "E-EXISTS",
                 f"library {str(library.path)!r} holds an expert {name!r} that was built with other options or data.",
                 "Give another --into, or remove the expert.",
             )
     return len(standing) == len(job.experts)
-
-
-def _run_pack(
-    builder: Builder,
-    pack: Sequence[Job],
-    missing: Sequence[Job],
-    base: BaseModel,
-    library: Library,
-    report: Report | None,
-) -> None:
-    """Run a pack as a whole, even if some of its experts stand, so that the others come out the same; commit each."""
-    keys = {job.name: job.key(base.fingerprint) for job in pack}
-    work = library.path / WORK / short_key(sorted(keys.items()))
-    made = builder.run(pack, base, work, report)
-    for kind, write in made.learned.items():
-        derived.put(library, kind, keys[pack[0].name], "safetensors", write, learned=True)
-    for job in missing:
-        for name in (name for name in job.experts if name not in library):
-            with library.stage(name) as stage:
-                facts = made.experts[name](stage)
-                provenance = make_provenance(facts, keys[job.name], base, stage)
-                (stage / "expert.json").write_bytes(provenance.to_json())
-    shutil.rmtree(work, ignore_errors=True)
-
-
-def make_provenance(facts: dict[str, Any], key: str, base: BaseModel, stage: Path) -> Provenance:
-    """Say where an expert comes from: the job's facts, the hash of its weights, the base, this version."""
-    return Provenance(
-        **facts,
-        weights_sha256=hash_file(stage / "adapter_model.safetensors"),
-        base_fingerprint=base.fingerprint,
-        created_by=f"lorary {__version__}",
-        extra={"job": key},
-    )

@@ -96,5 +96,12 @@ def _time_left(spent_s: float, done: int, missing: int) -> str:
     """Guess from the speed so far; nothing while there is too little to guess from."""
     if spent_s < 5 or done <= 0 or missing <= 0:
         return ""
-    minutes = spent_s * missing / done / 60
-    return f", about {minutes:.0f} min left" if minutes >= 1 else ", under a minute left"
+    left_s = spent_s * missing / done
+    return f", about {in_time(left_s)} left" if left_s >= 60 else ", under a minute left"
+
+
+def in_time(seconds: float) -> str:
+    """Write a span of time for people: 40 s, 12 min, 3.5 h."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -16,9 +16,12 @@ from lorary.cli.commands.ask import ask
 from lorary.cli.commands.build import build
 from lorary.cli.commands.cluster import cluster
 from lorary.cli.commands.eval import evaluate
+from lorary.cli.commands.export import export
 from lorary.cli.commands.quickstart import quickstart
 from lorary.cli.commands.report import report
+from lorary.cli.commands.save import save
 from lorary.cli.commands.show import show
+from lorary.cli.commands.status import status
 from lorary.cli.commands.study import study
 
 _QUIET = {
@@ -55,11 +58,14 @@ def make_app() -> typer.Typer:
     app.callback()(_about)
     verbs: dict[str, Callable[..., int | None]] = {
         "build": build,
+        "status": status,
         "cluster": cluster,
         "add": add,
         "show": show,
         "ask": ask,
         "eval": evaluate,
+        "save": save,
+        "export": export,
         "report": report,
         "quickstart": quickstart,
         "study": study,
@@ -124,3 +130,7 @@ def _stoppable() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    main()

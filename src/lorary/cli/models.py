@@ -1,4 +1,4 @@
-"""What is asked or evaluated: the bare base, or a library routed into its base. Imports torch when called."""
+"""What is asked or evaluated: the base, a library routed into it, or a saved model. Imports torch when called."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +13,13 @@ from lorary.cli.parameters import EMBEDDED, Mix
 if TYPE_CHECKING:
     from lorary.library.library import Library
     from lorary.model.base_model import BaseModel
+    from lorary.model.routed_model import RoutedModel
 
 BARE = "base"
 """Stands for a library: the base alone. A directory of that name is ./base."""
+
+LIBRARY = f"A library, or a saved model; or {BARE!r}, the base alone."
+"""What may be asked and evaluated, for the help."""
 
 
 def load(base: str, device: str, dtype: str) -> "BaseModel":
@@ -28,7 +32,7 @@ def load(base: str, device: str, dtype: str) -> "BaseModel":
 
 @contextmanager
 def opened(
-    target: str, *, router: str | None, mix: Mix, base: str | None, tasks: str | None, device: str, dtype: str
+    target: str, *, router: str | None, mix: Mix | None, base: str | None, tasks: str | None, device: str, dtype: str
 ) -> Iterator[Any]:
     """Load the model that `target` names, give it, and leave the base as it was. `tasks`: for routers that need data.
 
@@ -38,6 +42,13 @@ def opened(
         if router is not None:
             raise typer.BadParameter("the bare base has no router.", param_hint="--router")
         yield load(base or EMBEDDED, device, dtype)
+        return
+    if (Path(target) / "model.json").is_file():
+        given = {"--router": router, "--mix": mix, "--tasks": tasks}
+        for option in (option for option, value in given.items() if value is not None):
+            raise typer.BadParameter("a saved model has its own; this is for libraries.", param_hint=option)
+        with _loaded(target, base, device, dtype) as model:
+            yield model
         return
     from lorary.folder import ROUTERS
     from lorary.library.library import Library
@@ -50,8 +61,17 @@ def opened(
     from lorary.model.route import route
 
     loaded = load(base or base_of(library), device, dtype)
-    with route(loaded, library, options, mix=mix.value, tasks=data) as model:
+    with route(loaded, library, options, mix=(mix or Mix.FACTORS).value, tasks=data) as model:
         yield model
+
+
+def _loaded(target: str, base: str | None, device: str, dtype: str) -> "RoutedModel":
+    from lorary.model.load import load as load_model
+    from lorary.model.saved import read_saved
+
+    dtype = str(read_saved(target).base["dtype"]) if dtype == "auto" else dtype
+    say(f"loading saved model {target} ...")
+    return load_model(target, base=load(base, device, dtype) if base else None, device=device, dtype=dtype)
 
 
 def base_of(library: "Library") -> str:
@@ -62,27 +82,14 @@ def base_of(library: "Library") -> str:
     """
     from lorary.errors import ModelError
     from lorary.library.findings import quote
-    from lorary.model.base_model import EMBEDDED_HUB_ID
+    from lorary.model.base_model import find_here
 
-    named = sorted({str(expert.config.get("base_model_name_or_path") or "") for expert in library.values()} - {""})
-    if set(named) <= {EMBEDDED, EMBEDDED_HUB_ID}:
-        return EMBEDDED
+    # Without a name the embedded one is meant.
+    named = sorted({str(expert.config.get("base_model_name_or_path") or EMBEDDED) for expert in library.values()})
+    here = {name: find_here(name) for name in named}
+    if len(set(here.values())) == 1 and here[named[0]] is not None:
+        return str(here[named[0]])
     what = f"library {quote(library.path.name)} was made on base {' and '.join(quote(name, 200) for name in named)}"
     if len(named) > 1:
         raise ModelError("E-BASE", f"{what}.", "Give the one to use with --base.")
-    if not _is_here(named[0]):
-        raise ModelError("E-BASE", f"{what}, which isn't on this machine.", "Give it with --base, to fetch it.")
-    return named[0]
-
-
-def _is_here(base: str) -> bool:
-    """Tell whether a base is a directory, or in the Hub's cache; asks no network."""
-    if Path(base).is_dir():
-        return True
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        return isinstance(try_to_load_from_cache(base, "config.json"), str)
-    except HFValidationError:  # no name of a repository
-        return False
+    raise ModelError("E-BASE", f"{what}, which isn't on this machine.", "Give it with --base, to fetch it.")

@@ -25,5 +25,10 @@ BaseOfLibrary = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
-HowToMix = Annotated[Mix, typer.Option("--mix", help="How experts combine: (sum w B)(sum w A) h, or sum w B A h.")]
+HowToMix = Annotated[
+    Mix | None,
+    typer.Option(
+        "--mix", help="How experts combine: factors, (sum w B)(sum w A) h, the default; or outputs, sum w B A h."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

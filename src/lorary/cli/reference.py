@@ -16,6 +16,7 @@ from lorary.cli.main import make_app
 _NOTICE = "<!-- Generated from the code by `make docs`. -->"
 _CHAPTERS = (
     ("Builders", "BUILDERS", "`lorary build --method NAME:key=value,key=value`"),
+    ("Backends", "BACKENDS", "`lorary build --backend NAME:key=value`; where the workers of a build run"),
     ("Clusterers", "CLUSTERERS", "`lorary cluster --method NAME:key=value`"),
     ("Routers", "ROUTERS", "`lorary ask --router NAME:key=value`, `lorary eval --router NAME:key=value`"),
     ("Metrics", "EVALUATORS", "`lorary eval --metric NAME:key=value`"),

@@ -42,7 +42,7 @@ class Work:
         try:
             yield self
         except LoraryError as error:
-            kept = [name for name in self._planned if self._stands(name)]
+            kept = self._kept()
             if not kept:
                 raise
             missing = [name for name in self._planned if name not in kept]
@@ -51,10 +51,12 @@ class Work:
                 "The same command tries these again."
             ) from error
 
-    def _stands(self, name: str) -> bool:
-        from lorary.library.layout import Layout
+    def _kept(self) -> set[str]:
+        from lorary.building.survey import survey
 
-        return Layout(self._into).expert(name).is_dir()
+        if not self._planned:  # nothing was begun; there may be no library
+            return set()
+        return {job.name for job in survey(self._into).jobs if job.state == "done"} & set(self._planned)
 
 
 class RoadWatcher:

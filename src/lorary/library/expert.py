@@ -9,8 +9,9 @@ from typing import Any
 
 from lorary.errors import LibraryError
 from lorary.hashing import hash_file, hash_json
+from lorary.library.arrival import arriving
 from lorary.library.check import BaseFacts, inspect
-from lorary.library.files import copy_durably, disk_errors, open_regular
+from lorary.library.files import copy_durably, open_regular
 from lorary.library.findings import from_exception, quote, raise_errors
 from lorary.library.layout import CONFIG, PROVENANCE, WEIGHTS
 from lorary.library.provenance import Provenance, read_provenance
@@ -84,14 +85,14 @@ class Expert:
 
         Raises E-EXISTS when the directory is there already, E-DISK and E-PERM from the disk.
         """
-        target = Path(directory)
-        with disk_errors(f"expert {quote(self.name)}"):
-            try:
-                target.mkdir(parents=True)
-            except FileExistsError:
-                raise LibraryError("E-EXISTS", f"{quote(str(target), 200)} exists already.") from None
-            copy_adapter(self.directory, target)
-        return target
+        with arriving(directory) as stage:
+            copy_adapter(self.directory, stage)
+        return Path(directory)
+
+
+def hash_experts(experts: Mapping[str, Expert]) -> str:
+    """Identity of several experts: their names and hashes. Order and paths don't matter."""
+    return hash_json(sorted((name, expert.hash) for name, expert in experts.items()))
 
 
 def copy_adapter(source: Path, target: Path) -> None:

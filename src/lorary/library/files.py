@@ -25,6 +25,13 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 SPARE_BYTES = 1 << 20  # for directories, manifest and card
 
 
+def cache_directory() -> Path:
+    """Where lorary keeps what it can make again: $LORARY_CACHE, else $XDG_CACHE_HOME/lorary, else ~/.cache/lorary."""
+    if own := os.environ.get("LORARY_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lorary"
+
+
 def open_regular(path: Path) -> BinaryIO:
     """Open a file for reading, if it is one: never through a symlink, never a FIFO or device (which could hang).
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from lorary.errors import LibraryError, known_names
-from lorary.hashing import hash_file, hash_json
+from lorary.hashing import hash_file
 from lorary.library import staging
 from lorary.library.adapter_config import neutralised
 from lorary.library.card import write_card
 from lorary.library.check import BaseFacts
-from lorary.library.expert import Expert, copy_adapter, read_expert
+from lorary.library.expert import Expert, copy_adapter, hash_experts, read_expert
 from lorary.library.files import disk_errors, need_space, write_whole
 from lorary.library.findings import quote
 from lorary.library.layout import CONFIG, PROVENANCE, WEIGHTS, Layout, check_free, find_layout
@@ -69,8 +69,10 @@ class Library(Mapping[str, Expert]):
             library = cls.open(layout.root)
             require_same_base(base, library.base, layout.root.name)
             return library
-        ours = {p.name for p in (layout.experts, layout.staging, layout.derived, layout.learned)}
-        if layout.root.exists() and not (layout.root.is_dir() and {p.name for p in layout.root.iterdir()} <= ours):
+        ours = {p.name for p in (layout.experts, layout.derived, layout.learned)}
+        if layout.root.exists() and not (layout.root.is_dir() and _content(layout) <= ours):
+            if exist_ok and layout.manifest.exists():  # another process made it since we looked
+                return cls.create(path, base=base, exist_ok=True)
             raise LibraryError(
                 "E-EXISTS", f"{quote(str(layout.root), 200)} is there and not empty.", "Choose another path."
             )
@@ -116,7 +118,7 @@ class Library(Mapping[str, Expert]):
     @property
     def hash(self) -> str:
         """Identity: the names and hashes of all experts. Reads all weights once; order and paths don't matter."""
-        return hash_json(sorted((name, expert.hash) for name, expert in self._experts.items()))
+        return hash_experts(self._experts)
 
     # ---- changes --------------------------------------------------------------------------------
 
@@ -228,6 +230,11 @@ def _sealed(stage: Path, name: str, library_base: Mapping[str, Any] | None, base
     if config != expert.config:
         write_whole(stage / CONFIG, _as_json(config))
     return dataclasses.replace(expert, provenance=provenance, config=config)
+
+
+def _content(layout: Layout) -> set[str]:
+    """Name what stands in a library's directory, hidden names left out: another process may be at work there."""
+    return {path.name for path in layout.root.iterdir() if not path.name.startswith(".")}
 
 
 def _read_experts(

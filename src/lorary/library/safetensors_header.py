@@ -23,17 +23,18 @@ _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x
 
 
 class TensorInfo(NamedTuple):
-    """What a header says of one tensor."""
+    """What a header says of one tensor; `start`: its first byte in the file."""
 
     dtype: str
     shape: tuple[int, ...]
+    start: int
 
 
 Header = Mapping[str, TensorInfo]
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
-    """Read name -> (dtype, shape) of all tensors, sorted by name; reads no tensor.
+    """Read name -> (dtype, shape, start) of all tensors, sorted by name; reads no tensor.
 
     Raises LibraryError: E-FILE (missing, damaged), E-PATH (not a regular file), E-PICKLE, E-LIMIT (too large to be an
     adapter) and E-DTYPE (not F32, F16 or BF16).
@@ -47,7 +48,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         raise LibraryError("E-LIMIT", f"{path.name} has {len(entries):,} tensors, the limit is {MAX_TENSORS:,}.")
     spans, header = [], {}
     for key in sorted(entries):
-        header[key], span = _read_entry(key, entries[key], path.name)
+        header[key], span = _read_entry(key, entries[key], path.name, 8 + len(data))
         spans.append(span)
     _check_cover(spans, 8 + len(data), size, path.name)
     return header
@@ -80,7 +81,7 @@ def _check_metadata(metadata: Any, name: str) -> None:
         raise _damaged(name, "__metadata__ must map strings to strings")
 
 
-def _read_entry(key: str, entry: Any, name: str) -> tuple[TensorInfo, tuple[int, int]]:
+def _read_entry(key: str, entry: Any, name: str, data_start: int) -> tuple[TensorInfo, tuple[int, int]]:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise _damaged(name, f"tensor {quote(key)} needs dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -96,7 +97,7 @@ def _read_entry(key: str, entry: Any, name: str) -> tuple[TensorInfo, tuple[int,
     begin, end = offsets
     if end - begin != math.prod(shape) * ITEM_BYTES[dtype]:
         raise _damaged(name, f"tensor {quote(key)} of shape {quote(shape)} in {dtype} does not fit its data_offsets")
-    return TensorInfo(dtype, tuple(shape)), (begin, end)
+    return TensorInfo(dtype, tuple(shape), data_start + begin), (begin, end)
 
 
 def _are_counts(value: Any) -> bool:

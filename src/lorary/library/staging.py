@@ -6,7 +6,6 @@ A writer that is killed leaves its staging directory behind and nothing else; `c
 import ctypes
 import errno
 import os
-import platform
 import secrets
 import shutil
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 from lorary.errors import LibraryError
 from lorary.library.files import sync
 from lorary.library.findings import quote
+from lorary.library.processes import host, is_running
 
 STALE_AFTER_S = 24 * 3600.0  # for writers on other hosts, whose death can't be seen from here
 _TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
@@ -25,13 +25,9 @@ _HERE = -100  # AT_FDCWD
 def new_stage(staging: Path, name: str) -> Path:
     """Make an empty directory that tells who is writing what."""
     staging.mkdir(parents=True, exist_ok=True)
-    stage = staging / f"{name}.{_host()}.{os.getpid()}.{secrets.token_hex(4)}"
+    stage = staging / f"{name}.{host()}.{os.getpid()}.{secrets.token_hex(4)}"
     stage.mkdir()
     return stage
-
-
-def _host() -> str:
-    return "".join(letter for letter in platform.node() if letter.isalnum() or letter == "-") or "localhost"
 
 
 def commit(stage: Path, target: Path) -> None:
@@ -111,15 +107,9 @@ def _is_alive(stage: Path) -> bool:
     parts = stage.name.split(".")
     if len(parts) < 4 or not parts[2].isdigit():
         return False
-    if parts[1] != _host() or os.name != "posix":  # os.kill(pid, 0) asks on posix, and kills on Windows
+    if parts[1] != host() or os.name != "posix":
         return time.time() - stage.stat().st_mtime < STALE_AFTER_S
-    try:
-        os.kill(int(parts[2]), 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
+    return is_running(int(parts[2]))
 
 
 def _sync_tree(directory: Path) -> None:

@@ -3,20 +3,19 @@
 The only file here that knows a network. Nobody imports it before a name starts with `hf://`.
 """
 
-import os
 import re
-import secrets
 import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from huggingface_hub import HfApi, constants, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from lorary.errors import LibraryError
-from lorary.library.files import disk_errors, is_disk_error, sync
+from lorary.library.arrival import arriving
+from lorary.library.files import disk_errors, is_disk_error
 from lorary.library.findings import quote
 
 ANSWER_TIMEOUT_S = 5.0  # for the first word from the Hub; downloads may take longer
@@ -80,6 +79,14 @@ def reach_hub(repo: str) -> None:
         raise _unreachable(repo, type(error).__name__) from error
 
 
+def is_cached(repo: str) -> bool:
+    """Tell whether a model repository is in the Hub's cache; asks no network."""
+    try:
+        return isinstance(try_to_load_from_cache(repo, "config.json"), str)
+    except HFValidationError:  # no name of a repository
+        return False
+
+
 def _refused(uri: str, error: HfHubHTTPError) -> LibraryError:
     status = getattr(error.response, "status_code", "no status")
     message = f"{uri}: the Hub answered {status} ({type(error).__name__})."
@@ -109,16 +116,11 @@ def _copy_out(source: Path, target: Path, uri: str) -> None:
     files = [p for p in sorted(source.rglob("*")) if p.suffix.removeprefix(".") in SUFFIXES and p.is_file()]
     if not files:
         raise LibraryError("E-HUB", f"{uri} holds no {', '.join(SUFFIXES)} files.", "Check the folder in the name.")
-    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
+    with arriving(target) as stage:
         for path in files:
-            copy = beside / path.relative_to(source)
+            copy = stage / path.relative_to(source)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)  # the cache is made of links: the copy must not be
-            sync(copy)
-        os.rename(beside, target)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _unreachable(uri: str, why: str) -> LibraryError:

@@ -18,9 +18,8 @@ from lorary.routing.base import Context, Gate, Routing
 class Slot:
     """What all routed layers of one model share during a call: set and cleared by the model, one thread at a time."""
 
-    def __init__(self, mix: Mix, dropout: float = 0.0) -> None:
+    def __init__(self, mix: Mix) -> None:
         self.mix: Mix = mix
-        self.dropout = dropout
         self.context = Context()
         self.bypassed = False
         self.records: dict[str, list[Routing]] | None = None
@@ -37,6 +36,17 @@ class Slot:
                 )
             self._owner = threading.get_ident()
         self._depth += 1
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the slot in the block, with no call under way, not even one of this thread. Raises E-BUSY."""
+        if self._owner == threading.get_ident():
+            raise RoutingError("E-BUSY", "this routed model is in a call of its own.", "Change it when that has ended.")
+        self.enter()
+        try:
+            yield
+        finally:
+            self.leave()
 
     def leave(self) -> None:
         """Give the slot back; the context goes with the last one out. Does nothing in a thread that did not get in."""
@@ -81,8 +91,6 @@ class RoutedLinear(nn.Module):
         routing = self.gate(h, slot.context)
         if slot.records is not None:
             slot.records.setdefault(self.site, []).append(routing)
-        if slot.dropout and self.training:
-            h = nn.functional.dropout(h, slot.dropout)
         mixed: Tensor = self.bank(h, y.unsqueeze(0) if flat else y, routing.weights, routing.experts, slot.mix)
         return mixed.squeeze(0) if flat else mixed
 
@@ -98,48 +106,53 @@ class Attachment:
             )
         self.model = model
         self.slot = slot
-        # All are made before the first is put in, so that what fails leaves the model as it was.
         self.layers: dict[str, RoutedLinear] = {}
-        for site, (bank, gate) in parts.items():
-            base = model.get_submodule(site)
-            self.layers[site] = RoutedLinear(site, base, bank, gate, slot).train(base.training)
-        for site, layer in self.layers.items():
-            _put(model, site, layer)
-        self._keeps_evidence = any(gate.keeps_evidence for _, gate in parts.values())
-        self._hooks = [
+        self._keeps_evidence = False
+        self.swap(parts)
+        self.hooks = [
             model.register_forward_pre_hook(self._before, with_kwargs=True),
             model.register_forward_hook(self._after, always_call=True),
         ]
+
+    @property
+    def parts(self) -> dict[str, tuple[Bank, Gate]]:
+        """The bank and the gate at every site. Raises E-DETACHED after `detach`."""
+        self._require_attached()
+        return {site: (layer.bank, layer.gate) for site, layer in self.layers.items()}
+
+    def swap(self, parts: Mapping[str, tuple[Bank, Gate]]) -> None:
+        """Let these banks and gates work, at these sites, in the place of the present ones."""
+        # All are made before the first is put in, so that what fails leaves the model as it was.
+        layers: dict[str, RoutedLinear] = {}
+        for site, (bank, gate) in parts.items():
+            base = self.layers[site].base if site in self.layers else self.model.get_submodule(site)
+            bank.tune(gate.n_chosen)
+            layers[site] = RoutedLinear(site, base, bank, gate, self.slot).train(base.training)
+        for site in self.layers.keys() - layers.keys():
+            _put(self.model, site, self.layers[site].base)
+        for site, layer in layers.items():
+            _put(self.model, site, layer)
+        self.layers = layers
+        self._keeps_evidence = any(gate.keeps_evidence for _, gate in parts.values())
 
     def detach(self) -> None:
         """Put the base layers back; a second call does nothing."""
         for site, layer in self.layers.items():
             _put(self.model, site, layer.base)
-        for hook in self._hooks:
+        for hook in self.hooks:
             hook.remove()
-        self.layers, self._hooks = {}, []
+        self.layers, self.hooks = {}, []
 
     @contextmanager
     def turn(self, context: Context) -> Iterator[None]:
-        """Let all calls in the block see this context."""
+        """Let all calls in the block see this context. Raises E-BUSY, and E-DETACHED after `detach`."""
+        self._require_attached()
         self.slot.enter()
         self.slot.context = context
         try:
             yield
         finally:
             self.slot.leave()
-
-    @contextmanager
-    def training(self) -> Iterator[None]:
-        """Switch the adapters' dropout on in the block, seeded by the caller; the base's own stays off."""
-        for layer in self.layers.values():
-            layer.training = True
-        try:
-            with torch.random.fork_rng():
-                yield
-        finally:
-            for layer in self.layers.values():
-                layer.training = False
 
     @contextmanager
     def bypassed(self) -> Iterator[None]:
@@ -151,6 +164,10 @@ class Attachment:
         finally:
             self.slot.bypassed = before
             self.slot.leave()
+
+    def _require_attached(self) -> None:
+        if not self.layers:
+            raise RoutingError("E-DETACHED", "this routed model was detached from its base.", "Route the library anew.")
 
     def _before(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.slot.enter()

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-from transformers.pytorch_utils import Conv1D
 
 from lorary.adapters.base import Site
 from lorary.errors import LibraryError, ModelError
@@ -59,8 +58,11 @@ class BaseModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the weights are stored in."""
-        return next(self.hf.parameters()).dtype
+        """What it computes in; quantised weights are stored in less."""
+        dtype = self.hf.get_input_embeddings().weight.dtype
+        if dtype.is_floating_point:
+            return dtype
+        return next((p.dtype for p in self.hf.parameters() if p.dtype.is_floating_point), torch.get_default_dtype())
 
     def target_sites(self, targets: Sequence[str]) -> list[Site]:
         """List the sites that targets name: last parts of module paths, or "attention".
@@ -82,22 +84,29 @@ class BaseModel:
     def fingerprint(self) -> dict[str, Any]:
         """What makes this base this base: architecture, sizes, vocabulary and a hash of a few of its weights.
 
-        The same whether loaded in float32 or bfloat16: weights are hashed as bfloat16.
+        The same whether loaded in float32 or bfloat16: weights are hashed as bfloat16. In float16 or quantised a base
+        has no hash of them, for they were rounded otherwise: it passes for its original by all else.
         """
         config = self.hf.config
-        return {
+        facts = {
             "architecture": type(self.hf).__name__,
             "hidden_size": config.hidden_size,
             "n_layers": config.num_hidden_layers,
             "vocab_size": config.vocab_size,
-            "weights": self._hash_some_weights(),
         }
-
-    def _hash_some_weights(self) -> str:
-        digest = hashlib.sha256()
         names = list(self.sites)
-        tensors = [self.hf.get_submodule(name).weight for name in (names[0], names[len(names) // 2], names[-1])]
-        tensors.append(self.hf.get_input_embeddings().weight[:64])
+        weights: list[Any] = [
+            getattr(self.hf.get_submodule(names[i]), "weight", None) for i in (0, len(names) // 2, -1)
+        ]
+        weights.append(self.hf.get_input_embeddings().weight)
+        kept = (torch.float32, torch.bfloat16)
+        if any(type(w) not in (Tensor, nn.Parameter) or w.dtype not in kept for w in weights):
+            return facts
+        return {**facts, "weights": self._hash([*weights[:3], weights[3][:64]])}
+
+    @staticmethod
+    def _hash(tensors: Sequence[Tensor]) -> str:
+        digest = hashlib.sha256()
         for tensor in tensors:
             digest.update(tensor.detach().cpu().bfloat16().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
@@ -135,19 +144,25 @@ class BaseModel:
 
 
 def _list_sites(hf: Any) -> dict[str, Site]:
-    head = hf.get_output_embeddings()
-    return {
-        name: Site(name, *_widths(module))
-        for name, module in hf.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and module is not head
-    }
+    """List what looks like a linear layer, whatever its class: quantised layers are called as any other.
+
+    What is inside of one belongs to it.
+    """
+    head, sites = hf.get_output_embeddings(), dict[str, Site]()
+    for name, module in hf.named_modules():
+        widths = _widths(module)
+        if widths and module is not head and not any(name.startswith(f"{outer}.") for outer in sites):
+            sites[name] = Site(name, *widths)
+    return sites
 
 
-def _widths(module: nn.Module) -> tuple[int, int]:
-    if isinstance(module, Conv1D):  # GPT-2 stores (d_in, d_out)
-        return module.weight.shape[0], module.weight.shape[1]
-    assert isinstance(module, nn.Linear)
-    return module.in_features, module.out_features
+def _widths(module: nn.Module) -> tuple[int, int] | None:
+    """Give (d_in, d_out) of what has in_features and out_features, or GPT-2's nx and nf; None for anything else."""
+    for names in (("in_features", "out_features"), ("nx", "nf")):
+        widths = [getattr(module, name, None) for name in names]
+        if all(type(width) is int for width in widths):
+            return widths[0], widths[1]  # type: ignore[return-value]
+    return None
 
 
 def _is_target(name: str, target: str) -> bool:
@@ -179,6 +194,16 @@ def load_base(name: str = EMBEDDED, *, device: str = "auto", dtype: str = "auto"
 
 
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def find_here(name: str) -> str | None:
+    """Give what to load for the base that somebody's files name, if it is on this machine; asks no network.
+
+    It may be the embedded one, a directory, or in the Hub's cache.
+    """
+    if name in ("", EMBEDDED, EMBEDDED_HUB_ID):
+        return EMBEDDED
+    return name if Path(name).is_dir() or sync.is_cached(name) else None
 
 
 def _find(name: str) -> str:

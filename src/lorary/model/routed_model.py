@@ -1,8 +1,10 @@
 """A base with a library routed into it: forward, generate, explain, detach."""
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -12,42 +14,44 @@ from torch import Tensor
 from lorary.adapters.base import Mix
 from lorary.errors import RoutingError
 from lorary.evaluation.base import LogLikelihood
-from lorary.model.attach import Attachment
+from lorary.folder import ROUTERS
+from lorary.library.expert import Expert
+from lorary.library.library import Library
+from lorary.model.attach import Attachment, Slot
 from lorary.model.base_model import BaseModel
+from lorary.model.edit import add_expert, change_router, remove_expert, replace_expert
+from lorary.model.ensemble import Ensemble, Parts, check_mix
+from lorary.model.probe import make_encoder
+from lorary.model.save import save
+from lorary.model.saved import Keep
 from lorary.model.speaking import answer, score
 from lorary.model.tokens import encode, render_prompt
-from lorary.model.trace import Trace, make_trace
+from lorary.model.trace import Trace, average_shares, make_trace
+from lorary.model.twin import twin_base
 from lorary.options import to_spec
 from lorary.routing.base import Context, Router
 from lorary.tasks.example import Example
-
-Encoder = Callable[[Sequence[str]], Tensor]
+from lorary.tasks.task import Tasks
 
 
 class RoutedModel:
     """Answers with the experts that its router chooses. Leaves the base bit for bit as it was when it is detached.
 
-    `owner`: task name -> index of its expert, for the oracle. `encoder`: texts -> features, for routers that read
-    whole texts.
+    One thread at a time; `twin` makes a second model over the same memory. It is changed while it stands by `add`,
+    `remove`, `replace`, `set_router` and `set_mix`: then it equals, to the bit, a model built anew. A change is whole
+    or not at all, and never happens during a call (E-BUSY).
     """
 
-    def __init__(
-        self,
-        base: BaseModel,
-        attachment: Attachment,
-        *,
-        names: Sequence[str],
-        router: Router,
-        library_hash: str,
-        owner: Mapping[str, int],
-        encoder: Encoder | None,
-    ) -> None:
-        self.base, self.router = base, router
-        self.names = tuple(names)
+    def __init__(self, base: BaseModel, attachment: Attachment, ensemble: Ensemble) -> None:
+        self.base = base
         self._attachment = attachment
-        self._library_hash = library_hash
-        self._owner = owner
-        self._encoder = encoder
+        self._taking = threading.Lock()  # twins may be made while another thread changes this model
+        self._take(ensemble)
+
+    def _take(self, ensemble: Ensemble) -> None:
+        reads_texts = "text" in ensemble.router.needs
+        self._encoder = make_encoder(getattr(ensemble.router, "encoder"), self.base) if reads_texts else None  # noqa: B009
+        self._ensemble = ensemble
 
     def __enter__(self) -> "RoutedModel":
         return self
@@ -60,15 +64,91 @@ class RoutedModel:
         self._attachment.detach()
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The experts, sorted."""
+        return self._ensemble.names
+
+    @property
+    def router(self) -> Router:
+        """What chooses among them."""
+        return self._ensemble.router
+
+    @property
     def mix(self) -> Mix:
         """How the chosen experts are combined."""
-        return self._attachment.slot.mix
+        return self._ensemble.mix
 
     @property
     def identity(self) -> Mapping[str, Any]:
         """What this model is, for the header of a run."""
-        routing = {"library": self._library_hash, "router": to_spec(self.router), "mix": self.mix}
+        routing = {"library": self._ensemble.hash, "router": to_spec(self.router), "mix": self.mix}
         return {**self.base.identity, **routing}
+
+    # ---- changes --------------------------------------------------------------------------------
+
+    def add(self, expert: Expert | str) -> None:
+        """Let one more expert speak: a library's, or the name of one that its library has by now.
+
+        Costs that expert: routers whose state is per expert look at it alone. Raises E-EXISTS, E-BASE, E-TARGET,
+        E-SHAPE, E-RANK, E-NONFINITE, E-PROBE, E-BUSY.
+        """
+        self._change(add_expert, self._find(expert))
+
+    def remove(self, name: str) -> None:
+        """Let an expert speak no more. Raises E-NAME, E-BUSY, and E-EMPTY for the last one."""
+        self._change(remove_expert, name)
+
+    def replace(self, expert: Expert | str) -> None:
+        """Put an expert, as `add` takes it, in the place of the one of its name. Raises E-NAME, and as `add`."""
+        self._change(replace_expert, self._find(expert))
+
+    def set_router(self, router: Router | str, *, tasks: Tasks | None = None) -> None:
+        """Let another router choose; `tasks` for those that need examples. Raises E-NAME, E-OPTION, E-PROBE, E-BUSY."""
+        router = ROUTERS.parse(router) if isinstance(router, str) else router
+        self._change(change_router, router, tasks, router=router)
+
+    def set_mix(self, mix: Mix) -> None:
+        """Combine the chosen experts the other way. Raises E-RANK, E-OPTION, E-BUSY."""
+        with self._attachment.slot.alone():
+            check_mix(self._ensemble.members, mix)
+            self._ensemble, self._attachment.slot.mix = replace(self._ensemble, mix=mix), mix
+
+    def twin(self) -> "RoutedModel":
+        """Make a model for another thread: modules of its own over this one's memory, base and experts alike.
+
+        What either is changed to afterwards is its own. May be called while this one is busy.
+        """
+        with self._taking:
+            twin, parts, ensemble = twin_base(self.base, self._attachment), self._attachment.parts, self._ensemble
+        return RoutedModel(twin, Attachment(twin.hf, parts, Slot(ensemble.mix)), ensemble)
+
+    def save(self, directory: Path | str, *, experts: Keep = "copy") -> Path:
+        """Write this model to a new directory, whole or not at all; `lorary.load` gives it back, to the bit.
+
+        experts: "copy" puts them in, "refer" notes where they are and what their hashes were.
+        Raises E-EXISTS, E-FILE for an expert that has changed on disk, E-DISK, E-PERM.
+        """
+        return save(self.base, self._ensemble, directory, experts)
+
+    @property
+    def experts(self) -> Mapping[str, Expert]:
+        """The experts that may speak, by name, as their libraries have them."""
+        return dict(self._ensemble.members)
+
+    def _find(self, expert: Expert | str) -> Expert:
+        return Library.open(self._ensemble.library.path)[expert] if isinstance(expert, str) else expert
+
+    def _change(self, edit: Callable[..., tuple[Ensemble, Parts]], *details: Any, router: Router | None = None) -> None:
+        with self._attachment.slot.alone(), torch.inference_mode(False):
+            # To read data the base is run, without experts.
+            runs = bool({"base", "examples"} & (router or self.router).needs)
+            base = twin_base(self.base, self._attachment) if runs else self.base
+            ensemble, parts = edit(base, self._ensemble, self._attachment.parts, *details)
+            with self._taking:
+                self._attachment.swap(parts)
+                self._take(ensemble)
+
+    # ---- answers --------------------------------------------------------------------------------
 
     def __call__(self, input_ids: Tensor, *, tasks: Sequence[str] | None = None, **options: Any) -> Any:
         """Run the model on ids (B, T) as transformers does; `tasks` names each row's task for the oracle."""
@@ -91,6 +171,18 @@ class RoutedModel:
 
     def explain(self, prompt: str | Example, *, max_new_tokens: int = 32) -> Trace:
         """Answer a prompt and tell who spoke at each token of prompt and answer, at each site."""
+        return self._trace(prompt, max_new_tokens)
+
+    def choices(self, prompts: Sequence[str | Example]) -> dict[str, dict[str, float]]:
+        """Average who spoke over all tokens of some prompts: site -> expert -> share. `export` can make it permanent.
+
+        Raises E-EMPTY without prompts.
+        """
+        if not prompts:
+            raise RoutingError("E-EMPTY", "there are no prompts to average over.", "Give some.")
+        return average_shares([self._trace(prompt, 0) for prompt in prompts])
+
+    def _trace(self, prompt: str | Example, max_new_tokens: int) -> Trace:
         example = prompt if isinstance(prompt, Example) else Example(prompt, "")
         limit = self.base.max_tokens - max_new_tokens
         row = encode(self.base.tokenizer, [replace(example, completion="")], max_tokens=limit)[0]
@@ -98,11 +190,11 @@ class RoutedModel:
         slot = self._attachment.slot
         with torch.inference_mode(), self._turn([example]):
             context = slot.context
-            ids = self.base.hf.generate(
-                input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens, do_sample=False
-            )
-            slot.context = context
-            slot.records = {}
+            if max_new_tokens:
+                ids = self.base.hf.generate(
+                    input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens, do_sample=False
+                )
+            slot.context, slot.records = context, {}
             try:
                 self.base.hf(input_ids=ids, use_cache=False)
                 records = slot.records
@@ -132,10 +224,10 @@ class RoutedModel:
         if "task" not in self.router.needs or tasks is None:
             return None
         for task in tasks:
-            if task not in self._owner:
+            if task not in self._ensemble.owners:
                 raise RoutingError(
                     "E-TASK",
                     f"no expert was trained on task {task!r}, so {to_spec(self.router)!r} can't choose one.",
                     "Use a router that doesn't need the task.",
                 )
-        return torch.tensor([self._owner[task] for task in tasks], device=self.base.device)
+        return torch.tensor([self._ensemble.owners[task] for task in tasks], device=self.base.device)

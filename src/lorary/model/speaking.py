@@ -40,7 +40,7 @@ def token_losses(base: "BaseModel", batch: Batch) -> tuple[Tensor, Tensor]:
     ahead = batch.is_label.roll(-1, dims=1)  # column t predicts column t + 1; column 0 is never a label
     with base.head_at(ahead):
         output = base.hf(input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False)
-    losses = nn.functional.cross_entropy(output.logits[0].float(), batch.ids[batch.is_label], reduction="none")
+    losses = nn.functional.cross_entropy(output.logits.squeeze(0).float(), batch.ids[batch.is_label], reduction="none")
     return losses, batch.is_label.nonzero()[:, 0]
 
 

@@ -51,6 +51,14 @@ def make_trace(tokens: Sequence[str], names: Sequence[str], records: Mapping[str
     return Trace(tuple(tokens), sites, tuple(names), torch.stack(filled))
 
 
+def average_shares(traces: Sequence[Trace]) -> dict[str, dict[str, float]]:
+    """Average the weights over all tokens of some texts: site -> expert -> share."""
+    first = traces[0]
+    total = torch.stack([trace.weights.double().sum(1) for trace in traces]).sum(0)  # (L, E)
+    shares = (total / sum(len(trace.tokens) for trace in traces)).tolist()
+    return {site: dict(zip(first.names, row, strict=True)) for site, row in zip(first.sites, shares, strict=True)}
+
+
 def _dense(routing: Routing, n_experts: int) -> Tensor:
     """Spread row 0 over all experts, splits averaged: (T, E) on the CPU."""
     weights = routing.weights[0].mean(1).float().cpu()  # (T, k)

@@ -1,6 +1,5 @@
 """Scores, similarities and training curves as pictures: PNG for slides, SVG for the page."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,26 +12,14 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from lorary.errors import EvaluationError
+from lorary.reporting.canvas import WIDTH, Picture, finish, plain_frame, short
 from lorary.reporting.palette import COLOURS, FAINT, INK, OTHER
 from lorary.reporting.table import Column, Row, Table
 
-_WIDTH = 10.0  # inches: 1000 px at the screen's usual 100 per inch
 _MANY = 8  # more lines than this can't be told apart by colour
 
 
 _BOX = "#C04A00"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A finished figure: `name` is its file's name, `alt` says what it shows to those who can't see it."""
-
-    name: str
-    title: str
-    caption: str
-    alt: str
-    png: bytes
-    svg: bytes
 
 
 @dataclass(frozen=True)
@@ -55,7 +42,7 @@ def draw_scores(table: Table, *, name: str = "scores", title: str = "Scores of a
     groups = list(dict.fromkeys(column.group for column in table.columns))
     metrics = list(dict.fromkeys(column.metric for column in table.columns))
     height = len(groups) * (0.28 * len(table.rows) + 0.85)
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots(len(groups), len(metrics), squeeze=False, sharey=True)
     for axis in axes.flat:
         axis.set_visible(False)
@@ -98,12 +85,12 @@ def _draw_column(axis: Axes, column: Column, rows: Sequence[Row], index: int) ->
         )
         if row.name == "base":
             axis.axvline(cell.mean, color=FAINT, linewidth=1, linestyle=":", zorder=1)
-    axis.set_yticks(range(len(rows)), [_short(row.name) for row in rows])
+    axis.set_yticks(range(len(rows)), [short(row.name) for row in rows])
     axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.margins(x=0.14)
-    axis.set_title(_short(f"{column.group}: {column.label} {column.arrow}", 60), fontsize=10, loc="left", color=INK)
-    axis.set_xlabel(_short(column.unit), fontsize=8, color=FAINT)
-    _plain_frame(axis)
+    axis.set_title(short(f"{column.group}: {column.label} {column.arrow}", 60), fontsize=10, loc="left", color=INK)
+    axis.set_xlabel(short(column.unit), fontsize=8, color=FAINT)
+    plain_frame(axis)
     axis.tick_params(axis="y", length=0)
 
 
@@ -126,7 +113,7 @@ def draw_similarity(
     values = np.array(similarity, dtype=float)[np.ix_(order, order)]
     others = values[~np.eye(len(names), dtype=bool)]
     low, high = (float(others.min()), float(others.max())) if others.size else (0.0, 1.0)
-    figure = Figure(figsize=(_WIDTH, min(8.6, 3 + 0.3 * len(names))), layout="compressed")
+    figure = Figure(figsize=(WIDTH, min(8.6, 3 + 0.3 * len(names))), layout="compressed")
     axis = figure.subplots()
     np.fill_diagonal(values, np.nan)  # all 1: it would hide the range between the experts
     colours = mpl.colormaps["Blues"].with_extremes(bad="#D0D5DB")
@@ -138,7 +125,7 @@ def draw_similarity(
         axis.add_patch(Rectangle((start - 0.5, start - 0.5), side, side, fill=False, edgecolor=_BOX, linewidth=2))
         middle = (start + stop - 1) / 2
         axis.annotate(
-            _short(label, 14),
+            short(label, 14),
             (len(names) - 0.5, middle),
             xytext=(8, 0),
             textcoords="offset points",
@@ -172,7 +159,7 @@ def _cluster_order(
 def _name_axes(axis: Axes, names: Sequence[str]) -> None:
     size = float(np.clip(330 / len(names), 0, 9))
     legible = size >= 5
-    labels = [_short(name, 24) if legible else "" for name in names]
+    labels = [short(name, 24) if legible else "" for name in names]
     axis.set_xticks(range(len(names)), labels, rotation=90, fontsize=size)
     axis.set_yticks(range(len(names)), labels, fontsize=size)
     axis.tick_params(length=0, colors=INK)
@@ -189,7 +176,7 @@ def draw_training(
         raise EvaluationError("E-REPORT", "there are no training curves to draw.")
     across = min(2, len(libraries))
     down = -(-len(libraries) // across)
-    figure = Figure(figsize=(_WIDTH, 3.4 * down), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.4 * down), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False, sharey=True)
     for axis in axes.flat[len(libraries) :]:
         axis.set_visible(False)
@@ -208,12 +195,12 @@ def _draw_library(axis: Axes, library: str, curves: Sequence[Curve]) -> None:
         axis.plot(curve.steps, curve.losses, color=colour, alpha=alpha, linewidth=width)
         best = int(np.argmin(curve.losses))
         axis.plot(curve.steps[best], curve.losses[best], "o", color=colour, alpha=max(alpha, 0.6), markersize=4)
-    axis.set_title(f"{_short(library, 40)} ({len(curves)})", fontsize=10, loc="left", color=INK)
+    axis.set_title(f"{short(library, 40)} ({len(curves)})", fontsize=10, loc="left", color=INK)
     axis.set_xlabel("steps", fontsize=8, color=FAINT)
     axis.set_ylabel("nats per token", fontsize=8, color=FAINT)
     axis.grid(axis="y", color="#E5E7EB", linewidth=0.8)
     axis.set_axisbelow(True)
-    _plain_frame(axis)
+    plain_frame(axis)
     ends = sorted(curves, key=lambda curve: curve.losses[-1])
     _label_ends(axis, curves, ends if few else [ends[0], ends[len(ends) // 2], ends[-1]])
 
@@ -228,7 +215,7 @@ def _label_ends(axis: Axes, curves: Sequence[Curve], labelled: Sequence[Curve]) 
         index = list(curves).index(curve)
         colour = COLOURS[index] if len(curves) <= _MANY else OTHER
         axis.annotate(
-            _short(curve.expert, 20),
+            short(curve.expert, 20),
             (curve.steps[-1], curve.losses[-1]),
             xytext=(1.03, (y - low) / (high - low)),
             textcoords="axes fraction",
@@ -244,26 +231,3 @@ def _label_ends(axis: Axes, curves: Sequence[Curve], labelled: Sequence[Curve]) 
                 "relpos": (0, 0.5),
             },
         )
-
-
-def _plain_frame(axis: Axes) -> None:
-    for side in ("top", "right", "left"):
-        axis.spines[side].set_visible(False)
-    axis.spines["bottom"].set_color("#C4CAD1")
-    axis.tick_params(labelsize=9, colors=INK, color="#C4CAD1")
-
-
-def _short(text: str, limit: int = 32) -> str:
-    """Cut the middle out of a long name; a dollar sign would start mathematics."""
-    if len(text) > limit:
-        text = f"{text[: limit // 2]}…{text[len(text) - limit // 2 + 1 :]}"
-    return text.replace("$", r"\$")
-
-
-def finish(figure: Figure, name: str, title: str, caption: str) -> Picture:
-    """Write a figure as PNG and SVG, the same bytes every time."""
-    png, svg = io.BytesIO(), io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "lorary", "font.family": "DejaVu Sans"}):
-        figure.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": None})
-        figure.savefig(svg, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})
-    return Picture(name, title, caption, f"{title}. {caption}", png.getvalue(), svg.getvalue())

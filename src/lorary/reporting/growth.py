@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lorary.reporting.figure import Picture, finish
+from lorary.reporting.canvas import Picture, finish
 from lorary.reporting.palette import COLOURS, OTHER
 from lorary.reporting.tokens import TokenTrace
 

@@ -4,7 +4,7 @@ Shape letters: B batch, T time, S splits, E experts of the library in order of t
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -112,6 +112,11 @@ class Gate(nn.Module, ABC):
 
     keeps_evidence: ClassVar[bool] = False
 
+    @property
+    def n_chosen(self) -> int | None:
+        """How many experts it chooses at every token; None if it gives weights for all."""
+        return None
+
     @abstractmethod
     def forward(self, h: Tensor, context: Context) -> Routing:
         """Route hidden states h (B, T, d_in), the input of the site's linear layer."""
@@ -126,7 +131,9 @@ class Probe(Protocol):
         opening: "user" if they follow what a chat template puts before a user's turn, "none" if only the start token.
         """
 
-    def over_inputs(self, texts: Tensor, ask: Callable[[str, Tensor], Tensor]) -> Mapping[str, Tensor]:
+    def over_inputs(
+        self, texts: Tensor, sites: Collection[str], ask: Callable[[str, Tensor], Tensor]
+    ) -> Mapping[str, Tensor]:
         """Read texts (N, T) with the base alone: site -> what `ask(site, inputs (n, T, d))` gave, joined (N, ...)."""
 
     def mean_inputs(self, expert: str, *, n_examples: int) -> Mapping[str, Tensor]:
@@ -157,6 +164,23 @@ class Router(ABC):
     def deciding_options(self) -> dict[str, Any]:
         """List the options that decide what `fit` makes: routers that agree in them share a stored state."""
         return as_dict(self)
+
+    def refit(
+        self,
+        state: State,
+        experts: Experts,
+        sites: Mapping[str, Site],
+        probe: Probe | None,
+        *,
+        before: Sequence[str],
+        changed: Collection[str],
+    ) -> State:
+        """Give the state after experts came, went or changed: what `fit` would give, to the bit.
+
+        `state` was fitted to the experts named in `before`; those in `changed` are new or other than they were.
+        Routers whose state is per expert look at these alone (`scored.update_members`); others fit again.
+        """
+        return self.fit(experts, sites, probe)
 
     @abstractmethod
     def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:

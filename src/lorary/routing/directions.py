@@ -1,9 +1,13 @@
 """Directions that a low-rank expert listens to: functions that routers share."""
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor
 
 from lorary.adapters.base import Experts, Weights
+
+_NUMBERS_AT_ONCE = 1 << 17  # what a batch of factors may hold and still lie in a core's cache as float64
 
 
 def right_singular(weights: Weights) -> tuple[Tensor, Tensor]:
@@ -12,12 +16,33 @@ def right_singular(weights: Weights) -> tuple[Tensor, Tensor]:
     QR of both factors, then an SVD of the small core R_B R_A^T, in float64: exact to 1e-7, and never builds
     (d_out, d_in). Each vector's largest entry is positive, so that equal experts give equal vectors.
     """
-    a, b = weights.factors()
-    q_a, r_a = torch.linalg.qr(a.double().T)  # (d_in, r), (r, r)
-    r_b = torch.linalg.qr(b.double(), mode="r").R  # (r, r)
-    _, values, right = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
-    vectors = (q_a @ right.T).T  # (r, d_in)
-    largest = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))
+    return right_singular_of_each([weights])[0]
+
+
+def right_singular_of_each(weights: Sequence[Weights]) -> list[tuple[Tensor, Tensor]]:
+    """Do the same for all experts of a site, those of one rank in batches: the same bits, sooner."""
+    found: dict[int, tuple[Tensor, Tensor]] = {}
+    for batch in _by_rank(weights):
+        factors = [weights[i].factors() for i in batch]
+        vectors, values = _decompose(torch.stack([a for a, _ in factors]), torch.stack([b for _, b in factors]))
+        found |= {i: (vectors[n], values[n]) for n, i in enumerate(batch)}
+    return [found[i] for i in range(len(weights))]
+
+
+def _by_rank(weights: Sequence[Weights]) -> Iterator[list[int]]:
+    for rank in sorted({w.rank for w in weights}):
+        alike = [i for i, w in enumerate(weights) if w.rank == rank]
+        size = max(1, _NUMBERS_AT_ONCE // (rank * (weights[alike[0]].d_in + weights[alike[0]].d_out)))
+        yield from (alike[n : n + size] for n in range(0, len(alike), size))
+
+
+def _decompose(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Decompose b a: a (N, r, d_in), b (N, d_out, r) -> (N, r, d_in), (N, r)."""
+    q_a, r_a = torch.linalg.qr(a.double().mT)  # (N, d_in, r), (N, r, r)
+    r_b = torch.linalg.qr(b.double(), mode="r").R  # (N, r, r)
+    _, values, right = torch.linalg.svd(r_b @ r_a.mT, full_matrices=False)
+    vectors = right @ q_a.mT  # (N, r, d_in)
+    largest = vectors.gather(2, vectors.abs().argmax(2, keepdim=True))
     return (vectors * torch.where(largest < 0, -1.0, 1.0)).float(), values.float()
 
 
@@ -26,13 +51,9 @@ def prototypes(experts: Experts, site: str) -> dict[int, Tensor]:
 
     Experts without weights there, or that change nothing, have none.
     """
-    found: dict[int, Tensor] = {}
-    for index, name in enumerate(sorted(experts)):
-        if site in experts[name]:
-            directions, values = right_singular(experts[name][site])
-            if values[0] > 0:
-                found[index] = directions[0]
-    return found
+    present = [index for index, name in enumerate(sorted(experts)) if site in experts[name]]
+    each = right_singular_of_each([experts[name][site] for name in sorted(experts) if site in experts[name]])
+    return {index: v[0] for index, (v, values) in zip(present, each, strict=True) if values[0] > 0}
 
 
 def without_common(vectors: Tensor, n: int) -> Tensor:

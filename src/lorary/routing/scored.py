@@ -1,12 +1,12 @@
 """Gates that score every token against one vector per expert: what Arrow and centroid matching share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from lorary.adapters.base import Site
-from lorary.errors import OptionError
+from lorary.errors import OptionError, RoutingError
 from lorary.routing.base import Context, Gate, Router, Routing, State
 
 
@@ -32,10 +32,44 @@ def stack_members(site: str, vectors: Mapping[int, Tensor]) -> State:
     }
 
 
+def update_members(
+    state: State,
+    fresh: State,
+    sites: Iterable[str],
+    *,
+    before: Sequence[str],
+    after: Sequence[str],
+    changed: Collection[str],
+    parts: Sequence[str] = ("vectors",),
+) -> State:
+    """Join what stays of the state of `before` with a state of the `changed` alone; all names sorted.
+
+    parts: what a state keeps of a site with a row for each member.
+    """
+    place = {name: i for i, name in enumerate(after)}
+    updated: State = {}
+    for site in sites:
+        index: list[int] = []
+        found: dict[str, list[Tensor]] = {part: [] for part in parts}
+        for source, names, wanted in ((state, before, place.keys() - set(changed)), (fresh, sorted(changed), place)):
+            if f"{site}.members" in source:
+                members = [names[i] for i in source[f"{site}.members"].tolist()]
+                rows = [row for row, name in enumerate(members) if name in wanted]
+                index += [place[members[row]] for row in rows]
+                for part in parts:
+                    found[part].append(source[f"{site}.{part}"][rows])
+        if index:
+            order = sorted(range(len(index)), key=index.__getitem__)
+            updated |= {f"{site}.{part}": torch.cat(found[part])[order] for part in parts}
+            updated[f"{site}.members"] = torch.tensor(sorted(index))
+    return updated
+
+
 class ScoredGate(Gate):
     """Score, keep the best, softmax over the kept. Only experts with a vector at this site can be chosen.
 
-    `score` takes hidden states (B, T, d_in) and vectors (P, d_in) to float32 scores (B, T, P).
+    `score` takes hidden states (B, T, d_in) and vectors (P, ..., d_in) to float32 scores (B, T, P).
+    `never_negative` promises that no score is below 0.
     A site where no expert has a vector gives every expert the weight zero.
     """
 
@@ -51,29 +85,64 @@ class ScoredGate(Gate):
         n_experts: int,
         top_k: int | None,
         temperature: float,
+        never_negative: bool = False,
     ) -> None:
         super().__init__()
         self.score = score
         vectors = state.get(f"{site.name}.vectors", torch.zeros(0, site.d_in))
         members = state.get(f"{site.name}.members", torch.zeros(0, dtype=torch.long))
+        if (len(vectors), vectors.shape[-1]) != (len(members), site.d_in) or not ((members >= 0) & (members < n_experts)).all():
+            raise RoutingError(
+                "E-STATE", f"site {site.name!r}: the router's state is not of these experts.", "Fit anew."
+            )
         self.register_buffer("vectors", vectors, persistent=False)  # (P, d_in)
         self.register_buffer("members", members, persistent=False)  # (P,)
         self.n_experts = n_experts
+        self.everybody_listens = members.tolist() == list(range(n_experts))
         self.n_kept = min(top_k or len(members), len(members))
         self.temperature = temperature
+        self.never_negative = never_negative
+
+    @property
+    def n_chosen(self) -> int | None:
+        """The number kept."""
+        return self.n_kept or None
 
     def forward(self, h: Tensor, context: Context) -> Routing:
         """Route each token by its scores."""
         if self.n_kept == 0:
             return Routing(h.new_zeros(1, 1, 1, self.n_experts, dtype=torch.float32))
-        kept, index = keep_best(self.score(h, self.vectors), self.n_kept)
-        weights = torch.softmax(kept / self.temperature, dim=-1)
-        return Routing(weights.unsqueeze(2), self.members[index])  # (B, T, 1, k), (B, T, k)
+        scores = _in_float32(self.score, h, self.vectors)
+        kept, index = keep_best(scores, self.n_kept, never_negative=self.never_negative)
+        if self.temperature != 1:
+            kept = kept / self.temperature
+        weights = torch.softmax(kept, dim=-1).unsqueeze(2)  # (B, T, 1, k)
+        return Routing(weights, index if self.everybody_listens else self.members[index])
 
 
-def keep_best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Keep the k largest of (..., P): values and indices, largest first, ties to the lower index."""
-    if k == scores.shape[-1]:
+def _in_float32(score: Callable[[Tensor, Tensor], Tensor], h: Tensor, vectors: Tensor) -> Tensor:
+    """Score in float32 under autocast too: in half precision other experts would win."""
+    if not torch.is_autocast_enabled(h.device.type):
+        return score(h, vectors)
+    with torch.autocast(h.device.type, enabled=False):
+        return score(h, vectors)
+
+
+def keep_best(scores: Tensor, k: int, *, never_negative: bool = False) -> tuple[Tensor, Tensor]:
+    """Keep the k largest of float32 scores (..., P): values and indices, largest first, ties to the lower index.
+
+    The k largest of P different whole numbers: a score's bits, in an order that whole numbers share, above the index
+    counted backwards. A stable sort gives the same and takes 3 to 15 times as long. `never_negative` saves a step.
+    """
+    n = scores.shape[-1]
+    if k == n:
         return scores, torch.arange(k, device=scores.device).expand(scores.shape)
-    values, index = torch.sort(scores, dim=-1, descending=True, stable=True)
-    return values[..., :k], index[..., :k]
+    ordered = scores.detach().view(torch.int32) if never_negative else _ordered_bits(scores.detach())
+    backwards = torch.arange(n - 1, -1, -1, device=scores.device)
+    index = torch.add(backwards, ordered, alpha=1 << 32).topk(k, dim=-1)[1]
+    return scores.gather(-1, index), index
+
+
+def _ordered_bits(scores: Tensor) -> Tensor:
+    bits = (scores + 0.0).view(torch.int32)  # the two zeros become equal
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)  # below zero, bits grow with the magnitude

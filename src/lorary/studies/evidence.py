@@ -15,8 +15,8 @@ from lorary.building.builders.per_cluster import PerCluster
 from lorary.building.builders.private import Private
 from lorary.building.cluster import cluster
 from lorary.building.clusterers.mbc import MBC
+from lorary.building.job import expert_name
 from lorary.building.jobs import build
-from lorary.building.training import expert_name
 from lorary.errors import OptionError, known_names
 from lorary.evaluation.base import Evaluator
 from lorary.evaluation.evaluators.perplexity import Perplexity

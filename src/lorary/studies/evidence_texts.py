@@ -1,6 +1,7 @@
 """The compass calibrated on texts that others wrote, to be set beside those that the base writes itself."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,9 +12,10 @@ from lorary.errors import TaskError
 from lorary.library.library import Library
 from lorary.model.attach import Attachment, Slot
 from lorary.model.base_model import BaseModel
+from lorary.model.ensemble import Ensemble, find_sites, make_parts
 from lorary.model.probe import DataProbe
-from lorary.model.route import find_sites, make_parts
 from lorary.model.routed_model import RoutedModel
+from lorary.model.state import in_rows
 from lorary.routing.base import Router
 from lorary.tasks.task import Tasks
 
@@ -39,12 +41,9 @@ def route_on_texts(base: BaseModel, library: Library, router: Router, texts: Seq
 
     Raises E-DATA for too few texts of enough tokens.
     """
-    experts = read_experts(library)
-    sites = find_sites(base, experts)
-    probe = _Texts(base, experts, sites, {}, Tasks([]))
+    members = dict(library)
+    bare = Ensemble(members, read_experts(members), find_sites(base, members), router, mix, {}, None, library)
+    probe = _Texts(base, bare.experts, bare.sites, {}, Tasks([]))
     probe.texts = texts
-    parts = make_parts(base, experts, sites, router, router.fit(experts, sites, probe))
-    return RoutedModel(
-        base, Attachment(base.hf, parts, Slot(mix)), names=sorted(experts), router=router, library_hash=library.hash,
-        owner={}, encoder=None,
-    )  # fmt: skip
+    ensemble = replace(bare, state=in_rows(router.fit(bare.experts, bare.sites, probe)))
+    return RoutedModel(base, Attachment(base.hf, make_parts(base, ensemble), Slot(mix)), ensemble)

@@ -9,7 +9,7 @@ import numpy as np
 
 from lorary import __version__
 from lorary.building.base import Clusters
-from lorary.building.training import expert_name
+from lorary.building.job import expert_name
 from lorary.errors import TaskError
 from lorary.evaluation.scores import Scores
 from lorary.library.library import Library

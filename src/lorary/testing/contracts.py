@@ -7,7 +7,8 @@ In the tests of a plug-in:
         def router(self):
             return MyRouter()
 
-Fixtures to give: `router`; `kind`; `clusterer`; `builder`, a function Tasks -> Builder, with `base` and `tasks`.
+Fixtures to give: `router`; `kind`; `clusterer`; `builder`, a function Tasks -> Builder, with `base`, `tasks` and
+`source`.
 """
 
 import copy
@@ -23,14 +24,16 @@ from torch import Tensor
 from lorary.adapters.base import Bank, Experts, Kind, Mix, Weights
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.peft_format import read_weights, write_weights
-from lorary.building.base import Builder, Clusterer, JobStep
+from lorary.building.base import Builder, Clusterer, Clusters, JobStep, read_clusters
 from lorary.building.jobs import build
 from lorary.hashing import hash_file
 from lorary.library.expert import read_expert
+from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
 from lorary.routing.base import Context, Router
-from lorary.tasks.task import Tasks
-from lorary.testing.fakes import SITES, FakeProbe, dense, fake_context, fake_experts, one_row, route_with
+from lorary.tasks.example import Example
+from lorary.tasks.task import Task, Tasks
+from lorary.testing.fakes import SITES, FakeProbe, FakeTaskProbe, dense, fake_context, fake_experts, one_row, route_with
 from lorary.testing.pico import randomised
 
 SITE = next(iter(SITES.values()))
@@ -103,6 +106,21 @@ class RouterContract(_OptionsContract):
         gates = [router.gate(SITE, s, sorted(SEEDS)) for s in (state, stored)]
         first, second = (dense(gate(_hidden(), _context()), len(SEEDS)) for gate in gates)
         assert torch.equal(first, second)
+
+    def test_refitted_is_fitted(self, router: Router) -> None:
+        """After an expert came, went or changed, the state is the one of a fit from nothing, to the bit."""
+        state = router.fit(fake_experts(SEEDS), SITES, FakeProbe(SEEDS))
+        edits = {
+            "came": ({**SEEDS, "bug": 7}, {"bug"}),
+            "went": ({name: SEEDS[name] for name in ("ant", "cat", "dog", "eel")}, set[str]()),
+            "changed": ({**SEEDS, "cat": 8}, {"cat"}),
+        }
+        for seeds, changed in edits.values():
+            experts, probe = fake_experts(seeds), FakeProbe(seeds)
+            expected = router.fit(experts, SITES, probe)
+            found = router.refit(state, experts, SITES, probe, before=sorted(SEEDS), changed=changed)
+            assert found.keys() == expected.keys()
+            assert all(torch.equal(found[name], expected[name]) for name in expected)
 
     def test_same_inputs_same_answer(self, router: Router) -> None:
         """Nothing is drawn or remembered between calls."""
@@ -231,16 +249,21 @@ def _killer(step: int) -> Callable[[JobStep], None]:
 
 
 class BuilderContract(_OptionsContract):
-    """What a builder promises. Needs `builder` (Tasks -> Builder, checkpoint at every step), `base` and `tasks`."""
+    """What a builder promises.
+
+    Needs `builder` (Tasks -> Builder, checkpoint at every step), `base`, `tasks`, and `source`: a library on the base
+    with an expert for each task, for builders that start from one.
+    """
 
     def test_the_plan_lists_what_run_does(
-        self, builder: Callable[[Tasks], Builder], base: BaseModel, tasks: Tasks, tmp_path: Path
+        self, builder: Callable[[Tasks], Builder], base: BaseModel, tasks: Tasks, source: Library, tmp_path: Path
     ) -> None:
-        """One expert per job, with its name, its tasks and its steps; the base and the data stay as they were."""
+        """One expert per job, with its name, its tasks and its steps; base, data and source stay as they were."""
         maker, before, facts = builder(tasks), {t: tasks[t].hash for t in tasks}, _hash_model(base)
-        jobs = maker.plan(tasks)
+        files = files_of(source.path)
+        jobs = maker.plan(tasks, source)
         steps: list[JobStep] = []
-        library = build(maker, tasks, base, into=tmp_path / "lib", report=steps.append)
+        library = build(maker, tasks, base, source=source, into=tmp_path / "lib", report=steps.append)
         assert sorted(library) == sorted(job.name for job in jobs)
         for job in jobs:
             described = job.describe()
@@ -250,38 +273,46 @@ class BuilderContract(_OptionsContract):
             assert [s.step for s in steps if s.job == job.name] == list(range(1, job.n_steps + 1))
         assert {t: tasks[t].hash for t in tasks} == before
         assert _hash_model(base) == facts
+        assert files_of(source.path) == files
 
     def test_same_seed_same_bytes(
-        self, builder: Callable[[Tasks], Builder], base: BaseModel, tasks: Tasks, tmp_path: Path
+        self, builder: Callable[[Tasks], Builder], base: BaseModel, tasks: Tasks, source: Library, tmp_path: Path
     ) -> None:
         """Two builds write the same files."""
-        one, two = (build(builder(tasks), tasks, base, into=tmp_path / name / "lib") for name in ("one", "two"))
+        one, two = (
+            build(builder(tasks), tasks, base, source=source, into=tmp_path / name / "lib") for name in ("one", "two")
+        )
         assert files_of(one.path) == files_of(two.path)
 
     def test_kill_and_resume_is_uninterrupted(
-        self, builder: Callable[[Tasks], Builder], base: BaseModel, tasks: Tasks, tmp_path: Path
+        self, builder: Callable[[Tasks], Builder], base: BaseModel, tasks: Tasks, source: Library, tmp_path: Path
     ) -> None:
-        """Broken off twice, with a checkpoint at every step, it writes the files of a build that ran through."""
-        whole = build(builder(tasks), tasks, base, into=tmp_path / "whole" / "lib")
+        """Broken off twice, with a checkpoint at every step, it writes the files of a build that ran through.
+
+        A builder without steps computes at once as it writes: there is nothing to go on with.
+        """
+        if not any(job.n_steps for job in builder(tasks).plan(tasks, source)):
+            return
+        whole = build(builder(tasks), tasks, base, source=source, into=tmp_path / "whole" / "lib")
         for step in (3, 5):
             try:
-                build(builder(tasks), tasks, base, into=tmp_path / "cut" / "lib", report=_killer(step))
+                build(builder(tasks), tasks, base, source=source, into=tmp_path / "cut" / "lib", report=_killer(step))
             except Killed:
                 assert not files_of(tmp_path / "cut" / "lib" / "experts")
             else:
                 raise AssertionError("the build was too short to be killed")
         steps: list[JobStep] = []
-        resumed = build(builder(tasks), tasks, base, into=tmp_path / "cut" / "lib", report=steps.append)
+        resumed = build(builder(tasks), tasks, base, source=source, into=tmp_path / "cut" / "lib", report=steps.append)
         assert files_of(resumed.path) == files_of(whole.path)
         assert steps[0].step == 5, "it did not go on where it was"
 
     def test_a_second_call_runs_nothing(
-        self, builder: Callable[[Tasks], Builder], base: BaseModel, tasks: Tasks, tmp_path: Path
+        self, builder: Callable[[Tasks], Builder], base: BaseModel, tasks: Tasks, source: Library, tmp_path: Path
     ) -> None:
         """What is built is not built again, and not touched."""
-        build(builder(tasks), tasks, base, into=tmp_path / "lib")
+        build(builder(tasks), tasks, base, source=source, into=tmp_path / "lib")
         before, steps = files_of(tmp_path / "lib"), list[JobStep]()
-        build(builder(tasks), tasks, base, into=tmp_path / "lib", report=steps.append)
+        build(builder(tasks), tasks, base, source=source, into=tmp_path / "lib", report=steps.append)
         assert not steps
         assert files_of(tmp_path / "lib") == before
 
@@ -306,29 +337,52 @@ class ClustererContract(_OptionsContract):
 
     NAMES = tuple(f"x{i:02}" for i in range(12))
 
+    @classmethod
+    def _cluster(cls, clusterer: Clusterer, experts: Experts) -> Clusters:
+        return clusterer.cluster(experts, {name: (f"t-{name}",) for name in experts}, FakeTaskProbe())
+
     def test_it_makes_a_partition(self, clusterer: Clusterer) -> None:
-        """Every task is in one cluster, and no cluster is empty."""
-        clusters = clusterer.cluster(fake_experts(self.NAMES), {name: (f"t-{name}",) for name in self.NAMES})
-        assert sorted(task for tasks in clusters.values() for task in tasks) == [f"t-{name}" for name in self.NAMES]
+        """Every example of every task is in one cluster, and no cluster is empty."""
+        clusters = self._cluster(clusterer, fake_experts(self.NAMES))
+        for name in self.NAMES:
+            task = Task(
+                f"t-{name}", *(tuple(Example(f"{part}{i}", "c") for i in range(40)) for part in ("a", "b", "c"))
+            )
+            parts = [clusters.part(c, task) for c, tasks in clusters.items() if task.name in tasks]
+            for whole, shares in zip(_parts(task), zip(*map(_parts, parts), strict=True), strict=True):
+                assert sorted(e.prompt for share in shares for e in share) == sorted(e.prompt for e in whole)
+        assert {task for tasks in clusters.values() for task in tasks} == {f"t-{name}" for name in self.NAMES}
         assert all(clusters.values())
         assert 1 < len(clusters) < len(self.NAMES)
 
     def test_the_order_of_experts_changes_nothing(self, clusterer: Clusterer) -> None:
         """Nor does a second call."""
-        experts, tasks_of = fake_experts(self.NAMES), {name: (name,) for name in self.NAMES}
-        found = clusterer.cluster(experts, tasks_of)
-        backward = clusterer.cluster(dict(reversed(list(experts.items()))), dict(reversed(tasks_of.items())))
-        assert dict(found) == dict(backward)
+        experts = fake_experts(self.NAMES)
+        found = self._cluster(clusterer, experts)
+        backward = self._cluster(clusterer, dict(reversed(list(experts.items()))))
+        assert found == backward
         assert list(found) == list(backward)
 
     def test_the_experts_stay_as_they_were(self, clusterer: Clusterer) -> None:
         """Their numbers are the same before and after."""
         experts = fake_experts(self.NAMES)
         before = _numbers(experts)
-        clusterer.cluster(experts, {name: (name,) for name in self.NAMES})
+        self._cluster(clusterer, experts)
         assert all(torch.equal(a, b) for a, b in zip(before, _numbers(experts), strict=True))
+
+    def test_it_can_be_written_and_read(self, clusterer: Clusterer, tmp_path: Path) -> None:
+        """groups.json keeps everything."""
+        clusters = self._cluster(clusterer, fake_experts(self.NAMES))
+        clusters.write(tmp_path / "groups.json")
+        found = read_clusters(tmp_path / "groups.json")
+        assert found == clusters
+        assert [dict(row) for row in found.curve] == [dict(row) for row in clusters.curve]
 
     def test_it_is_frozen(self, clusterer: Clusterer) -> None:
         """Equal options are equal objects."""
         self.check_options(clusterer)
         assert eval(repr(clusterer), {type(clusterer).__name__: type(clusterer)}) == clusterer
+
+
+def _parts(task: Task) -> tuple[tuple[Example, ...], ...]:
+    return task.train, task.valid, task.test

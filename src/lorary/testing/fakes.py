@@ -1,12 +1,13 @@
 """Sites, experts and a probe in memory: enough to fit a router and to run its gates without a model."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from lorary.adapters.base import Experts, Site
 from lorary.adapters.kinds.lora import LoRA
+from lorary.hashing import hash_json
 from lorary.routing.base import Context, Router, Routing
 from lorary.testing.pico import random_weights
 
@@ -30,12 +31,13 @@ class FakeProbe:
         """Draw ids."""
         return torch.randint(99, (n_texts, n_tokens), generator=torch.Generator().manual_seed(seed))
 
-    def over_inputs(self, texts: Tensor, ask: Callable[[str, Tensor], Tensor]) -> Mapping[str, Tensor]:
+    def over_inputs(
+        self, texts: Tensor, sites: Collection[str], ask: Callable[[str, Tensor], Tensor]
+    ) -> Mapping[str, Tensor]:
         """Draw inputs for every site, around a mean that is not zero."""
         generator = torch.Generator().manual_seed(7)
         return {
-            name: ask(name, 0.5 + torch.randn(*texts.shape, site.d_in, generator=generator))
-            for name, site in SITES.items()
+            name: ask(name, 0.5 + torch.randn(*texts.shape, SITES[name].d_in, generator=generator)) for name in sites
         }
 
     def mean_inputs(self, expert: str, *, n_examples: int) -> Mapping[str, Tensor]:
@@ -56,6 +58,14 @@ class FakeProbe:
     def tasks_of(self, expert: str) -> Sequence[str]:
         """Name the one task of an expert."""
         return (f"t{self.seeds[expert]}",)
+
+
+class FakeTaskProbe:
+    """Hidden states that look like a task's: drawn by its name."""
+
+    def mean_state(self, task: str, *, layer: int, n_examples: int) -> Tensor:
+        """Draw a state."""
+        return torch.randn(N_FEATURES, generator=torch.Generator().manual_seed(int(hash_json(task)[:8], 16)))
 
 
 def fake_context(n_rows: int, owners: Sequence[int]) -> Context:

@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lorary.adapters import mixing
 from lorary.adapters.base import Site
 from lorary.adapters.low_rank import LowRankBank, LowRankWeights
+from lorary.adapters.mixing import mix_low_rank
+from lorary.adapters.tuning import STRATEGIES
 from lorary.errors import AdapterError
 from lorary.routing.base import Routing
 from lorary.testing.fakes import dense
@@ -70,18 +71,14 @@ def naive(case, mix):
     return found
 
 
-def every_path(bank, x, y, routing, mix):
-    """Mix on the dense path and on the gathered one."""
-    for rows in (10**9, 0):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(mixing, "MAX_GATHERED_TOKENS", 10**9)
-            patch.setattr(mixing, "MAX_DENSE_ROWS", rows)
-            yield bank(x, y, routing.weights, routing.experts, mix)
+def every_strategy(bank, x, y, routing, mix):
+    for strategy in STRATEGIES:
+        yield mix_low_rank(bank, x, y, routing.weights, routing.experts, mix, strategy)
 
 
 def check(case, mix):
     expected = naive(case, mix)
-    for found in every_path(case.bank, case.x, case.y, case.routing, mix):
+    for found in every_strategy(case.bank, case.x, case.y, case.routing, mix):
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
@@ -110,9 +107,35 @@ def test_factors_with_weights_per_block(case):
 def test_half_precision_is_near_and_stays_half(case, dtype, mix):
     expected = naive(case, mix)
     size = 1 + sum(e.scale * e.a.abs().sum() * e.b.abs().max() for e in case.experts if e) * case.x.abs().max()
-    for found in every_path(case.bank.cast(dtype), case.x.to(dtype), case.y.to(dtype), case.routing, mix):
+    for found in every_strategy(case.bank.cast(dtype), case.x.to(dtype), case.y.to(dtype), case.routing, mix):
         assert found.dtype == dtype
         assert (found.float() - expected).abs().max() < 0.03 * size
+
+
+@SETTINGS
+@given(cases(equal_ranks=True), st.sampled_from(["outputs", "factors"]), st.randoms(use_true_random=False))
+def test_the_order_of_experts_does_not_matter(case, mix, random):
+    order = list(range(len(case.experts)))
+    random.shuffle(order)
+    place = torch.tensor(order).argsort()  # of expert i among the shuffled
+    weights, index = case.routing.weights, case.routing.experts
+    shuffled = Routing(weights[..., torch.tensor(order)], None) if index is None else Routing(weights, place[index])
+    bank = LowRankBank([case.experts[i] for i in order], case.site)
+    expected = case.bank(case.x, case.y, weights, index, mix)
+    for found in every_strategy(bank, case.x, case.y, shuffled, mix):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@SETTINGS
+@given(cases(equal_ranks=True), st.sampled_from(["outputs", "factors"]), st.data())
+def test_what_stands_in_a_padded_row_touches_no_other(case, mix, data):
+    padded = data.draw(st.integers(0, case.x.shape[0] - 1))
+    others = torch.arange(case.x.shape[0]) != padded
+    x, y = case.x.clone(), case.y.clone()
+    x[padded], y[padded] = torch.nan, torch.inf
+    clean = every_strategy(case.bank, case.x, case.y, case.routing, mix)
+    for found, expected in zip(every_strategy(case.bank, x, y, case.routing, mix), clean, strict=True):
+        assert torch.equal(found[others], expected[others])
 
 
 def expert(rank, d_in=4, d_out=6, seed=0):
@@ -123,19 +146,6 @@ def expert(rank, d_in=4, d_out=6, seed=0):
 
 
 SITE = Site("layers.0.q", 4, 6)
-
-
-def test_the_gathered_path_is_taken_for_few_tokens_and_many_rows(monkeypatch):
-    taken = []
-    monkeypatch.setattr(mixing, "_gathered", lambda *args: taken.append(args[1].shape) or torch.zeros(1))
-    bank = LowRankBank([expert(4)] * 40, SITE)
-    weights, index = torch.full((1, 1, 1, 2), 0.5), torch.zeros(1, 16, 2, dtype=torch.long)
-    bank(torch.zeros(1, 16, 4), torch.zeros(1, 16, 6), weights, index, "outputs")
-    bank(
-        torch.zeros(1, 17, 4), torch.zeros(1, 17, 6), weights, index.expand(1, 16, 2).repeat(1, 2, 1)[:, :17], "outputs"
-    )
-    LowRankBank([expert(4)] * 4, SITE)(torch.zeros(1, 1, 4), torch.zeros(1, 1, 6), weights, index[:, :1], "outputs")
-    assert taken == [(1, 16, 4)]
 
 
 def test_neither_y_nor_the_bank_is_changed():

@@ -4,11 +4,12 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.peft_format import read_experts, read_weights, write_weights
-from lorary.errors import AdapterError
+from lorary.errors import AdapterError, LibraryError
 from lorary.library.expert import read_expert
 
 SITE = "model.layers.0.self_attn.q_proj"
@@ -55,6 +56,32 @@ def test_a_diverged_expert_is_refused_with_its_place(number, tmp_path):
         f"error[E-NONFINITE] expert 'poems': tensor 'base_model.model.{SITE}.lora_B.weight' has 1 entries that are not "
         "numbers below 10000, the first at (3, 1). Its training diverged; leave it out or train it again."
     )
+
+
+def test_a_file_that_changed_since_it_was_opened_is_refused(tmp_path):
+    expert = write(tmp_path / "poems", torch.randn(2, 3), torch.randn(5, 2))
+    with expert.weights_path.open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(LibraryError) as caught:
+        read_weights(expert)
+    assert str(caught.value) == (
+        "error[E-FILE] expert 'poems': adapter_model.safetensors was changed since it was opened. Retry."
+    )
+
+
+@pytest.mark.parametrize("dtypes", [(torch.float16, torch.float32), (torch.bfloat16, torch.bfloat16)])
+@pytest.mark.parametrize("shift", [0, 1])
+def test_any_dtype_and_alignment_is_read_as_it_stands(dtypes, shift, tmp_path):
+    expert = write(tmp_path / "x", torch.randn(2, 3), torch.randn(5, 2))
+    tensors = {key: torch.randn(2, 3) if "lora_A" in key else torch.randn(5, 2) for key in sorted(expert.header)}
+    tensors = {key: t.to(dtype) for (key, t), dtype in zip(tensors.items(), dtypes, strict=True)}
+    data = save(tensors)
+    n = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + n].rstrip() + b" " * (n - len(data[8 : 8 + n].rstrip()) + shift)
+    expert.weights_path.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + n :])
+    found = read_weights(read_expert(expert.directory, "x"))[SITE]
+    assert torch.equal(found.a, next(t for key, t in tensors.items() if "lora_A" in key))
+    assert torch.equal(found.b, next(t for key, t in tensors.items() if "lora_B" in key))
 
 
 def test_experts_come_in_order_of_their_names(tmp_path):

@@ -18,8 +18,8 @@ from lorary.building.base import Clusters
 from lorary.building.builders.per_cluster import PerCluster
 from lorary.building.builders.private import Private
 from lorary.building.builders.shared import Shared
+from lorary.building.job import expert_name
 from lorary.building.jobs import build
-from lorary.building.training import expert_name
 from lorary.errors import BuildError, LibraryError, ModelError, OptionError
 from lorary.library.library import Library
 from lorary.model.route import route
@@ -74,21 +74,22 @@ def test_an_expert_learns_its_task(base, toy, tmp_path):
 
 def test_the_best_weights_are_kept_not_the_last(base, toy, tmp_path, monkeypatch):
     measured = iter([[5.0], [1.0], [3.0], [2.0]])  # at the start, and after steps 2, 4 and 6
-    monkeypatch.setattr(training, "_valid_losses", lambda run: next(measured))
+    monkeypatch.setattr(training, "_valid_losses", lambda run, live: next(measured))
     kept = build(Private(**QUICK), only(toy, "copy"), base, into=tmp_path / "kept")
     assert kept["copy"].provenance.metrics == {"valid_loss": 1.0, "best_step": 2.0}
 
     seen = []
-    monkeypatch.setattr(training, "_valid_losses", lambda run: seen.append(snapshot(run)) or [9.0 - len(seen)])
+    monkeypatch.setattr(training, "_valid_losses", lambda run, live: seen.append(snapshot(run)) or [9.0 - len(seen)])
     build(Private(**QUICK), only(toy, "copy"), base, into=tmp_path / "seen")
     found = read_experts(kept)["copy"]
     for site, weights in found.items():
-        assert torch.equal(weights.a, seen[1][f"{site}.a"]) and torch.equal(weights.b.T, seen[1][f"{site}.b"])
-        assert not torch.equal(weights.b.T, seen[3][f"{site}.b"])
+        assert torch.equal(weights.a, seen[1][f"{site}.a"][0]) and torch.equal(weights.b.T, seen[1][f"{site}.b"][0])
+        assert not torch.equal(weights.b.T, seen[3][f"{site}.b"][0])
 
 
 def snapshot(run):
-    return {name: p.detach().clone() for name, p in run.parameters.items()}
+    layers = run.learner.attachment.layers
+    return {f"{site}.{side}": getattr(layers[site].bank, side).detach().clone() for site in layers for side in "ab"}
 
 
 def test_only_completions_are_learnt(base, tmp_path):
@@ -101,7 +102,9 @@ def test_only_completions_are_learnt(base, tmp_path):
 def test_all_experts_start_from_the_same_a_and_from_the_base(base, toy, tmp_path, monkeypatch):
     starts, evaluate = {}, training._evaluate
     monkeypatch.setattr(
-        training, "_evaluate", lambda run, step: starts.setdefault(step, snapshot(run)) and evaluate(run, step)
+        training,
+        "_evaluate",
+        lambda run, step, live: starts.setdefault(step, snapshot(run)) and evaluate(run, step, live),
     )
     build(Private(**QUICK), only(toy, "copy", "swap"), base, into=tmp_path / "lib")
     for name, p in starts[0].items():
@@ -283,7 +286,7 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(damage, base, toy, tmp
     into = tmp_path / "cut" / "lib"
     with pytest.raises(KeyboardInterrupt):
         build(Private(**QUICK), only(toy, "copy"), base, into=into, report=die)
-    (checkpoint,) = into.glob(".work/*/checkpoint.safetensors")
+    (checkpoint,) = into.glob(".work/*/*/checkpoint.safetensors")
     checkpoint.write_bytes(checkpoint.read_bytes()[:-50] if damage is None else damage)
     steps = []
     resumed = build(Private(**QUICK), only(toy, "copy"), base, into=into, report=steps.append)

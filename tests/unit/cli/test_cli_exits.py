@@ -15,6 +15,7 @@ from lorary import __version__
 from lorary.cli.console import _time_left
 from lorary.cli.parameters import EMBEDDED
 from lorary.errors import BuildError
+from lorary.folder import CLUSTERERS
 from lorary.studies.road import Road
 
 
@@ -36,15 +37,15 @@ def test_embedded_base_is_called_as_its_home_calls_it() -> None:
     [
         (
             "cluster {library} --method mcb --into g.json",
-            "error[E-NAME] unknown clusterer 'mcb'. Did you mean 'mbc'? Known: mbc.",
+            f"error[E-NAME] unknown clusterer 'mcb'. Did you mean 'mbc'? Known: {', '.join(CLUSTERERS.names())}.",
         ),
         (
             "cluster {library} --method mbc:kk=2 --into g.json",
-            "error[E-OPTION] mbc: unknown option 'kk'. Did you mean 'k'? Known: components, k, seed, sparsity.",
+            "error[E-OPTION] mbc: unknown option 'kk'. Did you mean 'k'? Known: components, k, seed, space, sparsity.",
         ),
         (
             "cluster {library} --method mbc:k=9 --into g.json",
-            "error[E-CLUSTERS] mbc: k=9, but there are 3 experts. Lower k.",
+            "error[E-CLUSTERS] k=9, but there are 3 experts. Lower k.",
         ),
         (
             "build {tasks} --method private --into x --only swop",
@@ -111,6 +112,12 @@ def test_what_the_disk_refuses_is_one_message(run: Run, world: World, tmp_path: 
         ("ask base hello --router arrow", "Error: Invalid value for --router: the bare base has no router."),
         ("ask base hello --explain", "Error: Invalid value for --explain: the bare base has no experts."),
         ("eval base tasks", "Error: Missing option '--into'."),
+        ("build tasks --into x", "Error: Invalid value for --method: needed, unless a --recipe says it."),
+        ("build tasks --method private", "Error: Invalid value for --into: needed, unless a --recipe says it."),
+        (
+            "build --method private --into x",
+            "Error: Invalid value for TASKS: needed, unless a --recipe or --from says what to build from.",
+        ),
     ],
 )
 def test_usage(run: Run, line: str, message: str) -> None:
@@ -123,17 +130,17 @@ def test_usage(run: Run, line: str, message: str) -> None:
 
 
 def test_partly_done(run: Run, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lorary.building.training import TrainedBuilder
+    from lorary.building.training import PackBuilder
 
-    train = TrainedBuilder.run
+    train = PackBuilder.run
 
     def fail_at_upper(self: Any, pack: Any, *rest: Any) -> Any:
         if pack[0].name == "upper":
             raise BuildError("E-DIVERGED", "expert 'upper': the loss is nan at step 1.", "Lower lr=1.0.")
         return train(self, pack, *rest)
 
-    monkeypatch.setattr(TrainedBuilder, "packs", lambda self, jobs, base: [[job] for job in jobs])
-    monkeypatch.setattr(TrainedBuilder, "run", fail_at_upper)
+    monkeypatch.setattr(PackBuilder, "packs", lambda self, jobs, base: [[job] for job in jobs])
+    monkeypatch.setattr(PackBuilder, "run", fail_at_upper)
     line = ("build", world.tasks, "--method", "private:steps=1", "--base", world.base, "--into", tmp_path / "lib")
     failed = run(*line)
     assert failed.code == 3
@@ -141,7 +148,7 @@ def test_partly_done(run: Run, world: World, tmp_path: Path, monkeypatch: pytest
         "error[E-DIVERGED] expert 'upper': the loss is nan at step 1. Lower lr=1.0.",
         "2 of 3 experts are done and kept; missing: upper. The same command tries these again.",
     ]
-    monkeypatch.setattr(TrainedBuilder, "run", train)
+    monkeypatch.setattr(PackBuilder, "run", train)
     assert run(*line).out == f"{tmp_path / 'lib'}: 3 experts\n"
 
 
@@ -157,7 +164,7 @@ def test_interrupted(
         time.sleep(5)
         raise AssertionError("not interrupted")
 
-    monkeypatch.setattr("lorary.building.jobs.build", stop)
+    monkeypatch.setattr("lorary.building.backend.build", stop)
     before = signal.getsignal(number)
     line = ("build", world.tasks, "--method", "private:steps=1", "--base", world.base, "--into", tmp_path / "lib")
     stopped = run(*line)
@@ -179,9 +186,10 @@ def test_interrupted_where_nothing_is_kept(run: Run, monkeypatch: pytest.MonkeyP
 
 
 def test_lists_are_the_folders(run: Run) -> None:
-    assert run("cluster", "--method", "list").out == (
-        "mbc  Cluster tasks by the cosine similarity of their private LoRAs.\n"
-    )
+    lines = run("cluster", "--method", "list").out.splitlines()
+    assert [tuple(line.split(maxsplit=1)) for line in lines] == [
+        (n, CLUSTERERS.sentence(n)) for n in CLUSTERERS.names()
+    ]
     assert set(json.loads(run("ask", "--router", "list", "--json").out)) >= {"arrow", "uniform"}
     assert set(json.loads(run("eval", "--json", "--router", "list").out)) >= {"arrow", "uniform"}
     assert all(json.loads(run("build", "--method=list", "--json").out).values())

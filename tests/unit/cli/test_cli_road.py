@@ -9,6 +9,10 @@ import pytest
 from cli_line import Run, World
 from safetensors.numpy import load_file, save_file
 
+from lorary.building.builders.private import Private
+from lorary.tasks.task import Task
+from lorary.tasks.toy import toy_tasks
+
 
 def test_whole_road(run: Run, world: World, tmp_path: Path) -> None:
     groups, library, into = tmp_path / "groups.json", tmp_path / "libs" / "mbc", tmp_path / "runs"
@@ -53,15 +57,75 @@ def test_build_tells_its_steps_on_stderr(run: Run, world: World, tmp_path: Path)
 def test_dry_run_writes_nothing(run: Run, world: World, tmp_path: Path) -> None:
     into = tmp_path / "new"
     line = ("build", world.tasks, "--method", "private:steps=3", "--into", into, "--dry-run")
-    assert run(*line).out == (
-        "expert  steps  train  valid  tasks\n"
-        "copy    3      16     4      1\n"
-        "swap    3      16     4      1\n"
-        "upper   3      16     4      1\n"
+    with_base = run(*line, "--base", world.base)
+    tokens = {name: tokens_of(task) for name, task in toy_tasks(16, 4, 4).items() if name in ("copy", "swap", "upper")}
+    numbers = "3      16     4      1      "
+    size = str(4 * 4 * 2 * 4 * (32 + 32))  # float32 x rank x layers x (q, k, v, o) x (in + out)
+    assert with_base.out.splitlines() == [
+        "expert  steps  train  valid  tasks  tokens  bytes  pack",
+        f"copy    {numbers}{tokens['copy']}     {size}   1",
+        f"swap    {numbers}{tokens['swap']}     {size}   1",
+        f"upper   {numbers}{tokens['upper']}     {size}   2",
+        f"3 jobs, 9 steps, about {sum(tokens.values()):,} tokens to train on, 1 MB of experts.",
+    ]
+    plan = json.loads(run(*line, "--base", world.base, "--json").out)
+    assert plan["jobs"][0] == {
+        "expert": "copy", "tasks": ["copy"], "steps": 3, "examples": {"train": 16, "valid": 4},
+        "tokens": tokens["copy"], "bytes": int(size), "pack": 1,
+    }  # fmt: skip
+    assert (plan["tokens"], plan["tokens_are_counted"], plan["seconds"]) == (sum(tokens.values()), True, None)
+    without = run(*line, "--base", "some/where")
+    assert without.out.splitlines()[1].split()[-3:] == [str(round((tokens["copy"] - 2 * 24) / 4)), "-", "-"]
+    assert without.out.splitlines()[-1] == (
+        f"3 jobs, 9 steps, about {sum(round((n - 2 * 24) / 4) for n in tokens.values())} tokens to train on. "
+        "Base 'some/where' isn't on this machine: tokens are guessed from characters, bytes and packs unknown."
     )
-    plan = json.loads(run(*line, "--json").out)
-    assert plan[0] == {"expert": "copy", "tasks": ["copy"], "steps": 3, "examples": {"train": 16, "valid": 4}}
     assert not into.exists()
+
+
+def tokens_of(task: Task) -> int:
+    """Count those of 3 steps of 8 examples: a byte is a token, a space joins the parts, a token ends them."""
+    lengths = [len(e.prompt) + 1 + len(e.completion) + 1 for e in task.train]
+    return round(3 * 8 * sum(lengths) / len(lengths))
+
+
+def test_a_recipe_builds_what_the_command_line_builds(run: Run, world: World, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    text = f"tasks = '{world.tasks}'\nbase = '{world.base}'\ninto = '{tmp_path / 'wrong'}'\n"
+    recipe.write_text(text + "[builder]\nname = 'private'\nsteps = 3\n")
+    built = run("build", "--recipe", recipe, "--into", world.library, "--json")
+    assert json.loads(built.out)["experts"] == ["copy", "swap", "upper"]
+    assert built.err.splitlines()[-1] == "3 experts to build, 3 are there already."
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_a_build_may_start_from_a_library(run: Run, world: World, tmp_path: Path, monkeypatch) -> None:
+    heard = []
+    plan = Private.plan
+    monkeypatch.setattr(Private, "plan", lambda self, tasks, source=None: heard.append(source) or plan(self, tasks))
+    line = ("build", world.tasks, "--method", "private:steps=1", "--only", "copy", "--into", tmp_path / "lib")
+    built = run(*line, "--from", world.library)
+    assert built.code == 0
+    assert built.err.startswith(f"loading base {world.base} ...\n"), "its base is the one the source names"
+    assert [list(source) for source in heard] == [["copy", "swap", "upper"]]
+
+
+def test_cluster_writes_a_page_and_lets_experts_join(run: Run, world: World, copied: Path, tmp_path: Path) -> None:
+    line = ("cluster", copied, "--method", "mbc:k=auto,space=products", "--into", tmp_path / "groups.json")
+    assert run(*line, "--report", tmp_path / "page.html").code == 0
+    assert (tmp_path / "page.html").read_text().count("<figure>") == 3
+    assert run("add", copied, copied / "experts" / "swap", "--as", "swap2", "--task", "swap2").code == 0
+    joined = run("cluster", copied, "--join", tmp_path / "groups.json", "--into", tmp_path / "joined.json", "--json")
+    assert any({"swap", "swap2"} <= set(tasks) for tasks in json.loads(joined.out).values())
+    both = run(*line, "--join", tmp_path / "groups.json")
+    assert (both.code, "give either --method or --join." in both.err) == (2, True)
+
+
+def test_cluster_by_examples(run: Run, world: World, tmp_path: Path) -> None:
+    line = ("cluster", world.library, "--method", "embeddings:k=2,n_examples=2", "--into", tmp_path / "groups.json")
+    assert "Pass base=... and tasks=..., or --tasks DIR." in run(*line).err
+    assert run(*line, "--tasks", world.tasks).code == 0
+    assert len(json.loads((tmp_path / "groups.json").read_text())["clusters"]) == 2
 
 
 def test_cluster_json(run: Run, world: World, tmp_path: Path) -> None:

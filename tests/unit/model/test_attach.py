@@ -144,22 +144,6 @@ def test_gradients_reach_the_experts_and_not_the_base(base):
     assert all(bank.a.grad.abs().sum() > 0 and bank.b.grad.abs().sum() > 0 for bank, _ in parts.values())
 
 
-def test_dropout_is_on_in_training_only_and_leaves_the_random_state(base):
-    attachment = Attachment(base.hf, make_parts(base), Slot("outputs", dropout=0.5))
-    try:
-        quiet = logits(base)
-        assert torch.equal(quiet, logits(base))
-        torch.manual_seed(1)
-        before = torch.get_rng_state()
-        with attachment.training():
-            assert not torch.equal(logits(base), quiet)
-        assert torch.equal(torch.get_rng_state(), before)
-        assert torch.equal(logits(base), quiet)
-        assert not base.hf.training
-    finally:
-        attachment.detach()
-
-
 def test_a_layer_may_be_given_flat_tokens(base):
     site = base.target_sites(["q_proj"])[0]
     bank, gate = make_parts(base)[site.name]

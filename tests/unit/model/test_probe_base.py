@@ -35,7 +35,7 @@ def test_a_user_s_turn_opens_where_the_template_says(base, monkeypatch):
 
 def test_it_hears_every_site_s_inputs_and_leaves_no_hook(base):
     texts = torch.randint(5, 60, (20, 4), generator=torch.Generator().manual_seed(0))
-    found = probe_of(base).over_inputs(texts, lambda site, h: h[..., :2])
+    found = probe_of(base).over_inputs(texts, list(base.sites), lambda site, h: h[..., :2])
     assert list(found) == list(base.sites)
     first = next(iter(base.sites))
     seen = []

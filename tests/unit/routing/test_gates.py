@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lorary.adapters.base import Site
 from lorary.adapters.low_rank import LowRankWeights
@@ -186,6 +188,25 @@ def test_ties_are_kept_in_order_of_index():
     assert index.tolist() == [1, 2, 4, 3]
     assert values.tolist() == [3, 3, 3, 2]
     assert keep_best(scores, 6)[1].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    st.lists(st.sampled_from([-torch.inf, -2.5, -1e-30, -0.0, 0.0, 1e-45, 1.0, 1.0 + 2**-23, 3e38]), min_size=1),
+    st.integers(1, 9),
+    st.booleans(),
+)
+def test_the_best_are_those_of_a_stable_sort(scores, k, never_negative):
+    given_ = torch.tensor(scores)
+    given_ = given_.abs() if never_negative else given_
+    k = min(k, len(scores))
+    values, index = keep_best(given_, k, never_negative=never_negative)
+    if k == len(scores):
+        assert index.tolist() == list(range(k)) and torch.equal(values, given_)
+        return
+    expected = torch.sort(given_, descending=True, stable=True)
+    assert index.tolist() == expected.indices[:k].tolist()
+    assert torch.equal(values, expected.values[:k])
 
 
 def test_equal_experts_have_equal_directions():

@@ -27,7 +27,7 @@ class LoRA(Kind):
         """The number that multiplies B A."""
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
-    def fresh(self, site: Site, generator: torch.Generator) -> Weights:
+    def fresh(self, site: Site, generator: torch.Generator) -> LowRankWeights:
         """Draw A from the generator, set B to zero."""
         bound = 1 / math.sqrt(site.d_in)
         a = torch.empty(self.rank, site.d_in, dtype=torch.float32).uniform_(-bound, bound, generator=generator)

@@ -26,4 +26,7 @@ class PerCluster(TrainedBuilder):
             missing = [task for task in members if task not in tasks]
             if missing:
                 raise BuildError("E-CLUSTERS", f"cluster {name!r}: no data for task {missing[0]!r}.", "Give its tasks.")
-        return [self.job(name, [tasks[t] for t in members]) for name, members in self.clusters.items()]
+        return [
+            self.job(name, [self.clusters.part(name, tasks[t]) for t in members])
+            for name, members in self.clusters.items()
+        ]

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from lorary.building.base import Job
-from lorary.building.training import TrainedBuilder, expert_name
+from lorary.building.job import expert_name
+from lorary.building.training import TrainedBuilder
 from lorary.library.library import Library
 from lorary.tasks.task import Tasks
 

@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from lorary.adapters.base import Experts, Weights
 from lorary.adapters.low_rank import LowRankWeights
-from lorary.building.base import Clusterer, Clusters, check_positive, name_groups
+from lorary.adapters.products import BLOCK_BYTES, add_products, inner_products
+from lorary.building.base import Clusterer, Clusters, TaskProbe, check_positive, name_groups
+from lorary.building.k_means import K, Points, group
 from lorary.errors import BuildError
 from lorary.options import as_dict
 
@@ -22,71 +24,92 @@ class MBC(Clusterer):
     Steps, N experts with D numbers each: (1) a_t (D,): all factors of an expert, flattened and joined. (2) The
     `sparsity` smallest share of |a_t| is set to 0. (3) U (N, c): the `components` leading principal axes, scaled by
     their singular values, not centred. (4) Rows to unit length; S = U U^T (N, N). (5) k-means, k-means++ and 10
-    starts, on the rows of S.
+    starts, on the rows of S. k="auto": the k of the highest silhouette; the curve is kept with the clusters.
     Source: Ostapenko et al. 2024 (2405.11157) Algorithm 1; step 2 and the constants from its code.
     Differs: U comes from the exact Gram matrix a a^T (its eigenvectors are the left singular vectors), not from a
-    randomised SVD of the stacked (N, D) matrix; memory N^2 and two experts' worth of one site.
-    Raises E-CLUSTERS for k above the number of experts or experts without common sites and shapes.
+    randomised SVD of the stacked (N, D) matrix; experts are streamed from their files, memory N^2 and a block.
+    space="products" compares what the experts add, s B A, instead of how it is written: for experts of any ranks,
+    scales and initial A. Steps 1 and 2 are replaced by the exact inner products <s B A, s' B' A'>.
+    Raises E-CLUSTERS for k above the number of experts, or experts without common sites and shapes (factors only).
     """
 
-    k: int = 10
+    k: K = 10
     sparsity: float = 0.5
     components: int = 64
+    space: Literal["factors", "products"] = "factors"
     seed: int = 42
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
-        check_positive(self, "k", "components")
+        check_positive(self, "components", *(["k"] if self.k != "auto" else []))
         if not 0 <= self.sparsity < 1:
             raise BuildError("E-OPTION", f"mbc: sparsity={self.sparsity}, expected a share from 0 to below 1.")
 
-    def cluster(self, experts: Experts, tasks_of: Mapping[str, Sequence[str]]) -> Clusters:
+    def cluster(
+        self, experts: Experts, tasks_of: Mapping[str, Sequence[str]], probe: TaskProbe | None = None
+    ) -> Clusters:
         """Group the tasks; cluster names go by their first expert."""
         names = sorted(experts)
-        if self.k > len(names):
-            raise BuildError("E-CLUSTERS", f"mbc: k={self.k}, but there are {len(names)} experts.", "Lower k.")
-        similarity = cosine_map(gram(experts, self.sparsity), self.components)
-        means = KMeans(n_clusters=self.k, init="k-means++", n_init=10, random_state=self.seed).fit(similarity)
-        groups = name_groups(means.labels_.tolist(), [tasks_of[name] for name in names])
-        return Clusters(groups, method=as_dict(self), names=tuple(names), similarity=similarity.tolist())
+        similarity = cosine_map(self._gram([experts[name] for name in names]), self.components)
+        labels, curve = group(similarity, similarity, self.k, self.seed)
+        groups = name_groups(labels, [tasks_of[name] for name in names])
+        return Clusters(groups, as_dict(self), names=tuple(names), similarity=similarity.tolist(), curve=curve)
+
+    def similarities(self, expert: str, experts: Experts) -> list[float]:
+        """Compare by plain cosines. Differs from `cluster`: they aren't those of the leading axes alone, if N > c."""
+        return [self._cosine(experts[expert], experts[name]) for name in sorted(experts)]
+
+    def _cosine(self, one: Mapping[str, Weights], other: Mapping[str, Weights]) -> float:
+        inner = self._gram([one, other])
+        norm = float(np.sqrt(inner[0, 0] * inner[1, 1]))
+        return float(inner[0, 1]) / norm if norm else 0.0
+
+    def _gram(self, experts: Sequence[Mapping[str, Weights]]) -> Points:
+        if self.space == "products":
+            return np.asarray(inner_products(experts).numpy())
+        return gram(experts, self.sparsity)
 
 
-def gram(experts: Experts, sparsity: float) -> np.ndarray:
-    """Compute all inner products of the sparsified flattened experts, (N, N) float64, site by site."""
-    names = sorted(experts)
-    sites = sorted({site for name in names for site in experts[name]})
-    floors = [_threshold(experts[name], sparsity) for name in names]
-    total = np.zeros((len(names), len(names)))
-    for site in sites:
-        rows = [_sparse_row(experts[name].get(site), floor) for name, floor in zip(names, floors, strict=True)]
-        if len({row.numel() for row in rows}) > 1:
-            raise BuildError(
-                "E-CLUSTERS", f"mbc: experts differ in shape or are missing at {site!r}.", "Build them alike."
-            )
-        block = torch.stack(rows)
-        total += (block @ block.T).double().numpy()
-    return total
+def gram(experts: Sequence[Mapping[str, Weights]], sparsity: float, *, block_bytes: int = BLOCK_BYTES) -> Points:
+    """Compute all inner products of the sparsified flattened experts, (N, N) float64, by blocks of columns."""
+    floors = torch.tensor([_threshold(expert, sparsity) for expert in experts]).unsqueeze(1)
+    step = max(1, block_bytes // (4 * len(experts)))
+    total = torch.zeros(len(experts), len(experts), dtype=torch.float64)
+    for site in sorted({site for expert in experts for site in expert}):
+        for rows in _flat_factors(experts, site):
+            found = torch.zeros(len(experts), len(experts))
+            for start in range(0, len(rows[0]), step):
+                block = torch.stack([row[start : start + step].float() for row in rows])  # (N, step)
+                block = block.masked_fill_(block.abs() <= floors, 0) if sparsity else block
+                add_products(found, block, block, [1] * len(rows), is_upper=True)
+            total += found
+    return np.asarray((total.triu() + total.triu(1).T).numpy())
 
 
-def _flat(weights: Weights) -> Tensor:
+def _flat_factors(experts: Sequence[Mapping[str, Weights]], site: str) -> tuple[list[Tensor], list[Tensor]]:
+    """Give every expert's factors at a site, flattened: all input-side ones, all output-side ones."""
+    found = [_low_rank(expert[site]) for expert in experts if site in expert]
+    if len(found) < len(experts) or len({(w.a.shape, w.b.shape) for w in found}) > 1:
+        hint = 'Build them alike, or use space="products".'
+        raise BuildError("E-CLUSTERS", f"mbc: experts differ in shape or are missing at {site!r}.", hint)
+    return [w.a.flatten() for w in found], [w.b.flatten() for w in found]
+
+
+def _low_rank(weights: Weights) -> LowRankWeights:
     assert isinstance(weights, LowRankWeights), type(weights)
-    return torch.cat([weights.a.float().flatten(), weights.b.float().flatten()])
+    return weights
 
 
 def _threshold(expert: Mapping[str, Weights], sparsity: float) -> float:
     """Find the `sparsity` quantile of |a_t| (linear between neighbours, as torch.quantile)."""
-    values = torch.cat([_flat(expert[site]).abs() for site in sorted(expert)]).numpy()
-    return float(np.quantile(values, sparsity)) if sparsity else -1.0
+    if not sparsity:
+        return -1.0
+    weights = [_low_rank(expert[site]) for site in sorted(expert)]
+    values = torch.cat([t.float().flatten() for w in weights for t in (w.a, w.b)]).abs_().numpy()
+    return float(np.quantile(values, sparsity, overwrite_input=True))
 
 
-def _sparse_row(weights: Weights | None, floor: float) -> Tensor:
-    if weights is None:
-        return torch.zeros(0)
-    row = _flat(weights)
-    return row * (row.abs() > floor)
-
-
-def cosine_map(inner: np.ndarray, components: int) -> np.ndarray:
+def cosine_map(inner: Points, components: int) -> Points:
     """Turn a Gram matrix (N, N) into the cosine matrix of its leading principal axes, (N, N)."""
     values, vectors = np.linalg.eigh(inner)  # ascending
     values = np.clip(values[::-1][:components], 0, None)

@@ -6,21 +6,21 @@ import typer
 
 from lorary.cli.application import or_list
 from lorary.cli.console import print_json, print_table, printable
-from lorary.cli.models import BARE, opened
-from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, HowToMix, Json, Mix
+from lorary.cli.models import BARE, LIBRARY, opened
+from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, HowToMix, Json
 
 if TYPE_CHECKING:
     from lorary.model.trace import Trace
 
 
 def ask(
-    library: Annotated[str, typer.Argument(metavar="LIBRARY", help=f"A library; or {BARE!r}, the base alone.")],
+    library: Annotated[str, typer.Argument(metavar="LIBRARY", help=LIBRARY)],
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="The prompt, as the model gets it.")],
     router: Annotated[
         str | None,
         typer.Option(metavar="SPEC", is_eager=True, callback=or_list("ROUTERS"), help="As arrow:top_k=4; or: list."),
     ] = None,
-    mix: HowToMix = Mix.FACTORS,
+    mix: HowToMix = None,
     base: BaseOfLibrary = None,
     tasks: Annotated[
         str | None, typer.Option(metavar="DIR", help="What the library was built from, for routers that need it.")

@@ -1,4 +1,4 @@
-"""`lorary build`: tasks -> a library."""
+"""`lorary build`: tasks, and perhaps a library -> a library."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,57 +6,68 @@ from typing import Annotated
 import typer
 
 from lorary.cli.application import or_list, resumable
-from lorary.cli.console import print_json, print_table, progress, say
-from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, Device, Dtype, Json
+from lorary.cli.console import print_json, progress, say
+from lorary.cli.parameters import Json
+from lorary.cli.plan import print_plan
+from lorary.cli.recipe import choose_backend, gather
 from lorary.cli.work import Work
 
 
 def build(
     tasks: Annotated[
-        str, typer.Argument(metavar="TASKS", help="Directory, glob or file of tasks: .jsonl, .jsonl.gz, .parquet.")
-    ],
+        str | None,
+        typer.Argument(metavar="TASKS", help="Directory, glob or file of tasks: .jsonl, .jsonl.gz, .parquet."),
+    ] = None,
     method: Annotated[
-        str,
+        str | None,
         typer.Option(metavar="SPEC", is_eager=True, callback=or_list("BUILDERS"), help="As private:rank=4; or: list."),
-    ],
+    ] = None,
     into: Annotated[
-        Path, typer.Option(metavar="DIR", help="The library's directory; experts that are there already are kept.")
-    ],
-    base: BaseToBuildOn = EMBEDDED,
+        Path | None,
+        typer.Option(metavar="DIR", help="The library's directory; experts that are there already are kept."),
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A TOML file that says all this; what stands here wins.")
+    ] = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", metavar="LIBRARY", help="What merges and adaptations start from.")
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Base model; by default that of --from, else the embedded one."),
+    ] = None,
     only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this task; may be repeated.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; load and write nothing.")] = False,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
+    backend: Annotated[
+        str,
+        typer.Option(metavar="SPEC", is_eager=True, callback=or_list("BACKENDS"), help="As ray:gpus=0.25; or: list."),
+    ] = "local",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes on this machine: --backend local:workers=N.")
+    ] = None,
+    run: Annotated[
+        str | None,
+        typer.Option(envvar="SLURM_ARRAY_JOB_ID", help="Names workers that belong together: they try a job once."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan and cost; train and write nothing.")] = False,
+    device: Annotated[str | None, typer.Option(help="Where to compute: auto (the default), cpu, cuda, mps.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto (the default), float32, bfloat16 or float16.")] = None,
     json: Json = False,
 ) -> None:
-    """Train a library of experts. Stopped anywhere, the same command goes on where it was."""
-    from lorary.folder import BUILDERS
-    from lorary.tasks.read import read_tasks
-
-    data = read_tasks(tasks, only=only or None)
-    builder = BUILDERS.parse(method)
+    """Build a library of experts. Stopped anywhere, the same command goes on where it was."""
+    given = {
+        "tasks": tasks, "builder": method, "into": into, "source": source, "base": base, "only": tuple(only or ()),
+        "device": device, "dtype": dtype,
+    }  # fmt: skip
+    made = gather(recipe, {key: value for key, value in given.items() if value})
+    place = choose_backend(backend, workers)
     if dry_run:
-        return _print_plan(builder, data, json)
+        return print_plan(made, json)
 
-    from lorary.building.jobs import build as run
-    from lorary.cli.models import load
+    from lorary.building.backend import build_recipe
 
-    loaded = load(base, device, dtype)
-    with progress("training steps") as tell, Work(tell, into).watched() as work, resumable():
-        library = run(builder, data, loaded, into=into, report=work.on_step, on_plan=work.on_plan)
+    with progress("training steps") as tell, Work(tell, made.into).watched() as work, resumable():
+        library = build_recipe(made, backend=place, run=run, report=work.on_step, on_plan=work.on_plan, tell=say)
     if json:
-        return print_json({"library": str(into), "experts": list(library)})
-    print(f"{into}: {len(library)} experts")
+        return print_json({"library": str(made.into), "experts": list(library)})
+    print(f"{made.into}: {len(library)} experts")
     return None
-
-
-def _print_plan(builder: object, data: object, json: bool) -> None:
-    from lorary.tasks.look import look
-
-    for finding in look(data).findings:  # type: ignore[arg-type]
-        say(finding)
-    jobs = [job.describe() for job in builder.plan(data)]  # type: ignore[attr-defined]
-    if json:
-        return print_json(jobs)
-    rows = [(j["expert"], j["steps"], j["examples"]["train"], j["examples"]["valid"], len(j["tasks"])) for j in jobs]
-    return print_table([("expert", "steps", "train", "valid", "tasks"), *rows])

@@ -1,35 +1,75 @@
 """`lorary cluster`: a library -> groups of its tasks."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lorary.cli.application import or_list
 from lorary.cli.console import print_json, print_table, say
-from lorary.cli.parameters import Json
+from lorary.cli.models import base_of, load
+from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, Json
+
+if TYPE_CHECKING:
+    from lorary.building.base import Clusters
+    from lorary.library.library import Library
 
 
 def cluster(
     library: Annotated[str, typer.Argument(metavar="LIBRARY", help="A library with one expert per task.")],
-    method: Annotated[
-        str, typer.Option(metavar="SPEC", is_eager=True, callback=or_list("CLUSTERERS"), help="As mbc:k=10; or: list.")
-    ],
     into: Annotated[Path, typer.Option(metavar="FILE", help="The file of groups.")],
+    method: Annotated[
+        str | None,
+        typer.Option(metavar="SPEC", is_eager=True, callback=or_list("CLUSTERERS"), help="As mbc:k=10; or: list."),
+    ] = None,
+    join: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Instead of --method: groups that the library's new experts join."),
+    ] = None,
+    tasks: Annotated[
+        str | None, typer.Option(metavar="TASKS", help="The library's tasks, for methods that look at examples.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write a page: similarity map, tree, choice of k.")
+    ] = None,
+    base: BaseOfLibrary = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     json: Json = False,
 ) -> None:
     """Group tasks whose experts are alike. `build --method per_cluster:clusters=FILE` trains one per group."""
+    if (method is None) == (join is None):
+        raise typer.BadParameter("give either --method or --join.")
+    from lorary.building.base import read_clusters
+    from lorary.building.cluster import cluster as run
+    from lorary.building.cluster import join as run_join
     from lorary.folder import CLUSTERERS
     from lorary.library.library import Library
+    from lorary.tasks.read import read_tasks
 
     opened = Library.open(library)
-    clusterer = CLUSTERERS.parse(method)
-
-    from lorary.building.cluster import cluster as run
-
-    groups = run(clusterer, opened)
+    if join is not None:
+        groups = run_join(read_clusters(join), opened)
+    else:
+        clusterer = CLUSTERERS.parse(str(method))
+        data = read_tasks(tasks) if tasks else None
+        needs_base = "examples" in clusterer.needs and data is not None
+        loaded = load(base or base_of(opened), device, dtype) if needs_base else None
+        groups = run(clusterer, opened, base=loaded, tasks=data)
     groups.write(into)
     say(f"{len(groups)} clusters written to {into}")
+    if report is not None:
+        _write_page(groups, opened, report)
     if json:
         return print_json({name: list(tasks) for name, tasks in groups.items()})
     return print_table([(name, ", ".join(tasks)) for name, tasks in groups.items()])
+
+
+def _write_page(groups: "Clusters", library: "Library", into: Path) -> None:
+    from lorary.building.cluster import members_of, owned_tasks
+    from lorary.reporting.clusters import report_clusters
+
+    facts = {"library": library.path.name, "source": groups.source, "method": groups.method}
+    members = members_of(groups, owned_tasks(library))
+    report_clusters(members, groups.names, groups.similarity, into, curve=groups.curve, provenance=facts)
+    say(f"page written to {into}")

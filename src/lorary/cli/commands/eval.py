@@ -7,15 +7,15 @@ import typer
 
 from lorary.cli.application import or_list, resumable
 from lorary.cli.console import print_json, print_table, progress
-from lorary.cli.models import BARE, opened
-from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, HowToMix, Json, Mix
+from lorary.cli.models import LIBRARY, opened
+from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, HowToMix, Json
 
 if TYPE_CHECKING:
     from lorary.evaluation.scores import Scores
 
 
 def evaluate(
-    library: Annotated[str, typer.Argument(metavar="LIBRARY", help=f"A library; or {BARE!r}, the base alone.")],
+    library: Annotated[str, typer.Argument(metavar="LIBRARY", help=LIBRARY)],
     tasks: Annotated[
         str, typer.Argument(metavar="TASKS", help="Directory, glob or file of tasks; their test parts are scored.")
     ],
@@ -27,7 +27,7 @@ def evaluate(
         str, typer.Option(metavar="SPEC", is_eager=True, callback=or_list("EVALUATORS"), help="As rouge_l; or: list.")
     ] = "rouge_l",
     into: Annotated[Path, typer.Option(metavar="FILE", help="The run's file; `lorary report` reads it.")] = ...,  # type: ignore[assignment]
-    mix: HowToMix = Mix.FACTORS,
+    mix: HowToMix = None,
     base: BaseOfLibrary = None,
     train_tasks: Annotated[
         str | None, typer.Option(metavar="DIR", help="What the library was built from, for routers that need it.")

@@ -21,7 +21,7 @@ def quickstart(
     only: Annotated[list[str] | None, typer.Option(metavar="NAME", help=f"Only this task; {_MANY}")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps of each private expert.")] = None,
     clusters: Annotated[int | None, typer.Option(min=1, help="Clusters of MBC.")] = None,
-    mix: HowToMix = Mix.FACTORS,
+    mix: HowToMix = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -36,7 +36,9 @@ def quickstart(
         done = run_quickstart(
             into=into,
             watcher=RoadWatcher(tell),
-            road=Road(mix=mix.value, **{name: value for name, value in given.items() if value is not None}),
+            road=Road(
+                mix=(mix or Mix.FACTORS).value, **{name: value for name, value in given.items() if value is not None}
+            ),
             base=base,
             tasks=tasks,
             heldout=heldout or (),

@@ -1,6 +1,6 @@
 """Per token and layer, the experts whose update listens to the hidden state."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from lorary.adapters.base import Experts, Site
 from lorary.routing.base import Gate, Probe, Router, State
 from lorary.routing.directions import prototypes
-from lorary.routing.scored import ScoredGate, check_options, stack_members
+from lorary.routing.scored import ScoredGate, check_options, stack_members, update_members
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,31 @@ class Arrow(Router):
             state |= stack_members(site, prototypes(experts, site))
         return state
 
+    def refit(
+        self,
+        state: State,
+        experts: Experts,
+        sites: Mapping[str, Site],
+        probe: Probe | None,
+        *,
+        before: Sequence[str],
+        changed: Collection[str],
+    ) -> State:
+        """Compute the prototypes of the changed experts only."""
+        fresh = self.fit({name: experts[name] for name in changed}, sites, probe) if changed else {}
+        return update_members(state, fresh, sites, before=before, after=sorted(experts), changed=changed)
+
     def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
         """Make the gate of one site from its prototypes."""
-        return ScoredGate(_abs_dot, site, state, n_experts=len(names), top_k=self.top_k, temperature=self.temperature)
+        return ScoredGate(
+            _abs_dot,
+            site,
+            state,
+            n_experts=len(names),
+            top_k=self.top_k,
+            temperature=self.temperature,
+            never_negative=True,
+        )
 
 
 def _abs_dot(h: Tensor, vectors: Tensor) -> Tensor:

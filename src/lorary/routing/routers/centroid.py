@@ -1,6 +1,6 @@
 """Per token and layer, the experts whose own data looks like the hidden state."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from lorary.adapters.base import Experts, Site
 from lorary.errors import RoutingError
 from lorary.routing.base import Gate, Probe, Router, State
-from lorary.routing.scored import ScoredGate, check_options, stack_members
+from lorary.routing.scored import ScoredGate, check_options, stack_members, update_members
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,20 @@ class Centroid(Router):
             }
             state |= stack_members(site, vectors)
         return state
+
+    def refit(
+        self,
+        state: State,
+        experts: Experts,
+        sites: Mapping[str, Site],
+        probe: Probe | None,
+        *,
+        before: Sequence[str],
+        changed: Collection[str],
+    ) -> State:
+        """Compute the centroids of the changed experts only."""
+        fresh = self.fit({name: experts[name] for name in changed}, sites, probe) if changed else {}
+        return update_members(state, fresh, sites, before=before, after=sorted(experts), changed=changed)
 
     def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
         """Make the gate of one site from its centroids."""

@@ -1,6 +1,6 @@
 """Per token and layer, the experts that all the evidence so far points to; needs no data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -11,7 +11,7 @@ from lorary.adapters.base import Experts, Site
 from lorary.errors import OptionError, RoutingError
 from lorary.routing.base import Context, Gate, Probe, Router, Routing, State
 from lorary.routing.directions import prototypes, without_common
-from lorary.routing.scored import check_options, keep_best, stack_members
+from lorary.routing.scored import check_options, keep_best, stack_members, update_members
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,29 @@ class Compass(Router):
         )  # (N, T)
 
         def ask(site: str, h: Tensor) -> Tensor:
-            vectors = state.get(f"{site}.vectors", torch.zeros(0, h.shape[-1])).to(h.device)
-            # A first token looks the same in every text, and far from all others.
-            return _products(h[:, 1:], vectors, normalise=self.normalise).half()  # (n, T - 1, P)
+            # A first token looks the same in every text, and far from all others. One product after the other, so that
+            # its bits don't depend on who else is there.
+            vectors = state[f"{site}.vectors"].to(h.device).split(1)
+            return torch.cat([_products(h[:, 1:], v, normalise=self.normalise).half() for v in vectors], -1)
 
-        products = probe.over_inputs(texts, ask)
-        return state | {f"{site}.products": products[site].flatten(0, 1).T for site in sites}  # (P, n)
+        heard = [site for site in sites if f"{site}.vectors" in state]
+        products = probe.over_inputs(texts, heard, ask)  # (N, T - 1, P)
+        return state | {f"{site}.products": products[site].flatten(0, 1).T for site in heard}  # (P, n)
+
+    def refit(
+        self,
+        state: State,
+        experts: Experts,
+        sites: Mapping[str, Site],
+        probe: Probe | None,
+        *,
+        before: Sequence[str],
+        changed: Collection[str],
+    ) -> State:
+        """Look at the changed experts only; the base writes and reads its texts once more for them."""
+        fresh = self.fit({name: experts[name] for name in changed}, sites, probe) if changed else {}
+        parts = ("vectors", "products") if self.calibrate else ("vectors",)
+        return update_members(state, fresh, sites, before=before, after=sorted(experts), changed=changed, parts=parts)
 
     def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
         """Make the gate of one site: here the experts of the library meet, and cheaply."""

@@ -1,0 +1,60 @@
+"""A fixed mixture of experts at one site as one expert: what routing comes to when nothing depends on the token.
+
+mix="outputs": sum_i w_i s_i B_i A_i, exactly, as factors laid side by side, or the nearest of a given rank.
+mix="factors": (sum_i w_i s_i B_i) (sum_i w_i A_i), which has the experts' common rank as it is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lorary.adapters.base import Mix
+from lorary.adapters.low_rank import LowRankWeights
+
+
+@dataclass(frozen=True, eq=False)
+class StaticMix:
+    """One expert in the place of several. Squared Frobenius norms: of what it is to be, and of what it leaves out."""
+
+    weights: LowRankWeights
+    norm2: float
+    missing2: float
+
+
+def mix_static(parts: Sequence[LowRankWeights], shares: Sequence[float], mix: Mix, rank: int | None) -> StaticMix:
+    """Mix experts in fixed shares; the outcome has scale 1 and float32 factors.
+
+    rank: the largest allowed; None = no truncation. More rank than the layer has is taken away in any case, exactly.
+    """
+    a, b = _stacked(parts, shares, mix)
+    limit = min(rank or a.shape[0], *a.shape[1:], b.shape[0])
+    if a.shape[0] <= limit:
+        return StaticMix(LowRankWeights(a.float(), b.float(), 1.0), _norm2(a, b), 0.0)
+    u, s, v = _thin_svd(a, b)
+    root = s[:limit].sqrt()
+    kept = LowRankWeights((v[:, :limit] * root).T.contiguous().float(), (u[:, :limit] * root).float(), 1.0)
+    return StaticMix(kept, float(s.square().sum()), float(s[limit:].square().sum()))
+
+
+def _stacked(parts: Sequence[LowRankWeights], shares: Sequence[float], mix: Mix) -> tuple[Tensor, Tensor]:
+    """Give a (R, d_in) and b (d_out, R), float64, whose product is the mixture."""
+    left = [w.a.double() for w in parts]
+    right = [share * w.scale * w.b.double() for w, share in zip(parts, shares, strict=True)]
+    if mix == "outputs":
+        return torch.cat(left), torch.cat(right, dim=1)
+    weighted = [share * a for a, share in zip(left, shares, strict=True)]
+    return torch.stack(weighted).sum(0), torch.stack(right).sum(0)
+
+
+def _norm2(a: Tensor, b: Tensor) -> float:
+    return float(((b.T @ b) * (a @ a.T)).sum())
+
+
+def _thin_svd(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Decompose b a by QR of the factors and an SVD of the core: u (d_out, n), s (n,), v (d_in, n), O(d R^2)."""
+    q_out, r_out = torch.linalg.qr(b)
+    q_in, r_in = torch.linalg.qr(a.T)
+    u, s, vh = torch.linalg.svd(r_out @ r_in.T, full_matrices=False)
+    return q_out @ u, s, q_in @ vh.T

@@ -1,0 +1,77 @@
+"""Where a build's workers run: in this process, in others, on other hosts. All do the same: claim, run, keep."""
+
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lorary.building.base import Report
+from lorary.building.follower import OnPlan
+from lorary.building.jobs import build, enlist
+from lorary.building.recipe import Recipe
+from lorary.building.worker import Worker
+from lorary.folder import BACKENDS
+from lorary.library.library import Library
+from lorary.model.base_model import BaseModel, load_base
+from lorary.model.embedded import EMBEDDED
+
+
+@dataclass(frozen=True)
+class Order:
+    """A recipe to be worked on, and who wants to hear of it. `run` names all its workers: see `build`.
+
+    tell: hears a word on what is slow to begin.
+    """
+
+    recipe: Recipe
+    run: str
+    report: Report | None = None
+    on_plan: OnPlan | None = None
+    tell: Callable[[str], None] = lambda _: None
+
+
+@dataclass(frozen=True)
+class Backend(ABC):
+    """Options of one way to run workers."""
+
+    @abstractmethod
+    def work(self, order: Order) -> None:
+        """Work until all jobs are done. Raises E-JOBS once all others are if some failed, and what stops them all."""
+
+
+def build_recipe(
+    recipe: Recipe,
+    *,
+    backend: Backend | str = "local",
+    run: str | None = None,
+    report: Report | None = None,
+    on_plan: OnPlan | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Library:
+    """Build what a recipe says, with workers where the backend has them. Other arguments and errors: see `build`."""
+    backend = BACKENDS.parse(backend) if isinstance(backend, str) else backend
+    order = Order(recipe.absolute(), run or secrets.token_hex(4), report, on_plan, tell)
+    backend.work(order)
+    return Library.open(order.recipe.into)
+
+
+def build_here(order: Order) -> None:
+    """Be one of the workers, in this process, until all is done."""
+    recipe = order.recipe
+    tasks, source = recipe.read_tasks(), recipe.open_source()
+    order.tell(f"loading base {recipe.base or EMBEDDED} ...")
+    build(
+        recipe.builder, tasks, load(recipe), into=recipe.into, source=source, report=order.report,
+        on_plan=order.on_plan, run=order.run,
+    )  # fmt: skip
+
+
+def enlist_here(recipe: Recipe, run: str) -> Worker | None:
+    """Make a worker that is told which packs to run; None if all is done."""
+    tasks, source = recipe.read_tasks(), recipe.open_source()
+    return enlist(recipe.builder, tasks, load(recipe), into=recipe.into, source=source, run=run)
+
+
+def load(recipe: Recipe) -> BaseModel:
+    """Load a recipe's base."""
+    return load_base(recipe.base or EMBEDDED, device=recipe.device, dtype=recipe.dtype)

@@ -1,0 +1,130 @@
+"""Workers in a Ray cluster."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from lorary.building.backend import Backend, Order, build_here, enlist_here
+from lorary.building.base import check_positive
+from lorary.building.follower import Follower
+from lorary.building.recipe import Recipe
+from lorary.building.worker import Worker
+from lorary.building.worklist import Pack
+from lorary.errors import BuildError, OptionError
+
+_STORE_BYTES = 100 << 20  # nothing large travels: all data is on disk
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ray(Backend):
+    """Run one task per pack in a Ray cluster; needs lorary[ray], here and on every node, and one shared disk.
+
+    address: of a cluster that runs, as "auto" or "ray://head:10001"; by default one is started on this machine, and
+    ended. cpus, gpus: what a task takes; gpus may be a fraction, so that 0.25 puts four tasks on a GPU. retries: after
+    a node or a worker died; a job that fails by an error is tried once. Dashboard and usage statistics are off.
+    """
+
+    address: str | None = None
+    cpus: float = 1.0
+    gpus: float = 0.0
+    retries: int = 3
+
+    def __post_init__(self) -> None:
+        """Refuse options that have no meaning."""
+        check_positive(self, "cpus")
+        if self.gpus < 0 or self.retries < 0:
+            raise OptionError("E-OPTION", f"Ray: gpus={self.gpus}, retries={self.retries}, expected 0 or more.")
+
+    def work(self, order: Order) -> None:
+        """Hand out a task per pack; the cluster finds places for them, and new ones when nodes die."""
+        order.tell(f"connecting to Ray at {self.address} ..." if self.address else "starting Ray on this machine ...")
+        with _cluster(self.address) as ray:
+            remote = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=self.retries)
+            follower = Follower(order.recipe.into, order.report, order.on_plan)
+            orders = (order.recipe, order.run)
+            (packs,) = _results(ray, follower, [remote(_plan).remote(*orders)])
+            run_pack = remote(_run_pack)
+            _results(ray, follower, [run_pack.remote(*orders, pack) for pack in packs])
+            _results(ray, follower, [remote(_finish).remote(*orders)])
+
+
+def _results(ray: Any, follower: Follower, tasks: list[Any]) -> list[Any]:
+    """Wait for tasks, telling progress; a task that is interrupted takes the others along."""
+    waiting = tasks
+    try:
+        while waiting:
+            _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=0.5)
+            follower.look()
+        return [_result(ray, task) for task in tasks]
+    except BaseException:
+        for task in waiting:
+            ray.cancel(task)
+        raise
+
+
+def _result(ray: Any, task: Any) -> Any:
+    try:
+        return ray.get(task)
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause
+        raise (cause if isinstance(cause, Exception) else error) from error
+    except ray.exceptions.RayError as error:
+        reason = " ".join(str(error).split())
+        raise BuildError("E-WORKER", f"Ray gave a task up: {reason}", "The same command goes on.") from error
+
+
+@contextlib.contextmanager
+def _cluster(address: str | None) -> Iterator[Any]:
+    """Connect to a cluster, or start one for this machine; one that this process is connected to stays so."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    try:
+        import ray
+    except ImportError:
+        what = "backend ray needs ray, which isn't installed."
+        raise BuildError("E-EXTRA", what, "Run: pip install 'lorary[ray]'.") from None
+    if ray.is_initialized():
+        yield ray
+        return
+    ours: dict[str, Any] = {
+        "include_dashboard": False,
+        "_node_ip_address": "127.0.0.1",
+        "object_store_memory": _STORE_BYTES,
+    }
+    try:
+        ray.init(
+            address=address or "local", log_to_driver=False, logging_level=logging.WARNING, **({} if address else ours)
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise BuildError("E-WORKER", f"no Ray cluster at {address or 'this machine'}: {reason}") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+# ---- what runs on the nodes ---------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def _worker(recipe: Recipe, run: str) -> Worker | None:
+    """Load a base once per process: Ray gives a process many tasks."""
+    return enlist_here(recipe, run)
+
+
+def _plan(recipe: Recipe, run: str) -> list[Pack]:
+    worker = _worker(recipe, run)
+    return worker.packs if worker else []
+
+
+def _run_pack(recipe: Recipe, run: str, pack: Pack) -> None:
+    if worker := _worker(recipe, run):
+        worker.work(only=pack.key)
+
+
+def _finish(recipe: Recipe, run: str) -> None:
+    build_here(Order(recipe, run))

@@ -1,0 +1,156 @@
+"""How long and how fast experts train, and the unit of a builder's work that does it."""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.peft_format import write_weights
+from lorary.building.base import check_positive
+from lorary.building.learner import Pupil
+from lorary.building.train import Curve
+from lorary.errors import BuildError, OptionError
+from lorary.hashing import hash_json, short_key
+from lorary.library.expert import Expert
+from lorary.model.base_model import BaseModel
+from lorary.model.tokens import encode
+from lorary.options import as_dict
+from lorary.tasks.example import Example
+from lorary.tasks.task import Task
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """Options of everything that trains.
+
+    steps: optimiser steps; None = `epochs` over the data. batch_size: examples per step. lr: peak learning rate;
+    warm-up over the first `warmup` of the steps, then linear decay to 0. clip: largest norm of the gradient.
+    n_evaluations: how often the validation loss is measured, on at most max_valid examples; the best weights are kept.
+    patience: stop after so many evaluations in a row that aren't better than the best; None = never.
+    Source: Ostapenko et al. 2024 (2405.11157) section 9 and its code's configurations: lr 1e-4, AdamW without weight
+    decay, warm-up 6 %, clip 0.1, 5 epochs, batch 16.
+    Differs: clip 1.0, which small models with few steps need; batch 8.
+    """
+
+    steps: int | None = None
+    epochs: float = 5.0
+    batch_size: int = 8
+    lr: float = 1e-4
+    warmup: float = 0.06
+    clip: float = 1.0
+    n_evaluations: int = 4
+    max_valid: int = 64
+    patience: int | None = None
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        """Refuse options that have no meaning."""
+        check_positive(self, "steps", "epochs", "batch_size", "lr", "clip", "n_evaluations", "max_valid", "patience")
+        dropout = getattr(self, "dropout", 0.0)
+        if not 0 <= dropout < 1:
+            raise OptionError("E-OPTION", f"{type(self).__name__}: dropout={dropout}, expected 0 or more, below 1.")
+
+    def job(self, name: str, tasks: Sequence[Task], **more: Any) -> "TrainingJob":
+        """Plan one job on the union of tasks. Raises E-DATA if there is nothing to train on."""
+        train = tuple(((e, i) for i, task in enumerate(tasks) for e in task.train))
+        valid = _deal([[(e, i) for e in task.valid] for i, task in enumerate(tasks)], self.max_valid)
+        if not train:
+            raise BuildError("E-DATA", f"expert {name!r}: its tasks have no training examples.", "Check their splits.")
+        return TrainingJob(name, tuple(task.name for task in tasks), train, valid, self, **more)
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """Train one expert, or several jointly, on examples; each comes with the number of its task.
+
+    made: the experts, if they aren't one of the job's name. start: the experts it starts from, and `origin`, the hash
+    of where they stand.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    train: tuple[tuple[Example, int], ...]
+    valid: tuple[tuple[Example, int], ...]
+    options: TrainingOptions
+    made: tuple[str, ...] = ()
+    start: tuple[Expert, ...] = ()
+    origin: str = ""
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """The experts it makes."""
+        return self.made or (self.name,)
+
+    @property
+    def n_steps(self) -> int:
+        """Optimiser steps in all."""
+        o = self.options
+        return o.steps or math.ceil(o.epochs * len(self.train) / o.batch_size)
+
+    @property
+    def data_hash(self) -> str:
+        """sha256 of all examples it sees, in order."""
+        return hash_json([[e for e, _ in self.train], [e for e, _ in self.valid]])
+
+    def key(self, base_fingerprint: Mapping[str, Any]) -> str:
+        """Hash of all that decides the result."""
+        parts = [self._deciding_options(), self.n_steps, self.tasks, self.data_hash, base_fingerprint]
+        return short_key(*parts, *([self.experts] if self.made else []))
+
+    def _deciding_options(self) -> dict[str, Any]:
+        # Which clusters there are besides its own doesn't change what this job makes.
+        options = {key: value for key, value in as_dict(self.options).items() if key not in ("clusters", "epochs")}
+        return {**options, "source": self.origin} if self.origin else options
+
+    def describe(self) -> dict[str, Any]:
+        """What --dry-run prints."""
+        examples = {"train": len(self.train), "valid": len(self.valid)}
+        return {"expert": self.name, "tasks": list(self.tasks), "steps": self.n_steps, "examples": examples}
+
+    def pupil(self, base: BaseModel) -> Pupil:
+        """Encode its data."""
+        train, valid = (
+            encode(base.tokenizer, [e for e, _ in part], max_tokens=base.max_tokens)
+            for part in (self.train, self.valid)
+        )
+        return Pupil(self.name, train, valid, [i for _, i in self.train], [i for _, i in self.valid])
+
+    def typical_length(self, base: BaseModel) -> int:
+        """Tell how long the rows of its batches are: they are padded to the longest."""
+        rows = encode(base.tokenizer, [e for e, _ in self.train[:200]], max_tokens=base.max_tokens)
+        return sorted(map(len, rows))[len(rows) * 3 // 4]
+
+    def write(
+        self, stage: Path, kind: LoRA, weights: Mapping[str, LowRankWeights], curve: Curve, base: BaseModel
+    ) -> dict[str, Any]:
+        """Write one expert's PEFT files and metrics.jsonl; give the provenance's fields."""
+        write_weights(stage, kind, weights, base_name=base.name)
+        lines = [json.dumps(row, sort_keys=True) + "\n" for row in curve.rows]
+        (stage / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")
+        return {
+            "tasks": self.tasks,
+            "data_hash": self.data_hash,
+            "builder": {k: list(v) if isinstance(v, tuple) else v for k, v in self._deciding_options().items()},
+            "seed": self.options.seed,
+            "steps": self.n_steps,
+            "metrics": {"valid_loss": curve.best_loss, "best_step": float(curve.best_step)},
+            "parents": tuple(expert.name for expert in self.start),
+        }
+
+
+def expert_name(task: str) -> str:
+    """Make a task's name an expert's: letters, digits, "_" and "-", at most 64."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", task).strip("-_")[:64] or "task"
+
+
+def _deal(parts: Sequence[Sequence[T]], n: int) -> tuple[T, ...]:
+    """Take n things from all parts in turn, so that each part is heard."""
+    longest = max((len(part) for part in parts), default=0)
+    return tuple(part[i] for i in range(longest) for part in parts if i < len(part))[:n]

@@ -1,0 +1,72 @@
+"""Learner and Pupil: what the training loop needs to know of what it trains."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from lorary.adapters.packed import InputDropout, Rows
+from lorary.building.stack import Stack
+from lorary.model.attach import Attachment
+from lorary.model.base_model import BaseModel
+from lorary.model.tokens import Encoded
+from lorary.routing.base import Context
+
+
+@dataclass(frozen=True)
+class Pupil:
+    """One expert of a pack, or all experts that are trained jointly: what it learns from and is judged by.
+
+    train_tasks and valid_tasks name the task of each row by its number, for what routes by task.
+    """
+
+    name: str
+    train: Sequence[Encoded]
+    valid: Sequence[Encoded]
+    train_tasks: Sequence[int] = ()
+    valid_tasks: Sequence[int] = ()
+
+
+@dataclass
+class Learner:
+    """What a run trains: pupils over one model. `stacks` hold one row for each pupil.
+
+    attachment: the trained layers in the model; None if the model itself is trained.
+    """
+
+    model: BaseModel
+    pupils: Sequence[Pupil]
+    stacks: Mapping[str, Stack]
+    attachment: Attachment | None = None
+    rows: Rows = field(default_factory=Rows)
+    dropout: InputDropout | None = None
+
+    @contextmanager
+    def turn(self, owners: Sequence[int], tasks: Sequence[int], *, dropout_seed: int | None = None) -> Iterator[None]:
+        """Let the model see rows of these pupils, neighbours together, and of these tasks, in the block."""
+        device, n = self.model.device, len(self.pupils)
+        counts = [owners.count(i) for i in range(n)]
+        self.rows.owner = torch.tensor(owners, device=device)
+        self.rows.is_even = len(set(counts)) == 1 and list(owners) == sorted(owners)
+        self.rows.place = torch.cat([torch.arange(count) for count in counts])
+        context = Context(experts=torch.tensor(tasks, device=device))
+        if self.dropout is not None and dropout_seed is not None:
+            self.dropout.start(dropout_seed)
+        try:
+            with self.attachment.turn(context) if self.attachment else nullcontext():
+                yield
+        finally:
+            if self.dropout is not None:
+                self.dropout.stop()
+
+
+@contextmanager
+def fast_attention(model: BaseModel) -> Iterator[None]:
+    """Avoid the fused attention's backward on the CPU where plain products are faster (measured: docs/log.md)."""
+    if model.device.type != "cpu" or model.dtype == torch.float32:
+        yield
+        return
+    with sdpa_kernel(SDPBackend.MATH):
+        yield

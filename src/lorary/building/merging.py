@@ -1,0 +1,178 @@
+"""Builders that make experts of a library's experts, without data or training.
+
+They work on what an expert adds, the product s B A, site by site: right for unequal ranks, for rsLoRA and for rank and
+alpha patterns, and the same however the factors are written. One expert with weight 1 merges to itself.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lorary.adapters.base import Weights
+from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.peft_format import open_experts, write_weights
+from lorary.adapters.products import ThinSVD, padded
+from lorary.building.base import Builder, Job, Made, Report, check_positive
+from lorary.errors import BuildError
+from lorary.hashing import short_key
+from lorary.library.adapter_config import MAX_RANK
+from lorary.library.library import Library
+from lorary.model.base_model import BaseModel
+from lorary.model.ensemble import check_base
+from lorary.options import as_dict
+from lorary.tasks.task import Tasks
+
+Parts = Mapping[str, LowRankWeights]
+"""Expert name -> its weights at one site; who has none there adds zero."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProductBuilder(Builder, ABC):
+    """Options of a builder that computes experts from a library's products.
+
+    experts: names of those to take; none given = all. rank: of the result, the nearest there is to the sum
+    (truncated SVD, with its relative error in expert.json); None = what holds it exactly, the same at every site.
+    """
+
+    experts: tuple[str, ...] = ()
+    rank: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse options that have no meaning."""
+        check_positive(self, "rank")
+
+    @abstractmethod
+    def combine(self, parts: Parts, names: Sequence[str], site: str) -> ThinSVD:
+        """Compute what the result adds at one site; `names` are all experts that are merged, also those not there."""
+
+    def packs(self, jobs: Sequence[Job], base: BaseModel) -> list[list[Job]]:
+        """Run every job alone."""
+        return [[job] for job in jobs]
+
+    def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
+        """Compute the experts as they are written; nothing is kept in `work`."""
+        jobs = [job for job in pack if isinstance(job, MergeJob)]
+        for job in jobs:
+            check_base(base, job.source.base, f"library {str(job.source.path)!r}")
+        return Made({job.name: partial(job.write, base.name) for job in jobs})
+
+    def chosen(self, source: Library | None) -> tuple[Library, list[str]]:
+        """Give the library and the names to take. Raises E-SOURCE without one, E-EMPTY, E-NAME for an unknown name."""
+        library = require_source(self, source)
+        for name in self.experts:
+            library[name]
+        return library, sorted(self.experts or library)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeBuilder(ProductBuilder, ABC):
+    """Options of a builder that makes one expert of many. called: the name of the result."""
+
+    called: str = "merged"
+
+    def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
+        """Plan the one job; the tasks aren't looked at."""
+        library, names = self.chosen(source)
+        return [MergeJob(self.called, tuple(names), library, self)]
+
+
+def require_source(builder: Builder, source: Library | None) -> Library:
+    """Refuse to start from nothing. Raises E-SOURCE without a library, E-EMPTY for one without experts."""
+    name = as_dict(builder)["name"]
+    if source is None:
+        raise BuildError("E-SOURCE", f"{name} starts from a library.", "Pass source=..., or --from LIBRARY.")
+    if not source:
+        raise BuildError("E-EMPTY", f"{name}: library {str(source.path)!r} holds no experts.", "Add or build some.")
+    return source
+
+
+def parents_of(source: Library, names: Sequence[str]) -> tuple[str, ...]:
+    """Name what an expert was made of, as expert.json has it: name@hash."""
+    return tuple(f"{name}@{source[name].hash[:12]}" for name in names)
+
+
+def write_plain(stage: Path, weights: Mapping[str, LowRankWeights], base_name: str) -> None:
+    """Write weights of scale 1 as a PEFT adapter of one rank for all sites, which every server reads."""
+    rank = max(w.rank for w in weights.values())
+    whole = {site: padded(w, rank) for site, w in weights.items()}
+    write_weights(stage, LoRA(rank=rank, alpha=float(rank)), whole, base_name=base_name)
+
+
+@dataclass(frozen=True)
+class MergeJob:
+    """Make one expert of `merged`, experts of `source`."""
+
+    name: str
+    merged: tuple[str, ...]
+    source: Library = field(compare=False)
+    options: ProductBuilder
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """The one expert it makes."""
+        return (self.name,)
+
+    @property
+    def n_steps(self) -> int:
+        """None: nothing is trained."""
+        return 0
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """All tasks of the experts it is made of."""
+        return tuple(sorted({task for name in self.merged for task in self.source[name].provenance.tasks}))
+
+    def key(self, base_fingerprint: Mapping[str, Any]) -> str:
+        """Hash of all that decides the result."""
+        origins = [(name, self.source[name].hash) for name in self.merged]
+        return short_key(as_dict(self.options), origins, base_fingerprint)
+
+    def describe(self) -> dict[str, Any]:
+        """What --dry-run prints."""
+        facts = {"expert": self.name, "tasks": list(self.tasks), "steps": 0, "examples": {"train": 0, "valid": 0}}
+        return {**facts, "merges": list(self.merged)}
+
+    def write(self, base_name: str, stage: Path) -> dict[str, Any]:
+        """Compute and write the PEFT files; give the provenance's fields."""
+        weights, error = self._weights()
+        write_plain(stage, weights, base_name)
+        options = as_dict(self.options)
+        return {
+            "tasks": self.tasks,
+            "builder": {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()},
+            "seed": options.get("seed"),
+            "steps": 0,
+            "metrics": {"relative_error": error},
+            "parents": parents_of(self.source, self.merged),
+        }
+
+    def _weights(self) -> tuple[dict[str, LowRankWeights], float]:
+        """Combine site by site; also gives the share of the whole Frobenius norm that the rank leaves out."""
+        experts = open_experts({name: self.source[name] for name in self.merged})
+        kept, lost, total = {}, 0.0, 0.0
+        for site in sorted({site for expert in experts.values() for site in expert}):
+            parts = {name: _low_rank(expert[site]) for name, expert in experts.items() if site in expert}
+            found = self.options.combine(parts, self.merged, site)
+            kept[site], left = found.keep(self._rank(found, site))
+            lost, total = lost + left, total + found.norm2
+        return kept, math.sqrt(lost / total) if total else 0.0
+
+    def _rank(self, found: ThinSVD, site: str) -> int:
+        rank = self.options.rank or max(1, found.rank)
+        if rank > MAX_RANK:
+            raise BuildError(
+                "E-LIMIT",
+                f"expert {self.name!r}: the sum at {site!r} has rank {rank}, the limit is {MAX_RANK}.",
+                "Give a rank to truncate to, as in rank=16.",
+            )
+        return rank
+
+
+def _low_rank(weights: Weights) -> LowRankWeights:
+    assert isinstance(weights, LowRankWeights), type(weights)
+    return weights

@@ -1,0 +1,103 @@
+"""A recipe: all of a build in names and paths, so that a file can hold it and any process can work on it.
+
+    tasks = "tasks/"              # a path or glob, or a list of them
+    only = ["race", "quail"]      # of these tasks; all by default
+    base = "smollm2-135m"
+    source = "libs/private"       # the library that merges and adaptations start from
+    into = "libs/mbc"
+    device = "auto"
+    dtype = "auto"
+
+    [builder]                     # or in one line: builder = "private:rank=4"
+    name = "private"
+    rank = 4
+
+Paths are as on the command line: relative to the directory where the command runs.
+"""
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lorary.errors import OptionError, known_names
+from lorary.folder import BUILDERS
+from lorary.library.library import Library
+from lorary.options import make
+from lorary.tasks.read import read_tasks
+from lorary.tasks.task import Tasks
+
+_NEEDED = ("builder", "into")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What to build, of what, on which base, and where; `base` None: the command line's default."""
+
+    builder: Any
+    into: Path
+    tasks: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    base: str | None = None
+    source: Path | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+
+    def read_tasks(self) -> Tasks:
+        """Read its tasks; none if it names none, as for a merge. Raises what `read_tasks` raises."""
+        return read_tasks(list(self.tasks), only=self.only or None) if self.tasks else Tasks([])
+
+    def open_source(self) -> Library | None:
+        """Open the library that it starts from, if it names one."""
+        return Library.open(self.source) if self.source else None
+
+    def absolute(self) -> "Recipe":
+        """Make its paths hold in any directory; a base is a path if there is such a directory."""
+        is_path = self.base is not None and Path(self.base).is_dir()
+        return dataclasses.replace(
+            self,
+            into=self.into.absolute(),
+            tasks=tuple(str(Path(path).absolute()) for path in self.tasks),
+            source=self.source.absolute() if self.source else None,
+            base=str(Path(self.base).absolute()) if is_path and self.base else self.base,
+        )
+
+
+def read_recipe(path: Path, given: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe; what is `given` takes the place of what it says.
+
+    Raises E-OPTION for what isn't TOML, for an unknown key, a wrong type or a missing one, and what the builder raises.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OptionError("E-OPTION", f"recipe {path} can't be read: {error.strerror}.", "Check the path.") from None
+    except ValueError as error:  # UnicodeDecodeError and TOMLDecodeError are ValueErrors
+        raise OptionError("E-OPTION", f"recipe {path} is not TOML: {error}.") from None
+    return make_recipe({**content, **(given or {})}, f"recipe {path}")
+
+
+def make_recipe(values: Mapping[str, Any], where: str) -> Recipe:
+    """Make a recipe of plain values. `where` is what errors call it. Raises E-OPTION."""
+    known = sorted(field.name for field in dataclasses.fields(Recipe))
+    for key in values:
+        if key not in known:
+            raise OptionError("E-OPTION", f"{where}: unknown key {key!r}.", known_names(key, known))
+    for key in _NEEDED:
+        if key not in values:
+            raise OptionError("E-OPTION", f"{where}: {key} is missing.", f'Write {key} = "...".')
+    texts = {key: values[key] for key in ("tasks", "only") if isinstance(values.get(key), str)}
+    lists = {key: (text,) for key, text in texts.items()}  # a path may hold commas
+    return make(Recipe, {**values, **lists, "builder": _builder(values["builder"], where)}, called=where)
+
+
+def _builder(value: Any, where: str) -> Any:
+    if isinstance(value, str):
+        return BUILDERS.parse(value)
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        expected = 'expected builder = "private:rank=4", or a table [builder] with a name.'
+        raise OptionError("E-OPTION", f"{where}: builder={value!r}: {expected}")
+    options = {key: option for key, option in value.items() if key != "name"}
+    return make(BUILDERS.load(value["name"]), options, called=value["name"])

@@ -1,0 +1,99 @@
+"""How far a build is, from what its workers leave on disk; asks none of them. Imports no torch."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorary.building.claims import Lease, read_lease
+from lorary.building.worklist import WORK, Failure, Pack, plans, read_failure, read_packs
+from lorary.library.layout import Layout, find_layout
+
+STATES = ("done", "running", "stale", "failed", "waiting")
+
+
+@dataclass(frozen=True)
+class JobState:
+    """Where one job is. since: its owner's start, in seconds since 1970; silent_s: since it was last heard of.
+
+    state: "stale" was claimed by a worker that is dead or silent for longer than its lease, "waiting" by nobody.
+    """
+
+    name: str
+    state: str
+    step: int = 0
+    n_steps: int = 0
+    owner: str = ""
+    since: float | None = None
+    silent_s: float | None = None
+    error: str = ""
+    log: str = ""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Where all jobs are. seconds_left: at the speed of the workers that run now; None if that can't be said."""
+
+    jobs: tuple[JobState, ...]
+    seconds_left: float | None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many jobs are in which state."""
+        return {state: sum(job.state == state for job in self.jobs) for state in STATES}
+
+
+def survey(library: Path | str) -> Survey:
+    """Look at a library's directory: jobs of plans that aren't done, and experts that stand.
+
+    Raises E-LIBRARY for a directory that is no library.
+    """
+    layout = find_layout(Path(library).absolute())
+    now, packs = time.time(), _packs(layout)
+    leases = {key: read_lease(layout.root / WORK / key) for key in packs}
+    found = {name: JobState(name, "done") for name in layout.expert_names()}
+    for key, pack in packs.items():
+        found |= {job.name: job for job in _states(layout, pack, leases[key], now)}
+    jobs = tuple(found[name] for name in sorted(found))
+    return Survey(jobs, _seconds_left(jobs, packs, leases, now))
+
+
+def _packs(layout: Layout) -> dict[str, Pack]:
+    return {pack.key: pack for plan in plans(layout) for pack in read_packs(plan)}
+
+
+def _states(layout: Layout, pack: Pack, lease: Lease | None, now: float) -> Iterator[JobState]:
+    missing, failure = pack.missing(layout), read_failure(layout, pack)
+    for name in pack.names:
+        if name not in missing:
+            yield JobState(name, "done", pack.n_steps, pack.n_steps)
+        else:
+            yield _unfinished(name, pack, lease, failure, now)
+
+
+def _unfinished(name: str, pack: Pack, lease: Lease | None, failure: Failure | None, now: float) -> JobState:
+    step = lease.step if lease else 0
+    if lease and not lease.is_free:
+        state = "running" if _is_heard(lease, now) else "stale"
+        return JobState(name, state, step, pack.n_steps, lease.owner, lease.since, max(0.0, now - lease.at))
+    if failure:
+        return JobState(name, "failed", step, pack.n_steps, error=failure.error, log=failure.log)
+    return JobState(name, "waiting", step, pack.n_steps)
+
+
+def _is_heard(lease: Lease, now: float) -> bool:
+    return not lease.is_dead and now - lease.at <= lease.lease_s
+
+
+def _seconds_left(
+    jobs: tuple[JobState, ...], packs: Mapping[str, Pack], leases: Mapping[str, Lease | None], now: float
+) -> float | None:
+    """Divide the steps that are missing, failed jobs left out, by those that all running workers do in a second."""
+    missing = sum(job.n_steps - job.step for job in jobs if job.state in ("running", "stale", "waiting"))
+    running = [(pack, lease) for key, pack in packs.items() if (lease := leases[key]) and not lease.is_free]
+    speeds = [
+        len(pack.names) * (lease.step - lease.first_step) / (lease.at - lease.since)
+        for pack, lease in running
+        if _is_heard(lease, now) and lease.at > lease.since
+    ]
+    return missing / sum(speeds) if missing and sum(speeds) > 0 else None

@@ -1,0 +1,200 @@
+"""One process's part in a build: claim a pack, run it, keep its experts, until none is left."""
+
+import contextlib
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lorary import __version__
+from lorary.building.base import Builder, Job, JobStep, Made, Report
+from lorary.building.claims import Claim, LeaseLostError, Watch, claim
+from lorary.building.estimate import n_tokens, remember_rate
+from lorary.building.worklist import Failure, Pack, Worklist, failures_of
+from lorary.errors import BuildError, LibraryError, LoraryError
+from lorary.hashing import hash_file, short_key
+from lorary.library import derived
+from lorary.library.library import Library
+from lorary.library.provenance import Provenance, read_provenance
+from lorary.model.base_model import BaseModel
+
+MOST_TRIES = 3
+"""A pack that killed so many workers of one run without getting further is given up."""
+_HOPELESS = {"E-DISK", "E-PERM"}
+"""What no other pack would fare better with."""
+
+
+@dataclass
+class Worker:
+    """What one process knows of a build. `run` names the workers that were started together: they try a pack once."""
+
+    builder: Builder
+    jobs: Mapping[str, Job]
+    keys: Mapping[str, str]
+    base: BaseModel
+    library: Library
+    worklist: Worklist
+    run: str
+    lease_s: float
+    report: Report | None = None
+    watch: Watch = field(default_factory=Watch)
+    _errors: dict[str, Exception] = field(default_factory=dict)
+    _heard: Exception | None = None
+
+    def __post_init__(self) -> None:
+        """Agree with the others on the packs."""
+        found = self.worklist.agree(self.jobs, lambda: self._group())
+        # Longest first, so that no worker is left with the longest at the end.
+        self.packs = sorted(found, key=lambda pack: -pack.n_steps * len(pack.names))
+
+    def _group(self) -> list[Pack]:
+        grouped = self.builder.packs(list(self.jobs.values()), self.base)
+        return [
+            Pack(
+                short_key(sorted((job.name, self.keys[job.name]) for job in pack)),
+                tuple(job.name for job in pack),
+                tuple(tuple(job.experts) for job in pack),
+                max(job.n_steps for job in pack),
+            )
+            for pack in grouped
+        ]
+
+    def work(self, only: str | None = None) -> None:
+        """Run packs until all are done or have failed, others' packs included; `only`: until that one is."""
+        packs = [pack for pack in self.packs if only in (None, pack.key)]
+        while packs := [pack for pack in packs if not self.attend(pack)]:
+            time.sleep(min(1.0, self.lease_s / 10))
+
+    def attend(self, pack: Pack) -> bool:
+        """Run a pack if it is free. True if it is done or failed by now, False if another works on it."""
+        if self._is_settled(pack):
+            return True
+        mine = claim(self.worklist.pack_directory(pack), self.watch, run=self.run, lease_s=self.lease_s)
+        if mine is None:
+            return False
+        with contextlib.suppress(LeaseLostError), mine.held():
+            self._run(pack, mine)
+            return True
+        return False
+
+    def raise_failures(self) -> None:
+        """Raise the one error there was; E-JOBS for several, for another worker's, or for one that isn't ours."""
+        failures = failures_of(self.library.layout, self.run)
+        own = list(self._errors.values())
+        if len(failures) == len(own) == 1 and isinstance(own[0], LoraryError):
+            raise own[0]
+        if failures:
+            raise jobs_failed(failures) from (own[0] if own else None)
+
+    # ---- one pack -------------------------------------------------------------------------------
+
+    def _is_settled(self, pack: Pack) -> bool:
+        if not pack.missing(self.library.layout):
+            return True
+        failure = self.worklist.failure(pack)
+        return failure is not None and failure.run == self.run
+
+    def _run(self, pack: Pack, mine: Claim) -> None:
+        if self._is_settled(pack):  # by another, between our look and our claim
+            return mine.finish() if not pack.missing(self.library.layout) else None
+        if mine.lease.tries > MOST_TRIES:
+            reason = f"{MOST_TRIES} workers died at it, the last after step {mine.lease.step}: killed, or out of memory"
+            self.worklist.fail(pack, f"error[E-WORKER] {reason}.", reason, self.run)
+            return None
+        try:
+            self._make(pack, mine)
+        except LeaseLostError:
+            raise
+        except Exception as error:
+            if error is self._heard or (isinstance(error, LibraryError) and error.code in _HOPELESS):
+                raise
+            self._errors[pack.key] = error
+            self.worklist.fail(pack, _one_line(error), traceback.format_exc(), self.run)
+            return None
+        self.worklist.forget_failure(pack)
+        return mine.finish()
+
+    def _make(self, pack: Pack, mine: Claim) -> None:
+        """Run a pack as a whole, even if some experts stand, so that the others come out the same; keep each."""
+        jobs = [self.jobs[name] for name in pack.names]
+        pace = _Pace()
+        made = self.builder.run(jobs, self.base, mine.directory, self._listen(mine, pace))
+        mine.check()
+        self._keep(pack, made)
+        if tokens := pace.share(pack.n_steps) * sum(n_tokens(job, self.base) or 0 for job in jobs):
+            remember_rate(self.base.name, round(tokens), pace.seconds)
+
+    def _listen(self, mine: Claim, pace: "_Pace") -> Report:
+        def hear(step: JobStep) -> None:
+            mine.reached(step.step)
+            pace.hear(step.step)
+            try:
+                if self.report:
+                    self.report(step)
+            except Exception as error:
+                self._heard = error  # the listener's fault, not the job's
+                raise
+
+        return hear
+
+    def _keep(self, pack: Pack, made: Made) -> None:
+        for kind, write in made.learned.items():
+            derived.put(self.library, kind, self.keys[pack.names[0]], "safetensors", write, learned=True)
+        for job in (self.jobs[name] for name in pack.missing(self.library.layout)):
+            for name in job.experts:
+                if not self.library.layout.expert(name).is_dir():
+                    self._keep_expert(name, self.keys[job.name], made)
+
+    def _keep_expert(self, name: str, key: str, made: Made) -> None:
+        try:
+            with self.library.stage(name) as stage:
+                facts = made.experts[name](stage)
+                provenance = Provenance(
+                    **facts,
+                    weights_sha256=hash_file(stage / "adapter_model.safetensors"),
+                    base_fingerprint=self.base.fingerprint,
+                    created_by=f"lorary {__version__}",
+                    extra={"job": key},
+                )
+                (stage / "expert.json").write_bytes(provenance.to_json())
+        except LibraryError as error:
+            if error.code != "E-EXISTS" or built_by(self.library, name) != key:
+                raise  # else a worker that thought us dead was first, with the same bytes
+
+
+def built_by(library: Library, name: str) -> Any:
+    """Give the key of the job that built an expert; None if it wasn't built here."""
+    return read_provenance(library.layout.expert(name)).extra.get("job")
+
+
+def jobs_failed(failures: Mapping[str, Failure]) -> BuildError:
+    """Make one error of all failures."""
+    lines = [f"{names}: {failure.error} (log: {failure.log})" for names, failure in failures.items()]
+    many = f"{len(lines)} packs of jobs failed" if len(lines) > 1 else "a pack of jobs failed"
+    return BuildError("E-JOBS", f"{many}: {' '.join(lines)}", "The same command tries again.")
+
+
+def _one_line(error: Exception) -> str:
+    text = str(error) if isinstance(error, LoraryError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())[:500]
+
+
+@dataclass
+class _Pace:
+    """How long which steps of a pack took, the first one heard of left out: nobody knows when it began."""
+
+    first: tuple[int, float] | None = None
+    last: tuple[int, float] | None = None
+
+    def hear(self, step: int) -> None:
+        self.last = (step, time.monotonic())
+        self.first = self.first or self.last
+
+    def share(self, n_steps: int) -> float:
+        """Say which share of all steps was measured."""
+        return (self.last[0] - self.first[0]) / n_steps if self.first and self.last and n_steps else 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self.last[1] - self.first[1] if self.first and self.last else 0.0

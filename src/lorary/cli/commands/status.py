@@ -1,0 +1,54 @@
+"""`lorary status`: how far the builds in a library are. Looks at the disk alone and imports no torch."""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lorary.cli.application import PARTLY
+from lorary.cli.console import in_time, print_json, print_table
+from lorary.cli.parameters import Json
+
+if TYPE_CHECKING:
+    from lorary.building.survey import JobState, Survey
+
+
+def status(
+    library: Annotated[Path, typer.Argument(metavar="LIBRARY", help="A library that is being built.")],
+    json: Json = False,
+) -> int | None:
+    """Tell which jobs are done, running, stale, failed or waiting, and how long it will take. Exit code 3: some failed.
+
+    A job is stale if its worker is dead, or silent for too long: the next `lorary build` takes it over.
+    """
+    from lorary.building.survey import survey
+
+    found = survey(library)
+    if json:
+        print_json(_plain(library, found))
+    else:
+        unfinished = [job for job in found.jobs if job.state != "done"]
+        print_table([("job", "state", "steps", "worker", "since", ""), *map(_row, unfinished)] if unfinished else [])
+        print(_in_words(found))
+    return PARTLY if found.counts["failed"] else None
+
+
+def _row(job: "JobState") -> list[str]:
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.since)) if job.since else ""
+    note = f"{job.error} (log: {job.log})" if job.error else ""
+    if job.state == "stale" and job.silent_s is not None:
+        note = f"last heard of {in_time(job.silent_s)} ago"
+    return [job.name, job.state, f"{job.step}/{job.n_steps}", job.owner, since, note]
+
+
+def _in_words(found: "Survey") -> str:
+    counts = ", ".join(f"{n} {state}" for state, n in found.counts.items() if n or state == "done")
+    left = f"; about {in_time(found.seconds_left)} left" if found.seconds_left is not None else ""
+    return f"{len(found.jobs)} jobs: {counts}{left}."
+
+
+def _plain(library: Path, found: "Survey") -> dict[str, Any]:
+    jobs = [dataclasses.asdict(job) for job in found.jobs]
+    return {"library": str(library), "jobs": jobs, "counts": found.counts, "seconds_left": found.seconds_left}

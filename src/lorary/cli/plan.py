@@ -1,0 +1,68 @@
+"""What a build will cost, as --dry-run prints it. Trains nothing and writes nothing."""
+
+from typing import TYPE_CHECKING, Any
+
+from lorary.cli.console import in_time, print_json, print_table, say
+from lorary.cli.parameters import EMBEDDED
+
+if TYPE_CHECKING:
+    from lorary.building.estimate import Cost, Estimate
+    from lorary.building.recipe import Recipe
+
+_COLUMNS = ("expert", "steps", "train", "valid", "tasks", "tokens", "bytes", "pack")
+
+
+def print_plan(recipe: "Recipe", json: bool) -> None:
+    """Print a recipe's jobs with their costs, and the sum."""
+    from lorary.building.estimate import estimate
+    from lorary.model.outline import name_of, outline
+    from lorary.tasks.look import look
+
+    tasks = recipe.read_tasks()
+    for finding in look(tasks).findings if tasks else ():
+        say(finding)
+    name = recipe.base or EMBEDDED
+    jobs = recipe.builder.plan(tasks, recipe.open_source())
+    found = estimate(recipe.builder, jobs, outline(name), name_of(name))
+    if json:
+        return print_json(_plain(found))
+    print_table([_COLUMNS, *map(_row, found.jobs)])
+    return print(_in_words(found, name))
+
+
+def _row(cost: "Cost") -> list[object]:
+    examples = cost.facts.get("examples", {})
+    counts = (examples.get("train"), examples.get("valid"), len(cost.facts.get("tasks", ())))
+    numbers = (cost.tokens, cost.product_bytes, cost.pack)
+    return [cost.job, cost.steps, *("-" if n is None else n for n in (*counts, *numbers))]
+
+
+def _in_words(found: "Estimate", base: str) -> str:
+    from lorary.library.files import megabytes
+
+    steps, size = sum(cost.steps for cost in found.jobs), found.product_bytes
+    parts = [f"{len(found.jobs)} jobs, {steps:,} steps", f"about {found.tokens:,} tokens to train on"]
+    parts += [f"{megabytes(size)} of experts"] if size is not None else []
+    sentences = [", ".join(parts) + "."]
+    if not found.tokens_are_counted:
+        missing = f"Base {base!r} isn't on this machine: tokens are guessed from characters, bytes and packs unknown."
+        sentences.append(missing)
+    if found.seconds is not None:
+        rate = f"{found.tokens_per_s:,.0f} tokens a second, which was measured here"
+        sentences.append(f"About {in_time(found.seconds)} for one worker at {rate}.")
+    return " ".join(sentences)
+
+
+def _plain(found: "Estimate") -> dict[str, Any]:
+    jobs = [
+        {**cost.facts, "tokens": cost.tokens, "bytes": cost.product_bytes, "pack": cost.pack} for cost in found.jobs
+    ]
+    return {
+        "jobs": jobs,
+        "steps": sum(cost.steps for cost in found.jobs),
+        "tokens": found.tokens,
+        "tokens_are_counted": found.tokens_are_counted,
+        "bytes": found.product_bytes,
+        "seconds": found.seconds,
+        "tokens_per_s": found.tokens_per_s,
+    }

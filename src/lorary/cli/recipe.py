@@ -1,0 +1,39 @@
+"""What a build command is asked for: by its options, by a recipe file, or by both."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from lorary.cli.models import base_of
+from lorary.cli.parameters import EMBEDDED
+
+if TYPE_CHECKING:
+    from lorary.building.recipe import Recipe
+
+
+def gather(path: Path | None, given: Mapping[str, Any]) -> "Recipe":
+    """Make the recipe of a file, of what the command line gives, or of both; its base is named."""
+    for key, option in (("builder", "--method"), ("into", "--into")):
+        if path is None and key not in given:
+            raise typer.BadParameter("needed, unless a --recipe says it.", param_hint=option)
+    if path is None and not {"tasks", "source"} & given.keys():
+        raise typer.BadParameter("needed, unless a --recipe or --from says what to build from.", param_hint="TASKS")
+    from lorary.building.recipe import make_recipe, read_recipe
+
+    made = read_recipe(path, given) if path else make_recipe(given, "command line")
+    start = made.open_source()
+    return dataclasses.replace(made, base=made.base or (base_of(start) if start else EMBEDDED))
+
+
+def choose_backend(spec: str, workers: int | None) -> Any:
+    """Parse a backend; --workers N is short for local:workers=N."""
+    if workers is not None and spec.partition(":")[0] != "local":
+        raise typer.BadParameter("only the local backend has them.", param_hint="--workers")
+    if workers is not None:
+        spec = f"{spec}{',' if ':' in spec else ':'}workers={workers}"
+    from lorary.folder import BACKENDS
+
+    return BACKENDS.parse(spec)

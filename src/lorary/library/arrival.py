@@ -1,0 +1,36 @@
+"""A directory that is there whole or not at all."""
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from lorary.errors import LibraryError
+from lorary.library.files import disk_errors, sync
+from lorary.library.findings import quote
+
+
+@contextlib.contextmanager
+def arriving(target: Path | str) -> Iterator[Path]:
+    """Give an empty directory that becomes `target` when the `with` block ends; if the block raises, nothing remains.
+
+    Raises E-EXISTS when the target is there already, E-DISK and E-PERM from the disk, for the block's writing too.
+    """
+    target = Path(target).absolute()
+    with disk_errors(quote(target.name)):
+        if target.exists() or target.is_symlink():
+            raise LibraryError("E-EXISTS", f"{quote(str(target), 200)} exists already.", "Choose another path.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        stage = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+        stage.mkdir()
+        try:
+            yield stage
+            for path in sorted(stage.rglob("*"), reverse=True):
+                sync(path)
+            sync(stage)
+            os.rename(stage, target)
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+        sync(target.parent)

@@ -1,0 +1,130 @@
+"""What is routed into a base, and how: experts, router, its state, mix. Immutable: an edit makes another one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, get_args
+
+from lorary.adapters.base import Bank, Experts, Mix, Site
+from lorary.adapters.kinds.lora import LoRA
+from lorary.errors import AdapterError, LibraryError, OptionError, RoutingError, known_names
+from lorary.library.expert import Expert, hash_experts
+from lorary.library.library import Library
+from lorary.model.base_model import BaseModel
+from lorary.routing.base import Gate, Router, State
+from lorary.tasks.task import Tasks
+
+Parts = dict[str, tuple[Bank, Gate]]
+"""Site -> the bank and the gate that work there."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """Experts that are routed together, by name, sorted; what follows from them is derived.
+
+    members: the experts as their library has them. experts: their weights, memory-mapped: files that are replaced or
+    removed later don't change them. sites: where any of them sits, in the base's order. tasks: training data, for
+    routers that need it. library: keeps the router's states.
+    """
+
+    members: Mapping[str, Expert]
+    experts: Experts
+    sites: Mapping[str, Site]
+    router: Router
+    mix: Mix
+    state: State
+    tasks: Tasks | None
+    library: Library
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The experts' names, sorted; a routing's index i is the i-th of them."""
+        return tuple(sorted(self.members))
+
+    @cached_property
+    def owned(self) -> dict[str, tuple[str, ...]]:
+        """Expert -> the tasks it was trained on."""
+        return {name: tuple(self.members[name].provenance.tasks) for name in self.names}
+
+    @cached_property
+    def owners(self) -> dict[str, int]:
+        """Task -> the index of the expert that was trained on it."""
+        return {task: index for index, name in enumerate(self.names) for task in self.owned[name]}
+
+    @cached_property
+    def hash(self) -> str:
+        """Identity of the experts; that of a library which holds just them."""
+        return hash_experts(self.members)
+
+    def make_bank(self, site: Site) -> Bank:
+        """Pack the weights of all experts at one site."""
+        return LoRA().pack([self.experts[name].get(site.name) for name in self.names], site)
+
+
+def make_parts(base: BaseModel, ensemble: Ensemble) -> Parts:
+    """Pack the bank and make the gate of every site, on the base's device."""
+    return {
+        name: (ensemble.make_bank(site).cast(base.dtype).to(base.device), make_gate(base, ensemble, site))
+        for name, site in ensemble.sites.items()
+    }
+
+
+def make_gate(base: BaseModel, ensemble: Ensemble, site: Site) -> Gate:
+    """Make the gate of one site, on the base's device."""
+    return ensemble.router.gate(site, ensemble.state, ensemble.names).to(base.device)
+
+
+def check_base(base: BaseModel, fingerprint: Mapping[str, Any] | None, what: str) -> None:
+    """Refuse what was made on another base (E-BASE). Without a fingerprint it passes; shapes still must fit."""
+    known, found = base.fingerprint, fingerprint or {}
+    if differing := [key for key in known if found and found.get(key) != known[key]]:
+        raise LibraryError(
+            "E-BASE",
+            f"{what} was made on another base: {', '.join(differing)} differ.",
+            "Load the base it was made on; `lorary show` names it.",
+        )
+
+
+def find_sites(base: BaseModel, members: Mapping[str, Expert]) -> dict[str, Site]:
+    """List the base's sites where any expert sits, in the base's order.
+
+    Raises E-BASE for an expert of another base, E-TARGET for one at a site that this base lacks, E-SHAPE for one that
+    doesn't fit.
+    """
+    wanted: set[str] = set()
+    for name, expert in sorted(members.items()):
+        check_base(base, expert.provenance.base_fingerprint, f"expert {name!r}")
+        for site, (a, b) in expert.sites.items():
+            if site not in base.sites:
+                raise AdapterError(
+                    "E-TARGET",
+                    f"expert {name!r} adapts {site!r}, which this base doesn't have.",
+                    "Is it the right base?",
+                )
+            found, sizes = (expert.header[a].shape[1], expert.header[b].shape[0]), base.sites[site]
+            if found != (sizes.d_in, sizes.d_out):
+                raise AdapterError(
+                    "E-SHAPE",
+                    f"expert {name!r} is {found[0]} -> {found[1]} at {site!r}, the base is {sizes.d_in} -> "
+                    f"{sizes.d_out}.",
+                    "Was it trained on another base?",
+                )
+            wanted.add(site)
+    return {name: site for name, site in base.sites.items() if name in wanted}
+
+
+def check_mix(members: Mapping[str, Expert], mix: Mix) -> None:
+    """Refuse mix="factors" for experts of unequal rank at a site, by name (E-RANK), and an unknown mix (E-OPTION)."""
+    if mix not in get_args(Mix):
+        raise OptionError("E-OPTION", f"unknown mix {mix!r}.", known_names(mix, get_args(Mix)))
+    first: dict[str, tuple[str, int]] = {}
+    for name in sorted(members) if mix == "factors" else ():
+        for site, found in members[name].ranks.items():
+            other, rank = first.setdefault(site, (name, found))
+            if found != rank:
+                raise RoutingError(
+                    "E-RANK",
+                    f'expert {name!r}: rank {found} at {site!r}, but mix="factors" needs one rank for all '
+                    f"({other!r}: {rank}).",
+                    f'Use mix="outputs", or rebuild with rank={rank}.',
+                )

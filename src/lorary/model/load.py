@@ -1,0 +1,93 @@
+"""Load a saved model; `saved` tells the format."""
+
+import os
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lorary.adapters.peft_format import read_experts
+from lorary.errors import LibraryError, ModelError, RoutingError
+from lorary.hashing import hash_file
+from lorary.library.expert import Expert, read_expert
+from lorary.library.files import open_regular
+from lorary.library.findings import quote
+from lorary.library.library import Library
+from lorary.model.attach import Attachment, Slot
+from lorary.model.base_model import BaseModel, find_here, load_base
+from lorary.model.ensemble import Ensemble, Parts, check_base, check_mix, find_sites, make_parts
+from lorary.model.routed_model import RoutedModel
+from lorary.model.saved import MODEL, STATE, Saved, read_saved, require_same
+from lorary.routing.base import State
+
+SPARE_STATE_BYTES = 1 << 30
+
+
+def load(
+    directory: Path | str, *, base: BaseModel | None = None, device: str = "auto", dtype: str | None = None
+) -> RoutedModel:
+    """Load a saved model: on `base`, or on the base that it names, if that is on this machine.
+
+    `device` and `dtype` are for the base that it names; by default its dtype is that of the saved one.
+    On the same machine, in the same dtype, it answers as the saved one did, to the bit.
+    Raises E-MODEL for what is no saved model, E-SCHEMA, E-BASE, E-FILE for an expert or state that is missing or has
+    changed, naming it, E-STATE for a state that doesn't fit, and whatever is wrong with an expert.
+    """
+    saved = read_saved(directory)
+    members = {name: _open(saved, name) for name in sorted(saved.experts)}
+    base = base or _load_base(saved, device, dtype)
+    check_base(base, saved.base["fingerprint"], f"saved model {quote(saved.root.name)}")
+    sites = find_sites(base, members)
+    check_mix(members, saved.mix)
+    limit = SPARE_STATE_BYTES + 16 * len(members) * sum(site.d_in for site in sites.values())
+    state = _read_state(saved, limit)
+    library = Library.open(saved.library, skip_bad=True)
+    ensemble = Ensemble(members, read_experts(members), sites, saved.router, saved.mix, state, None, library)
+    return RoutedModel(base, Attachment(base.hf, _fitting_parts(base, ensemble), Slot(saved.mix)), ensemble)
+
+
+def _load_base(saved: Saved, device: str, dtype: str | None) -> BaseModel:
+    name = str(saved.base["name"])
+    here = find_here(name)
+    if here is None:
+        what = f"saved model {quote(saved.root.name)} was made on base {quote(name, 200)}, which isn't on this machine."
+        raise ModelError("E-BASE", what, "Load it yourself and pass base=...")
+    return load_base(here, device=device, dtype=dtype or str(saved.base["dtype"]))
+
+
+def _open(saved: Saved, name: str) -> Expert:
+    expected, directory = saved.experts[name]
+    if not directory.is_dir():
+        what = (
+            f"expert {quote(name)} of saved model {quote(saved.root.name)} is missing: no {quote(str(directory), 200)}."
+        )
+        raise LibraryError("E-FILE", what, "Bring it back to that place, or save the model again.")
+    expert = read_expert(directory, name)
+    require_same(expert, expected)
+    return expert
+
+
+def _read_state(saved: Saved, limit: int) -> State:
+    if saved.state is None:
+        return {}
+    path, expected = saved.root / STATE, saved.state
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+    if size > limit:
+        raise LibraryError("E-LIMIT", f"{STATE} has {size:,} bytes, the limit for these experts is {limit:,}.")
+    if size != expected["size_bytes"] or hash_file(path) != expected["sha256"]:
+        raise LibraryError("E-FILE", f"{STATE} is damaged: not the file that {MODEL} names.", "Save the model again.")
+    try:
+        loaded: dict[str, Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise LibraryError("E-FILE", f"{STATE} is damaged: {error}.", "Save the model again.") from error
+    return {name: tensor.clone() for name, tensor in loaded.items()}  # unaligned numbers round otherwise
+
+
+def _fitting_parts(base: BaseModel, ensemble: Ensemble) -> Parts:
+    try:
+        return make_parts(base, ensemble)
+    except (KeyError, IndexError, ValueError, RuntimeError, TypeError) as error:
+        what = f"{STATE} doesn't fit the router: {type(error).__name__}: {str(error).partition(chr(10))[0]}."
+        raise RoutingError("E-STATE", what, "Save the model again.") from error

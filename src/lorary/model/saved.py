@@ -1,0 +1,116 @@
+"""A routed model on disk: saved whole, loaded again with the same answers, to the bit.
+
+    mymodel/
+      model.json           schema_version, created_by, base (name, dtype, fingerprint), router (name, options), mix,
+                           state (sha256, size_bytes) or null, library (where, or null: copied), experts by name:
+                           hash and directory, relative to this one
+      state.safetensors    what the router knows; absent if it knows nothing
+      experts/<name>/      plain PEFT adapter directories, unless they were referred to
+
+With copied experts the directory is also a folder of adapters that opens as a library. Nothing in it is ever run.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from lorary.adapters.base import Mix
+from lorary.errors import LibraryError, ModelError
+from lorary.folder import ROUTERS
+from lorary.library.expert import Expert
+from lorary.library.files import read_capped
+from lorary.library.findings import quote
+from lorary.library.layout import check_name
+from lorary.library.strict_json import parse_object
+from lorary.options import make
+from lorary.routing.base import Router
+
+SCHEMA_VERSION = 1
+MAX_BYTES = 100_000_000
+MODEL, STATE = "model.json", "state.safetensors"
+Keep = Literal["copy", "refer"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """model.json, understood; paths are absolute."""
+
+    root: Path
+    base: Mapping[str, Any]
+    router: Router
+    mix: Mix
+    state: Mapping[str, Any] | None
+    library: Path
+    experts: Mapping[str, tuple[str, Path]]  # name -> hash, directory
+
+
+def is_saved_model(directory: Path | str) -> bool:
+    """Tell whether a directory holds a saved model."""
+    return (Path(directory) / MODEL).is_file()
+
+
+def require_same(expert: Expert, expected: str) -> None:
+    """Raise E-FILE unless an expert has the hash that it had when the model was saved."""
+    if expert.hash != expected:
+        what = f"expert {quote(expert.name)} has changed since: hash {expert.hash[:12]}, expected {expected[:12]}."
+        raise LibraryError("E-FILE", what, "Bring the old one back, or route the library anew.")
+
+
+def read_saved(directory: Path | str) -> Saved:
+    """Read model.json strictly. Raises E-MODEL, E-SCHEMA, E-PATH, and E-NAME and E-OPTION for the router."""
+    root = Path(directory).absolute()
+    if not root.is_dir() or not (root / MODEL).exists():
+        raise ModelError("E-MODEL", f"{quote(str(root), 200)} is no saved model: no {MODEL}.", "Check the path.")
+    fields = parse_object(read_capped(root / MODEL, MAX_BYTES, "E-MODEL"), MODEL, "E-MODEL")
+    version = fields.get("schema_version")
+    if type(version) is int and version > SCHEMA_VERSION:
+        what = f"{MODEL} has schema {version}; this lorary reads up to {SCHEMA_VERSION}."
+        raise ModelError("E-SCHEMA", what, "Install a newer lorary.")
+    if version != SCHEMA_VERSION:
+        raise ModelError("E-MODEL", f"{MODEL}: schema_version is {quote(version)}, expected {SCHEMA_VERSION}.")
+    base = _object(fields, "base", {"name": str, "dtype": str, "fingerprint": dict})
+    router = _object(fields, "router", {"name": str, "options": dict})
+    state = fields.get("state")
+    if state is not None:
+        state = _object(fields, "state", {"sha256": str, "size_bytes": int})
+    if fields.get("mix") not in get_args(Mix):
+        raise ModelError("E-MODEL", f"{MODEL}: mix is {quote(fields.get('mix'))}, expected one of {get_args(Mix)}.")
+    library = fields.get("library")
+    if not isinstance(library, str | None):
+        raise ModelError("E-MODEL", f"{MODEL}: library is {quote(library)}, expected a path or null.")
+    return Saved(
+        root,
+        base,
+        cast(Router, make(ROUTERS.load(router["name"]), router["options"], called=router["name"])),
+        fields["mix"],
+        state,
+        root / (library or "."),
+        _read_experts(root, fields),
+    )
+
+
+def _read_experts(root: Path, fields: Mapping[str, Any]) -> dict[str, tuple[str, Path]]:
+    experts = _object(fields, "experts", {})
+    if not experts:
+        raise ModelError("E-MODEL", f"{MODEL} names no experts.")
+    found = {}
+    for name in experts:
+        check_name(name)
+        entry = _object(experts, name, {"hash": str, "directory": str})
+        if "\0" in entry["directory"]:
+            raise ModelError("E-MODEL", f"{MODEL}: the directory of {quote(name)} is no path.")
+        found[name] = (entry["hash"], root / entry["directory"])
+    return found
+
+
+def _object(fields: Mapping[str, Any], key: str, types: Mapping[str, type]) -> dict[str, Any]:
+    """Read an object with these keys, of these types; others may stand beside them. Raises E-MODEL."""
+    value = fields.get(key)
+    if not isinstance(value, dict):
+        raise ModelError("E-MODEL", f"{MODEL}: {quote(key)} is {quote(value)}, expected an object.")
+    for name, kind in types.items():
+        if type(value.get(name)) is not kind:
+            what = f"{MODEL}: {quote(name)} in {quote(key)} is {quote(value.get(name))}, expected {kind.__name__}."
+            raise ModelError("E-MODEL", what)
+    return value

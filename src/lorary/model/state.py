@@ -1,0 +1,66 @@
+"""A router's state: fetched by the hash of its origins, or fitted and kept."""
+
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from lorary.errors import LibraryError, RoutingError
+from lorary.hashing import short_key
+from lorary.library import derived
+from lorary.library.library import Library
+from lorary.model.base_model import BaseModel
+from lorary.model.ensemble import Ensemble
+from lorary.model.probe import DataProbe
+from lorary.options import to_spec
+from lorary.routing.base import State
+from lorary.tasks.task import Tasks
+
+
+def fetch_or_fit(base: BaseModel, ensemble: Ensemble) -> State:
+    """Give the router's state for these experts. `base` carries no experts. Raises E-PROBE where data is missing."""
+    router, tasks = ensemble.router, ensemble.tasks
+    probe = make_probe(base, ensemble)
+    origins = [router.deciding_options(), ensemble.hash, sorted(ensemble.sites)]
+    if probe is not None:
+        origins.append(base.fingerprint)
+    if "examples" in router.needs and tasks is not None:
+        known = [tasks[t].hash for names in ensemble.owned.values() for t in names if t in tasks]
+        origins.append(known)
+    kind, key = to_spec(router).partition(":")[0], short_key(*origins)
+    if found := derived.get(ensemble.library, kind, key, "safetensors"):
+        # Copied: products with numbers that lie unaligned in a mapped file differ in their last bits.
+        return {name: tensor.clone() for name, tensor in load_file(found).items()}
+    state = in_rows(router.fit(ensemble.experts, ensemble.sites, probe))
+    if state:
+        _keep(ensemble.library, kind, key, state)
+    return state
+
+
+def in_rows(state: State) -> State:
+    """Lay every tensor out row by row, as a file has it: the layout decides the last bits of a product."""
+    return {name: tensor.contiguous() for name, tensor in state.items()}
+
+
+def make_probe(base: BaseModel, ensemble: Ensemble) -> DataProbe | None:
+    """Make what answers the router's questions about data; None if it has none. Raises E-PROBE."""
+    needs = ensemble.router.needs
+    if "examples" not in needs:
+        return DataProbe(base, ensemble.experts, ensemble.sites, {}, Tasks([])) if "base" in needs else None
+    if ensemble.tasks is None:
+        raise RoutingError(
+            "E-PROBE",
+            f"router {to_spec(ensemble.router)!r} needs the tasks that the library was built from.",
+            "Pass tasks=..., or on the command line --tasks DIR.",
+        )
+    return DataProbe(base, ensemble.experts, ensemble.sites, ensemble.owned, ensemble.tasks)
+
+
+def _keep(library: Library, kind: str, key: str, state: State) -> None:
+    def write(path: Path) -> None:
+        save_file(state, path)
+
+    try:
+        derived.put(library, kind, key, "safetensors", write)
+    except LibraryError as error:
+        if error.code != "E-PERM":  # a read-only library works, it just fits again next time
+            raise

@@ -1,0 +1,49 @@
+"""What all figures share: their size, frame and names, and how they are written."""
+
+import io
+from dataclasses import dataclass
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lorary.reporting.palette import INK
+
+WIDTH = 10.0
+"""Inches: 1000 px at the screen's usual 100 per inch."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A finished figure: `name` is its file's name, `alt` says what it shows to those who can't see it."""
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    png: bytes
+    svg: bytes
+
+
+def plain_frame(axis: Axes) -> None:
+    """Leave of the frame only the line below."""
+    for side in ("top", "right", "left"):
+        axis.spines[side].set_visible(False)
+    axis.spines["bottom"].set_color("#C4CAD1")
+    axis.tick_params(labelsize=9, colors=INK, color="#C4CAD1")
+
+
+def short(text: str, limit: int = 32) -> str:
+    """Cut the middle out of a long name; a dollar sign would start mathematics."""
+    if len(text) > limit:
+        text = f"{text[: limit // 2]}…{text[len(text) - limit // 2 + 1 :]}"
+    return text.replace("$", r"\$")
+
+
+def finish(figure: Figure, name: str, title: str, caption: str) -> Picture:
+    """Write a figure as PNG and SVG: the same one gives the same bytes."""
+    png, svg = io.BytesIO(), io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "lorary", "font.family": "DejaVu Sans"}):
+        figure.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": None})
+        figure.savefig(svg, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})
+    return Picture(name, title, caption, f"{title}. {caption}", png.getvalue(), svg.getvalue())

@@ -1,0 +1,40 @@
+"""Builders that processes of the tests can import: slow enough to be killed in the middle, or deadly."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+
+from lorary.building import train
+from lorary.building.builders.private import Private
+
+
+@dataclass(frozen=True, kw_only=True)
+class Careful(Private):
+    """Train each expert alone, with a checkpoint at every step; `pause_s` after each."""
+
+    pause_s: float = 0.0
+
+    def packs(self, jobs, base):
+        return [[job] for job in jobs]
+
+    def run(self, pack, base, work, report):
+        train.CHECKPOINT_EVERY_S = 0.0
+
+        def slowly(step):
+            report(step)
+            time.sleep(self.pause_s)
+
+        return super().run(pack, base, work, slowly)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deadly(Careful):
+    """Kill the process that trains the expert `victim`."""
+
+    victim: str = ""
+
+    def run(self, pack, base, work, report):
+        if pack[0].name == self.victim:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().run(pack, base, work, report)

@@ -1,0 +1,97 @@
+"""What --dry-run foresees is what the build then does."""
+
+import pytest
+
+from lorary.building import estimate as module
+from lorary.building.builders.private import Private
+from lorary.building.estimate import estimate, n_tokens, recall_rate, remember_rate
+from lorary.building.jobs import build
+from lorary.library.expert import Expert
+from lorary.model.outline import name_of, outline
+from lorary.model.tokens import encode
+from recipe_files import write_base
+
+BUILDER = Private(rank=3, steps=6, batch_size=2, dropout=0.0, targets=("q_proj", "down_proj"))
+
+
+@pytest.fixture
+def tasks(toy):
+    return toy.only(["copy", "swap"])
+
+
+def test_bytes_are_those_of_the_experts_made(base, tasks, tmp_path):
+    found = estimate(BUILDER, BUILDER.plan(tasks), base, base.name)
+    library = build(BUILDER, tasks, base, into=tmp_path / "lib")
+    sizes = {name: numbers_in(expert) for name, expert in library.items()}
+    assert {cost.job: cost.product_bytes for cost in found.jobs} == sizes
+    assert found.product_bytes == sum(sizes.values())
+
+
+def numbers_in(expert: Expert) -> int:
+    return 4 * expert.n_parameters
+
+
+def test_tokens_are_those_of_the_batches(base, tasks):
+    job = BUILDER.plan(tasks)[0]
+    lengths = [len(row) for row in encode(base.tokenizer, [e for e, _ in job.train], max_tokens=base.max_tokens)]
+    assert n_tokens(job, base) == round(6 * 2 * sum(lengths) / len(lengths))
+
+
+def test_without_the_base_tokens_are_guessed_and_the_rest_left_out(tasks):
+    found = estimate(BUILDER, BUILDER.plan(tasks), None, "some/where")
+    job = BUILDER.plan(tasks)[0]
+    characters = sum(len(e.prompt) + len(e.completion) for e, _ in job.train) / len(job.train)
+    assert found.jobs[0].tokens == round(6 * 2 * characters / 4)
+    assert not found.tokens_are_counted
+    assert (found.product_bytes, found.jobs[0].pack, found.tokens_per_s, found.seconds) == (None, None, None, None)
+
+
+def test_packs_are_those_that_run(base, tasks):
+    found = estimate(BUILDER, BUILDER.plan(tasks), base, base.name)
+    assert [cost.pack for cost in found.jobs] == [1, 1]
+
+
+def test_an_outline_knows_what_the_base_knows(base, tasks, tmp_path):
+    seen = outline(str(write_base(tmp_path / "pico", base)))
+    assert seen is not None
+    assert seen.target_sites(["attention"]) == base.target_sites(["attention"])
+    assert seen.max_tokens == base.max_tokens
+    assert all(p.device.type == "meta" for p in seen.hf.parameters())
+    one, two = (estimate(BUILDER, BUILDER.plan(tasks), b, "x") for b in (base, seen))
+    assert one == two
+
+
+def test_a_base_that_is_not_here_has_no_outline(tmp_path, monkeypatch):
+    assert outline(str(tmp_path / "nothing")) is None
+    assert outline("some/where-nobody-is") is None
+    assert name_of("smollm2-135m") == "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def test_time_comes_from_what_was_measured_here(base, tasks, tmp_path, monkeypatch):
+    monkeypatch.setenv("LORARY_CACHE", str(tmp_path / "cache"))
+    assert recall_rate("a/base") is None
+    remember_rate("a/base", 1000, 4.0)
+    assert recall_rate("a/base") is None, "four seconds are noise"
+    remember_rate("a/base", 1000, 10.0)
+    remember_rate("another", 1000, 20.0)
+    assert recall_rate("a/base") == 100.0
+    found = estimate(BUILDER, BUILDER.plan(tasks), base, "a/base")
+    assert found.seconds == found.tokens / 100.0
+    monkeypatch.setattr(module.platform, "node", lambda: "another-machine")
+    assert recall_rate("a/base") is None
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"tokens_per_s": null}'])
+def test_a_damaged_note_of_a_rate_counts_as_none(content, tmp_path, monkeypatch):
+    monkeypatch.setenv("LORARY_CACHE", str(tmp_path))
+    remember_rate("a/base", 1000, 10.0)
+    (path,) = (tmp_path / "rates").iterdir()
+    path.write_bytes(content)
+    assert recall_rate("a/base") is None
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LORARY_CACHE", str(tmp_path / "file"))
+    remember_rate("a/base", 1000, 10.0)
+    assert recall_rate("a/base") is None

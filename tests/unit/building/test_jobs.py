@@ -1,0 +1,352 @@
+"""Several workers on one library: each pack is run by one, whatever dies, and the library is the same."""
+
+import dataclasses
+import json
+import threading
+
+import pytest
+
+from lorary.building import claims, estimate, train
+from lorary.building.builders.private import Private
+from lorary.building.claims import Claim, Watch, read_lease
+from lorary.building.jobs import build, enlist, finish
+from lorary.building.training import TrainedBuilder
+from lorary.errors import BuildError, LibraryError
+from lorary.library.library import Library
+from lorary.testing.contracts import files_of
+from lorary.testing.pico import pico_base
+
+NAMES = ["copy", "join", "swap", "upper"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OneByOne(Private):
+    """Train each expert in a pack of its own."""
+
+    def packs(self, jobs, base):
+        return [[job] for job in jobs]
+
+
+BUILDER = OneByOne(steps=4, batch_size=2, rank=2, n_evaluations=2, dropout=0.1, lr=1e-2)
+
+
+@pytest.fixture
+def tasks(toy):
+    return toy.only(NAMES)
+
+
+@pytest.fixture(autouse=True)
+def checkpoint_at_every_step(monkeypatch):
+    monkeypatch.setattr(train, "CHECKPOINT_EVERY_S", 0.0)
+
+
+@pytest.fixture(scope="module")
+def other_base():
+    """Another process has a base of its own."""
+    return pico_base()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(_pico, toy, tmp_path_factory):
+    library = build(BUILDER, toy.only(NAMES), _pico, into=tmp_path_factory.mktemp("undisturbed") / "lib")
+    return library.hash, files_of(library.path)
+
+
+def at(job_number, step, do):
+    """Do something once, when a worker has reached a step of the n-th job that it runs; its steps are kept."""
+    seen = []
+
+    def report(reached):
+        seen.append((reached.job, reached.step))
+        if len({job for job, _ in seen}) == job_number and reached.step == step:
+            do()
+
+    report.seen = seen
+    return report
+
+
+# ---- together -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_others", [1, 3])
+def test_workers_share_the_packs_and_the_library_is_the_same(base, other_base, tasks, tmp_path, undisturbed, n_others):
+    """While the first worker is in the midst of a pack, others take one each, and what is left."""
+    into, others = tmp_path / "one" / "lib", []
+
+    def call_others():
+        for _ in range(n_others):
+            steps = []
+            other = enlist(BUILDER, tasks, other_base, into=into, report=steps.append)
+            others.append(steps)
+            (busy,) = [pack for pack in other.packs if read_lease(other.worklist.pack_directory(pack))]
+            assert not other.attend(busy)
+            free = [pack for pack in other.packs if pack.missing(other.library.layout) and pack != busy]
+            for pack in free if n_others == 1 else free[-1:]:
+                assert other.attend(pack)
+
+    report = at(1, 2, call_others)
+    library = build(BUILDER, tasks, base, into=into, report=report)
+    assert (library.hash, files_of(into)) == undisturbed
+    trained = [(step.job, step.step) for steps in others for step in steps] + report.seen
+    assert sorted(trained) == [(name, step) for name in NAMES for step in (1, 2, 3, 4)], "each once"
+    assert all(others)
+
+
+def test_the_order_of_packs_changes_nothing(base, tasks, tmp_path, undisturbed):
+    worker = enlist(BUILDER, tasks, base, into=tmp_path / "lib")
+    worker.packs.reverse()
+    worker.work()
+    finish(worker)
+    assert (Library.open(tmp_path / "lib").hash, files_of(tmp_path / "lib")) == undisturbed
+
+
+def test_all_follow_the_grouping_of_the_first(base, tasks, tmp_path):
+    first = enlist(BUILDER, tasks, base, into=tmp_path / "lib")
+    together = Private(**{f.name: getattr(BUILDER, f.name) for f in dataclasses.fields(BUILDER)})
+    assert len(together.packs(together.plan(tasks), base)) == 1
+    key = enlist(together, tasks, base, into=tmp_path / "other").worklist.key
+    assert first.worklist.key != key, "another builder is another plan"
+    worse = enlist(BUILDER, tasks, base, into=tmp_path / "lib")
+    assert worse.packs == first.packs and len(worse.packs) == 4
+    (plan,) = (tmp_path / "lib" / ".work").glob("plan-*.json")
+    plan.write_text(plan.read_text().replace('"copy"', '"gone"'))
+    assert enlist(BUILDER, tasks, base, into=tmp_path / "lib").packs == first.packs, "a damaged plan is made anew"
+
+
+def test_many_may_start_at_the_same_instant(base, tmp_path):
+    for number in range(20):
+        barrier, found = threading.Barrier(6), []
+
+        def start(path=tmp_path / f"lib{number}", barrier=barrier, found=found):
+            barrier.wait()
+            found.append(Library.create(path, base=base.fingerprint, exist_ok=True))
+
+        threads = [threading.Thread(target=start) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [library.base for library in found] == [base.fingerprint] * 6
+
+
+# ---- taken over ---------------------------------------------------------------------------------
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def take_over(into, tasks, base, steps):
+    """Another worker sees the first one's lease, waits, hears nothing, and does its pack."""
+    clock = Clock()
+    other = enlist(BUILDER, tasks, base, into=into, report=steps.append)
+    other.watch = Watch(clock)
+    (pack,) = [pack for pack in other.packs if read_lease(other.worklist.pack_directory(pack))]
+    assert not other.attend(pack)
+    clock.now += 61
+    assert other.attend(pack)
+
+
+@pytest.mark.parametrize("wakes_up", [True, False])
+def test_a_worker_that_was_thought_dead_spoils_nothing(
+    base, other_base, tasks, tmp_path, undisturbed, monkeypatch, wakes_up
+):
+    """It stalls in step 3; another goes on from the checkpoint of step 2. Awake again, it notices, or is too late."""
+    into, steps, beat = tmp_path / "one" / "lib", [], Claim.beat
+    hearts = []
+
+    def stall():
+        monkeypatch.setattr(Claim, "beat", lambda self: hearts.append(self))
+        with monkeypatch.context() as patch:
+            patch.setattr(claims, "is_running", lambda pid: True)
+            take_over(into, tasks, other_base, steps)
+        monkeypatch.setattr(Claim, "beat", beat if wakes_up else lambda self: None)
+        if wakes_up:
+            own.beat()
+
+    reached = Claim.reached
+
+    def remember(self, step):
+        nonlocal own
+        own = own or self
+        reached(self, step)
+
+    own = None
+    monkeypatch.setattr(Claim, "reached", remember)
+    report = at(1, 3, stall)
+    library = build(BUILDER, tasks, base, into=into, report=report, lease_s=60)
+    assert [step.step for step in steps] == [3, 4], "from the last whole checkpoint"
+    first = report.seen[0][0]
+    assert [step for job, step in report.seen if job == first] == ([1, 2, 3] if wakes_up else [1, 2, 3, 4])
+    assert library.hash == undisturbed[0]
+    assert files_of(into / "experts") == files_of_experts(undisturbed)
+
+
+def files_of_experts(undisturbed):
+    return {name.removeprefix("experts/"): h for name, h in undisturbed[1].items() if name.startswith("experts/")}
+
+
+def test_an_expert_of_that_name_made_meanwhile_of_other_data_is_an_error(base, other_base, tasks, tmp_path):
+    def another():
+        build(dataclasses.replace(BUILDER, seed=1), tasks.only([report.seen[0][0]]), other_base, into=tmp_path / "lib")
+
+    report = at(1, 3, another)
+    with pytest.raises(BuildError, match=r"^error\[E-EXISTS\] library '.*' holds an expert 'copy' that was built with"):
+        build(BUILDER, tasks.only(["copy"]), base, into=tmp_path / "lib", report=report)
+
+
+# ---- failures -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Let jobs of these names fail, until they are taken off the list."""
+    names = {}
+    run = TrainedBuilder.run
+
+    def run_or_fail(self, pack, *rest):
+        if error := names.get(pack[0].name):
+            raise error
+        return run(self, pack, *rest)
+
+    monkeypatch.setattr(TrainedBuilder, "run", run_or_fail)
+    return names
+
+
+def test_a_failure_takes_no_other_job_along(base, tasks, tmp_path, failing, undisturbed):
+    into = tmp_path / "one" / "lib"
+    failing["join"] = BuildError("E-DIVERGED", "expert 'join': the loss is nan at step 1.", "Lower lr=1.")
+    with pytest.raises(BuildError) as caught:
+        build(BUILDER, tasks, base, into=into)
+    assert caught.value is failing["join"]
+    assert sorted(Library.open(into)) == ["copy", "swap", "upper"]
+    (record,) = into.glob(".work/failed/*.json")
+    failure = json.loads(record.read_text())
+    assert failure["error"] == str(failing["join"])
+    assert "Traceback (most recent call last):" in (into / failure["log"]).read_text()
+    failing.clear()
+    report = at(1, 99, None)
+    library = build(BUILDER, tasks, base, into=into, report=report)
+    assert {job for job, _ in report.seen} == {"join"}, "only what is missing"
+    assert (library.hash, files_of(into)) == undisturbed
+
+
+def test_several_failures_are_told_together(base, tasks, tmp_path, failing):
+    failing["join"] = BuildError("E-DIVERGED", "the loss is nan.")
+    failing["swap"] = RuntimeError("out of\nmemory")
+    with pytest.raises(BuildError) as caught:
+        build(BUILDER, tasks, base, into=tmp_path / "lib")
+    logs = {json.loads(path.read_text())["error"]: json.loads(path.read_text())["log"]
+            for path in (tmp_path / "lib" / ".work" / "failed").iterdir()}  # fmt: skip
+    one, two = "error[E-DIVERGED] the loss is nan.", "RuntimeError: out of memory"
+    assert str(caught.value) == (
+        f"error[E-JOBS] 2 packs of jobs failed: join: {one} (log: {logs[one]}) "
+        f"swap: {two} (log: {logs[two]}) The same command tries again."
+    )
+
+
+def test_what_fails_unexpectedly_is_one_error_too(base, tasks, tmp_path, failing):
+    failing["join"] = RuntimeError("out of memory")
+    with pytest.raises(BuildError) as caught:
+        build(BUILDER, tasks, base, into=tmp_path / "lib")
+    (record,) = tmp_path.glob("lib/.work/failed/*.json")
+    assert str(caught.value) == (
+        "error[E-JOBS] a pack of jobs failed: join: RuntimeError: out of memory "
+        f"(log: {json.loads(record.read_text())['log']}) The same command tries again."
+    )
+    assert caught.value.__cause__ is failing["join"]
+
+
+def test_workers_of_one_run_try_a_job_once(base, tasks, tmp_path, failing):
+    failing["join"] = RuntimeError("out of memory")
+    for name in ("first", "first", "second"):
+        with pytest.raises(BuildError, match="join: RuntimeError"):
+            build(BUILDER, tasks, base, into=tmp_path / "lib", run=name)
+    log = next((tmp_path / "lib" / ".work" / "logs").iterdir()).read_text()
+    assert log.count("Traceback") == 2
+
+
+@pytest.mark.parametrize("code", ["E-DISK", "E-PERM"])
+def test_what_no_other_job_would_fare_better_with_ends_the_build(base, tasks, tmp_path, failing, code):
+    failing.update({name: LibraryError(code, f"{name}: no.") for name in NAMES})
+    with pytest.raises(LibraryError, match=rf"^error\[{code}\] copy: no\.$"):
+        build(BUILDER, tasks, base, into=tmp_path / "lib")
+    assert not list(tmp_path.glob("lib/.work/failed/*"))
+
+
+def test_an_error_of_the_listener_is_not_the_job_s(base, tasks, tmp_path):
+    def listen(step):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        build(BUILDER, tasks, base, into=tmp_path / "lib", report=listen)
+    assert not list(tmp_path.glob("lib/.work/failed/*"))
+
+
+def test_a_pack_that_kills_its_workers_is_given_up(base, tasks, tmp_path, monkeypatch):
+    """Three processes of one run died at it."""
+    into = tmp_path / "lib"
+    worker = enlist(BUILDER, tasks, base, into=into, run="run")
+    pack = worker.packs[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(claims, "is_running", lambda pid: False)
+        for _ in range(3):
+            assert claims.claim(worker.worklist.pack_directory(pack), Watch(), run="run")
+        worker.attend(pack)
+    worker.work()
+    with pytest.raises(BuildError) as caught:
+        finish(worker)
+    (log,) = (into / ".work" / "logs").iterdir()
+    assert str(caught.value) == (
+        "error[E-JOBS] a pack of jobs failed: copy: error[E-WORKER] 3 workers died at it, the last "
+        f"after step 0: killed, or out of memory. (log: .work/logs/{log.name}) The same command tries again."
+    )
+    assert sorted(Library.open(into)) == ["join", "swap", "upper"]
+    assert sorted(build(BUILDER, tasks, base, into=into)) == NAMES
+
+
+# ---- what is left -------------------------------------------------------------------------------
+
+
+def test_an_interrupted_build_leaves_its_claim_to_others(base, tasks, tmp_path):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(BUILDER, tasks, base, into=tmp_path / "lib", report=at(2, 3, interrupt))
+    (lease,) = tmp_path.glob("lib/.work/*/1/lease.json")
+    assert json.loads(lease.read_text())["is_free"]
+    report = at(9, 9, None)
+    build(BUILDER, tasks, base, into=tmp_path / "lib", report=report)
+    assert report.seen[0][1] == 3, "from the checkpoint of step 2"
+    assert not (tmp_path / "lib" / ".work").exists()
+
+
+def test_plans_of_other_tasks_keep_their_work(base, tasks, tmp_path):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(BUILDER, tasks.only(["copy", "join"]), base, into=tmp_path / "lib", report=at(1, 3, interrupt))
+    build(BUILDER, tasks.only(["swap"]), base, into=tmp_path / "lib")
+    report = at(9, 9, None)
+    build(BUILDER, tasks.only(["copy", "join"]), base, into=tmp_path / "lib", report=report)
+    assert report.seen[0] == ("copy", 3)
+    assert not (tmp_path / "lib" / ".work").exists()
+
+
+def test_a_pack_s_speed_is_remembered(base, tasks, tmp_path, monkeypatch):
+    monkeypatch.setenv("LORARY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(estimate, "_LEAST_S", 0.0)
+    heard = []
+    monkeypatch.setattr(
+        "lorary.building.worker.remember_rate", lambda *facts: heard.append(facts) or estimate.remember_rate(*facts)
+    )
+    build(BUILDER, tasks.only(["copy"]), base, into=tmp_path / "lib")
+    ((name, tokens, seconds),) = heard
+    job = BUILDER.plan(tasks.only(["copy"]))[0]
+    assert (name, tokens) == (base.name, round(3 / 4 * estimate.n_tokens(job, base))), "the first step isn't timed"
+    assert estimate.recall_rate(base.name) == pytest.approx(tokens / seconds)

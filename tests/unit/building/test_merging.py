@@ -1,0 +1,135 @@
+"""Merges in the space of the products: shares, truncation, lots, and what is refused."""
+
+import pytest
+import torch
+
+from lorary.adapters.peft_format import read_weights
+from lorary.building.jobs import build
+from lorary.errors import LoraryError
+from lorary.folder import BUILDERS
+from lorary.library.library import Library
+from lorary.tasks.task import Tasks
+from lorary.testing.pico import random_library
+
+NOTHING = Tasks([])
+NAMES = ["ant", "bee", "cat"]
+
+
+@pytest.fixture
+def library(base, tmp_path):
+    return random_library(tmp_path / "lib", base, NAMES, ranks=[2, 4, 3])
+
+
+def deltas(expert):
+    return {site: w.delta() for site, w in read_weights(expert).items()}
+
+
+def merge(spec, library, base, tmp_path):
+    return build(spec, NOTHING, base, source=library, into=tmp_path / "merged")
+
+
+def test_uniform_is_the_mean_and_says_where_it_comes_from(library, base, tmp_path):
+    merged = merge("uniform:called=all", library, base, tmp_path)["all"]
+    parts = [deltas(library[name]) for name in NAMES]
+    for site, found in deltas(merged).items():
+        torch.testing.assert_close(found, sum(part[site] for part in parts) / 3, atol=1e-6, rtol=1e-5)
+    facts = merged.provenance
+    assert merged.rank == 9 and facts.steps == 0
+    assert facts.tasks == tuple(NAMES)
+    assert facts.parents == tuple(f"{name}@{library[name].hash[:12]}" for name in NAMES)
+    assert facts.builder == {"name": "uniform", "experts": [], "rank": None, "called": "all"}
+
+
+def test_weights_go_with_the_experts_as_they_are_named(library, base, tmp_path):
+    merged = merge("weighted:experts=[cat,ant],weights=[2,-1]", library, base, tmp_path)["merged"]
+    cat, ant = deltas(library["cat"]), deltas(library["ant"])
+    for site, found in deltas(merged).items():
+        torch.testing.assert_close(found, 2 * cat[site] - ant[site], atol=1e-5, rtol=1e-5)
+    assert merged.provenance.tasks == ("ant", "cat")
+
+
+def test_a_rank_truncates_to_the_nearest_and_says_its_error(library, base, tmp_path):
+    merged = merge("uniform:rank=3", library, base, tmp_path)["merged"]
+    parts = [deltas(library[name]) for name in NAMES]
+    lost = whole = 0.0
+    for site, found in deltas(merged).items():
+        full = sum(part[site] for part in parts) / 3
+        u, s, vh = torch.linalg.svd(full.double(), full_matrices=False)
+        torch.testing.assert_close(found, ((u[:, :3] * s[:3]) @ vh[:3]).float(), atol=1e-5, rtol=1e-4)
+        lost, whole = lost + float((full - found).pow(2).sum()), whole + float(full.pow(2).sum())
+    assert merged.rank == 3
+    assert merged.provenance.metrics["relative_error"] == pytest.approx((lost / whole) ** 0.5, rel=1e-4)
+
+
+def test_ties_by_hand():
+    """Three experts of one entry row; trimmed to 2 of 4, signs by the sum, mean of those that agree."""
+    from lorary.adapters.low_rank import LowRankWeights
+
+    rows = {"a": [3.0, -2.0, 1.0, 0.0], "b": [-1.0, -4.0, 0.5, 5.0], "c": [-6.0, 0.1, 0.2, 7.0]}
+    parts = {name: LowRankWeights(torch.tensor([row]), torch.ones(1, 1), 1.0) for name, row in rows.items()}
+    found = BUILDERS.parse("ties:density=0.5").combine(parts, sorted(parts), "site")
+    # trimmed: a [3 -2 0 0], b [0 -4 0 5], c [-6 0 0 7]; sums -3 -6 0 12; agreeing: c; a and b; none; b and c
+    expected = torch.tensor([[-6.0, -3.0, 0.0, 6.0]])
+    torch.testing.assert_close((found.u * found.s @ found.v.T).float(), expected)
+
+
+def test_dare_draws_by_name_and_keeps_the_mean(library, base, tmp_path):
+    one = merge("dare:density=0.5,experts=[ant]", library, base, tmp_path / "one")["merged"]
+    two = merge("dare:density=0.5,experts=[ant],seed=7", library, base, tmp_path / "two")["merged"]
+    whole = deltas(library["ant"])
+    kept = [(f, whole[site]) for site, f in deltas(one).items()]
+    found, full = (torch.cat([pair[i].flatten() for pair in kept]) for i in range(2))
+    is_kept = found.abs() > 1e-4
+    torch.testing.assert_close(found[is_kept], 2 * full[is_kept], atol=1e-3, rtol=1e-3)
+    assert 0.45 < is_kept.float().mean() < 0.55
+    assert not torch.allclose(next(iter(deltas(one).values())), next(iter(deltas(two).values())))
+
+
+def test_svd_gives_all_experts_one_rank(library, base, tmp_path):
+    made = merge("svd:rank=2", library, base, tmp_path)
+    assert {name: made[name].ranks[site] for name in made for site in made[name].ranks} == dict.fromkeys(NAMES, 2)
+    assert made["ant"].provenance.metrics["relative_error"] < 1e-6 < made["bee"].provenance.metrics["relative_error"]
+    for site, found in deltas(made["ant"]).items():
+        torch.testing.assert_close(found, deltas(library["ant"])[site], atol=1e-6, rtol=1e-5)
+
+
+def test_a_changed_source_is_another_job(library, base, tmp_path):
+    merge("uniform", library, base, tmp_path)
+    library.remove("cat")
+    with pytest.raises(LoraryError, match=r"E-EXISTS\] library .* holds an expert 'merged' that was built with other"):
+        merge("uniform", Library.open(library.path), base, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("weighted:weights=[1,2]", "error[E-OPTION] weighted: 2 weights for 3 experts: ant, bee, cat."),
+        ("uniform:experts=[dog]", "error[E-NAME] unknown expert 'dog'. Known: ant, bee, cat."),
+        ("uniform:rank=0", "error[E-OPTION] UniformMerge: rank=0, expected more than 0."),
+        ("ties:density=0", "error[E-OPTION] Ties: density=0.0, expected a share above 0 and up to 1."),
+        ("dare:density=1.5", "error[E-OPTION] Dare: density=1.5, expected a share above 0 and up to 1."),
+    ],
+)
+def test_what_can_not_be_merged_is_refused(spec, message, library, base, tmp_path):
+    with pytest.raises(LoraryError) as caught:
+        merge(spec, library, base, tmp_path)
+    assert str(caught.value) == message
+
+
+def test_merging_nothing_is_refused(base, tmp_path):
+    with pytest.raises(LoraryError) as caught:
+        build("ties", NOTHING, base, into=tmp_path / "merged")
+    assert str(caught.value) == "error[E-SOURCE] ties starts from a library. Pass source=..., or --from LIBRARY."
+    empty = Library.create(tmp_path / "empty", base=base.fingerprint)
+    with pytest.raises(LoraryError, match=r"E-EMPTY\] ties: library .* holds no experts\. Add or build some\."):
+        build("ties", NOTHING, base, source=empty, into=tmp_path / "merged")
+
+
+def test_a_sum_of_too_high_a_rank_is_refused(library, base, tmp_path, monkeypatch):
+    monkeypatch.setattr("lorary.building.merging.MAX_RANK", 8)
+    with pytest.raises(LoraryError) as caught:
+        merge("uniform", library, base, tmp_path)
+    assert str(caught.value) == (
+        "error[E-LIMIT] expert 'merged': the sum at 'model.layers.0.self_attn.k_proj' has rank 9, the limit is 8. "
+        "Give a rank to truncate to, as in rank=16."
+    )

@@ -1,0 +1,84 @@
+"""Fisher information of tasks, and the experts nearest to one."""
+
+import pytest
+import torch
+
+from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.peft_format import read_weights
+from lorary.building.batches import mix_seed
+from lorary.building.builders.neighbours import Neighbours
+from lorary.building.fisher import fisher
+from lorary.building.jobs import build
+from lorary.errors import LoraryError
+from lorary.testing.pico import random_library
+
+OWN = ["copy", "swap", "upper"]
+
+
+@pytest.fixture
+def library(base, tmp_path):
+    return random_library(tmp_path / "lib", base, OWN, ranks=[2, 3, 4])
+
+
+def test_fisher_is_the_mean_square_of_single_gradients(base, toy):
+    examples, kind = toy["copy"].train[:5], LoRA(rank=2, alpha=6)
+    found = fisher(base, examples, kind=kind, targets=("attention",), seed=3)
+    sites = base.target_sites(("attention",))
+    factors = {}
+    for site in sites:
+        weights = kind.fresh(site, torch.Generator().manual_seed(mix_seed(3, site.name)))
+        factors[site.name] = (weights.a, weights.b.clone().requires_grad_(True), weights.scale)
+
+    def add(a, b, scale):
+        return lambda _, args, output: output + scale * (args[0] @ a.T @ b.T)
+
+    hooks = [base.hf.get_submodule(name).register_forward_hook(add(*f)) for name, f in factors.items()]
+    total = torch.zeros_like(found)
+    try:
+        for example in examples:
+            prompt = base.tokenizer(example.prompt)["input_ids"]
+            text = f"{example.prompt} {example.completion}"
+            ids = torch.tensor([[*base.tokenizer(text)["input_ids"], base.tokenizer.eos_token_id]])
+            logits = base.hf(input_ids=ids).logits[0, len(prompt) - 1 : -1]
+            loss = torch.nn.functional.cross_entropy(logits, ids[0, len(prompt) :], reduction="sum")
+            gradients = torch.autograd.grad(loss, [b for _, b, _ in factors.values()])
+            total += torch.cat([g.T.flatten() ** 2 for g in gradients])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    torch.testing.assert_close(found, total / 5, rtol=1e-3, atol=1e-6)
+
+
+def test_a_task_is_its_own_nearest_neighbour(base, toy, library, tmp_path):
+    tasks = toy.only(OWN)
+    made = build(
+        Neighbours(top_k=2, adapt_to=("swap",), n_examples=6), tasks, base, source=library, into=tmp_path / "near"
+    )
+    weights = made["swap"].provenance.builder["weights"]
+    assert next(iter(weights)) == "swap" and len(weights) == 2
+    assert sum(weights.values()) == pytest.approx(1)
+    parts = {name: read_weights(library[name]) for name in weights}
+    for site, found in read_weights(made["swap"]).items():
+        expected = sum(share * parts[name][site].delta() for name, share in weights.items())
+        torch.testing.assert_close(found.delta(), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_new_tasks_are_those_that_no_expert_was_trained_on(base, toy, library, tmp_path):
+    tasks = toy.only([*OWN, "last", "first"])
+    made = build("neighbours:n_examples=4", tasks, base, source=library, into=tmp_path / "near")
+    assert sorted(made) == ["first", "last"]
+    facts = made["last"].provenance
+    assert (facts.tasks, facts.steps, len(facts.parents)) == (("last",), 0, 3)
+    fewer = toy.only([*OWN, "last"])
+    again = build("neighbours:n_examples=4", fewer, base, source=library, into=tmp_path / "again")
+    assert read_weights(again["last"]).keys() == read_weights(made["last"]).keys()
+    assert again["last"].hash == made["last"].hash
+
+
+def test_the_library_s_own_tasks_are_needed(toy, library):
+    with pytest.raises(LoraryError) as caught:
+        Neighbours().plan(toy.only(["copy", "last"]), library)
+    assert str(caught.value) == (
+        "error[E-DATA] expert 'swap': no training examples of its tasks ['swap'] were given. "
+        "Give the library's own tasks beside the new ones."
+    )

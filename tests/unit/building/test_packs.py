@@ -1,0 +1,125 @@
+"""A pack: no expert notices who else is in it, and who stops early costs nothing more."""
+
+import json
+
+import pytest
+import torch
+
+from lorary.adapters.peft_format import read_experts
+from lorary.building import train as training
+from lorary.building.builders.private import Private
+from lorary.building.jobs import build
+from lorary.building.stack import Stack, clip
+from lorary.building.training import packed
+from lorary.errors import OptionError
+from lorary.model.speaking import row_losses
+from lorary.model.tokens import pad
+from lorary.testing.contracts import Killed, files_of
+
+QUICK = {"steps": 8, "batch_size": 2, "rank": 2, "n_evaluations": 4, "dropout": 0.3, "lr": 1e-2}
+
+
+def gradients(base, builder, tasks, counts):
+    """Gradients of each expert's mean loss on its first rows, with dropout."""
+    jobs = builder.plan(tasks)
+    _, start = builder.start(jobs, base)
+    with packed(jobs, base, start, builder.dropout, builder.lr, 3) as (learner, banks):
+        for bank in banks.values():
+            bank.b.data.fill_(0.1)
+        owners = [i for i, count in enumerate(counts) for _ in range(count)]
+        batch = pad([row for pupil, n in zip(learner.pupils, counts, strict=True) for row in pupil.train[:n]])
+        with learner.turn(owners, owners, dropout_seed=5):
+            (row_losses(base, batch) / batch.n_labels).sum().backward()
+        return learner.stacks["factors"].grad
+
+
+@pytest.mark.parametrize("counts", [[2, 2, 2], [3, 1, 2]], ids=str)
+def test_gradients_are_those_of_training_alone(base, toy, counts):
+    tasks, builder = toy.only(["copy", "swap", "upper"]), Private(**QUICK)
+    together = gradients(base, builder, tasks, counts)
+    for i, name in enumerate(tasks):
+        alone = gradients(base, builder, tasks.only([name]), [counts[i]])[0]
+        assert alone.abs().max() > 0.01
+        torch.testing.assert_close(together[i], alone, atol=1e-5 * float(alone.abs().max()), rtol=1e-5)
+
+
+def losses_of(scripts):
+    """A stand-in for the validation: what each expert's losses are, evaluation by evaluation, the start's first."""
+    turn = iter(range(99))
+
+    def measure(run, live):
+        now = next(turn)
+        return [scripts[run.learner.pupils[i].name][now] for i in live]
+
+    return measure
+
+
+def test_who_stops_early_leaves_the_batch_and_the_others_go_on(base, toy, tmp_path, monkeypatch):
+    scripts = {"copy": [9, 1, 2, 3, 0], "swap": [9, 4, 3, 2, 1]}
+    builder, tasks = Private(**QUICK, patience=2), toy.only(["copy", "swap"])
+    widths, step = [], training._step
+    monkeypatch.setattr(training, "_step", lambda run, n, live: widths.append(len(live)) or step(run, n, live))
+    monkeypatch.setattr(training, "_valid_losses", losses_of(scripts))
+    told = []
+    library = build(builder, tasks, base, into=tmp_path / "lib", report=told.append)
+    assert widths == [2] * 6 + [1] * 2
+    assert library["copy"].provenance.metrics == {"valid_loss": 1.0, "best_step": 2.0}
+    assert library["swap"].provenance.metrics == {"valid_loss": 1.0, "best_step": 8.0}
+    curve = [json.loads(line) for line in (library["copy"].directory / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in curve] == list(range(7))
+    assert [t.step for t in told if t.job == "copy"] == [1, 2, 3, 4, 5, 8], "bars are full when it has stopped"
+
+    monkeypatch.setattr(training, "_valid_losses", losses_of(scripts))
+    alone = build(builder, tasks.only(["swap"]), base, into=tmp_path / "alone")
+    for site, weights in read_experts(alone)["swap"].items():
+        torch.testing.assert_close(read_experts(library)["swap"][site].b, weights.b, atol=1e-5, rtol=1e-4)
+
+
+def test_when_all_have_stopped_the_run_ends(base, toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_valid_losses", losses_of({"copy": [9, 1, 2, 3, 4]}))
+    told = []
+    build(Private(**QUICK, patience=1), toy.only(["copy"]), base, into=tmp_path / "lib", report=told.append)
+    assert [t.step for t in told] == [1, 2, 3, 8]
+
+
+@pytest.mark.parametrize("step", [3, 5, 7])
+def test_an_early_stop_survives_a_kill(base, toy, tmp_path, monkeypatch, step):
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0.0)
+    builder, tasks = (
+        Private(**{**QUICK, "lr": 0.3, "steps": 12, "n_evaluations": 6}, patience=1),
+        toy.only(["copy", "swap"]),
+    )
+    whole = build(builder, tasks, base, into=tmp_path / "whole" / "lib")
+    lengths = {n: len((whole[n].directory / "metrics.jsonl").read_text().splitlines()) for n in tasks}
+    assert min(lengths.values()) < max(lengths.values()), "one stops before the other"
+
+    def die(reached):
+        if reached.step == step:
+            raise Killed
+
+    with pytest.raises(Killed):
+        build(builder, tasks, base, into=tmp_path / "cut" / "lib", report=die)
+    resumed = build(builder, tasks, base, into=tmp_path / "cut" / "lib")
+    assert files_of(resumed.path) == files_of(whole.path)
+
+
+def test_a_stack_s_parameters_are_views_and_their_gradients_arrive():
+    p, q = (torch.nn.Parameter(torch.arange(float(n)).view(2, -1)) for n in (6, 4))
+    stack = Stack([p, q], 2, lr=1.0)
+    assert torch.equal(stack.values, torch.tensor([[0.0, 1, 2, 0, 1], [3, 4, 5, 2, 3]]))
+    (p.sum() + 2 * q[1].sum()).backward()
+    assert torch.equal(stack.grad, torch.tensor([[1.0, 1, 1, 0, 0], [1, 1, 1, 2, 2]]))
+    norms = clip([stack], 1.0)
+    torch.testing.assert_close(norms, torch.tensor([3.0, 11.0]).sqrt())
+    torch.testing.assert_close(stack.grad.norm(dim=1), torch.ones(2), atol=1e-4, rtol=0)
+    stack.values.data.zero_()
+    assert not p.any()
+    stack.keep(1)
+    stack.restore()
+    assert torch.equal(p, torch.tensor([[0.0, 1, 2], [0, 0, 0]]))
+
+
+def test_dropout_must_leave_something():
+    with pytest.raises(OptionError) as caught:
+        Private(dropout=1.0)
+    assert str(caught.value) == "error[E-OPTION] Private: dropout=1.0, expected 0 or more, below 1."

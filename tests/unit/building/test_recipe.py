@@ -1,0 +1,117 @@
+"""A recipe file and a command line name the same jobs; what is misspelt is refused with what is near."""
+
+import pytest
+
+from lorary.building.base import Clusters
+from lorary.building.builders.private import Private
+from lorary.building.recipe import Recipe, make_recipe, read_recipe
+from lorary.errors import LoraryError
+from lorary.folder import BUILDERS
+from recipe_files import write_recipe, write_tasks
+
+RECIPE = """
+tasks = "{tasks}"
+only = ["copy", "swap"]
+base = "smollm2-135m"
+into = "libs/private"
+
+[builder]
+name = "private"
+rank = 2
+steps = 6
+lr = 1e-2
+targets = ["q_proj", "v_proj"]
+"""
+
+
+@pytest.fixture
+def tasks(toy, tmp_path):
+    return write_tasks(tmp_path / "tasks", toy.only(["copy", "swap", "upper"]))
+
+
+def test_a_table_and_a_spec_make_the_same_jobs(tasks, base, tmp_path):
+    recipe = read_recipe(write_recipe(tmp_path, RECIPE.format(tasks=tasks)))
+    spec = "private:rank=2,steps=6,lr=1e-2,targets=(q_proj,v_proj)"
+    in_one_line = make_recipe({"builder": spec, "into": "libs/private", "tasks": str(tasks), "only": "copy"}, "line")
+    assert recipe.builder == in_one_line.builder == BUILDERS.parse(spec)
+    assert recipe.builder == Private(rank=2, steps=6, lr=1e-2, targets=("q_proj", "v_proj"))
+    assert (str(recipe.into), recipe.base, recipe.device, recipe.source) == (
+        "libs/private", "smollm2-135m", "auto", None,
+    )  # fmt: skip
+    assert list(recipe.read_tasks()) == ["copy", "swap"]
+    assert in_one_line.only == ("copy",)
+    keys = [r.builder.plan(r.read_tasks())[0].key(base.fingerprint) for r in (recipe, in_one_line)]
+    assert keys[0] == keys[1]
+
+
+def test_what_is_given_wins(tasks, tmp_path):
+    path = write_recipe(tmp_path, RECIPE.format(tasks=tasks))
+    recipe = read_recipe(path, {"into": tmp_path / "other", "builder": "shared:steps=2"})
+    assert (recipe.into, recipe.builder.steps, type(recipe.builder).__name__) == (tmp_path / "other", 2, "Shared")
+
+
+def test_clusters_are_read_from_their_file(tmp_path):
+    Clusters({"c0": ("copy",)}).write(tmp_path / "groups.json")
+    builder = {"name": "per_cluster", "clusters": str(tmp_path / "groups.json")}
+    assert make_recipe({"builder": builder, "into": "x"}, "line").builder.clusters == Clusters({"c0": ("copy",)})
+
+
+def test_without_tasks_there_are_none(tmp_path):
+    recipe = make_recipe({"builder": "private", "into": "x"}, "line")
+    assert len(recipe.read_tasks()) == 0
+    assert recipe.open_source() is None
+
+
+def test_paths_hold_anywhere_once_they_are_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "phi").mkdir()
+    made = make_recipe({"builder": "private", "into": "x", "tasks": "t", "source": "s", "base": "phi"}, "l").absolute()
+    assert (made.into, made.tasks, made.source) == (tmp_path / "x", (str(tmp_path / "t"),), tmp_path / "s")
+    assert made.base == str(tmp_path / "phi")
+    assert Recipe(builder=made.builder, into=made.into, base="some/hub").absolute().base == "some/hub"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("taks = 't'", "unknown key 'taks'. Did you mean 'tasks'? Known: base, builder, device, dtype, into, only, "),
+        ("into = 'x'", 'builder is missing. Write builder = "...".'),
+        ("builder = 'private'", 'into is missing. Write into = "...".'),
+        ("builder = 3\ninto = 'x'", 'builder=3: expected builder = "private:rank=4", or a table [builder] with a '),
+        ("into = 'x'\n[builder]\nrank = 4", "builder={'rank': 4}: expected builder = "),
+        ("builder = 'private'\ninto = 3", "into=3 is not Path: "),
+    ],
+)
+def test_what_is_wrong_in_a_recipe_is_named(tmp_path, text, message):
+    path = write_recipe(tmp_path, text)
+    with pytest.raises(LoraryError) as caught:
+        read_recipe(path)
+    assert str(caught.value).startswith(f"error[E-OPTION] recipe {path}: {message}")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("name = 'privat'", "error[E-NAME] unknown builder 'privat'. Did you mean 'private'? "),
+        ("name = 'private'\nrnk = 4", "error[E-OPTION] private: unknown option 'rnk'. Did you mean 'rank'? "),
+        ("name = 'private'\nrank = 'x'", "error[E-OPTION] private: rank='x' is not int: "),
+    ],
+)
+def test_what_is_wrong_in_a_builder_is_named_as_on_the_command_line(tmp_path, table, message):
+    with pytest.raises(LoraryError) as caught:
+        read_recipe(write_recipe(tmp_path, f"into = 'x'\n[builder]\n{table}"))
+    assert str(caught.value).startswith(message)
+
+
+def test_what_is_no_toml_is_named(tmp_path):
+    path = write_recipe(tmp_path, "tasks = ")
+    with pytest.raises(LoraryError, match=r"is not TOML: Invalid value \(at "):
+        read_recipe(path)
+    path.write_bytes(b"\xff")
+    with pytest.raises(LoraryError, match="is not TOML: 'utf-8' codec"):
+        read_recipe(path)
+    with pytest.raises(LoraryError) as caught:
+        read_recipe(tmp_path / "none.toml")
+    assert str(caught.value) == (
+        f"error[E-OPTION] recipe {tmp_path / 'none.toml'} can't be read: No such file or directory. Check the path."
+    )

@@ -1,0 +1,35 @@
+"""One adapter out of a library, on the command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+from cli_line import Run, World
+
+
+def test_export_tells_rank_and_error(run: Run, world: World, tmp_path: Path) -> None:
+    told = run("export", world.library, "--into", tmp_path / "a")
+    assert told.out.splitlines()[0] == f"{tmp_path / 'a'}: 8 sites, rank 4"
+    assert told.out.splitlines()[1].startswith("relative error 0.00e+00; worst 0.00e+00 at model.layers.")
+    line = ("export", world.library, "--share", "swap=0.5", "--share", "copy=0.5", "--mix", "outputs", "--rank", 3)
+    told = json.loads(run(*line, "--into", tmp_path / "b", "--json").out)
+    assert set(told["ranks"].values()) == {3}
+    assert 0 < told["error"] <= told["worst"][1] < 1
+    assert run("show", tmp_path / "b").code == 0
+    again = run("export", world.library, "--into", tmp_path / "a")
+    assert (again.code, again.err.split("]")[0]) == (1, "error[E-EXISTS")
+
+
+def test_export_the_average_of_arrow_s_choices(run: Run, world: World, tmp_path: Path) -> None:
+    line = ("export", world.library, "--texts", world.tasks, "--router", "arrow:top_k=2", "--base", world.base)
+    told = run(*line, "--limit", 2, "--into", tmp_path / "a")
+    assert told.code == 0
+    made = json.loads((tmp_path / "a" / "expert.json").read_text())
+    assert made["parents"] == ["copy", "swap", "upper"]
+    assert sum(next(iter(made["builder"]["shares"].values())).values()) == pytest.approx(1)
+
+
+def test_a_share_is_a_number(run: Run, world: World, tmp_path: Path) -> None:
+    refused = run("export", world.library, "--share", "swap=half", "--into", tmp_path / "a")
+    assert refused.code == 2
+    assert "'swap=half' is not NAME=NUMBER." in refused.err

@@ -1,0 +1,151 @@
+"""Bases in half precision, and quantised ones: wrapped by calling them, whatever their layers' class, never changed."""
+
+import hashlib
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import lorary
+from lorary.errors import LoraryError
+from lorary.model.base_model import BaseModel
+from lorary.model.route import route
+from lorary.testing.pico import pico_base, pico_tokenizer, random_library
+
+IDS = torch.arange(2, 26).view(3, 8)
+
+
+def logits(model):
+    with torch.inference_mode():
+        return model(input_ids=IDS).logits
+
+
+class Int8Linear(nn.Module):
+    """A linear layer of a stranger: no nn.Linear, no float weight, no parameter at all."""
+
+    def __init__(self, linear):
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        scale = linear.weight.detach().abs().amax(1, keepdim=True) / 127
+        self.register_buffer("qweight", (linear.weight.detach() / scale).round().to(torch.int8))
+        self.register_buffer("scale", scale)
+        self.inner = nn.Linear(1, 1)  # what is inside of it is its own business
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.qweight.to(x.dtype) * self.scale.to(x.dtype))
+
+
+def by_hand(hf):
+    for name, module in list(hf.named_modules()):
+        if isinstance(module, nn.Linear) and module is not hf.get_output_embeddings():
+            parent, _, leaf = name.rpartition(".")
+            setattr(hf.get_submodule(parent), leaf, Int8Linear(module))
+
+
+def by_torchao(hf):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantization = pytest.importorskip("torchao.quantization")
+        head = hf.get_output_embeddings()
+        quantization.quantize_(
+            hf, quantization.Int8WeightOnlyConfig(), lambda m, _: isinstance(m, nn.Linear) and m is not head
+        )
+
+
+QUANTISED = {"by_hand": by_hand, "torchao": by_torchao}
+
+
+def quantised(how, dtype=torch.float32):
+    plain = pico_base(dtype=dtype)
+    QUANTISED[how](plain.hf)
+    return BaseModel(plain.hf, pico_tokenizer(), "pico-llama")
+
+
+def bytes_of(tensor):
+    if hasattr(tensor, "__tensor_flatten__"):
+        return b"".join(bytes_of(getattr(tensor, name)) for name in tensor.__tensor_flatten__()[0])
+    return tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+
+
+def hash_of(hf):
+    """Everything that is stored in a model, by value."""
+    named = [*hf.named_parameters(), *hf.named_buffers()]
+    digest = hashlib.sha256()
+    for name, tensor in sorted(named, key=lambda pair: pair[0].replace(".base.", ".")):
+        if ".bank." not in name and ".gate." not in name:
+            digest.update(name.replace(".base.", ".").encode() + bytes_of(tensor))
+    return digest.hexdigest()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("how", QUANTISED)
+def test_a_quantised_base_is_routed_and_stays_as_it_is(how, dtype, base, toy_library):
+    target = quantised(how, dtype)
+    assert target.sites == base.sites
+    assert target.dtype == dtype
+    before, alone = hash_of(target.hf), logits(target.hf)
+    with route(target, toy_library, "arrow:top_k=2", mix="outputs") as model:
+        assert hash_of(target.hf) == before
+        found = logits(model)
+        assert found.dtype == dtype
+        assert (found - alone).abs().max() > 0.1
+        model.generate(IDS[:1], max_new_tokens=3, do_sample=False)
+        with model.twin() as twin:
+            assert torch.equal(logits(twin), found)
+            assert sum(p.numel() for p in twin.base.hf.parameters()) > 0
+        model.remove("join")
+        assert hash_of(target.hf) == before
+    assert hash_of(target.hf) == before
+    assert torch.equal(logits(target.hf), alone)
+
+
+@pytest.mark.parametrize("how", QUANTISED)
+def test_experts_say_on_it_what_they_say_on_its_original(how, base, toy_library):
+    target = quantised(how)
+    site = "model.layers.1.self_attn.q_proj"
+    x = torch.randn(1, 6, 32, generator=torch.Generator().manual_seed(0))
+    added = []
+    for model in (base, target):
+        alone = model.hf.get_submodule(site)(x)
+        with route(model, toy_library, "arrow:top_k=2"):
+            added.append(model.hf.get_submodule(site)(x) - alone)
+    torch.testing.assert_close(added[0], added[1], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [lambda: quantised("by_hand"), lambda: pico_base(dtype=torch.float16)])
+def test_a_rounded_base_passes_for_its_original_and_for_no_other(make, base, tmp_path):
+    target = make()
+    assert {**base.fingerprint, "weights": None} == {**target.fingerprint, "weights": None}
+    assert "weights" not in target.fingerprint
+    built_on_it = random_library(tmp_path / "lib", target, ["ant"])
+    with route(base, built_on_it, "uniform") as model:
+        model.save(tmp_path / "saved")
+    with lorary.load(tmp_path / "saved", base=target) as model:
+        assert logits(model).isfinite().all()
+    with pytest.raises(LoraryError, match="E-BASE"):
+        route(target, random_library(tmp_path / "phi", pico_base("phi"), ["ant"]), "uniform")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("mix", ["outputs", "factors"])
+def test_half_precision_computes_in_half_and_routes_in_full(mix, dtype, toy_library):
+    base = pico_base(dtype=dtype)
+    before = hash_of(base.hf)
+    with route(base, toy_library, "arrow:top_k=2", mix=mix) as model:
+        found = logits(model)
+        assert found.dtype == dtype
+        assert found.isfinite().all()
+        for layer in model._attachment.layers.values():
+            assert layer.bank.a.dtype == dtype
+            assert layer.gate.vectors.dtype == torch.float32
+            h = torch.randn(1, 5, 32, generator=torch.Generator().manual_seed(1)).to(dtype)
+            routing = layer.gate(h, None)
+            scores = (h.float() @ layer.gate.vectors.T).abs()
+            assert routing.weights.dtype == torch.float32
+            assert torch.equal(routing.experts, scores.topk(2)[1])
+        assert hash_of(base.hf) == before
+    full = pico_base()
+    with route(full, toy_library, "arrow:top_k=2", mix=mix) as model:
+        exact = logits(model)
+    assert (found.float() - exact).norm() / exact.norm() < (0.2 if dtype == torch.bfloat16 else 0.03)

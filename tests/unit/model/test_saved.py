@@ -1,0 +1,296 @@
+"""A saved model comes back whole, to the bit, or the error says what is missing, changed or wrong."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import lorary
+from lorary.errors import LoraryError
+from lorary.hashing import hash_file
+from lorary.library.library import Library
+from lorary.model.attach import RoutedLinear
+from lorary.model.route import route
+from lorary.testing.pico import pico_base, random_library
+
+IDS = torch.arange(2, 26).view(3, 8)
+ROUTERS = ["arrow:top_k=2,temperature=0.5", "uniform", "centroid:n_examples=3,score=dot", "task_predictor", "oracle"]
+
+
+def logits(model):
+    tasks = ["copy", "join", "copy"] if "task" in model.router.needs else None
+    with torch.inference_mode():
+        return model(IDS, tasks=tasks).logits
+
+
+@pytest.fixture
+def library(toy_library, tmp_path):
+    return Library.open(shutil.copytree(toy_library.path, tmp_path / "libs" / "lib"))
+
+
+@pytest.fixture
+def saved(base, library, tmp_path):
+    """A saved Arrow model that refers to its experts."""
+    with route(base, library, "arrow") as model:
+        return model.save(tmp_path / "model", experts="refer")
+
+
+# ---- to the bit ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+@pytest.mark.parametrize("keep", ["copy", "refer"])
+def test_it_answers_to_the_bit(router, keep, base, library, toy, tmp_path):
+    with route(base, library, router, mix="outputs", tasks=toy) as model:
+        expected, identity = logits(model), model.identity
+        model.save(tmp_path / "model", experts=keep)
+    with lorary.load(tmp_path / "model", base=base) as again:
+        assert torch.equal(logits(again), expected)
+        assert (again.identity, again.router, again.mix) == (identity, model.router, "outputs")
+
+
+def test_an_edited_model_in_bfloat16_comes_back(library, tmp_path):
+    base = pico_base(dtype=torch.bfloat16)
+    more = random_library(tmp_path / "more", base, ["zebra"], seed=9)
+    with route(base, library, "arrow:top_k=2") as model:
+        model.add(more["zebra"])
+        model.remove("copy")
+        expected = logits(model)
+        for keep in ("copy", "refer"):
+            model.save(tmp_path / keep, experts=keep)
+    for keep in ("copy", "refer"):
+        with lorary.load(tmp_path / keep, base=base) as again:
+            assert torch.equal(logits(again), expected)
+            again.add("copy") if keep == "refer" else again.set_router("uniform")
+
+
+def test_copied_experts_need_no_library_and_are_one(base, library, tmp_path):
+    with route(base, library, "arrow") as model:
+        expected = logits(model)
+        model.save(tmp_path / "model")
+    shutil.rmtree(library.path)
+    moved = shutil.move(tmp_path / "model", tmp_path / "moved")
+    with lorary.load(moved, base=base) as again:
+        assert torch.equal(logits(again), expected)
+    assert sorted(Library.open(moved)) == sorted(library)
+
+
+def test_references_move_together(base, library, saved, tmp_path):
+    with lorary.load(saved, base=base) as model:
+        expected = logits(model)
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("libs", "model"):
+        shutil.move(tmp_path / name, tmp_path / "elsewhere" / name)
+    with lorary.load(tmp_path / "elsewhere" / "model", base=base) as again:
+        assert torch.equal(logits(again), expected)
+
+
+def test_the_base_is_found_by_its_name(base, toy_library, tmp_path):
+    base.hf.save_pretrained(tmp_path / "pico")
+    base.tokenizer.save_pretrained(tmp_path / "pico")
+    named = lorary.load_base(str(tmp_path / "pico"), dtype="float32")
+    with route(named, toy_library, "arrow") as model:
+        expected = logits(model)
+        model.save(tmp_path / "model")
+    with lorary.load(tmp_path / "model") as again:
+        assert torch.equal(logits(again), expected)
+    shutil.rmtree(tmp_path / "pico")
+    refuse(
+        lambda: lorary.load(tmp_path / "model"),
+        f"error[E-BASE] saved model 'model' was made on base {str(tmp_path / 'pico')!r}, which isn't on this machine. "
+        "Load it yourself and pass base=...",
+    )
+
+
+# ---- whole or absent ----------------------------------------------------------------------------
+
+
+def refuse(work, message):
+    with pytest.raises(LoraryError) as caught:
+        work()
+    assert str(caught.value) == message
+
+
+def test_nothing_is_written_over(base, library, saved):
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    with route(base, library, "uniform") as model:
+        refuse(lambda: model.save(saved), f"error[E-EXISTS] {str(saved)!r} exists already. Choose another path.")
+        refuse(
+            lambda: model.save(saved, experts="link"),
+            "error[E-OPTION] experts='link' is unknown. Known: copy, refer.",
+        )
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+
+
+def test_a_save_that_fails_leaves_nothing(base, library, tmp_path, monkeypatch):
+    with route(base, library, "arrow") as model:
+        shutil.rmtree(library.path / "experts" / "join")
+        with pytest.raises(LoraryError, match="E-FILE"):
+            model.save(tmp_path / "out" / "model")
+        assert not list((tmp_path / "out").iterdir())
+
+
+def test_an_expert_that_changed_before_saving_is_refused(base, library, tmp_path):
+    other = random_library(tmp_path / "other", base, ["join"], seed=4)
+    with route(base, library, "arrow") as model:
+        library.replace(other["join"].directory, "join")
+        for keep in ("copy", "refer"):
+            with pytest.raises(LoraryError, match=r"^error\[E-FILE\] expert 'join' has changed since"):
+                model.save(tmp_path / "model", experts=keep)
+    assert not (tmp_path / "model").exists()
+
+
+# ---- what is missing, changed or wrong is named -------------------------------------------------
+
+
+def test_a_missing_expert_is_named(base, library, saved):
+    shutil.rmtree(library.path / "experts" / "join")
+    refuse(
+        lambda: lorary.load(saved, base=base),
+        f"error[E-FILE] expert 'join' of saved model 'model' is missing: no "
+        f"{str(saved / '../libs/lib/experts/join')!r}. Bring it back to that place, or save the model again.",
+    )
+
+
+def test_a_changed_expert_is_named(base, library, saved, tmp_path):
+    old, other = library["join"].hash, random_library(tmp_path / "other", base, ["join"], seed=4)
+    library.replace(other["join"].directory, "join")
+    refuse(
+        lambda: lorary.load(saved, base=base),
+        f"error[E-FILE] expert 'join' has changed since: hash {library['join'].hash[:12]}, expected {old[:12]}. "
+        "Bring the old one back, or route the library anew.",
+    )
+    path = library.path / "experts" / "copy" / "adapter_model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(LoraryError, match=r"^error\[E-FILE\] expert 'copy': adapter_model.safetensors has changed"):
+        lorary.load(saved, base=base)
+
+
+def test_a_wrong_base_is_refused(saved):
+    refuse(
+        lambda: lorary.load(saved, base=pico_base(seed=1)),
+        "error[E-BASE] saved model 'model' was made on another base: weights differ. "
+        "Load the base it was made on; `lorary show` names it.",
+    )
+
+
+def test_a_damaged_state_is_refused(base, saved):
+    path = saved / "state.safetensors"
+    data = path.read_bytes()
+    message = "error[E-FILE] state.safetensors is damaged: not the file that model.json names. Save the model again."
+    for damaged in (data[:-1], data[:-1] + bytes([data[-1] ^ 1]), b""):
+        path.write_bytes(damaged)
+        refuse(lambda: lorary.load(saved, base=base), message)
+    path.unlink()
+    refuse(lambda: lorary.load(saved, base=base), "error[E-FILE] state.safetensors is missing.")
+
+
+def rewrite(saved, change):
+    facts = json.loads((saved / "model.json").read_text())
+    change(facts)
+    (saved / "model.json").write_text(json.dumps(facts))
+
+
+def reseal(saved, tensors):
+    """Write another state and its true hash: no accident, but malice."""
+    path = saved / "state.safetensors"
+    save_file(tensors, path)
+    rewrite(saved, lambda f: f.update(state={"sha256": hash_file(path), "size_bytes": path.stat().st_size}))
+
+
+def test_a_hostile_state_is_refused(base, saved):
+    good = load_file(saved / "state.safetensors")
+    vectors, members = (next(k for k in sorted(good) if k.endswith(end)) for end in ("vectors", "members"))
+    site = vectors.removesuffix(".vectors")
+    for hostile in (
+        {vectors: good[vectors][:, :-1].contiguous()}, {vectors: good[vectors][:1]}, {members: good[members] + 1},
+        {members: good[members] - 1},
+    ):  # fmt: skip
+        reseal(saved, {**good, **hostile})
+        refuse(
+            lambda: lorary.load(saved, base=base),
+            f"error[E-STATE] site {site!r}: the router's state is not of these experts. Fit anew.",
+        )
+    assert not any(isinstance(module, RoutedLinear) for module in base.hf.modules())
+
+
+def test_a_state_that_lacks_what_the_router_reads_is_refused(base, library, toy, tmp_path):
+    with route(base, library, "task_predictor", tasks=toy) as model:
+        saved = model.save(tmp_path / "predictor")
+    reseal(saved, {"weight": torch.zeros(1)})
+    refuse(
+        lambda: lorary.load(saved, base=base),
+        "error[E-STATE] state.safetensors doesn't fit the router: KeyError: 'bias'. Save the model again.",
+    )
+
+
+def test_a_giant_state_is_refused_before_it_is_read(base, saved):
+    with (saved / "state.safetensors").open("r+b") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(LoraryError, match=r"^error\[E-LIMIT\] state.safetensors has 1,099,511,627,776 bytes"):
+        lorary.load(saved, base=base)
+
+
+MODEL_FAULTS = {
+    "error[E-MODEL] model.json: schema_version is None, expected 1.": lambda f: f.pop("schema_version"),
+    "error[E-SCHEMA] model.json has schema 2; this lorary reads up to 1. Install a newer lorary.": (
+        lambda f: f.update(schema_version=2)
+    ),
+    "error[E-MODEL] model.json: 'base' is [], expected an object.": lambda f: f.update(base=[]),
+    "error[E-MODEL] model.json: 'dtype' in 'base' is 3, expected str.": lambda f: f["base"].update(dtype=3),
+    "error[E-MODEL] model.json: mix is 'both', expected one of ('factors', 'outputs').": lambda f: f.update(mix="both"),
+    "error[E-MODEL] model.json names no experts.": lambda f: f.update(experts={}),
+    "error[E-MODEL] model.json: 'size_bytes' in 'state' is True, expected int.": (
+        lambda f: f["state"].update(size_bytes=True)
+    ),
+    "error[E-MODEL] model.json: library is 7, expected a path or null.": lambda f: f.update(library=7),
+    "error[E-OPTION] arrow: unknown option 'k'. Known: temperature, top_k.": (
+        lambda f: f["router"].update(options={"k": 1})
+    ),
+    "error[E-OPTION] arrow: top_k=0, expected 1 or more.": lambda f: f["router"]["options"].update(top_k=0),
+    "error[E-MODEL] model.json: 'hash' in 'join' is None, expected str.": lambda f: f["experts"]["join"].pop("hash"),
+    "error[E-MODEL] model.json: the directory of 'join' is no path.": (
+        lambda f: f["experts"]["join"].update(directory="a\0b")
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", MODEL_FAULTS)
+def test_a_wrong_field_is_named(message, base, saved):
+    rewrite(saved, MODEL_FAULTS[message])
+    refuse(lambda: lorary.load(saved, base=base), message)
+
+
+def test_names_that_are_no_names_are_refused(base, saved):
+    rewrite(saved, lambda f: f["experts"].update({"../../evil": f["experts"]["join"]}))
+    with pytest.raises(LoraryError, match=r"^error\[E-NAME\] expert name '\.\./\.\./evil' is refused\."):
+        lorary.load(saved, base=base)
+
+
+def test_json_is_strict(base, saved):
+    path = saved / "model.json"
+    text = path.read_text()
+    for broken, code in (
+        (text[:-3], "E-MODEL"), ("[]", "E-MODEL"), (text.replace('"mix"', '"mix": "outputs", "mix"'), "E-MODEL"),
+        ("{" + '"a":' * 9000, "E-MODEL"), (text.replace('"factors"', "NaN"), "E-MODEL"), ("\ufeff" + text, "E-MODEL"),
+    ):  # fmt: skip
+        path.write_text(broken)
+        with pytest.raises(LoraryError) as caught:
+            lorary.load(saved, base=base)
+        assert caught.value.code == code
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(LoraryError, match="E-PATH"):
+        lorary.load(saved, base=base)
+
+
+def test_what_is_no_saved_model_is_said(base, library, tmp_path):
+    for path in (library.path, tmp_path / "nowhere"):
+        refuse(
+            lambda path=path: lorary.load(path, base=base),
+            f"error[E-MODEL] {str(path)!r} is no saved model: no model.json. Check the path.",
+        )
