@@ -91,7 +91,9 @@ class ScoredGate(Gate):
         self.score = score
         vectors = state.get(f"{site.name}.vectors", torch.zeros(0, site.d_in))
         members = state.get(f"{site.name}.members", torch.zeros(0, dtype=torch.long))
-        if (len(vectors), vectors.shape[-1]) != (len(members), site.d_in) or not ((members >= 0) & (members < n_experts)).all():
+        if (len(vectors), vectors.shape[-1]) != (len(members), site.d_in) or not (
+            (members >= 0) & (members < n_experts)
+        ).all():
             raise RoutingError(
                 "E-STATE", f"site {site.name!r}: the router's state is not of these experts.", "Fit anew."
             )

@@ -1,7 +1,10 @@
 """What a router may ask about the base: what it writes, and what its sites are given when it reads."""
 
+import shutil
+
 import torch
 
+from lorary.library.library import Library
 from lorary.model.probe import DataProbe
 from lorary.model.route import route
 from lorary.tasks.task import Tasks
@@ -48,10 +51,6 @@ def test_it_hears_every_site_s_inputs_and_leaves_no_hook(base):
 
 
 def test_a_compass_is_fitted_once_for_all_its_ablations(base, toy_library, tmp_path, monkeypatch):
-    import shutil
-
-    from lorary.library.library import Library
-
     shutil.copytree(toy_library.path, tmp_path / "lib")
     library = Library.open(tmp_path / "lib")
     asked = []
@@ -60,3 +59,17 @@ def test_a_compass_is_fitted_once_for_all_its_ablations(base, toy_library, tmp_p
     for spec in ("compass:n_texts=2,n_tokens=4", "compass:n_texts=2,n_tokens=4,up=0", "compass:n_texts=2,n_tokens=5"):
         route(base, library, spec).detach()
     assert [o["n_tokens"] for o in asked] == [4, 5]
+
+
+def test_a_compass_is_edited_live(base, toy_library, tmp_path):
+    """An expert that went and came again leaves the model what it was, to the bit; the base reads without experts."""
+    shutil.copytree(toy_library.path, tmp_path / "lib")
+    library = Library.open(tmp_path / "lib")
+    ids = torch.randint(5, 60, (2, 9), generator=torch.Generator().manual_seed(0))
+    with route(base, library, "compass:n_texts=2,n_tokens=4") as model, torch.inference_mode():
+        before = model(ids).logits
+        name = model.names[2]
+        model.remove(name)
+        assert not torch.equal(model(ids).logits, before)
+        model.add(name)
+        assert torch.equal(model(ids).logits, before)
