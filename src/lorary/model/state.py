@@ -12,8 +12,9 @@ from lorary.model.base_model import BaseModel
 from lorary.model.ensemble import Ensemble
 from lorary.model.learned import LearnedProbe
 from lorary.model.probe import DataProbe
-from lorary.options import as_dict, to_spec
+from lorary.options import to_spec
 from lorary.routing.base import Probe, State
+from lorary.tasks.task import Tasks
 
 
 def fetch_or_fit(base: BaseModel, ensemble: Ensemble) -> State:
@@ -22,10 +23,12 @@ def fetch_or_fit(base: BaseModel, ensemble: Ensemble) -> State:
     probe = make_probe(base, ensemble)
     if "learned" in router.needs:
         return in_rows(router.fit(ensemble.experts, ensemble.sites, probe))  # it stands in the library as it is
-    origins = [as_dict(router), ensemble.hash, sorted(ensemble.sites)]
-    if probe is not None and tasks is not None:
+    origins = [router.deciding_options(), ensemble.hash, sorted(ensemble.sites)]
+    if probe is not None:
+        origins.append(base.fingerprint)
+    if "examples" in router.needs and tasks is not None:
         known = [tasks[t].hash for names in ensemble.owned.values() for t in names if t in tasks]
-        origins += [base.fingerprint, known]
+        origins.append(known)
     kind, key = to_spec(router).partition(":")[0], short_key(*origins)
     if found := derived.get(ensemble.library, kind, key, "safetensors"):
         # Copied: products with numbers that lie unaligned in a mapped file differ in their last bits.
@@ -43,10 +46,11 @@ def in_rows(state: State) -> State:
 
 def make_probe(base: BaseModel, ensemble: Ensemble) -> Probe | None:
     """Make what answers the router's questions; None if it has none. Raises E-PROBE."""
-    if "learned" in ensemble.router.needs:
+    needs = ensemble.router.needs
+    if "learned" in needs:
         return LearnedProbe(ensemble.library)
-    if "examples" not in ensemble.router.needs:
-        return None
+    if "examples" not in needs:
+        return DataProbe(base, ensemble.experts, ensemble.sites, {}, Tasks([])) if "base" in needs else None
     if ensemble.tasks is None:
         raise RoutingError(
             "E-PROBE",

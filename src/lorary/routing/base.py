@@ -4,14 +4,15 @@ Shape letters: B batch, T time, S splits, E experts of the library in order of t
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from lorary.adapters.base import Experts, Site
+from lorary.options import as_dict
 
 State = dict[str, Tensor]
 """What a router learnt or derived, by name; stored as one safetensors file."""
@@ -47,19 +48,21 @@ class Evidence:
         """True if no gate has added anything."""
         return not self.sums
 
-    def along_tokens(self, site: str, values: Tensor, mask: Tensor | None) -> Tensor:
+    def along_tokens(self, site: str, values: Tensor, mask: Tensor | None, *, skip_first: bool = False) -> Tensor:
         """Add values (B, T, E) at a site; give their mean over the tokens so far, this call and those before.
 
-        mask: (B, T), False at padding, which adds nothing.
+        mask: (B, T), False at padding, which adds nothing. skip_first: leave a sequence's first token out.
         """
         real = torch.ones_like(values[..., :1]) if mask is None else mask.unsqueeze(-1).to(values.dtype)
-        sums = (values * real).cumsum(1)  # (B, T, E)
         counts = real.cumsum(1)  # (B, T, 1)
         if site in self.sums:
-            sums = sums + self.sums[site].unsqueeze(1)
             counts = counts + self.counts[site].unsqueeze(1)
+        used = real * (counts > 1) if skip_first else real
+        sums = (values * used).cumsum(1)  # (B, T, E)
+        if site in self.sums:
+            sums = sums + self.sums[site].unsqueeze(1)
         self.sums[site], self.counts[site] = sums[:, -1], counts[:, -1]
-        return sums / counts.clamp(min=1)
+        return sums / (counts - 1 if skip_first else counts).clamp(min=1)
 
     def up_sites(self, values: Tensor) -> Tensor:
         """Add values (B, T, E) of this site; give their mean over the sites so far in this call."""
@@ -121,7 +124,21 @@ class Gate(nn.Module, ABC):
 
 
 class Probe(Protocol):
-    """Facts that need data, which only routers whose `needs` has "examples" may ask for; and what a builder left."""
+    """Facts that a router's `fit` may ask for.
+
+    With "base" in its `needs` those of the base, with "examples" all, with "learned" what a builder left.
+    """
+
+    def sample_texts(self, *, n_texts: int, n_tokens: int, opening: str, seed: int) -> Tensor:
+        """Let the base, without any expert, write texts at temperature 1: ids (N, T), the same for the same seed.
+
+        opening: "user" if they follow what a chat template puts before a user's turn, "none" if only the start token.
+        """
+
+    def over_inputs(
+        self, texts: Tensor, sites: Collection[str], ask: Callable[[str, Tensor], Tensor]
+    ) -> Mapping[str, Tensor]:
+        """Read texts (N, T) with the base alone: site -> what `ask(site, inputs (n, T, d))` gave, joined (N, ...)."""
 
     def mean_inputs(self, expert: str, *, n_examples: int) -> Mapping[str, Tensor]:
         """Run the expert on its own training prompts: site name -> mean last-token input (d_in,), float32."""
@@ -140,9 +157,9 @@ class Probe(Protocol):
 class Router(ABC):
     """Options of one way to route. `fit` learns from experts, `gate` makes the part that runs at one site.
 
-    `needs`: any of {"examples": `fit` asks the probe, "task": the right expert of each row must be known,
-    "text": gates read `Context.features`, "learned": a builder left weights for it};
-    empty = the experts' weights alone.
+    `needs`: any of {"base": `fit` asks the probe about the base, "examples": and about the training data,
+    "task": the right expert of each row must be known, "text": gates read `Context.features`, "learned": a builder
+    left weights for it}; empty = the experts' weights alone.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -150,6 +167,10 @@ class Router(ABC):
     @abstractmethod
     def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
         """Derive the state from the experts; changes none of them."""
+
+    def deciding_options(self) -> dict[str, Any]:
+        """List the options that decide what `fit` makes: routers that agree in them share a stored state."""
+        return as_dict(self)
 
     def refit(
         self,

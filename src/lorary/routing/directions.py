@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from lorary.adapters.base import Weights
+from lorary.adapters.base import Experts, Weights
 
 _NUMBERS_AT_ONCE = 1 << 17  # what a batch of factors may hold and still lie in a core's cache as float64
 
@@ -46,3 +46,29 @@ def _decompose(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     largest = vectors.gather(2, vectors.abs().argmax(2, keepdim=True))
     vectors = (vectors * torch.where(largest < 0, -1.0, 1.0)).float()
     return vectors, squares.flip(1).clamp(min=0).sqrt().float()
+
+
+def prototypes(experts: Experts, site: str) -> dict[int, Tensor]:
+    """Find what each expert listens to at a site: place in the order of names -> first right singular vector (d_in,).
+
+    Experts without weights there, or that change nothing, have none.
+    """
+    present = [index for index, name in enumerate(sorted(experts)) if site in experts[name]]
+    each = right_singular_of_each([experts[name][site] for name in sorted(experts) if site in experts[name]])
+    return {index: v[0] for index, (v, values) in zip(present, each, strict=True) if values[0] > 0}
+
+
+def without_common(vectors: Tensor, n: int) -> Tensor:
+    """Find the map (P, P) that takes the n leading common directions out of unit rows (P, d) and makes them unit again.
+
+    The common directions are the first right singular vectors of the rows, so neither the order nor the signs of the
+    rows matter. What is linear in the rows, such as their products with inputs, is cleaned by the same map. Two rows
+    would become one and its opposite: fewer than n + 2 rows keep as many directions as they need to differ.
+    """
+    n = max(0, min(n, len(vectors) - 2))
+    gram = vectors.double() @ vectors.double().T  # (P, P)
+    left = torch.linalg.eigh(gram).eigenvectors[:, len(vectors) - n :]  # (P, n), the largest eigenvalues
+    remove = torch.eye(len(vectors), dtype=torch.float64, device=vectors.device) - left @ left.T  # (P, P)
+    lengths = (remove @ gram @ remove).diagonal().clamp(min=0).sqrt()  # (P,)
+    cleaner: Tensor = remove / lengths.clamp(min=1e-6).unsqueeze(1)
+    return cleaner.float()

@@ -43,21 +43,27 @@ def update_members(
     before: Sequence[str],
     after: Sequence[str],
     changed: Collection[str],
+    parts: Sequence[str] = ("vectors",),
 ) -> State:
-    """Join what stays of the state of `before` with a state of the `changed` alone; all names sorted."""
+    """Join what stays of the state of `before` with a state of the `changed` alone; all names sorted.
+
+    parts: what a state keeps of a site with a row for each member.
+    """
     place = {name: i for i, name in enumerate(after)}
     updated: State = {}
     for site in sites:
-        index, vectors = [], []
+        index: list[int] = []
+        found: dict[str, list[Tensor]] = {part: [] for part in parts}
         for source, names, wanted in ((state, before, place.keys() - set(changed)), (fresh, sorted(changed), place)):
             if f"{site}.members" in source:
                 members = [names[i] for i in source[f"{site}.members"].tolist()]
                 rows = [row for row, name in enumerate(members) if name in wanted]
                 index += [place[members[row]] for row in rows]
-                vectors.append(source[f"{site}.vectors"][rows])
+                for part in parts:
+                    found[part].append(source[f"{site}.{part}"][rows])
         if index:
             order = sorted(range(len(index)), key=index.__getitem__)
-            updated[f"{site}.vectors"] = torch.cat(vectors)[order]
+            updated |= {f"{site}.{part}": torch.cat(found[part])[order] for part in parts}
             updated[f"{site}.members"] = torch.tensor(sorted(index))
     return updated
 
@@ -65,7 +71,7 @@ def update_members(
 class ScoredGate(Gate):
     """Score, keep the best, softmax over the kept. Only experts with a vector at this site can be chosen.
 
-    `score` takes hidden states (B, T, d_in) and vectors (P, d_in) to float32 scores (B, T, P).
+    `score` takes hidden states (B, T, d_in) and vectors (P, ..., d_in) to float32 scores (B, T, P).
     `never_negative` promises that no score is below 0.
     A site where no expert has a vector gives every expert the weight zero.
     """
@@ -88,7 +94,9 @@ class ScoredGate(Gate):
         self.score = score
         vectors = state.get(f"{site.name}.vectors", torch.zeros(0, site.d_in))
         members = state.get(f"{site.name}.members", torch.zeros(0, dtype=torch.long))
-        if vectors.shape != (len(members), site.d_in) or not ((members >= 0) & (members < n_experts)).all():
+        if (len(vectors), vectors.shape[-1]) != (len(members), site.d_in) or not (
+            (members >= 0) & (members < n_experts)
+        ).all():
             raise RoutingError(
                 "E-STATE", f"site {site.name!r}: the router's state is not of these experts.", "Fit anew."
             )

@@ -1,6 +1,6 @@
 """Sites, experts and a probe in memory: enough to fit a router and to run its gates without a model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -27,6 +27,19 @@ class FakeProbe:
 
     def __init__(self, seeds: Mapping[str, int]) -> None:
         self.seeds = dict(seeds)
+
+    def sample_texts(self, *, n_texts: int, n_tokens: int, opening: str, seed: int) -> Tensor:
+        """Draw ids."""
+        return torch.randint(99, (n_texts, n_tokens), generator=torch.Generator().manual_seed(seed))
+
+    def over_inputs(
+        self, texts: Tensor, sites: Collection[str], ask: Callable[[str, Tensor], Tensor]
+    ) -> Mapping[str, Tensor]:
+        """Draw inputs for every site, around a mean that is not zero."""
+        generator = torch.Generator().manual_seed(7)
+        return {
+            name: ask(name, 0.5 + torch.randn(*texts.shape, SITES[name].d_in, generator=generator)) for name in sites
+        }
 
     def mean_inputs(self, expert: str, *, n_examples: int) -> Mapping[str, Tensor]:
         """Draw a mean input for every site."""

@@ -1,7 +1,7 @@
 """Evidence lives and dies with the KV cache: with a cache or without, alone or in a batch, the answer is the same."""
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from lorary.model.cache_follower import cache_in
 from lorary.model.route import route
 from lorary.routing.base import Gate, Router, Routing
 from lorary.routing.routers.arrow import Arrow
+from lorary.routing.routers.compass import Compass
 from lorary.testing.fakes import dense
 from lorary.testing.pico import pico_base, random_library
 
@@ -55,7 +56,14 @@ def any_base(request):
     return pico_base(request.param)
 
 
-@pytest.fixture(params=[Gathering(), Gathering(up=True)], ids=["along_tokens", "up_sites"])
+ROUTERS = {
+    "along_tokens": Gathering(),
+    "up_sites": Gathering(up=True),
+    "compass": Compass(along=2.0, top_k=2, n_texts=4, n_tokens=8),
+}
+
+
+@pytest.fixture(params=list(ROUTERS.values()), ids=list(ROUTERS))
 def model(any_base, request, tmp_path):
     with route(any_base, random_library(tmp_path / "lib", any_base, 4), request.param) as model:
         yield model
@@ -75,7 +83,10 @@ def test_evidence_changes_what_is_said(model):
     with torch.inference_mode():
         gathered = model(**batch).logits[0, -1]
         for layer in model._attachment.layers.values():
-            layer.gate = layer.gate.scores
+            if isinstance(layer.gate, _GatheringGate):
+                layer.gate = layer.gate.scores
+            else:
+                layer.gate.options = replace(layer.gate.options, along=0.0, up=0.0)
         plain = model(**batch).logits[0, -1]
     assert (gathered - plain).abs().max() > 0.01
 

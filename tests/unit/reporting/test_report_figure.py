@@ -8,7 +8,9 @@ from matplotlib.figure import Figure
 import lorary.reporting
 from lorary.errors import EvaluationError
 from lorary.reporting.figure import Curve, _cluster_order, _draw_library, draw_scores, draw_similarity, draw_training
+from lorary.reporting.growth import draw_growth
 from lorary.reporting.table import Cell, Column, Row, Table
+from lorary.reporting.tokens import TokenTrace
 
 
 def size_of(png):
@@ -75,3 +77,16 @@ def test_what_can_not_be_drawn_says_why(draw, message):
     with pytest.raises(EvaluationError) as caught:
         draw()
     assert str(caught.value) == message
+
+
+def test_growth_has_two_panels_for_each_text():
+    weights = np.random.default_rng(0).dirichlet(np.ones(6), size=(8, 5))  # (L, T, E)
+    traces = [
+        TokenTrace(tuple("abcde"), tuple("uvwxyz"), weights.mean(0), f"text {i}", tuple("12345678"), weights)
+        for i in (1, 2)
+    ]
+    picture = draw_growth(traces)
+    assert picture.png.startswith(b"\x89PNG")
+    for text in ("text 1", "text 2", "token of the prompt", "site, from the first layer up"):
+        assert text.encode() in picture.svg
+    assert picture.svg == draw_growth(traces).svg

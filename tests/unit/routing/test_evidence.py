@@ -29,6 +29,18 @@ def test_the_mean_along_the_tokens_is_the_same_in_one_call_or_many():
         assert not evidence.is_empty
 
 
+def test_the_first_token_can_be_left_out_however_the_calls_are_cut():
+    later = MASK & (MASK.cumsum(1) > 1)
+    expected = Evidence().along_tokens("q", VALUES, later)
+    for cuts in ((0, 6), (0, 1, 6), (0, 3, 6), (0, 1, 2, 3, 4, 5, 6)):
+        evidence = Evidence()
+        found = [
+            evidence.along_tokens("q", VALUES[:, start:end], MASK[:, start:end], skip_first=True)
+            for start, end in itertools.pairwise(cuts)
+        ]
+        torch.testing.assert_close(torch.cat(found, 1), expected)
+
+
 def test_rows_are_selected_and_repeated():
     evidence = Evidence()
     evidence.along_tokens("q", VALUES, MASK)

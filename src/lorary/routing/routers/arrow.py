@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lorary.adapters.base import Experts, Site
 from lorary.routing.base import Gate, Probe, Router, State
-from lorary.routing.directions import right_singular_of_each
+from lorary.routing.directions import prototypes
 from lorary.routing.scored import ScoredGate, check_options, stack_members, update_members
 
 
@@ -34,10 +34,7 @@ class Arrow(Router):
         """Compute the prototypes of every site."""
         state: State = {}
         for site in sites:
-            present = [index for index, name in enumerate(sorted(experts)) if site in experts[name]]
-            found = right_singular_of_each([experts[name][site] for name in sorted(experts) if site in experts[name]])
-            vectors = {i: v[0] for i, (v, values) in zip(present, found, strict=True) if values[0] > 0}
-            state |= stack_members(site, vectors)
+            state |= stack_members(site, prototypes(experts, site))
         return state
 
     def refit(

@@ -1,0 +1,59 @@
+"""`lorary study`: a whole experiment of docs/, run again or taken further."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorary.cli.application import resumable
+from lorary.cli.console import print_json, say
+from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, Device, Dtype, Json
+
+_LIST = "numbers or names, separated by commas"
+
+
+def study(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Which study: evidence.")],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Where its collections of tasks are.")] = ...,  # type: ignore[assignment]
+    into: Annotated[Path, typer.Option(metavar="DIR", help="For experts, libraries and runs.")] = Path("study"),
+    arms: Annotated[str, typer.Option(help=f"What to compare: {_LIST}.")] = "routers",
+    sizes: Annotated[str, typer.Option(help=f"Experts in a library: {_LIST}.")] = "16",
+    seeds: Annotated[str, typer.Option(help=f"Seeds of the private experts: {_LIST}.")] = "42",
+    others: Annotated[str, typer.Option(help=f"Further libraries: {_LIST}.")] = "",
+    n_score: Annotated[int, typer.Option(min=1, help="Test examples of a task for the loss.")] = 16,
+    n_answer: Annotated[int, typer.Option(min=1, help="Test examples of a task for Rouge-L.")] = 8,
+    base: BaseToBuildOn = EMBEDDED,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    json: Json = False,
+) -> None:
+    """Run an experiment of the documentation, or go on with it; ends in its tables."""
+    from lorary.model.base_model import load_base
+    from lorary.studies.evidence import Study, run_study
+    from lorary.studies.evidence_table import make_lines, to_markdown
+    from lorary.studies.evidence_tasks import read_study_tasks
+
+    if name != "evidence":
+        raise typer.BadParameter(f"unknown study {name!r}; known: evidence", param_hint="NAME")
+    asked = Study(
+        sizes=_numbers(sizes), seeds=_numbers(seeds), others=_names(others), arms=_names(arms), n_score=n_score,
+        n_answer=n_answer,
+    )  # fmt: skip
+    tasks = read_study_tasks(data)
+    with resumable():
+        results = run_study(asked, load_base(base, device=device, dtype=dtype), tasks, into, say)
+    lines = make_lines(results, tasks)
+    if json:
+        return print_json([vars(line) for line in lines])
+    return print(to_markdown(lines))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in _names(text))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} are no numbers separated by commas") from None

@@ -1,0 +1,197 @@
+"""Per token and layer, the experts that all the evidence so far points to; needs no data."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from lorary.adapters.base import Experts, Site
+from lorary.errors import OptionError, RoutingError
+from lorary.routing.base import Context, Gate, Probe, Router, Routing, State
+from lorary.routing.directions import prototypes, without_common
+from lorary.routing.scored import check_options, keep_best, stack_members, update_members
+
+
+@dataclass(frozen=True)
+class Compass(Router):
+    """Send each token to the experts whose directions the text so far has followed more than other texts do.
+
+    Deviation d_i = (p_i · h - m_i) / s_i of one token at one site. p_i (d_in,): Arrow's prototype without the
+    `n_common` directions that all prototypes of the site share. h: input of root-mean-square 1 (`normalise`). m_i, s_i:
+    mean and standard deviation of p_i · h over texts that the base writes itself (`calibrate`), without expert or data.
+    Evidence e_i: mean of d_i^2 - 1 over the tokens so far, then over the sites so far; `skip_first`: without the first
+    token, at which all texts look alike. Every d_i^2 is a log-likelihood
+    ratio of "made for expert i" against "any text", up to constants, so they add up; docs/evidence.md derives it.
+    Score: `now` * |d_i|, standardised, + `along` * the site's own mean + `up` * e_i; softmax at `temperature` over the
+    `top_k` best (None: all). Each option off or at 0 takes its part out; what is left of
+    compass:normalise=False,n_common=0,calibrate=False,up=0 is Arrow.
+    opening: what the base's texts answer to: "user", where the chat template lets a user begin (Xu et al. 2024,
+    2406.08464), or "none", the start token; a base without a template takes "none".
+    Raises E-PROBE if calibration is wanted and there is no base to ask.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"base"})
+
+    top_k: int | None = 4
+    temperature: float = 1.0
+    normalise: bool = True
+    n_common: int = 1
+    calibrate: bool = True
+    skip_first: bool = True
+    now: float = 1.0
+    along: float = 0.0
+    up: float = 2.0
+    opening: Literal["user", "none"] = "user"
+    n_texts: int = 48
+    n_tokens: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse options that have no meaning."""
+        check_options(self)
+        if self.n_texts < 1 or self.n_tokens < 3 or self.n_common < 0:
+            raise OptionError(
+                "E-OPTION",
+                f"compass: n_texts={self.n_texts}, n_tokens={self.n_tokens}, n_common={self.n_common}, expected at "
+                "least 1, 3 and 0.",
+            )
+
+    def deciding_options(self) -> dict[str, Any]:
+        """List what the texts and the products depend on; all else is the gates' business."""
+        if not self.calibrate:
+            return {"name": "compass"}
+        texts = {"opening": self.opening, "n_texts": self.n_texts, "n_tokens": self.n_tokens, "seed": self.seed}
+        return {"name": "compass", "normalise": self.normalise, **texts}
+
+    def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
+        """Keep each expert's prototypes, and what they give on every token of the base's texts.
+
+        Both are of one expert and one site: no other expert has a part in them.
+        """
+        state: State = {}
+        for site in sites:
+            state |= stack_members(site, prototypes(experts, site))
+        if not self.calibrate:
+            return state
+        if probe is None:
+            raise RoutingError("E-PROBE", "compass needs the base to write texts.", "Pass a probe, or calibrate=False.")
+        texts = probe.sample_texts(
+            n_texts=self.n_texts, n_tokens=self.n_tokens, opening=self.opening, seed=self.seed
+        )  # (N, T)
+
+        def ask(site: str, h: Tensor) -> Tensor:
+            # A first token looks the same in every text, and far from all others. One product after the other, so that
+            # its bits don't depend on who else is there.
+            vectors = state[f"{site}.vectors"].to(h.device).split(1)
+            return torch.cat([_products(h[:, 1:], v, normalise=self.normalise).half() for v in vectors], -1)
+
+        heard = [site for site in sites if f"{site}.vectors" in state]
+        products = probe.over_inputs(texts, heard, ask)  # (N, T - 1, P)
+        return state | {f"{site}.products": products[site].flatten(0, 1).T for site in heard}  # (P, n)
+
+    def refit(
+        self,
+        state: State,
+        experts: Experts,
+        sites: Mapping[str, Site],
+        probe: Probe | None,
+        *,
+        before: Sequence[str],
+        changed: Collection[str],
+    ) -> State:
+        """Look at the changed experts only; the base writes and reads its texts once more for them."""
+        fresh = self.fit({name: experts[name] for name in changed}, sites, probe) if changed else {}
+        parts = ("vectors", "products") if self.calibrate else ("vectors",)
+        return update_members(state, fresh, sites, before=before, after=sorted(experts), changed=changed, parts=parts)
+
+    def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
+        """Make the gate of one site: here the experts of the library meet, and cheaply."""
+        return _CompassGate(self, site, state, len(names))
+
+
+class _CompassGate(Gate):
+    vectors: Tensor
+    members: Tensor
+    offset: Tensor
+    mean: Tensor
+    rate: Tensor
+
+    def __init__(self, options: Compass, site: Site, state: State, n_experts: int) -> None:
+        super().__init__()
+        self.options, self.site, self.n_experts = options, site.name, n_experts
+        raw = state.get(f"{site.name}.vectors", torch.zeros(0, site.d_in))  # (P, d_in)
+        members = state.get(f"{site.name}.members", torch.zeros(0, dtype=torch.long))
+        self.n_kept = min(options.top_k or len(members), len(members))
+        self.everybody_listens = members.tolist() == list(range(n_experts))
+        cleaner = without_common(raw, options.n_common)  # (P, P)
+        products = state[f"{site.name}.products"] if options.calibrate and len(raw) else torch.zeros(len(raw), 0)
+        offset, spread, mean, rate = _calibration(cleaner @ products.float())
+        self.register_buffer("vectors", cleaner @ raw / spread.unsqueeze(1), persistent=False)  # (P, d_in)
+        self.register_buffer("offset", offset / spread, persistent=False)  # (P,)
+        self.register_buffer("mean", mean, persistent=False)  # (P,)
+        self.register_buffer("rate", rate * options.now, persistent=False)  # (P,)
+        self.register_buffer("members", members, persistent=False)  # (P,)
+
+    @property
+    def keeps_evidence(self) -> bool:  # type: ignore[override]
+        """False if no evidence counts."""
+        return bool(self.options.along or self.options.up)
+
+    @property
+    def n_chosen(self) -> int | None:
+        """The number kept; None if all are."""
+        return self.n_kept if 0 < self.n_kept < self.n_experts else None
+
+    def forward(self, h: Tensor, context: Context) -> Routing:
+        if self.n_kept == 0:
+            return Routing(h.new_zeros(1, 1, 1, self.n_experts, dtype=torch.float32))
+        deviation = _products(h, self.vectors, normalise=self.options.normalise) - self.offset  # (B, T, P)
+        score = (deviation.abs() - self.mean) * self.rate
+        if self.keeps_evidence:
+            score = self._add_evidence(score, deviation, context)
+        if self.options.temperature != 1:
+            score = score / self.options.temperature
+        if self.n_kept == self.n_experts:
+            return Routing(torch.softmax(score, dim=-1).unsqueeze(2))
+        kept, index = keep_best(score, self.n_kept)
+        weights = torch.softmax(kept, dim=-1).unsqueeze(2)  # (B, T, 1, k)
+        return Routing(weights, index if self.everybody_listens else self.members[index])
+
+    def _add_evidence(self, score: Tensor, deviation: Tensor, context: Context) -> Tensor:
+        here = context.evidence.along_tokens(
+            self.site, deviation.square() - 1, context.mask, skip_first=self.options.skip_first
+        )  # (B, T, P)
+        if self.options.along:
+            score = torch.add(score, here, alpha=self.options.along)
+        if not self.options.up:
+            return score
+        if not self.everybody_listens:  # who is absent from a site shows nothing there, for or against
+            here = here.new_zeros(*here.shape[:-1], self.n_experts).index_copy(-1, self.members, here)
+        risen = context.evidence.up_sites(here)  # (B, T, E)
+        return torch.add(score, risen if self.everybody_listens else risen[..., self.members], alpha=self.options.up)
+
+
+def _products(h: Tensor, vectors: Tensor, *, normalise: bool) -> Tensor:
+    """Multiply hidden states (B, T, d) with vectors (P, d) in float32, (B, T, P); h as if of root-mean-square 1."""
+    h = h.float()
+    products = torch.matmul(h, vectors.T)
+    if not normalise:
+        return products
+    # The same as to normalise h, and (B, T, d) is not written again.
+    size: Tensor = torch.linalg.vector_norm(h, dim=-1, keepdim=True) * h.shape[-1] ** -0.5
+    return products / size.clamp(min=1e-6)
+
+
+def _calibration(products: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Find mean and deviation of products (P, n), then mean and 1 / deviation of |standardised|, each (P,).
+
+    Without products nothing is shifted or scaled.
+    """
+    zeros, ones = products.new_zeros(len(products)), products.new_ones(len(products))
+    if not products.shape[1]:
+        return zeros, ones, zeros, ones
+    offset, spread = products.mean(1), products.std(1, correction=0).clamp(min=1e-6)
+    sizes = ((products - offset.unsqueeze(1)) / spread.unsqueeze(1)).abs()
+    return offset, spread, sizes.mean(1), 1 / sizes.std(1, correction=0).clamp(min=1e-6)

@@ -1,0 +1,55 @@
+"""Per token and layer, the experts whose whole update is longest."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lorary.adapters.base import Experts, Site, Weights
+from lorary.routing.base import Gate, Probe, Router, State
+from lorary.routing.directions import right_singular
+from lorary.routing.scored import ScoredGate, check_options, stack_members
+
+
+@dataclass(frozen=True)
+class SpectR(Router):
+    """Send each token to the experts that change it most, judged by all their singular directions; needs no data.
+
+    Score |S_i V_i^T h| = |B_i A_i h|, with S_i (r,) the singular values and V_i (d_in, r) the right singular vectors;
+    in float32; keep the top_k; softmax over the kept at `temperature`. Costs r times Arrow's scores.
+    Source: Fleshman and Van Durme 2025 (2504.03454): the whole spectrum in the place of Arrow's first direction.
+    """
+
+    top_k: int = 4
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse options that have no meaning."""
+        check_options(self)
+
+    def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
+        """Compute the scaled directions of every site, shorter spectra padded with zeros."""
+        state: State = {}
+        for site in sites:
+            spectra = {i: _spectrum(experts[n][site]) for i, n in enumerate(sorted(experts)) if site in experts[n]}
+            spectra = {index: rows for index, rows in spectra.items() if rows.any()}
+            rank = max((len(rows) for rows in spectra.values()), default=0)
+            padded = {i: torch.nn.functional.pad(rows, (0, 0, 0, rank - len(rows))) for i, rows in spectra.items()}
+            state |= stack_members(site, padded)
+        return state
+
+    def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
+        """Make the gate of one site from its directions."""
+        return ScoredGate(_length, site, state, n_experts=len(names), top_k=self.top_k, temperature=self.temperature)
+
+
+def _spectrum(weights: Weights) -> Tensor:
+    directions, values = right_singular(weights)
+    return directions * values.unsqueeze(1)  # (r, d_in)
+
+
+def _length(h: Tensor, spectra: Tensor) -> Tensor:
+    products = torch.matmul(h.float(), spectra.flatten(0, 1).T)  # (B, T, P * r)
+    lengths: Tensor = torch.linalg.vector_norm(products.unflatten(-1, spectra.shape[:2]), dim=-1)
+    return lengths  # (B, T, P)

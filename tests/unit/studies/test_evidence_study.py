@@ -1,0 +1,121 @@
+"""The study of evidence, on a pico base and collections of three tiny tasks."""
+
+import gzip
+import json
+from dataclasses import replace
+
+import pytest
+
+from lorary.errors import OptionError, TaskError
+from lorary.routing.routers.compass import Compass
+from lorary.studies import evidence
+from lorary.studies.evidence import Study, run_study
+from lorary.studies.evidence_table import make_lines, to_markdown
+from lorary.studies.evidence_tasks import UNSEEN, halves, in_turns, read_study_tasks
+from lorary.studies.evidence_texts import route_on_texts
+from lorary.tasks.example import Example
+from lorary.tasks.task import Task
+
+
+def rows(name, category, word, n=100):
+    for split, count in (("train", n), ("validation", 2), ("test", 2)):
+        for i in range(count):
+            about = {"task_name": name, "category": category, "definition": "", "split": split}
+            yield {**about, "input": f"{word} {i} {split}", "output": [word]}
+
+
+def write(path, tasks):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with gzip.open(path, "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for task in tasks for row in rows(*task))
+
+
+@pytest.fixture
+def data(tmp_path):
+    write(tmp_path / "data/sni/train_tasks.jsonl.gz", [("a", "x", "ab"), ("b", "x", "c"), ("d", "y", "longer")])
+    write(tmp_path / "data/sni/heldout.jsonl.gz", [(name, "z", "un") for name in UNSEEN])
+    write(tmp_path / "data/p3/train.jsonl.gz", [("p", "x", "pp")])
+    write(tmp_path / "data/induction/tasks.jsonl.gz", [("i", "x", "ii")])
+    passages = tmp_path / "data/zeroshot/boolq.jsonl.gz"
+    passages.parent.mkdir()
+    with gzip.open(passages, "wt") as file:
+        file.writelines(
+            json.dumps({"passage": f"A passage about {n}, and many other things."}) + "\n" for n in (1, 2, 2)
+        )
+    return read_study_tasks(tmp_path / "data")
+
+
+def test_families_take_turns_shortest_first():
+    def task(name, n):
+        return Task(name, train=(Example("x" * n, "y"),))
+
+    tasks = [task("a", 9), task("b", 3), task("c", 5), task("d", 1)]
+    assert in_turns(tasks, {"a": "one", "b": "one", "c": "two", "d": "two"}) == ["d", "b", "c", "a"]
+    assert halves(("d", "b", "c")) == {"choose": ("d", "c"), "report": ("b",)}
+
+
+def test_held_out_tasks_are_not_trained(data):
+    assert data.order == ("b", "d", "a", "p")
+    assert sorted(data.unseen) == sorted(UNSEEN)
+    assert list(data.other) == ["i"]
+    assert len(data.english) == 2
+
+
+@pytest.fixture
+def short(monkeypatch):
+    private = replace(evidence._private(), steps=2, batch_size=2, max_valid=2, lr=0.1)
+    monkeypatch.setattr(evidence, "_private", lambda: private)
+    compass = "compass:n_texts=2,n_tokens=4"
+    routers = ("uniform", "arrow", compass, "oracle")
+    monkeypatch.setattr(evidence, "ROUTERS", {**evidence.ROUTERS, "routers": routers, "mixes": (f"{compass}@english",)})
+
+
+@pytest.mark.slow
+def test_the_whole_study(base, data, short, tmp_path):
+    told = []
+    study = Study(sizes=(2,), seeds=(7,), others=("mbc",), arms=("routers", "mixes"), n_score=1)
+    lines = make_lines(run_study(study, base, data, tmp_path / "out", told.append), data)
+    assert [(line.library, line.mix) for line in lines[3:6]] == [
+        ("seed7-2", "factors"), ("seed7-2", "outputs"), ("mbc-2", "factors"),
+    ]  # fmt: skip
+    arrow, compass, oracle = lines[1:4]
+    assert arrow.against["unseen report"].difference == 0
+    assert compass.against["other report"].difference == pytest.approx(
+        compass.means["other report"] - arrow.means["other report"]
+    )
+    assert oracle.gap["trained report"] == pytest.approx(1)
+    assert set(oracle.means) == {"trained choose", "trained report"}
+    assert "### routers: mbc-2, mix of factors" in to_markdown(lines)
+    assert (tmp_path / "out/evidence.png").exists()
+    before = sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "out/runs").iterdir())
+    told.clear()
+    run_study(study, base, data, tmp_path / "out", told.append)
+    assert not any(what.startswith("trained") for what in told)
+    assert sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "out/runs").iterdir()) == before
+
+
+def test_experts_start_from_the_same_a_or_not(base, data, short, tmp_path):
+    run = evidence._Run(Study(), base, data, tmp_path, lambda what: None)
+    seeds = {
+        pool: [run._pool(pool, ["a", "b"])[name].provenance.seed for name in "ab"] for pool in ("seed7", "unshared")
+    }
+    assert seeds == {"seed7": [7, 7], "unshared": [1000, 1001]}
+
+
+def test_prompts_to_calibrate_on_are_of_tasks_outside_the_library(base, data, tmp_path):
+    prompts = evidence._Run(Study(), base, data, tmp_path, lambda what: None)._prompts(2)
+    assert len(prompts) == 20
+    assert {prompt.split()[0] for prompt in prompts} == {"ab", "pp"}
+
+
+def test_too_few_texts_are_refused(base, data, short, tmp_path):
+    library = evidence._Run(Study(), base, data, tmp_path, lambda what: None)._pool("seed7", ["a"])
+    with pytest.raises(TaskError) as caught:
+        route_on_texts(base, library, Compass(), data.english, "factors")
+    assert str(caught.value) == "error[E-DATA] 0 of 2 texts have 64 tokens, expected 48."
+
+
+def test_unknown_arms_are_refused():
+    with pytest.raises(OptionError) as caught:
+        Study(arms=("router",))
+    assert str(caught.value).startswith("error[E-OPTION] study evidence: unknown 'router'. Did you mean 'routers'?")
