@@ -8,6 +8,8 @@ import sys
 import pytest
 from cli_line import World
 
+from lorary.folder import BUILDERS
+
 HEAVY = ("torch", "transformers", "sklearn", "matplotlib", "peft", "accelerate", "numpy", "huggingface_hub")
 PROBE = """
 import atexit, sys
@@ -51,7 +53,7 @@ def test_show_loads_nothing_heavy(world: World) -> None:
 def test_unknown_method_is_told_before_anything_heavy_loads(world: World) -> None:
     done = run_apart("build", world.tasks, "--method", "privat", "--into", "nowhere")
     *_, message, loaded = done.stderr.splitlines()
-    known = "Known: per_cluster, private, shared."
+    known = f"Known: {', '.join(BUILDERS.names())}."
     assert message == f"error[E-NAME] unknown builder 'privat'. Did you mean 'private'? {known}"
     assert "torch" not in loaded
     assert done.returncode == 1
