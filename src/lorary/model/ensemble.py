@@ -1,6 +1,6 @@
 """What is routed into a base, and how: experts, router, its state, mix. Immutable: an edit makes another one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, get_args
@@ -13,6 +13,7 @@ from lorary.library.expert import Expert, hash_experts
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
 from lorary.model.paging import PagedBank, PagedExpert, Pager, parse_size
+from lorary.options import to_spec
 from lorary.routing.base import Gate, Router, State
 from lorary.routing.task_skills import task_numbers
 from lorary.tasks.task import Tasks
@@ -55,6 +56,17 @@ class Ensemble:
         """Task -> the index of the expert that was trained on it, or of what was learned for it."""
         trained = {task: index for index, name in enumerate(self.names) for task in self.owned[name]}
         return task_numbers(self.state) or trained
+
+    def numbers_of(self, tasks: Sequence[str]) -> list[int]:
+        """Look up each task among `owners`. Raises E-TASK for one that nobody was trained on."""
+        for task in tasks:
+            if task not in self.owners:
+                raise RoutingError(
+                    "E-TASK",
+                    f"no expert was trained on task {task!r}, so {to_spec(self.router)!r} can't choose one.",
+                    "Use a router that doesn't need the task.",
+                )
+        return [self.owners[task] for task in tasks]
 
     @cached_property
     def hash(self) -> str:
