@@ -13,8 +13,9 @@ from lorary.library.expert import Expert, read_expert
 from lorary.library.files import open_regular
 from lorary.library.findings import quote
 from lorary.library.library import Library
+from lorary.model import base_model
 from lorary.model.attach import Attachment, Slot
-from lorary.model.base_model import BaseModel, find_here, load_base
+from lorary.model.base_model import BaseModel, find_here
 from lorary.model.ensemble import (
     Ensemble,
     Parts,
@@ -69,7 +70,7 @@ def _load_base(saved: Saved, device: str, dtype: str | None) -> BaseModel:
     if here is None:
         what = f"saved model {quote(saved.root.name)} was made on base {quote(name, 200)}, which isn't on this machine."
         raise ModelError("E-BASE", what, "Load it yourself and pass base=...")
-    return load_base(here, device=device, dtype=dtype or str(saved.base["dtype"]))
+    return base_model.load_base(here, device=device, dtype=dtype or str(saved.base["dtype"]))
 
 
 def _open(saved: Saved, name: str, *, recorded: bool) -> Expert:
