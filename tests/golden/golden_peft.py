@@ -71,6 +71,6 @@ def routed_answer(base, library, router="uniform", *, mix="outputs"):
         return model(ids()).logits
 
 
-def assert_same(found, expected):
+def assert_same(found, expected, *, atol=1e-5):
     assert expected.std() > 0.1
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(found, expected, atol=atol, rtol=1e-5)

@@ -84,7 +84,8 @@ def test_arrow_is_peft_s_arrow(top_k, rslora, base, tmp_path):
     with peft_only("Already found a `peft_config`", "Adapter .* was active"):
         model = create_arrow_model(hf, list(map(str, directories.values())), ArrowConfig(top_k=top_k)).eval()
     inject_prototypes(model, read_experts(library))
-    assert_same(routed_answer(base, library, Arrow(top_k=top_k)), answer(model))
+    # The two add up in another order, and these experts are loud: a few ten-thousandths of the logits' spread.
+    assert_same(routed_answer(base, library, Arrow(top_k=top_k)), answer(model), atol=1e-4)
 
 
 def inject_prototypes(model, experts):

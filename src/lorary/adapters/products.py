@@ -158,9 +158,14 @@ def padded(weights: LowRankWeights, rank: int) -> LowRankWeights:
 
 
 def svd_of_sum(parts: Sequence[LowRankWeights], shares: Sequence[float]) -> ThinSVD:
-    """Decompose sum_i share_i s_i B_i A_i exactly, by QR of the stacked factors: O(d R^2) for R ranks in all."""
+    """Decompose sum_i share_i s_i B_i A_i exactly: O(d R^2) for R ranks in all."""
     a = torch.cat([w.a.double() for w in parts])  # (R, d_in)
     b = torch.cat([share * w.scale * w.b.double() for w, share in zip(parts, shares, strict=True)], dim=1)  # (d_out, R)
+    return thin_svd(a, b)
+
+
+def thin_svd(a: Tensor, b: Tensor) -> ThinSVD:
+    """Decompose b a exactly, a (R, d_in) and b (d_out, R) float64, by QR of both and an SVD of the core: O(d R^2)."""
     q_out, r_out = torch.linalg.qr(b)
     q_in, r_in = torch.linalg.qr(a.T)
     u, s, vh = torch.linalg.svd(r_out @ r_in.T, full_matrices=False)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lorary.adapters.base import Mix
 from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.products import thin_svd
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +33,8 @@ def mix_static(parts: Sequence[LowRankWeights], shares: Sequence[float], mix: Mi
     limit = min(rank or a.shape[0], *a.shape[1:], b.shape[0])
     if a.shape[0] <= limit:
         return StaticMix(LowRankWeights(a.float(), b.float(), 1.0), _norm2(a, b), 0.0)
-    u, s, v = _thin_svd(a, b)
-    root = s[:limit].sqrt()
-    kept = LowRankWeights((v[:, :limit] * root).T.contiguous().float(), (u[:, :limit] * root).float(), 1.0)
-    return StaticMix(kept, float(s.square().sum()), float(s[limit:].square().sum()))
+    svd = thin_svd(a, b)
+    return StaticMix(svd.keep(limit)[0], svd.norm2, float(svd.s[limit:].square().sum()))
 
 
 def _stacked(parts: Sequence[LowRankWeights], shares: Sequence[float], mix: Mix) -> tuple[Tensor, Tensor]:
@@ -50,11 +49,3 @@ def _stacked(parts: Sequence[LowRankWeights], shares: Sequence[float], mix: Mix)
 
 def _norm2(a: Tensor, b: Tensor) -> float:
     return float(((b.T @ b) * (a @ a.T)).sum())
-
-
-def _thin_svd(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Decompose b a by QR of the factors and an SVD of the core: u (d_out, n), s (n,), v (d_in, n), O(d R^2)."""
-    q_out, r_out = torch.linalg.qr(b)
-    q_in, r_in = torch.linalg.qr(a.T)
-    u, s, vh = torch.linalg.svd(r_out @ r_in.T, full_matrices=False)
-    return q_out @ u, s, q_in @ vh.T
