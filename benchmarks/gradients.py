@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from layer import _peft
+from layer import arrow_by_peft
 from subjects import routed_layer
 from timing import measure, one_thread, save, table
 from torch import nn
@@ -40,7 +40,7 @@ def _row(n: int, args: argparse.Namespace) -> dict[str, Any]:
     dense, _ = routed_layer(linear, n, trainable=True)
     dense.bank.plan = replace(dense.bank.plan, forced="dense")
     variants["dense"] = _step(dense, x, grad, list(dense.bank.parameters()))
-    peft = _peft(linear, n, 4, prototypes)
+    peft = arrow_by_peft(linear, n, 4, prototypes)
     experts = [p.requires_grad_(True) for name, p in peft.named_parameters() if ".task_" in name]
     variants["peft"] = _step(peft, x, grad, experts)
     own, other = (torch.autograd.grad(run(x), x, grad)[0] for run in (dense, peft))

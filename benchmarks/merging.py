@@ -5,10 +5,11 @@
 
 Loss: nats per token of the right answer, mean over tasks, the first test examples of each built-in task; embedded base,
 bfloat16. LoraHub is given the first 5 training examples of each unseen task, neighbours the first 32; each makes one
-expert for each of these tasks.
+expert for each of these tasks. weighted: the same weight for each expert.
 """
 
 import argparse
+import re
 import statistics
 import tempfile
 import time
@@ -24,9 +25,10 @@ from lorary.tasks.builtin import builtin_heldout, builtin_tasks
 from lorary.tasks.task import Task, Tasks
 
 MERGES = (
-    "uniform", "uniform:rank=16", "uniform:rank=4", "weighted:weights=[{ones}]", "weighted:weights=[{ones}],rank=16",
+    "uniform", "uniform:rank=16", "uniform:rank=4",
+    "weighted:weights=0.15", "weighted:weights=0.25", "weighted:weights=0.5", "weighted:weights=1",
     "ties:density=0.2,rank=16", "ties:density=0.2,rank=64", "ties:density=1,rank=64",
-    "dare:density=0.5,rank=64", "dare:density=0.1,rank=64",
+    "dare:density=0.5,rank=64", "dare:density=0.1,rank=64", "ties:density=0.2,strength=0.3,rank=64",
 )  # fmt: skip
 SEARCHES = ("lorahub", "lorahub:search=nevergrad", "lorahub:mix=outputs", "lorahub:steps=120", "neighbours")
 
@@ -49,6 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("library", type=Path)
     parser.add_argument("--examples", type=int, default=16)
+    parser.add_argument("--only", default="", help="Methods whose spec contains this.")
     given = parser.parse_args()
     source, base, n = Library.open(given.library), load_base(), given.examples
     owned = {task for expert in source.values() for task in expert.provenance.tasks}
@@ -61,14 +64,14 @@ def main() -> None:
         losses = [mean_loss(base, source, tasks, n, "uniform", mix) for tasks in groups]
         row(f'routed: uniform, mix="{mix}"', *losses, "", "", "")
     with tempfile.TemporaryDirectory() as scratch:
-        for number, spec in enumerate(MERGES):
+        for number, spec in enumerate(spec for spec in MERGES if given.only in spec):
             started = time.perf_counter()
-            filled = spec.format(ones=",".join(["1"] * len(source)))
-            made = build(filled, Tasks([]), base, source=source, into=Path(scratch) / str(number))
+            each = re.sub(r"(?<=weights=).*", lambda weight: f"[{','.join([weight[0]] * len(source))}]", spec)
+            made = build(each, Tasks([]), base, source=source, into=Path(scratch) / str(number))
             spent, expert = time.perf_counter() - started, made["merged"]
             losses = [mean_loss(base, made, tasks, n, "uniform", "outputs") for tasks in groups]
             row(spec, *losses, str(expert.rank), expert.provenance.metrics["relative_error"], f"{spent:.1f}")
-        for number, spec in enumerate(SEARCHES):
+        for number, spec in enumerate(spec for spec in SEARCHES if given.only in spec):
             given_tasks = Tasks([*trained.values(), *unseen.values()]) if spec == "neighbours" else unseen
             started = time.perf_counter()
             made = build(spec, given_tasks, base, source=source, into=Path(scratch) / f"s{number}")

@@ -1,14 +1,20 @@
 """A whole model of SmolLM2-135M's shape with a library routed into q, k, v and o: time over the base, and PEFT's Arrow.
 
-python benchmarks/model.py [--experts 8 64 256] [--layers 30] [--peft-layers 30] [--rounds 11] [--mix outputs factors]
+python benchmarks/model.py [--experts 8 64 256] [--layers 30] [--rounds 11] [--mixes outputs factors] [--peft-most 64]
+
+`compiled` is decoding with the optional operators, if `python -m lorary.adapters.compiled` has built them.
 """
 
 import argparse
+from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from subjects import peft_arrow, routed_model, smollm2_shape, twin
 from timing import measure, one_thread, save, table
+
+from lorary.adapters import compiled
 
 PROMPT = 512
 
@@ -30,6 +36,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--peft-most", type=int, default=64, help="leave PEFT out above this number of experts")
     parser.add_argument("--mixes", nargs="+", default=["outputs", "factors"])
+    parser.add_argument("--phases", nargs="+", default=["prefill 512", "decode"])
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--name", default="model")
     return parser.parse_args()
@@ -46,10 +53,10 @@ def _rows(n: int, args: argparse.Namespace, *, peft: bool, dtype: torch.dtype) -
     ids = torch.randint(0, 49152, (1, PROMPT), generator=torch.Generator().manual_seed(1))
     equal = _equal_rows(models["outputs"], models["peft"], dtype) if peft and "outputs" in models else None
     rows = []
-    for phase, variants in (("prefill 512", _prefills(models, ids)), ("decode", _decodes(models, ids))):
-        found = measure(variants, rounds=args.rounds)
+    for phase in args.phases:
+        found = measure(_PHASES[phase](models, ids), rounds=args.rounds)
         row = {"phase": phase, "experts": n, "base_ms": 1000 * found["base"]["seconds"]}
-        row |= {name: found[name]["ratio"] if name in found else None for name in (*args.mixes, "peft")}
+        row |= {name: found[name]["ratio"] if name in found else None for name in (*args.mixes, "compiled", "peft")}
         rows.append(row | {"peft_over_own": _times(row), "equal_rows": equal})
         print(rows[-1], flush=True)
     return rows
@@ -68,6 +75,16 @@ def _times(row: dict[str, Any]) -> float | None:
     return row["peft"] / row["outputs"] if row["peft"] and "outputs" in row else None
 
 
+def _plain(run: Callable[[], Any]) -> Callable[[], Any]:
+    """Leave the compiled operators out, built or not."""
+
+    def go() -> Any:
+        with patch.object(compiled, "_operators", lambda: None):
+            return run()
+
+    return go
+
+
 def _prefills(models: dict[str, Any], ids: torch.Tensor) -> dict[str, Any]:
     return {name: lambda m=m: m(input_ids=ids, use_cache=False, logits_to_keep=1) for name, m in models.items()}
 
@@ -82,8 +99,13 @@ def _decodes(models: dict[str, Any], ids: torch.Tensor) -> dict[str, Any]:
             model(input_ids=ids[:, 128:129], cache=cache, use_cache=True)
             cache.crop(-1)
 
-        variants[name] = step
+        variants[name] = step if name == "base" else _plain(step)
+        if name == "outputs" and compiled.library_path().exists():
+            variants["compiled"] = step
     return variants
+
+
+_PHASES = {"prefill 512": _prefills, "decode": _decodes}
 
 
 if __name__ == "__main__":

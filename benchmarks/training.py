@@ -70,7 +70,7 @@ class Case:
     n_experts: int
     n_rows: int
     n_tokens: int
-    goal: float
+    goal: float | None
     steps: int
 
 
@@ -78,6 +78,8 @@ SMOL = Shape(576, 8, 9, 3, 1536, 8192)  # SmolLM2-135M's layers, 8 of its 30
 TINY = Shape(96, 4, 4, 2, 256, 512)
 CASES = {
     "8x32": Case(SMOL, 8, 1, 32, 1.5, 3),
+    "16x32": Case(SMOL, 16, 1, 32, None, 2),
+    "32x32": Case(SMOL, 32, 1, 32, None, 1),
     "8x128": Case(SMOL, 8, 1, 128, 1.1, 2),
     "8x256": Case(SMOL, 8, 4, 64, 0.97, 1),
     "tiny-32x32": Case(TINY, 32, 1, 32, 4.0, 5),
@@ -204,7 +206,7 @@ def main() -> None:
     print(f"{'case':12} {'goal':>5} {'median':>7} {'lowest':>7} {'highest':>7}  gradients differ by")
     for name in given.names:
         ratios, difference = measure(CASES[name], given.rounds, getattr(torch, given.dtype))
-        numbers = f"{CASES[name].goal:5.2f} {statistics.median(ratios):7.2f} {min(ratios):7.2f} {max(ratios):7.2f}"
+        numbers = f"{CASES[name].goal or '-':>5} {statistics.median(ratios):7.2f} {min(ratios):7.2f} {max(ratios):7.2f}"
         print(f"{name:12} {numbers}  {difference:.1e}", flush=True)
 
 

@@ -31,6 +31,7 @@ EXTRAS = {
     ("tasks/files.py", "pyarrow"): "optional extra [data]",
     ("tasks/files.py", "pyarrow.parquet"): "optional extra [data]",
     ("building/search.py", "nevergrad"): "optional extra [lorahub]",
+    ("adapters/compiled.py", "torch.utils.cpp_extension.load"): "looks for compilers; only who builds needs it",
 }
 LIGHT = ("lorary.__version__", "lorary.errors", "lorary.folder", "lorary.cli")
 

@@ -12,6 +12,7 @@ from lorary.testing.pico import random_library
 
 QUICK = {
     "weights": (0.5, -1.0, 2.0),
+    "expert": "copy",
     "steps": 6,
     "batch_size": 2,
     "rank": 2,

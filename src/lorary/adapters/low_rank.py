@@ -100,6 +100,8 @@ class LowRankBank(Bank):
         self.common_rank = found.pop() if len(found) == 1 else None
         scales = set(self.scale[self.present].tolist())
         self.common_scale = scales.pop() if len(scales) == 1 else None
+        in_order = torch.arange(len(self.a), device=self.rows.device).equal(self.rows.flatten().long())
+        self.is_even = in_order and bool(self.is_row.all()) and self.common_scale is not None
         self.plan = Plan(len(self.owner), self.rows.shape[1], forced_strategy())
 
     n_experts: int
@@ -111,6 +113,8 @@ class LowRankBank(Bank):
     """The one rank of all experts that are present, or None if they differ."""
     common_scale: float | None
     """Their one scale, or None if they differ."""
+    is_even: bool
+    """True if all experts are present, in order, with one rank and one scale."""
     plan: Plan
 
     @torch.no_grad()

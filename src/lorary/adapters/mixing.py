@@ -8,18 +8,18 @@ Differs: each expert's own scale goes with its B; the paper's code takes one sca
 
 Neither form builds a (T, E, d_out) tensor. Four strategies give the same numbers: "dense" multiplies with all R rows;
 "chosen" with the rows of the kept experts, where they lie; "dense_in" with all rows on the input side and the kept ones
-on the output side; "gathered" copies the kept rows first, for a few tokens. `tuning` says which is the fastest where; a
-test compares them all.
+on the output side; "gathered" copies the kept experts first, for a few tokens and equal experts. `tuning` says which is
+the fastest where; a test compares them all.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from lorary.adapters.base import Mix
 from lorary.adapters.chosen_rows import dots, sums
+from lorary.adapters.compiled import usable
 from lorary.adapters.tuning import Strategy
 from lorary.errors import AdapterError
 
@@ -53,10 +53,14 @@ def mix_low_rank(
     if weights.shape[2] > 1:
         return y + _blocks(bank, x, _over_all(weights, experts, bank.n_experts), mix)
     if experts is not None and strategy is None:
+        if bank.is_even and bank.a.dtype == x.dtype and (operators := usable(x)) is not None:
+            return _fused(operators, bank, x, y, weights, experts, mix)
         strategy = bank.plan.choose(x.shape[0] * x.shape[1], experts.shape[-1], y.dtype)
     if experts is None or strategy == "dense":
         return _dense(bank, x, y, _over_all(weights, experts, bank.n_experts).squeeze(2), mix)
-    return _chosen(bank, x, y, weights, experts, mix, strategy or "chosen")
+    if strategy == "gathered" and bank.is_even:
+        return _gathered(bank, x, y, weights, experts, mix)
+    return _chosen(bank, x, y, weights, experts, mix, dense_in=strategy == "dense_in")
 
 
 def _over_all(weights: Tensor, experts: Tensor | None, n_experts: int) -> Tensor:
@@ -82,7 +86,7 @@ def _dense(bank: "LowRankBank", x: Tensor, y: Tensor, w: Tensor, mix: Mix) -> Te
 
 
 def _chosen(
-    bank: "LowRankBank", x: Tensor, y: Tensor, weights: Tensor, experts: Tensor, mix: Mix, strategy: Strategy
+    bank: "LowRankBank", x: Tensor, y: Tensor, weights: Tensor, experts: Tensor, mix: Mix, *, dense_in: bool
 ) -> Tensor:
     """Multiply with the rows of the kept experts only: weights (B, T, 1, k), experts (B, T, k) -> (B, T, d_out)."""
     n_batch, n_time, n_kept = *x.shape[:2], experts.shape[-1]
@@ -95,32 +99,33 @@ def _chosen(
     scaled = w * (bank.common_scale or bank.scale.index_select(0, experts).view(n, n_kept, 1))
     rows, x, flat = rows.view(n, -1), x.reshape(n, -1), y.reshape(n, -1)  # (N, k * r_max), (N, d_in), (N, d_out)
     a, b = bank.a.to(y.dtype), bank.b.to(y.dtype)
-    z = _INPUT_SIDE[strategy](x, a, rows).view(n, n_kept, -1)  # (N, k, r_max)
-    v = _weigh(z, w, scaled, mix)
-    if strategy == "gathered":
-        return torch.baddbmm(flat.unsqueeze(1), v.view(n, 1, -1), _gather(b, rows)).view_as(y)
+    z = (x @ a.T).gather(1, rows.long()) if dense_in else dots(x, a, rows)  # (N, k * r_max)
+    v = _weigh(z.view(n, n_kept, -1), w, scaled, mix)
     return sums(v.view(n, -1), b, rows).add_(flat).view_as(y)
 
 
-def _gather(table: Tensor, rows: Tensor) -> Tensor:
-    """Copy each token's rows: table (R, d), rows (N, n) -> (N, n, d)."""
-    return table.index_select(0, rows.view(-1)).view(*rows.shape, -1)
+def _fused(
+    operators: Any, bank: "LowRankBank", x: Tensor, y: Tensor, weights: Tensor, experts: Tensor, mix: Mix
+) -> Tensor:
+    """Do all of `_chosen` in one operation: weights (B, T, 1, k), experts (B, T, k) -> (B, T, d_out)."""
+    weights = weights.expand(*x.shape[:2], 1, experts.shape[-1])
+    experts = experts.expand(*x.shape[:2], experts.shape[-1])
+    rank, scale, is_factors = bank.common_rank, bank.common_scale, mix == "factors"
+    found: Tensor = operators.mix(x, y, bank.a, bank.b, experts, weights, rank, scale, is_factors)
+    return found
 
 
-def _dense_dots(x: Tensor, a: Tensor, rows: Tensor) -> Tensor:
-    return (x @ a.T).gather(1, rows.long())
-
-
-def _gathered_dots(x: Tensor, a: Tensor, rows: Tensor) -> Tensor:
-    return torch.bmm(_gather(a, rows), x.unsqueeze(-1))
-
-
-_INPUT_SIDE: dict[Strategy, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "chosen": dots,
-    "dense_in": _dense_dots,
-    "gathered": _gathered_dots,
-}
-"""How x (N, d_in) meets its rows (N, n) of a (R, d_in): -> (N, n)."""
+def _gathered(bank: "LowRankBank", x: Tensor, y: Tensor, weights: Tensor, experts: Tensor, mix: Mix) -> Tensor:
+    """Copy the factors of each token's experts, then multiply; for banks of equals: shapes as for `_chosen`."""
+    assert bank.common_scale is not None
+    n_kept = experts.shape[-1]
+    n = x.shape[0] * x.shape[1]
+    experts = experts.expand(*x.shape[:2], n_kept).reshape(-1)  # (N * k,)
+    w = weights.expand(*x.shape[:2], 1, n_kept).reshape(n, n_kept, 1)
+    a, b = (f.to(y.dtype).view(bank.n_experts, -1).index_select(0, experts) for f in (bank.a, bank.b))  # (N * k, r * d)
+    z = torch.bmm(a.view(n, -1, x.shape[-1]), x.reshape(n, -1, 1)).view(n, n_kept, -1)  # (N, k, r)
+    v = _weigh(z, w, w * bank.common_scale, mix).view(n, 1, -1)
+    return torch.baddbmm(y.reshape(n, 1, -1), v, b.view(n, v.shape[-1], -1)).view_as(y)
 
 
 def _weigh(z: Tensor, w: Tensor, scaled: Tensor, mix: Mix) -> Tensor:

@@ -49,7 +49,7 @@ def _map_tensors(expert: Expert) -> dict[str, Tensor]:
     tensors = {key: _view(data, info) for key, info in expert.header.items()}
     if not _are_sane(data, expert.header):
         for key, tensor in tensors.items():
-            _check_numbers(expert.name, key, tensor)
+            check_numbers(expert.name, key, tensor)
     return tensors
 
 
@@ -100,7 +100,7 @@ class _OpenExpert(Mapping[str, Weights]):
 
     def _read(self, key: str) -> Tensor:
         tensor: Tensor = self._file.get_tensor(key)
-        _check_numbers(self._expert.name, key, tensor)
+        check_numbers(self._expert.name, key, tensor)
         return tensor
 
     def __iter__(self) -> Iterator[str]:
@@ -113,7 +113,8 @@ class _OpenExpert(Mapping[str, Weights]):
         return len(self._expert.sites)
 
 
-def _check_numbers(name: str, key: str, tensor: Tensor) -> None:
+def check_numbers(name: str, key: str, tensor: Tensor) -> None:
+    """Raise E-NONFINITE for a NaN, an infinity or an absurd number in an expert's tensor, with its place."""
     low, high = torch.aminmax(tensor)  # one pass; a NaN comes out as NaN
     if not (low >= -MAX_ABS and high <= MAX_ABS):
         bad = ~(tensor.abs() <= MAX_ABS)

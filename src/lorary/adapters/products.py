@@ -26,29 +26,18 @@ Side = Callable[[LowRankWeights, slice], Tensor]
 """Reads some columns of one factor of an expert, (r, columns)."""
 
 
-def inner_products(
-    experts: Sequence[Expert], others: Sequence[Expert] | None = None, *, block_bytes: int = BLOCK_BYTES
-) -> Tensor:
-    """Compute <s B A, s' B' A'> = s s' tr((B^T B') (A' A^T)) for all pairs, (N, M) float64; `others`: as `experts`.
+def inner_products(experts: Sequence[Expert], *, block_bytes: int = BLOCK_BYTES) -> Tensor:
+    """Compute <s B A, s' B' A'> = s s' tr((B^T B') (A' A^T)) for all pairs of N experts, (N, N) float64.
 
-    Factors are read in blocks of columns: memory is N M numbers and about two blocks. Products are float32, sums over
+    Factors are read in blocks of columns: memory is N^2 numbers and about two blocks. Products are float32, sums over
     sites float64. Raises E-SHAPE for experts of different widths at a site.
     """
-    columns = experts if others is None else others
-    total = torch.zeros(len(experts), len(columns), dtype=torch.float64)
-    for site in sorted({name for expert in (*experts, *columns) for name in expert}):
-        left = _at_site(experts, site)
-        right = left if others is None else _at_site(columns, site)
-        if left and right:
-            _check_widths([*left.values(), *right.values()], site)
-            _add_site(total, left, right, is_upper=others is None, block_bytes=block_bytes)
-    return total if others is not None else total.triu() + total.triu(1).T
-
-
-def cosines(inner: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """Turn inner products (N, M) into cosines, given both sides' squared norms (N,) and (M,); zero for a zero norm."""
-    norms = left.clamp(min=0).sqrt().unsqueeze(1) * right.clamp(min=0).sqrt()  # (N, M)
-    return torch.where(norms > 0, inner / norms.clamp(min=torch.finfo(norms.dtype).tiny), torch.zeros_like(inner))
+    total = torch.zeros(len(experts), len(experts), dtype=torch.float64)
+    for site in sorted({name for expert in experts for name in expert}):
+        present = _at_site(experts, site)
+        check_widths(list(present.values()), site)
+        _add_site(total, present, block_bytes)
+    return total.triu() + total.triu(1).T
 
 
 def _at_site(experts: Sequence[Expert], site: str) -> dict[int, LowRankWeights]:
@@ -61,35 +50,25 @@ def _at_site(experts: Sequence[Expert], site: str) -> dict[int, LowRankWeights]:
     return found
 
 
-def _check_widths(weights: Sequence[LowRankWeights], site: str) -> None:
+def check_widths(weights: Sequence[LowRankWeights], site: str) -> None:
+    """Refuse experts of different widths at a site (E-SHAPE)."""
     if len({(w.d_in, w.d_out) for w in weights}) > 1:
         found = sorted({(w.d_in, w.d_out) for w in weights})
         shapes = " and ".join(f"{d_in} -> {d_out}" for d_in, d_out in found)
         raise AdapterError("E-SHAPE", f"site {site!r}: experts are {shapes}.", "Were they trained on different bases?")
 
 
-def _add_site(
-    total: Tensor,
-    left: Mapping[int, LowRankWeights],
-    right: Mapping[int, LowRankWeights],
-    *,
-    is_upper: bool,
-    block_bytes: int,
-) -> None:
-    """Add one site's inner products to total (N, M); with `is_upper` those on and above the diagonal."""
-    rows, columns = list(left), list(right)
-    n_columns = sum(w.rank for w in right.values())
-    for start, stop in runs([w.rank for w in left.values()], max(1, block_bytes // (12 * n_columns))):
-        rest = columns[start if is_upper else 0 :]
-        tile = [left[i] for i in rows[start:stop]]
-        both = [
-            _side_products(tile, [right[i] for i in rest], side, width, is_upper=is_upper, block_bytes=block_bytes)
-            for side, width in ((_input_side, tile[0].d_in), (_output_side, tile[0].d_out))
-        ]
-        found = _sum_blocks(both[0].mul_(both[1]), [w.rank for w in tile], [right[i].rank for i in rest])
-        scales = torch.tensor([w.scale for w in tile], dtype=torch.float64).unsqueeze(1)
-        found = found * scales * torch.tensor([right[i].scale for i in rest], dtype=torch.float64)
-        total[torch.tensor(rows[start:stop]).unsqueeze(1), torch.tensor(rest)] += found
+def _add_site(total: Tensor, present: Mapping[int, LowRankWeights], block_bytes: int) -> None:
+    """Add one site's inner products to total (N, N), on and above the diagonal: a tile of experts at a time."""
+    indices, weights = list(present), list(present.values())
+    for start, stop in runs([w.rank for w in weights], max(1, block_bytes // (12 * sum(w.rank for w in weights)))):
+        tile, rest = weights[start:stop], weights[start:]
+        inner = _side_products(rest, len(tile), _input_side, rest[0].d_in, block_bytes)
+        inner *= _side_products(rest, len(tile), _output_side, rest[0].d_out, block_bytes)
+        found = _sum_blocks(inner, [w.rank for w in tile], [w.rank for w in rest])
+        scales = torch.tensor([w.scale for w in rest], dtype=torch.float64)
+        found = found * scales[: len(tile)].unsqueeze(1) * scales
+        total[torch.tensor(indices[start:stop]).unsqueeze(1), torch.tensor(indices[start:])] += found
 
 
 def _input_side(weights: LowRankWeights, columns: slice) -> Tensor:
@@ -100,37 +79,26 @@ def _output_side(weights: LowRankWeights, columns: slice) -> Tensor:
     return weights.b[columns].T
 
 
-def _side_products(
-    tile: Sequence[LowRankWeights],
-    rest: Sequence[LowRankWeights],
-    side: Side,
-    width: int,
-    *,
-    is_upper: bool,
-    block_bytes: int,
-) -> Tensor:
-    """Multiply all rows of one side's factors, (R_tile, R_rest) float32; the tile comes first in `rest` if is_upper."""
-    ranks = [w.rank for w in tile]
-    out = torch.zeros(sum(ranks), sum(w.rank for w in rest))
+def _side_products(weights: Sequence[LowRankWeights], n_tile: int, side: Side, width: int, block_bytes: int) -> Tensor:
+    """Multiply the rows of the first n_tile experts' factors with those of all, (R_tile, R) float32."""
+    ranks = [w.rank for w in weights]
+    out = torch.zeros(sum(ranks[:n_tile]), sum(ranks))
     step = max(1, block_bytes // (4 * out.shape[1]))
     for start in range(0, width, step):
         columns = slice(start, min(start + step, width))
-        block = torch.cat([side(w, columns).float() for w in rest])  # (R_rest, columns)
-        own = block[: out.shape[0]] if is_upper else torch.cat([side(w, columns).float() for w in tile])
-        add_products(out, own, block, ranks, is_upper=is_upper)
+        add_upper_products(out, torch.cat([side(w, columns).float() for w in weights]), ranks[:n_tile])
     return out
 
 
-def add_products(out: Tensor, left: Tensor, right: Tensor, sizes: Sequence[int], *, is_upper: bool) -> None:
-    """Add left @ right^T to out (R, Q); with `is_upper`, whose left is right's start, nothing left of the diagonal.
+def add_upper_products(out: Tensor, block: Tensor, sizes: Sequence[int]) -> None:
+    """Add rows @ block^T to out (R, Q), the rows being the first R of block (Q, columns); little below the diagonal.
 
-    `sizes`: how many rows belong together and are not cut apart.
+    `sizes`: how many of the rows belong together and are not cut apart.
     """
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     for start, stop in runs(sizes, STRIP_ROWS):
         low, high = int(offsets[start]), int(offsets[stop])
-        first = low if is_upper else 0
-        out[low:high, first:].addmm_(left[low:high], right[first:].T)
+        out[low:high, low:].addmm_(block[low:high], block[low:].T)
 
 
 def runs(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:

@@ -12,7 +12,8 @@ from lorary.building.recipe import Recipe
 from lorary.building.worker import Worker
 from lorary.folder import BACKENDS
 from lorary.library.library import Library
-from lorary.model.base_model import BaseModel, load_base
+from lorary.model import base_model
+from lorary.model.base_model import BaseModel
 from lorary.model.embedded import EMBEDDED
 
 
@@ -74,4 +75,4 @@ def enlist_here(recipe: Recipe, run: str) -> Worker | None:
 
 def load(recipe: Recipe) -> BaseModel:
     """Load a recipe's base."""
-    return load_base(recipe.base or EMBEDDED, device=recipe.device, dtype=recipe.dtype)
+    return base_model.load_base(recipe.base or EMBEDDED, device=recipe.device, dtype=recipe.dtype)

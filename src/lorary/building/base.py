@@ -13,6 +13,7 @@ from lorary.adapters.base import Experts
 from lorary.errors import BuildError, OptionError
 from lorary.hashing import hash_json
 from lorary.library.library import Library
+from lorary.options import as_dict
 from lorary.tasks.example import Example
 from lorary.tasks.task import Task, Tasks
 
@@ -141,7 +142,7 @@ class Clusters(Mapping[str, tuple[str, ...]]):
             "method": dict(self.method),
             "source": self.source,
             "names": list(self.names),
-            "similarity": [list(row) for row in self.similarity],
+            "similarity": [[round(value, 7) for value in row] for row in self.similarity],
             "curve": [dict(row) for row in self.curve],
             "dealt": self.dealt,
         }
@@ -219,12 +220,10 @@ class Clusterer(ABC):
     def similarities(self, expert: str, experts: Experts) -> list[float]:
         """Compare one expert with all, in order of their names: its row of the map, which `join` adds to it.
 
-        Raises E-CLUSTERS for methods without a map of experts.
+        Raises E-CLUSTERS for methods that don't compare experts.
         """
-        raise BuildError(
-            "E-CLUSTERS", f"clusters of {type(self).__name__} can't be joined: they have no map of experts.",
-            "Cluster the whole library again.",
-        )  # fmt: skip
+        message = f"{type(self).__name__} can't compare one more expert with the others."
+        raise BuildError("E-CLUSTERS", message, "Cluster the whole library again.")
 
 
 def check_positive(options: Any, *names: str) -> None:
@@ -233,3 +232,13 @@ def check_positive(options: Any, *names: str) -> None:
         value = getattr(options, name)
         if value is not None and not value > 0:
             raise OptionError("E-OPTION", f"{type(options).__name__}: {name}={value}, expected more than 0.")
+
+
+def require_source(builder: Builder, source: Library | None) -> Library:
+    """Refuse to start from nothing. Raises E-SOURCE without a library, E-EMPTY for one without experts."""
+    name = as_dict(builder)["name"]
+    if source is None:
+        raise BuildError("E-SOURCE", f"{name} starts from a library.", "Pass source=..., or --from LIBRARY.")
+    if not source:
+        raise BuildError("E-EMPTY", f"{name}: library {str(source.path)!r} holds no experts.", "Add or build some.")
+    return source

@@ -88,7 +88,7 @@ def n_tokens(job: Job, base: BaseModel | None) -> int | None:
     """Count the tokens that a job passes through the base, from the mean length of its first examples."""
     if not isinstance(job, TrainingJob):
         return None
-    sample = [example for example, _ in job.train[:_SAMPLE]]
+    sample = job.train[:_SAMPLE]
     if base is None:
         length = sum(_n_characters(example) for example in sample) / CHARACTERS_PER_TOKEN / len(sample)
     else:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lorary.building.base import JobStep, Report
-from lorary.building.survey import survey
+from lorary.building.survey import JobState, survey
 from lorary.errors import LibraryError
 
 
@@ -34,18 +34,18 @@ class Follower:
     def look(self) -> None:
         """Look once, and tell what is new."""
         try:
-            jobs = survey(self._library).jobs
+            found = survey(self._library)
         except LibraryError:  # nobody made it yet
             return
-        if not self._seen and any(job.n_steps for job in jobs):
-            self._begin([job for job in jobs if job.n_steps])
-        for job in jobs:
+        if not self._seen and found.planned:
+            self._begin([job for job in found.jobs if job.name in found.planned])
+        for job in found.jobs:
             if job.name in self._seen:
                 n_steps = self._seen[job.name][1]
                 self._tell(job.name, n_steps if job.state == "done" else job.step)
 
-    def _begin(self, jobs: Sequence[Planned]) -> None:
-        done = [job.name for job in jobs if getattr(job, "state", "") == "done"]
+    def _begin(self, jobs: Sequence[JobState]) -> None:
+        done = [job.name for job in jobs if job.state == "done"]
         self._seen = {job.name: (job.n_steps if job.name in done else 0, job.n_steps) for job in jobs}
         if self._on_plan:
             self._on_plan(jobs, done)

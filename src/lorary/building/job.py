@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from lorary.building.learner import Pupil
 from lorary.building.train import Curve
 from lorary.errors import BuildError, OptionError
 from lorary.hashing import hash_json, short_key
-from lorary.library.expert import Expert
+from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
 from lorary.model.tokens import encode
 from lorary.options import as_dict
@@ -59,29 +59,39 @@ class TrainingOptions:
 
     def job(self, name: str, tasks: Sequence[Task], **more: Any) -> "TrainingJob":
         """Plan one job on the union of tasks. Raises E-DATA if there is nothing to train on."""
-        train = tuple(((e, i) for i, task in enumerate(tasks) for e in task.train))
+        train = [(e, i) for i, task in enumerate(tasks) for e in task.train]
         valid = _deal([[(e, i) for e in task.valid] for i, task in enumerate(tasks)], self.max_valid)
         if not train:
             raise BuildError("E-DATA", f"expert {name!r}: its tasks have no training examples.", "Check their splits.")
-        return TrainingJob(name, tuple(task.name for task in tasks), train, valid, self, **more)
+        return TrainingJob(
+            name,
+            tuple(task.name for task in tasks),
+            tuple(e for e, _ in train),
+            tuple(e for e, _ in valid),
+            self,
+            train_tasks=tuple(i for _, i in train),
+            valid_tasks=tuple(i for _, i in valid),
+            **more,
+        )
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """Train one expert, or several jointly, on examples; each comes with the number of its task.
+    """Train one expert, or several jointly, on examples; train_tasks and valid_tasks number the task of each.
 
-    made: the experts, if they aren't one of the job's name. start: the experts it starts from, and `origin`, the hash
-    of where they stand.
+    made: the experts, if they aren't one of the job's name. start: names of experts of `source` that it starts from.
     """
 
     name: str
     tasks: tuple[str, ...]
-    train: tuple[tuple[Example, int], ...]
-    valid: tuple[tuple[Example, int], ...]
+    train: tuple[Example, ...]
+    valid: tuple[Example, ...]
     options: TrainingOptions
+    train_tasks: tuple[int, ...]
+    valid_tasks: tuple[int, ...]
     made: tuple[str, ...] = ()
-    start: tuple[Expert, ...] = ()
-    origin: str = ""
+    start: tuple[str, ...] = ()
+    source: Library | None = field(default=None, compare=False)
 
     @property
     def experts(self) -> tuple[str, ...]:
@@ -97,17 +107,21 @@ class TrainingJob:
     @property
     def data_hash(self) -> str:
         """sha256 of all examples it sees, in order."""
-        return hash_json([[e for e, _ in self.train], [e for e, _ in self.valid]])
+        return hash_json([self.train, self.valid])
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """The experts it starts from, as expert.json has them: name@hash."""
+        return tuple(f"{name}@{self.source[name].hash[:12]}" for name in self.start) if self.source else ()
 
     def key(self, base_fingerprint: Mapping[str, Any]) -> str:
         """Hash of all that decides the result."""
         parts = [self._deciding_options(), self.n_steps, self.tasks, self.data_hash, base_fingerprint]
-        return short_key(*parts, *([self.experts] if self.made else []))
+        return short_key(*parts, self.experts, self.parents)
 
     def _deciding_options(self) -> dict[str, Any]:
         # Which clusters there are besides its own doesn't change what this job makes.
-        options = {key: value for key, value in as_dict(self.options).items() if key not in ("clusters", "epochs")}
-        return {**options, "source": self.origin} if self.origin else options
+        return {key: value for key, value in as_dict(self.options).items() if key not in ("clusters", "epochs")}
 
     def describe(self) -> dict[str, Any]:
         """What --dry-run prints."""
@@ -116,15 +130,12 @@ class TrainingJob:
 
     def pupil(self, base: BaseModel) -> Pupil:
         """Encode its data."""
-        train, valid = (
-            encode(base.tokenizer, [e for e, _ in part], max_tokens=base.max_tokens)
-            for part in (self.train, self.valid)
-        )
-        return Pupil(self.name, train, valid, [i for _, i in self.train], [i for _, i in self.valid])
+        train, valid = (encode(base.tokenizer, part, max_tokens=base.max_tokens) for part in (self.train, self.valid))
+        return Pupil(self.name, train, valid, self.train_tasks, self.valid_tasks)
 
     def typical_length(self, base: BaseModel) -> int:
         """Tell how long the rows of its batches are: they are padded to the longest."""
-        rows = encode(base.tokenizer, [e for e, _ in self.train[:200]], max_tokens=base.max_tokens)
+        rows = encode(base.tokenizer, self.train[:200], max_tokens=base.max_tokens)
         return sorted(map(len, rows))[len(rows) * 3 // 4]
 
     def write(
@@ -132,6 +143,10 @@ class TrainingJob:
     ) -> dict[str, Any]:
         """Write one expert's PEFT files and metrics.jsonl; give the provenance's fields."""
         write_weights(stage, kind, weights, base_name=base.name)
+        return self.write_facts(stage, curve)
+
+    def write_facts(self, stage: Path, curve: Curve) -> dict[str, Any]:
+        """Write metrics.jsonl beside an expert's weights; give the provenance's fields."""
         lines = [json.dumps(row, sort_keys=True) + "\n" for row in curve.rows]
         (stage / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")
         return {
@@ -141,7 +156,7 @@ class TrainingJob:
             "seed": self.options.seed,
             "steps": self.n_steps,
             "metrics": {"valid_loss": curve.best_loss, "best_step": float(curve.best_step)},
-            "parents": tuple(expert.name for expert in self.start),
+            "parents": self.parents,
         }
 
 

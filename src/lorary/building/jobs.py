@@ -38,7 +38,8 @@ def build(
     `run` names processes that were started together: a pack that fails is tried once a run. `lease_s`: after so many
     seconds of silence another process takes a pack over.
     A pack that fails keeps no other from being built; then raises its error, or E-JOBS for several.
-    Raises E-EXISTS if the library holds an expert of that name that was built otherwise.
+    Raises E-EXISTS if the library holds an expert of that name that was built otherwise, E-NAME if two jobs make an
+    expert of one name, E-DISK and E-PERM.
     """
     builder = BUILDERS.parse(builder) if isinstance(builder, str) else builder
     worker = enlist(builder, tasks, base, into=into, source=source, report=report, on_plan=on_plan, run=run,
@@ -63,6 +64,7 @@ def enlist(
 ) -> Worker | None:
     """Plan a build and make this process a worker of it; None if all is done. Arguments: see `build`."""
     jobs = builder.plan(tasks, source)
+    _check_names(jobs)
     library = Library.create(Path(into), base=base.fingerprint, exist_ok=True)
     keys = {job.name: job.key(base.fingerprint) for job in jobs}
     done = {job.name for job in jobs if _is_done(job, keys[job.name], library)}
@@ -84,6 +86,13 @@ def finish(worker: Worker) -> None:
     made = Library.open(worker.library.path)
     for job in worker.jobs.values():
         _is_done(job, worker.keys[job.name], made)  # another build may have been quicker with other data
+
+
+def _check_names(jobs: Sequence[Job]) -> None:
+    names = [name for job in jobs for name in job.experts]
+    for name in names:
+        if names.count(name) > 1:
+            raise BuildError("E-NAME", f"two jobs make an expert {name!r}.", "Rename the task of one.")
 
 
 def _is_done(job: Job, key: str, library: Library) -> bool:

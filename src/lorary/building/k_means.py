@@ -57,11 +57,17 @@ def k_curve(points: Points, similarity: Points, seed: int) -> list[dict[str, flo
     return [
         {
             "k": k,
-            "silhouette": float(silhouette_score(distance, k_means(points, k, seed), metric="precomputed")),
+            "silhouette": _silhouette(distance, k_means(points, k, seed)),
             "stability": _stability(points, k, seed),
         }
         for k in numbers_to_try(len(points))
     ]
+
+
+def _silhouette(distance: Points, labels: Sequence[int]) -> float:
+    if not 1 < len(set(labels)) < len(labels):  # equal points fill fewer groups
+        return 0.0
+    return float(silhouette_score(distance, labels, metric="precomputed"))
 
 
 def numbers_to_try(n_points: int) -> list[int]:

@@ -12,18 +12,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lorary.adapters.base import Weights
+from lorary.adapters.base import Experts, Weights
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.peft_format import open_experts, write_weights
-from lorary.adapters.products import ThinSVD, padded
-from lorary.building.base import Builder, Job, Made, Report, check_positive
-from lorary.errors import BuildError
+from lorary.adapters.products import ThinSVD, check_widths, padded
+from lorary.building.base import Builder, Job, Made, Report, check_positive, require_source
+from lorary.errors import BuildError, OptionError
 from lorary.hashing import short_key
 from lorary.library.adapter_config import MAX_RANK
+from lorary.library.expert import Expert
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
-from lorary.model.ensemble import check_base
+from lorary.model.ensemble import check_library, find_sites
 from lorary.options import as_dict
 from lorary.tasks.task import Tasks
 
@@ -58,12 +59,15 @@ class ProductBuilder(Builder, ABC):
         """Compute the experts as they are written; nothing is kept in `work`."""
         jobs = [job for job in pack if isinstance(job, MergeJob)]
         for job in jobs:
-            check_base(base, job.source.base, f"library {str(job.source.path)!r}")
+            job.check(base)
         return Made({job.name: partial(job.write, base.name) for job in jobs})
 
     def chosen(self, source: Library | None) -> tuple[Library, list[str]]:
-        """Give the library and the names to take. Raises E-SOURCE without one, E-EMPTY, E-NAME for an unknown name."""
+        """Give the library and the names to take. Raises E-SOURCE, E-EMPTY, E-NAME, and E-OPTION for a name twice."""
         library = require_source(self, source)
+        twice = [name for name in self.experts if self.experts.count(name) > 1]
+        if twice:
+            raise OptionError("E-OPTION", f"experts: {twice[0]!r} is given twice.")
         for name in self.experts:
             library[name]
         return library, sorted(self.experts or library)
@@ -79,16 +83,6 @@ class MergeBuilder(ProductBuilder, ABC):
         """Plan the one job; the tasks aren't looked at."""
         library, names = self.chosen(source)
         return [MergeJob(self.called, tuple(names), library, self)]
-
-
-def require_source(builder: Builder, source: Library | None) -> Library:
-    """Refuse to start from nothing. Raises E-SOURCE without a library, E-EMPTY for one without experts."""
-    name = as_dict(builder)["name"]
-    if source is None:
-        raise BuildError("E-SOURCE", f"{name} starts from a library.", "Pass source=..., or --from LIBRARY.")
-    if not source:
-        raise BuildError("E-EMPTY", f"{name}: library {str(source.path)!r} holds no experts.", "Add or build some.")
-    return source
 
 
 def parents_of(source: Library, names: Sequence[str]) -> tuple[str, ...]:
@@ -132,6 +126,17 @@ class MergeJob:
         origins = [(name, self.source[name].hash) for name in self.merged]
         return short_key(as_dict(self.options), origins, base_fingerprint)
 
+    def check(self, base: BaseModel) -> None:
+        """Refuse experts of another base. Raises E-BASE, E-TARGET."""
+        check_library(base, self.source)
+        find_sites(base, self._members())
+
+    def _members(self) -> dict[str, Expert]:
+        return {name: self.source[name] for name in self.merged}
+
+    def _open(self) -> Experts:
+        return open_experts(self._members())
+
     def describe(self) -> dict[str, Any]:
         """What --dry-run prints."""
         facts = {"expert": self.name, "tasks": list(self.tasks), "steps": 0, "examples": {"train": 0, "valid": 0}}
@@ -153,10 +158,11 @@ class MergeJob:
 
     def _weights(self) -> tuple[dict[str, LowRankWeights], float]:
         """Combine site by site; also gives the share of the whole Frobenius norm that the rank leaves out."""
-        experts = open_experts({name: self.source[name] for name in self.merged})
+        experts = self._open()
         kept, lost, total = {}, 0.0, 0.0
         for site in sorted({site for expert in experts.values() for site in expert}):
             parts = {name: _low_rank(expert[site]) for name, expert in experts.items() if site in expert}
+            check_widths(list(parts.values()), site)
             found = self.options.combine(parts, self.merged, site)
             kept[site], left = found.keep(self._rank(found, site))
             lost, total = lost + left, total + found.norm2

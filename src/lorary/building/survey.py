@@ -32,10 +32,14 @@ class JobState:
 
 @dataclass(frozen=True)
 class Survey:
-    """Where all jobs are. seconds_left: at the speed of the workers that run now; None if that can't be said."""
+    """Where all jobs are. planned: names of those that plans hold which aren't done; other experts just stand.
+
+    seconds_left: at the speed of the workers that run now; None if that can't be said.
+    """
 
     jobs: tuple[JobState, ...]
     seconds_left: float | None
+    planned: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -55,7 +59,8 @@ def survey(library: Path | str) -> Survey:
     for key, pack in packs.items():
         found |= {job.name: job for job in _states(layout, pack, leases[key], now)}
     jobs = tuple(found[name] for name in sorted(found))
-    return Survey(jobs, _seconds_left(jobs, packs, leases, now))
+    planned = tuple(sorted({name for pack in packs.values() for name in pack.names}))
+    return Survey(jobs, _seconds_left(jobs, packs, leases, now), planned)
 
 
 def _packs(layout: Layout) -> dict[str, Pack]:

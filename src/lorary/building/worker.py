@@ -15,14 +15,15 @@ from lorary.building.worklist import Failure, Pack, Worklist, failures_of
 from lorary.errors import BuildError, LibraryError, LoraryError
 from lorary.hashing import hash_file, short_key
 from lorary.library import derived
+from lorary.library.files import disk_errors, is_disk_error
+from lorary.library.findings import quote
 from lorary.library.library import Library
 from lorary.library.provenance import Provenance, read_provenance
 from lorary.model.base_model import BaseModel
 
+_SHOWN = 4  # of failures, so that a message stays readable
 MOST_TRIES = 3
 """A pack that killed so many workers of one run without getting further is given up."""
-_HOPELESS = {"E-DISK", "E-PERM"}
-"""What no other pack would fare better with."""
 
 
 @dataclass
@@ -44,7 +45,8 @@ class Worker:
 
     def __post_init__(self) -> None:
         """Agree with the others on the packs."""
-        found = self.worklist.agree(self.jobs, lambda: self._group())
+        with disk_errors(self._where):
+            found = self.worklist.agree(self.jobs, self._group)
         # Longest first, so that no worker is left with the longest at the end.
         self.packs = sorted(found, key=lambda pack: -pack.n_steps * len(pack.names))
 
@@ -60,6 +62,10 @@ class Worker:
             for pack in grouped
         ]
 
+    @property
+    def _where(self) -> str:
+        return f"library {quote(self.library.path.name)}"
+
     def work(self, only: str | None = None) -> None:
         """Run packs until all are done or have failed, others' packs included; `only`: until that one is."""
         packs = [pack for pack in self.packs if only in (None, pack.key)]
@@ -70,12 +76,13 @@ class Worker:
         """Run a pack if it is free. True if it is done or failed by now, False if another works on it."""
         if self._is_settled(pack):
             return True
-        mine = claim(self.worklist.pack_directory(pack), self.watch, run=self.run, lease_s=self.lease_s)
-        if mine is None:
-            return False
-        with contextlib.suppress(LeaseLostError), mine.held():
-            self._run(pack, mine)
-            return True
+        with disk_errors(self._where):
+            mine = claim(self.worklist.pack_directory(pack), self.watch, run=self.run, lease_s=self.lease_s)
+            if mine is None:
+                return False
+            with contextlib.suppress(LeaseLostError), mine.held():
+                self._run(pack, mine)
+                return True
         return False
 
     def raise_failures(self) -> None:
@@ -107,7 +114,7 @@ class Worker:
         except LeaseLostError:
             raise
         except Exception as error:
-            if error is self._heard or (isinstance(error, LibraryError) and error.code in _HOPELESS):
+            if error is self._heard or _is_hopeless(error):
                 raise
             self._errors[pack.key] = error
             self.worklist.fail(pack, _one_line(error), traceback.format_exc(), self.run)
@@ -163,16 +170,22 @@ class Worker:
                 raise  # else a worker that thought us dead was first, with the same bytes
 
 
+def _is_hopeless(error: Exception) -> bool:
+    """Tell whether no other pack would fare better."""
+    return is_disk_error(error) or (isinstance(error, LibraryError) and error.code in ("E-DISK", "E-PERM"))
+
+
 def built_by(library: Library, name: str) -> Any:
     """Give the key of the job that built an expert; None if it wasn't built here."""
     return read_provenance(library.layout.expert(name)).extra.get("job")
 
 
 def jobs_failed(failures: Mapping[str, Failure]) -> BuildError:
-    """Make one error of all failures."""
+    """Make one error of all failures; of many it names the first few."""
     lines = [f"{names}: {failure.error} (log: {failure.log})" for names, failure in failures.items()]
     many = f"{len(lines)} packs of jobs failed" if len(lines) > 1 else "a pack of jobs failed"
-    return BuildError("E-JOBS", f"{many}: {' '.join(lines)}", "The same command tries again.")
+    more = f"; and {len(lines) - _SHOWN} more, which `lorary status` lists." if len(lines) > _SHOWN else ""
+    return BuildError("E-JOBS", f"{many}: {'; '.join(lines[:_SHOWN])}{more}", "The same command tries again.")
 
 
 def _one_line(error: Exception) -> str:

@@ -20,8 +20,8 @@ INTERRUPTED = 130
 
 def main() -> int:
     """Work; give the exit code: 0 all is done, 1 not, and the last line written says why."""
+    recipe, run = pickle.load(sys.stdin.buffer)  # until it has work, SIGTERM may end it at once
     signal.signal(signal.SIGTERM, _interrupt)
-    recipe, run = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     try:
         build_here(Order(recipe, run))

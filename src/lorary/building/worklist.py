@@ -80,10 +80,12 @@ class Worklist:
         """Give the packs of the named jobs as the first worker grouped them; group them if that is us."""
         path = self.work / f"plan-{self.key}.json"
         packs = read_packs(path)
-        while sorted(name for pack in packs for name in pack.names) != sorted(names):
+        while _names(packs) != sorted(names):
             path.unlink(missing_ok=True)  # there is none, or it is damaged
             self.work.mkdir(exist_ok=True)
-            _write_unless_there(path, json.dumps([asdict(pack) for pack in group()], indent=1))
+            grouped = group()
+            assert _names(grouped) == sorted(names), "packs must hold each job once"
+            _write_unless_there(path, json.dumps([asdict(pack) for pack in grouped], indent=1))
             packs = read_packs(path)
         return packs
 
@@ -119,6 +121,10 @@ def clear(layout: Layout) -> None:
             plan.unlink(missing_ok=True)
     if not plans(layout):
         shutil.rmtree(layout.root / WORK, ignore_errors=True)
+
+
+def _names(packs: Sequence[Pack]) -> list[str]:
+    return sorted(name for pack in packs for name in pack.names)
 
 
 def _write_unless_there(path: Path, content: str) -> None:

@@ -17,6 +17,7 @@ from lorary.cli.commands.build import build
 from lorary.cli.commands.cluster import cluster
 from lorary.cli.commands.eval import evaluate
 from lorary.cli.commands.export import export
+from lorary.cli.commands.finetune import finetune
 from lorary.cli.commands.quickstart import quickstart
 from lorary.cli.commands.report import report
 from lorary.cli.commands.save import save
@@ -59,6 +60,7 @@ def make_app() -> typer.Typer:
     verbs: dict[str, Callable[..., int | None]] = {
         "build": build,
         "status": status,
+        "finetune": finetune,
         "cluster": cluster,
         "add": add,
         "show": show,

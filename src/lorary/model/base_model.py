@@ -124,6 +124,18 @@ class BaseModel:
         """Answer each example's prompt greedily."""
         return answer(self, examples, lambda _: nullcontext(), max_new_tokens=max_new_tokens)
 
+    def trainable_copy(self) -> "BaseModel":
+        """Copy it in float32, sharing nothing, to train all weights."""
+        with torch.random.fork_rng():  # fresh weights are drawn before these replace them
+            hf = AutoModelForCausalLM.from_config(self.hf.config, dtype=torch.float32)
+        hf.load_state_dict(self.hf.state_dict())
+        return BaseModel(hf.to(self.device), self.tokenizer, self.name, self.max_tokens)
+
+    def write(self, directory: Path) -> None:
+        """Write weights, config and tokenizer to a directory that `load_base` and transformers open."""
+        self.hf.save_pretrained(directory)
+        self.tokenizer.save_pretrained(directory)
+
     @contextmanager
     def head_at(self, mask: Tensor) -> Iterator[None]:
         """Compute the head only where mask (B, T) is True: logits come out as (1, n, V), row by row.

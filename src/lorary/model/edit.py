@@ -9,11 +9,10 @@ from dataclasses import replace
 
 from lorary.adapters.base import Bank, Experts, Site, Weights
 from lorary.adapters.low_rank import LowRankBank, LowRankWeights
-from lorary.adapters.peft_format import read_weights
 from lorary.errors import LibraryError, known_names
 from lorary.library.expert import Expert
 from lorary.model.base_model import BaseModel
-from lorary.model.ensemble import Ensemble, Parts, check_mix, find_sites, make_gate
+from lorary.model.ensemble import Ensemble, Parts, check_mix, find_sites, make_gate, open_expert
 from lorary.model.state import fetch_or_fit, in_rows, make_probe
 from lorary.routing.base import Router
 from lorary.tasks.task import Tasks
@@ -73,7 +72,7 @@ def _index(ensemble: Ensemble, name: str) -> int:
 def _with(ensemble: Ensemble, expert: Expert) -> tuple[dict[str, Expert], dict[str, Mapping[str, Weights]]]:
     expert.hash  # noqa: B018 - raises when its file isn't what expert.json promises
     members = dict(sorted({**ensemble.members, expert.name: expert}.items()))
-    return members, dict(sorted({**ensemble.experts, expert.name: read_weights(expert)}.items()))
+    return members, dict(sorted({**ensemble.experts, expert.name: open_expert(expert, ensemble.pager)}.items()))
 
 
 def _at(experts: Experts, name: str, site: Site) -> LowRankWeights | None:
@@ -100,9 +99,8 @@ def _edited(
     new = replace(draft, state=in_rows(state))
 
     def bank_of(site: Site) -> Bank:
-        if site.name in parts:
-            bank = parts[site.name][0]
-            assert isinstance(bank, LowRankBank)
+        bank = parts[site.name][0] if site.name in parts else None
+        if isinstance(bank, LowRankBank):
             return edit(bank, site)
         return new.make_bank(site).cast(base.dtype).to(base.device)
 

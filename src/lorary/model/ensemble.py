@@ -1,17 +1,21 @@
 """What is routed into a base, and how: experts, router, its state, mix. Immutable: an edit makes another one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, get_args
 
-from lorary.adapters.base import Bank, Experts, Mix, Site
+from lorary.adapters.base import Bank, Experts, Mix, Site, Weights
 from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.peft_format import read_weights
 from lorary.errors import AdapterError, LibraryError, OptionError, RoutingError, known_names
 from lorary.library.expert import Expert, hash_experts
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
+from lorary.model.paging import PagedBank, PagedExpert, Pager, parse_size
+from lorary.options import to_spec
 from lorary.routing.base import Gate, Router, State
+from lorary.routing.task_skills import task_numbers
 from lorary.tasks.task import Tasks
 
 Parts = dict[str, tuple[Bank, Gate]]
@@ -24,7 +28,7 @@ class Ensemble:
 
     members: the experts as their library has them. experts: their weights, memory-mapped: files that are replaced or
     removed later don't change them. sites: where any of them sits, in the base's order. tasks: training data, for
-    routers that need it. library: keeps the router's states.
+    routers that need it. library: keeps the router's states. pager: fetches weights on demand; None: all are resident.
     """
 
     members: Mapping[str, Expert]
@@ -35,6 +39,7 @@ class Ensemble:
     state: State
     tasks: Tasks | None
     library: Library
+    pager: Pager | None = None
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -48,17 +53,41 @@ class Ensemble:
 
     @cached_property
     def owners(self) -> dict[str, int]:
-        """Task -> the index of the expert that was trained on it."""
-        return {task: index for index, name in enumerate(self.names) for task in self.owned[name]}
+        """Task -> the index of the expert that was trained on it, or of what was learned for it."""
+        trained = {task: index for index, name in enumerate(self.names) for task in self.owned[name]}
+        return task_numbers(self.state) or trained
+
+    def numbers_of(self, tasks: Sequence[str]) -> list[int]:
+        """Look up each task among `owners`. Raises E-TASK for one that nobody was trained on."""
+        for task in tasks:
+            if task not in self.owners:
+                raise RoutingError(
+                    "E-TASK",
+                    f"no expert was trained on task {task!r}, so {to_spec(self.router)!r} can't choose one.",
+                    "Use a router that doesn't need the task.",
+                )
+        return [self.owners[task] for task in tasks]
 
     @cached_property
     def hash(self) -> str:
         """Identity of the experts; that of a library which holds just them."""
-        return hash_experts(self.members)
+        return hash_experts(self.members, recorded=self.pager is not None)
 
     def make_bank(self, site: Site) -> Bank:
-        """Pack the weights of all experts at one site."""
+        """Pack the weights of all experts at one site, or what fetches them."""
+        if self.pager is not None:
+            return PagedBank([self.experts[name] for name in self.names], site, self.pager)
         return LoRA().pack([self.experts[name].get(site.name) for name in self.names], site)
+
+
+def make_pager(base: BaseModel, memory: str | int | None) -> Pager | None:
+    """Make the pager for a budget as "2GiB"; None for None. Raises E-OPTION."""
+    return None if memory is None else Pager(parse_size(memory), base.dtype, base.device)
+
+
+def open_expert(expert: Expert, pager: Pager | None) -> Mapping[str, Weights]:
+    """Read an expert's weights, or open it for a pager."""
+    return read_weights(expert) if pager is None else PagedExpert(expert)
 
 
 def make_parts(base: BaseModel, ensemble: Ensemble) -> Parts:
@@ -77,12 +106,17 @@ def make_gate(base: BaseModel, ensemble: Ensemble, site: Site) -> Gate:
 def check_base(base: BaseModel, fingerprint: Mapping[str, Any] | None, what: str) -> None:
     """Refuse what was made on another base (E-BASE). Without a fingerprint it passes; shapes still must fit."""
     known, found = base.fingerprint, fingerprint or {}
-    if differing := [key for key in known if found and found.get(key) != known[key]]:
+    if differing := [key for key in known if key in found and found[key] != known[key]]:
         raise LibraryError(
             "E-BASE",
             f"{what} was made on another base: {', '.join(differing)} differ.",
             "Load the base it was made on; `lorary show` names it.",
         )
+
+
+def check_library(base: BaseModel, library: Library) -> None:
+    """Refuse a library that was made on another base (E-BASE)."""
+    check_base(base, library.base, f"library {str(library.path)!r}")
 
 
 def find_sites(base: BaseModel, members: Mapping[str, Expert]) -> dict[str, Site]:

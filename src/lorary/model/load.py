@@ -7,16 +7,25 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lorary.adapters.peft_format import read_experts
 from lorary.errors import LibraryError, ModelError, RoutingError
 from lorary.hashing import hash_file
 from lorary.library.expert import Expert, read_expert
 from lorary.library.files import open_regular
 from lorary.library.findings import quote
 from lorary.library.library import Library
+from lorary.model import base_model
 from lorary.model.attach import Attachment, Slot
-from lorary.model.base_model import BaseModel, find_here, load_base
-from lorary.model.ensemble import Ensemble, Parts, check_base, check_mix, find_sites, make_parts
+from lorary.model.base_model import BaseModel, find_here
+from lorary.model.ensemble import (
+    Ensemble,
+    Parts,
+    check_base,
+    check_mix,
+    find_sites,
+    make_pager,
+    make_parts,
+    open_expert,
+)
 from lorary.model.routed_model import RoutedModel
 from lorary.model.saved import MODEL, STATE, Saved, read_saved, require_same
 from lorary.routing.base import State
@@ -25,17 +34,23 @@ SPARE_STATE_BYTES = 1 << 30
 
 
 def load(
-    directory: Path | str, *, base: BaseModel | None = None, device: str = "auto", dtype: str | None = None
+    directory: Path | str,
+    *,
+    base: BaseModel | None = None,
+    device: str = "auto",
+    dtype: str | None = None,
+    memory: str | int | None = None,
 ) -> RoutedModel:
     """Load a saved model: on `base`, or on the base that it names, if that is on this machine.
 
     `device` and `dtype` are for the base that it names; by default its dtype is that of the saved one.
+    `memory`: as in `route`.
     On the same machine, in the same dtype, it answers as the saved one did, to the bit.
     Raises E-MODEL for what is no saved model, E-SCHEMA, E-BASE, E-FILE for an expert or state that is missing or has
     changed, naming it, E-STATE for a state that doesn't fit, and whatever is wrong with an expert.
     """
     saved = read_saved(directory)
-    members = {name: _open(saved, name) for name in sorted(saved.experts)}
+    members = {name: _open(saved, name, recorded=memory is not None) for name in sorted(saved.experts)}
     base = base or _load_base(saved, device, dtype)
     check_base(base, saved.base["fingerprint"], f"saved model {quote(saved.root.name)}")
     sites = find_sites(base, members)
@@ -43,7 +58,9 @@ def load(
     limit = SPARE_STATE_BYTES + 16 * len(members) * sum(site.d_in for site in sites.values())
     state = _read_state(saved, limit)
     library = Library.open(saved.library, skip_bad=True)
-    ensemble = Ensemble(members, read_experts(members), sites, saved.router, saved.mix, state, None, library)
+    pager = make_pager(base, memory)
+    experts = {name: open_expert(expert, pager) for name, expert in members.items()}
+    ensemble = Ensemble(members, experts, sites, saved.router, saved.mix, state, None, library, pager)
     return RoutedModel(base, Attachment(base.hf, _fitting_parts(base, ensemble), Slot(saved.mix)), ensemble)
 
 
@@ -53,10 +70,10 @@ def _load_base(saved: Saved, device: str, dtype: str | None) -> BaseModel:
     if here is None:
         what = f"saved model {quote(saved.root.name)} was made on base {quote(name, 200)}, which isn't on this machine."
         raise ModelError("E-BASE", what, "Load it yourself and pass base=...")
-    return load_base(here, device=device, dtype=dtype or str(saved.base["dtype"]))
+    return base_model.load_base(here, device=device, dtype=dtype or str(saved.base["dtype"]))
 
 
-def _open(saved: Saved, name: str) -> Expert:
+def _open(saved: Saved, name: str, *, recorded: bool) -> Expert:
     expected, directory = saved.experts[name]
     if not directory.is_dir():
         what = (
@@ -64,7 +81,7 @@ def _open(saved: Saved, name: str) -> Expert:
         )
         raise LibraryError("E-FILE", what, "Bring it back to that place, or save the model again.")
     expert = read_expert(directory, name)
-    require_same(expert, expected)
+    require_same(expert, expected, recorded=recorded)
     return expert
 
 

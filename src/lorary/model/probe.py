@@ -97,6 +97,9 @@ class DataProbe:
         """Name the tasks that an expert was trained on."""
         return self.owned[expert]
 
+    def learned(self, kind: str) -> None:
+        """Tell nothing: data alone is known here."""
+
     def mean_inputs(self, expert: str, *, n_examples: int) -> Mapping[str, Tensor]:
         """Run the expert on its own training prompts: site -> mean last-token input (d_in,), float32."""
         names = [name for name in self.owned[expert] if name in self.tasks]

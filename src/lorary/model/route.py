@@ -3,13 +3,12 @@
 from dataclasses import replace
 
 from lorary.adapters.base import Mix
-from lorary.adapters.peft_format import read_experts
 from lorary.errors import LibraryError
 from lorary.folder import ROUTERS
 from lorary.library.library import Library
 from lorary.model.attach import Attachment, Slot
 from lorary.model.base_model import BaseModel
-from lorary.model.ensemble import Ensemble, check_base, check_mix, find_sites, make_parts
+from lorary.model.ensemble import Ensemble, check_library, check_mix, find_sites, make_pager, make_parts, open_expert
 from lorary.model.routed_model import RoutedModel
 from lorary.model.state import fetch_or_fit
 from lorary.routing.base import Router
@@ -23,20 +22,25 @@ def route(
     *,
     mix: Mix = "factors",
     tasks: Tasks | None = None,
+    memory: str | int | None = None,
 ) -> RoutedModel:
     """Route a library into a base. Close the model, or leave its `with`, to have the base back.
 
     mix: "factors" is the paper's, "outputs" PEFT's; see adapters/mixing.py. `tasks`: training data, for routers that
-    need examples. The router's state is kept in the library's derived/ under the hash of its origins.
+    need examples. `memory`: None keeps all weights in memory; "2GiB" keeps at most so much, and fetches them as experts
+    speak, for libraries of thousands (see model/paging.py). The router's state is kept in the library's derived/ under
+    the hash of its origins.
     Raises E-EMPTY for a library without experts, E-BASE for another base, E-RANK for ranks that `mix` can't hold.
     """
     router = ROUTERS.parse(router) if isinstance(router, str) else router
     if not library:
         raise LibraryError("E-EMPTY", f"library {str(library.path)!r} holds no experts.", "Add or build some first.")
-    check_base(base, library.base, f"library {str(library.path)!r}")
+    check_library(base, library)
     members = {name: library[name] for name in sorted(library)}
     sites = find_sites(base, members)
     check_mix(members, mix)
-    fitting = Ensemble(members, read_experts(members), sites, router, mix, {}, tasks, library)
+    pager = make_pager(base, memory)
+    experts = {name: open_expert(expert, pager) for name, expert in members.items()}
+    fitting = Ensemble(members, experts, sites, router, mix, {}, tasks, library, pager)
     ensemble = replace(fitting, state=fetch_or_fit(base, fitting))
     return RoutedModel(base, Attachment(base.hf, make_parts(base, ensemble), Slot(mix)), ensemble)

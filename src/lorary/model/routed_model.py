@@ -21,12 +21,14 @@ from lorary.model.attach import Attachment, Slot
 from lorary.model.base_model import BaseModel
 from lorary.model.edit import add_expert, change_router, remove_expert, replace_expert
 from lorary.model.ensemble import Ensemble, Parts, check_mix
+from lorary.model.listen import listen
+from lorary.model.paging import PagingFacts
 from lorary.model.probe import make_encoder
 from lorary.model.save import save
 from lorary.model.saved import Keep
 from lorary.model.speaking import answer, score
-from lorary.model.tokens import encode, render_prompt
-from lorary.model.trace import Trace, average_shares, make_trace
+from lorary.model.tokens import render_prompt
+from lorary.model.trace import Trace, average_shares
 from lorary.model.twin import twin_base
 from lorary.options import to_spec
 from lorary.routing.base import Context, Router
@@ -77,6 +79,11 @@ class RoutedModel:
     def mix(self) -> Mix:
         """How the chosen experts are combined."""
         return self._ensemble.mix
+
+    @property
+    def paging(self) -> PagingFacts | None:
+        """How fetching on demand went; None if all weights are in memory."""
+        return self._ensemble.pager.facts if self._ensemble.pager is not None else None
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -183,25 +190,8 @@ class RoutedModel:
         return average_shares([self._trace(prompt, 0) for prompt in prompts])
 
     def _trace(self, prompt: str | Example, max_new_tokens: int) -> Trace:
-        example = prompt if isinstance(prompt, Example) else Example(prompt, "")
-        limit = self.base.max_tokens - max_new_tokens
-        row = encode(self.base.tokenizer, [replace(example, completion="")], max_tokens=limit)[0]
-        ids = torch.tensor([row.prompt], device=self.base.device)
         slot = self._attachment.slot
-        with torch.inference_mode(), self._turn([example]):
-            context = slot.context
-            if max_new_tokens:
-                ids = self.base.hf.generate(
-                    input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens, do_sample=False
-                )
-            slot.context, slot.records = context, {}
-            try:
-                self.base.hf(input_ids=ids, use_cache=False)
-                records = slot.records
-            finally:
-                slot.records = None
-        tokens = [self.base.tokenizer.decode([i]) for i in ids[0].tolist()]
-        return make_trace(tokens, self.names, records)
+        return listen(self.base, slot, self._turn, prompt, names=self.names, max_new_tokens=max_new_tokens)
 
     def _turn(self, examples: Sequence[Example]) -> AbstractContextManager[None]:
         features = None
@@ -223,11 +213,4 @@ class RoutedModel:
     def _experts(self, tasks: Sequence[str] | None) -> Tensor | None:
         if "task" not in self.router.needs or tasks is None:
             return None
-        for task in tasks:
-            if task not in self._ensemble.owners:
-                raise RoutingError(
-                    "E-TASK",
-                    f"no expert was trained on task {task!r}, so {to_spec(self.router)!r} can't choose one.",
-                    "Use a router that doesn't need the task.",
-                )
-        return torch.tensor([self._ensemble.owners[task] for task in tasks], device=self.base.device)
+        return torch.tensor(self._ensemble.numbers_of(tasks), device=self.base.device)

@@ -50,10 +50,11 @@ def is_saved_model(directory: Path | str) -> bool:
     return (Path(directory) / MODEL).is_file()
 
 
-def require_same(expert: Expert, expected: str) -> None:
-    """Raise E-FILE unless an expert has the hash that it had when the model was saved."""
-    if expert.hash != expected:
-        what = f"expert {quote(expert.name)} has changed since: hash {expert.hash[:12]}, expected {expected[:12]}."
+def require_same(expert: Expert, expected: str, *, recorded: bool = False) -> None:
+    """Raise E-FILE unless an expert has the hash that it had when the model was saved; `recorded`: as its own says."""
+    found = expert.recorded_hash if recorded else expert.hash
+    if found != expected:
+        what = f"expert {quote(expert.name)} has changed since: hash {found[:12]}, expected {expected[:12]}."
         raise LibraryError("E-FILE", what, "Bring the old one back, or route the library anew.")
 
 

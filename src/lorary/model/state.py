@@ -10,9 +10,10 @@ from lorary.library import derived
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
 from lorary.model.ensemble import Ensemble
+from lorary.model.learned import LearnedProbe
 from lorary.model.probe import DataProbe
 from lorary.options import to_spec
-from lorary.routing.base import State
+from lorary.routing.base import Probe, State
 from lorary.tasks.task import Tasks
 
 
@@ -20,6 +21,8 @@ def fetch_or_fit(base: BaseModel, ensemble: Ensemble) -> State:
     """Give the router's state for these experts. `base` carries no experts. Raises E-PROBE where data is missing."""
     router, tasks = ensemble.router, ensemble.tasks
     probe = make_probe(base, ensemble)
+    if "learned" in router.needs:
+        return in_rows(router.fit(ensemble.experts, ensemble.sites, probe))  # it stands in the library as it is
     origins = [router.deciding_options(), ensemble.hash, sorted(ensemble.sites)]
     if probe is not None:
         origins.append(base.fingerprint)
@@ -41,9 +44,11 @@ def in_rows(state: State) -> State:
     return {name: tensor.contiguous() for name, tensor in state.items()}
 
 
-def make_probe(base: BaseModel, ensemble: Ensemble) -> DataProbe | None:
-    """Make what answers the router's questions about data; None if it has none. Raises E-PROBE."""
+def make_probe(base: BaseModel, ensemble: Ensemble) -> Probe | None:
+    """Make what answers the router's questions; None if it has none. Raises E-PROBE."""
     needs = ensemble.router.needs
+    if "learned" in needs:
+        return LearnedProbe(ensemble.library)
     if "examples" not in needs:
         return DataProbe(base, ensemble.experts, ensemble.sites, {}, Tasks([])) if "base" in needs else None
     if ensemble.tasks is None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lorary.errors import EvaluationError
 from lorary.reporting.canvas import Picture
@@ -39,7 +40,7 @@ def report_clusters(
 def draw_clusters(
     clusters: Mapping[str, Sequence[str]],
     names: Sequence[str],
-    similarity: Sequence[Sequence[float]],
+    similarity: Sequence[Sequence[float]] | NDArray[np.floating[Any]],
     curve: Sequence[Mapping[str, float]] = (),
 ) -> list[Picture]:
     """Draw what is known of clusters. Raises E-REPORT without a map."""

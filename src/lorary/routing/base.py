@@ -94,7 +94,8 @@ class Evidence:
 class Context:
     """What gates may know besides the hidden state; one per sequence batch, set by the model for the time of a call.
 
-    experts: (B,) the right expert of each row, for the oracle. features: (B, F) of each row's whole prompt.
+    experts: (B,) the right expert of each row, for the oracle; for learned weights, the number of its task.
+    features: (B, F) of each row's whole prompt.
     mask: (B, T), False at padding, for the tokens of this call.
     """
 
@@ -123,7 +124,10 @@ class Gate(nn.Module, ABC):
 
 
 class Probe(Protocol):
-    """Facts that a router's `fit` may ask for: with "base" in its `needs` those of the base, with "examples" all."""
+    """Facts that a router's `fit` may ask for.
+
+    With "base" in its `needs` those of the base, with "examples" all, with "learned" what a builder left.
+    """
 
     def sample_texts(self, *, n_texts: int, n_tokens: int, opening: str, seed: int) -> Tensor:
         """Let the base, without any expert, write texts at temperature 1: ids (N, T), the same for the same seed.
@@ -145,14 +149,17 @@ class Probe(Protocol):
     def tasks_of(self, expert: str) -> Sequence[str]:
         """Name the tasks that an expert was trained on."""
 
+    def learned(self, kind: str) -> State | None:
+        """Fetch what the builder `kind` learned beside the experts, if it did; for `needs` with "learned"."""
+
 
 @dataclass(frozen=True)
 class Router(ABC):
     """Options of one way to route. `fit` learns from experts, `gate` makes the part that runs at one site.
 
     `needs`: any of {"base": `fit` asks the probe about the base, "examples": and about the training data,
-    "task": the right expert of each row must be known,
-    "text": gates read `Context.features`}; empty = the experts' weights alone.
+    "task": the right expert of each row must be known, "text": gates read `Context.features`, "learned": a builder
+    left weights for it}; empty = the experts' weights alone.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()

@@ -10,6 +10,7 @@ import numpy as np
 from lorary import __version__
 from lorary.building.base import Clusters
 from lorary.building.job import expert_name
+from lorary.building.k_means import k_curve
 from lorary.errors import TaskError
 from lorary.evaluation.scores import Scores
 from lorary.library.library import Library
@@ -17,7 +18,8 @@ from lorary.model.base_model import BaseModel, load_base
 from lorary.model.embedded import EMBEDDED
 from lorary.model.route import route
 from lorary.model.trace import Trace
-from lorary.reporting.figure import Curve, draw_scores, draw_similarity, draw_training
+from lorary.reporting.clusters import draw_clusters
+from lorary.reporting.figure import Curve, draw_scores, draw_training
 from lorary.reporting.html import write_report
 from lorary.reporting.table import Table
 from lorary.reporting.tokens import TokenTrace
@@ -83,9 +85,11 @@ def choose_tasks(source: str | None, heldout: Sequence[str], only: Sequence[str]
 
 def _write_page(road: Road, base: BaseModel, tasks: Tasks, heldout: Tasks, walked: Walked, into: Path) -> Path:
     clusters = {name: [expert_name(t) for t in members] for name, members in walked.clusters.items()}
+    similarity = np.asarray(walked.clusters.similarity)
+    curve = k_curve(similarity, similarity, int(walked.clusters.method.get("seed", 0))) if len(similarity) >= 3 else []
     pictures = [
         draw_scores(walked.table),
-        draw_similarity(walked.clusters.names, np.asarray(walked.clusters.similarity), clusters=clusters),
+        *draw_clusters(clusters, walked.clusters.names, similarity, curve),
         draw_training(list(_curves(walked.libraries))),
     ]
     return write_report(

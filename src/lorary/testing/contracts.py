@@ -264,12 +264,13 @@ class BuilderContract(_OptionsContract):
         jobs = maker.plan(tasks, source)
         steps: list[JobStep] = []
         library = build(maker, tasks, base, source=source, into=tmp_path / "lib", report=steps.append)
-        assert sorted(library) == sorted(job.name for job in jobs)
+        assert sorted(library) == sorted(name for job in jobs for name in job.experts)
         for job in jobs:
             described = job.describe()
             assert described["expert"] == job.name
-            assert tuple(described["tasks"]) == library[job.name].provenance.tasks
-            assert library[job.name].provenance.steps == job.n_steps == described["steps"]
+            for name in job.experts:
+                assert tuple(described["tasks"]) == library[name].provenance.tasks
+                assert library[name].provenance.steps == job.n_steps == described["steps"]
             assert [s.step for s in steps if s.job == job.name] == list(range(1, job.n_steps + 1))
         assert {t: tasks[t].hash for t in tasks} == before
         assert _hash_model(base) == facts

@@ -8,7 +8,8 @@ from torch import Tensor
 from lorary.adapters.base import Experts, Site
 from lorary.adapters.kinds.lora import LoRA
 from lorary.hashing import hash_json
-from lorary.routing.base import Context, Router, Routing
+from lorary.routing.base import Context, Router, Routing, State
+from lorary.routing.task_skills import pack_state
 from lorary.testing.pico import random_weights
 
 SITES = {name: Site(name, 12, 10) for name in ("layers.0.q", "layers.1.q")}
@@ -58,6 +59,12 @@ class FakeProbe:
     def tasks_of(self, expert: str) -> Sequence[str]:
         """Name the one task of an expert."""
         return (f"t{self.seeds[expert]}",)
+
+    def learned(self, kind: str) -> State:
+        """Make up logits: each expert's task, in order of the experts' names, has a number for each expert."""
+        seeds = [self.seeds[name] for name in sorted(self.seeds)]
+        table = torch.tensor([[float((7 * task + 3 * expert) % 5 - 2) for expert in seeds] for task in seeds])
+        return pack_state({site: table.unsqueeze(1) for site in SITES}, [f"t{seed}" for seed in seeds])
 
 
 class FakeTaskProbe:

@@ -1,13 +1,9 @@
 """What a routed call promises beyond its numbers: little memory, no waiting for the device, gradients, precision."""
 
-import weakref
-
 import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 from lorary.adapters.base import Site
@@ -18,9 +14,9 @@ from lorary.adapters.tuning import STRATEGIES
 from lorary.model.attach import RoutedLinear, Slot
 from lorary.routing.base import Context
 from lorary.routing.routers.arrow import Arrow
+from lorary.testing.memory import peak_mib
 
 MIXES = ("outputs", "factors")
-MIB = 1 << 20
 N, D = 12, 16
 
 
@@ -41,37 +37,10 @@ def routed(n=N, d=D, *, rank=3, top_k=4, mix="outputs"):
     return RoutedLinear("layer", base.requires_grad_(False), bank, gate, Slot(mix))
 
 
-class AllocatedBytes(TorchDispatchMode):
-    """Follows what all operations together allocate and free."""
-
-    def __init__(self):
-        super().__init__()
-        self.now = self.most = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        given = [t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
-        found = func(*args, **(kwargs or {}))
-        for storage in {t.untyped_storage() for t in tree_leaves(found) if isinstance(t, torch.Tensor)}:
-            if storage.data_ptr() not in given:
-                self.now += storage.nbytes()
-                self.most = max(self.most, self.now)
-                weakref.finalize(storage, self._free, storage.nbytes())
-        return found
-
-    def _free(self, n_bytes):
-        self.now -= n_bytes
-
-
-def peak_mib(run):
-    with AllocatedBytes() as bytes_:
-        run()
-    return bytes_.most / MIB
-
-
 def test_the_measure_of_memory_sees_what_a_dense_output_costs():
     z, b = torch.randn(64, 32), torch.randn(32, 256)
     peak = peak_mib(lambda: (z.unsqueeze(-1) * b).sum(1))
-    assert peak == pytest.approx((64 * 32 * 256 + 64 * 256) * 4 / MIB, rel=0.01)
+    assert peak == pytest.approx((64 * 32 * 256 + 64 * 256) * 4 / 2**20, rel=0.01)
 
 
 @pytest.mark.parametrize("strategy", [None, "dense", "dense_in", "chosen"])

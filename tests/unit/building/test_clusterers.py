@@ -61,6 +61,7 @@ def test_mbc_chooses_k_and_keeps_the_curve():
 
 def test_equal_experts_do_not_disturb_k_means():
     assert len(set(k_means(np.ones((4, 3)), 2, 0))) == 1
+    assert k_curve(np.ones((4, 4)), np.ones((4, 4)), 0) == [{"k": 2, "silhouette": 0.0, "stability": 1.0}]
 
 
 # ---- in the space of the products ---------------------------------------------------------------
@@ -128,7 +129,7 @@ def test_dealt_examples_go_to_one_cluster_each_and_are_trained_there(toy):
     clusters = RandomExamples(k=3, seed=1).cluster({}, {name: (name,) for name in toy})
     assert list(clusters) == ["c0", "c1", "c2"] and clusters["c1"] == tuple(sorted(toy))
     jobs = PerCluster(clusters, steps=1).plan(toy)
-    trained = [e for job in jobs for e, _ in job.train]
+    trained = [e for job in jobs for e in job.train]
     assert sorted(trained, key=repr) == sorted((e for task in toy.values() for e in task.train), key=repr)
     assert min(len(job.train) for job in jobs) > len(trained) / 6
     assert clusters != Clusters(clusters.groups)
@@ -208,8 +209,17 @@ def test_an_expert_joins_where_clustering_all_puts_it(base, tmp_path, space):
     assert join(joined, library) == joined
 
 
-def test_what_can_not_be_joined_is_refused(base, tmp_path):
-    library = random_library(tmp_path / "lib", base, ["ant", "bee", "cat"])
+def test_what_can_not_be_joined_is_refused(base, toy, tmp_path):
+    library = random_library(tmp_path / "lib", base, ["copy", "swap"])
+    clusters = cluster("embeddings:k=1,n_examples=1", library, base=base, tasks=toy)
+    library["swap"].copy_to(tmp_path / "twin")
+    library.add(tmp_path / "twin", "twin")
+    with pytest.raises(BuildError) as caught:
+        join(clusters, library)
+    assert str(caught.value) == (
+        "error[E-CLUSTERS] Embeddings can't compare one more expert with the others. Cluster the whole library again."
+    )
+    library = random_library(tmp_path / "other", base, ["ant", "bee", "cat"])
     with pytest.raises(BuildError) as caught:
         join(cluster("random_tasks:k=2", library), library)
     assert str(caught.value) == (

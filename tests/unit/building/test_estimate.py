@@ -33,14 +33,14 @@ def numbers_in(expert: Expert) -> int:
 
 def test_tokens_are_those_of_the_batches(base, tasks):
     job = BUILDER.plan(tasks)[0]
-    lengths = [len(row) for row in encode(base.tokenizer, [e for e, _ in job.train], max_tokens=base.max_tokens)]
+    lengths = [len(row) for row in encode(base.tokenizer, job.train, max_tokens=base.max_tokens)]
     assert n_tokens(job, base) == round(6 * 2 * sum(lengths) / len(lengths))
 
 
 def test_without_the_base_tokens_are_guessed_and_the_rest_left_out(tasks):
     found = estimate(BUILDER, BUILDER.plan(tasks), None, "some/where")
     job = BUILDER.plan(tasks)[0]
-    characters = sum(len(e.prompt) + len(e.completion) for e, _ in job.train) / len(job.train)
+    characters = sum(len(e.prompt) + len(e.completion) for e in job.train) / len(job.train)
     assert found.jobs[0].tokens == round(6 * 2 * characters / 4)
     assert not found.tokens_are_counted
     assert (found.product_bytes, found.jobs[0].pack, found.tokens_per_s, found.seconds) == (None, None, None, None)

@@ -11,8 +11,11 @@ from lorary.building.builders.private import Private
 from lorary.building.claims import Claim, Watch, read_lease
 from lorary.building.jobs import build, enlist, finish
 from lorary.building.training import TrainedBuilder
+from lorary.building.worker import jobs_failed
+from lorary.building.worklist import Failure
 from lorary.errors import BuildError, LibraryError
 from lorary.library.library import Library
+from lorary.tasks.task import Task, Tasks
 from lorary.testing.contracts import files_of
 from lorary.testing.pico import pico_base
 
@@ -243,8 +246,16 @@ def test_several_failures_are_told_together(base, tasks, tmp_path, failing):
             for path in (tmp_path / "lib" / ".work" / "failed").iterdir()}  # fmt: skip
     one, two = "error[E-DIVERGED] the loss is nan.", "RuntimeError: out of memory"
     assert str(caught.value) == (
-        f"error[E-JOBS] 2 packs of jobs failed: join: {one} (log: {logs[one]}) "
+        f"error[E-JOBS] 2 packs of jobs failed: join: {one} (log: {logs[one]}); "
         f"swap: {two} (log: {logs[two]}) The same command tries again."
+    )
+
+
+def test_of_many_failures_the_first_few_are_named():
+    failures = {f"job{n}": Failure("no.", f"{n}.log", "run", 0.0) for n in range(6)}
+    assert str(jobs_failed(failures)) == (
+        "error[E-JOBS] 6 packs of jobs failed: job0: no. (log: 0.log); job1: no. (log: 1.log); job2: no. (log: 2.log); "
+        "job3: no. (log: 3.log); and 2 more, which `lorary status` lists. The same command tries again."
     )
 
 
@@ -275,6 +286,33 @@ def test_what_no_other_job_would_fare_better_with_ends_the_build(base, tasks, tm
     with pytest.raises(LibraryError, match=rf"^error\[{code}\] copy: no\.$"):
         build(BUILDER, tasks, base, into=tmp_path / "lib")
     assert not list(tmp_path.glob("lib/.work/failed/*"))
+
+
+def test_a_full_disk_ends_the_build(base, tasks, tmp_path, failing, monkeypatch):
+    full = OSError(28, "No space left on device")
+    failing["copy"] = full
+    message = (
+        "error[E-DISK] library 'lib': the disk is full (No space left on device). Free some space and run it again; "
+    )
+    with pytest.raises(LibraryError) as caught:
+        build(BUILDER, tasks, base, into=tmp_path / "lib")
+    assert str(caught.value).startswith(message)
+    failing.clear()
+
+    def refuse(*_, **__):
+        raise full
+
+    monkeypatch.setattr(claims, "_write", refuse)
+    with pytest.raises(LibraryError) as caught:
+        build(BUILDER, tasks, base, into=tmp_path / "lib")
+    assert str(caught.value).startswith(message)
+
+
+def test_two_jobs_of_one_name_are_refused(base, toy, tmp_path):
+    twins = Tasks(Task(name, toy["copy"].train, toy["copy"].valid) for name in ("a b", "a-b"))
+    with pytest.raises(BuildError) as caught:
+        build(BUILDER, twins, base, into=tmp_path / "lib")
+    assert str(caught.value) == "error[E-NAME] two jobs make an expert 'a-b'. Rename the task of one."
 
 
 def test_an_error_of_the_listener_is_not_the_job_s(base, tasks, tmp_path):

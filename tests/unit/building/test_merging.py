@@ -9,7 +9,7 @@ from lorary.errors import LoraryError
 from lorary.folder import BUILDERS
 from lorary.library.library import Library
 from lorary.tasks.task import Tasks
-from lorary.testing.pico import random_library
+from lorary.testing.pico import pico_base, random_library
 
 NOTHING = Tasks([])
 NAMES = ["ant", "bee", "cat"]
@@ -105,6 +105,7 @@ def test_a_changed_source_is_another_job(library, base, tmp_path):
     [
         ("weighted:weights=[1,2]", "error[E-OPTION] weighted: 2 weights for 3 experts: ant, bee, cat."),
         ("uniform:experts=[dog]", "error[E-NAME] unknown expert 'dog'. Known: ant, bee, cat."),
+        ("uniform:experts=[ant,ant]", "error[E-OPTION] experts: 'ant' is given twice."),
         ("uniform:rank=0", "error[E-OPTION] UniformMerge: rank=0, expected more than 0."),
         ("ties:density=0", "error[E-OPTION] Ties: density=0.0, expected a share above 0 and up to 1."),
         ("dare:density=1.5", "error[E-OPTION] Dare: density=1.5, expected a share above 0 and up to 1."),
@@ -133,3 +134,16 @@ def test_a_sum_of_too_high_a_rank_is_refused(library, base, tmp_path, monkeypatc
         "error[E-LIMIT] expert 'merged': the sum at 'model.layers.0.self_attn.k_proj' has rank 9, the limit is 8. "
         "Give a rank to truncate to, as in rank=16."
     )
+
+
+def test_experts_of_another_base_are_refused(library, tmp_path):
+    other = pico_base(seed=1)
+    with pytest.raises(LoraryError, match=r"E-BASE\] library .* was made on another base: weights differ"):
+        merge("uniform", library, other, tmp_path)
+    gpt2 = pico_base("gpt2")
+    strange = Library.create(tmp_path / "strange")
+    library["ant"].copy_to(tmp_path / "ant")
+    (tmp_path / "ant" / "expert.json").unlink()
+    strange.add(tmp_path / "ant", "ant")
+    with pytest.raises(LoraryError, match=r"E-TARGET\] expert 'ant' adapts 'model.layers.0.self_attn.k_proj'"):
+        build("svd:rank=2", NOTHING, gpt2, source=strange, into=tmp_path / "merged2")

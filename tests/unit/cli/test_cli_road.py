@@ -275,3 +275,31 @@ def test_add_tells_warnings(run: Run, world: World, copied: Path, tmp_path: Path
 def test_add_tells_what_it_cannot_find(run: Run, copied: Path, source: str, message: str) -> None:
     refused = run("add", copied, source, "--as", "poems")
     assert (refused.code, refused.err) == (1, message + "\n")
+
+
+def test_a_poly_library_is_scored_by_its_own_router(run: Run, world: World, tmp_path: Path) -> None:
+    library = tmp_path / "poly"
+    spec = "poly:n_skills=2,steps=2"
+    assert run("build", world.tasks, "--method", spec, "--base", world.base, "--into", library).code == 0
+    line = ("eval", library, world.tasks, "--router", "poly", "--metric", "perplexity", "--base", world.base)
+    assert run(*line, "--into", tmp_path / "poly.jsonl").code == 0
+    line = ("eval", world.library, world.tasks, "--router", "poly", "--metric", "perplexity", "--base", world.base)
+    refused = run(*line, "--into", tmp_path / "private.jsonl")
+    assert refused.code == 1
+    assert refused.err.splitlines()[-1] == (
+        "error[E-LEARNED] this library has no Poly weights for its experts. Build it with --method poly."
+    )
+
+
+def test_finetune_makes_a_base_that_is_scored_as_any(run: Run, world: World, tmp_path: Path) -> None:
+    into = tmp_path / "full"
+    line = ("finetune", world.tasks, "--options", "steps=2,lr=1e-3", "--base", world.base, "--into", into)
+    made = run(*line)
+    assert (made.code, made.out) == (0, f"{into}: a base; evaluate it with `lorary eval base TASKS --base {into}`\n")
+    assert any(line.startswith("training steps: 2/2 (loss ") for line in made.err.splitlines())
+    assert json.loads(run(*line, "--json").out) == {"base": str(into)}
+    line = ("eval", "base", world.tasks, "--metric", "perplexity", "--base", into, "--into", tmp_path / "full.jsonl")
+    assert run(*line).code == 0
+    refused = run("finetune", world.tasks, "--options", "rank=4", "--base", world.base, "--into", into)
+    assert refused.code == 1
+    assert "error[E-OPTION] finetune: unknown option 'rank'." in refused.err

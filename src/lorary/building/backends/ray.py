@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from lorary.building.backend import Backend, Order, build_here, enlist_here
+from lorary.building.backend import Backend, Order, enlist_here
 from lorary.building.base import check_positive
 from lorary.building.follower import Follower
+from lorary.building.jobs import finish
 from lorary.building.recipe import Recipe
 from lorary.building.worker import Worker
 from lorary.building.worklist import Pack
@@ -127,4 +128,6 @@ def _run_pack(recipe: Recipe, run: str, pack: Pack) -> None:
 
 
 def _finish(recipe: Recipe, run: str) -> None:
-    build_here(Order(recipe, run))
+    if worker := _worker(recipe, run):
+        worker.work()  # what tasks that were lost have left
+        finish(worker)

@@ -17,9 +17,9 @@ from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.peft_format import read_experts
 from lorary.adapters.products import svd_of_sum
-from lorary.building.base import Builder, Job, JobStep, Made, Report, check_positive
+from lorary.building.base import Builder, Job, JobStep, Made, Report, check_positive, require_source
 from lorary.building.job import expert_name
-from lorary.building.merging import parents_of, require_source, write_plain
+from lorary.building.merging import parents_of, write_plain
 from lorary.building.search import Evolution, Nevergrad, Search, replay
 from lorary.errors import BuildError
 from lorary.hashing import hash_json, short_key
@@ -27,7 +27,7 @@ from lorary.library.files import write_whole
 from lorary.library.library import Library
 from lorary.model.attach import Attachment, Slot
 from lorary.model.base_model import BaseModel
-from lorary.model.ensemble import check_base, check_mix, find_sites
+from lorary.model.ensemble import check_library, check_mix, find_sites
 from lorary.model.speaking import score
 from lorary.options import as_dict
 from lorary.routing.base import Context, Gate, Routing
@@ -78,7 +78,7 @@ class LoraHub(Builder):
         """Search; the losses so far are kept in `work`."""
         made = {}
         for job in (job for job in pack if isinstance(job, _SearchJob)):
-            check_base(base, job.source.base, f"library {str(job.source.path)!r}")
+            check_library(base, job.source)
             check_mix(job.source, self.mix)
             experts = read_experts(job.source)
             rows = _search(job, base, experts, work / f"{job.name}.json", report)

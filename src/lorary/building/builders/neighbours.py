@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from lorary.adapters.kinds.lora import LoRA
-from lorary.building.base import Builder, Job, Made, Report, check_positive
+from lorary.building.base import Builder, Job, Made, Report, check_positive, require_source
 from lorary.building.builders.weighted import Weighted
 from lorary.building.fisher import fisher
 from lorary.building.job import expert_name
-from lorary.building.merging import MergeJob, require_source
+from lorary.building.merging import MergeJob
 from lorary.errors import BuildError
 from lorary.hashing import hash_json, short_key
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
-from lorary.model.ensemble import check_base
+from lorary.model.ensemble import check_library
 from lorary.options import as_dict
 from lorary.tasks.task import Task, Tasks
 
@@ -71,7 +71,7 @@ class Neighbours(Builder):
     def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
         """Embed the library's tasks and the new ones, and choose."""
         jobs = [job for job in pack if isinstance(job, _NeighbourJob)]
-        check_base(base, jobs[0].source.base, f"library {str(jobs[0].source.path)!r}")
+        check_library(base, jobs[0].source)
         known = torch.stack([self._embed(base, own) for own in jobs[0].known.values()])  # (N, F)
         made = {}
         for job in jobs:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,8 +52,10 @@ class Ties(MergeBuilder):
         delta = weights.delta()
         n_dropped = delta.numel() - max(1, int(self.density * delta.numel()))
         if n_dropped:
-            floor = delta.abs().flatten().kthvalue(n_dropped).values
-            delta[delta.abs() <= floor] = 0
+            # NumPy's partition is some fifteen times as fast as torch's kthvalue (docs/log.md).
+            sizes = delta.abs()
+            floor = float(np.partition(sizes.flatten().numpy(), n_dropped - 1)[n_dropped - 1])
+            delta.masked_fill_(sizes <= floor, 0)
         return delta
 
     @staticmethod

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lorary.adapters.base import Experts, Weights
 from lorary.adapters.low_rank import LowRankWeights
-from lorary.adapters.products import BLOCK_BYTES, add_products, inner_products
+from lorary.adapters.products import BLOCK_BYTES, add_upper_products, inner_products
 from lorary.building.base import Clusterer, Clusters, TaskProbe, check_positive, name_groups
 from lorary.building.k_means import K, Points, group
 from lorary.errors import BuildError
@@ -80,8 +80,8 @@ def gram(experts: Sequence[Mapping[str, Weights]], sparsity: float, *, block_byt
             found = torch.zeros(len(experts), len(experts))
             for start in range(0, len(rows[0]), step):
                 block = torch.stack([row[start : start + step].float() for row in rows])  # (N, step)
-                block = block.masked_fill_(block.abs() <= floors, 0) if sparsity else block
-                add_products(found, block, block, [1] * len(rows), is_upper=True)
+                block = block * (block.abs() > floors) if sparsity else block
+                add_upper_products(found, block, [1] * len(rows))
             total += found
     return np.asarray((total.triu() + total.triu(1).T).numpy())
 
@@ -106,7 +106,10 @@ def _threshold(expert: Mapping[str, Weights], sparsity: float) -> float:
         return -1.0
     weights = [_low_rank(expert[site]) for site in sorted(expert)]
     values = torch.cat([t.float().flatten() for w in weights for t in (w.a, w.b)]).abs_().numpy()
-    return float(np.quantile(values, sparsity, overwrite_input=True))
+    place, share = divmod(sparsity * (len(values) - 1), 1)
+    parted = np.partition(values, int(place))  # np.quantile takes fifteen times as long
+    low, above = parted[int(place)], parted[int(place) + 1 :]
+    return float(low + share * (above.min() - low)) if share else float(low)
 
 
 def cosine_map(inner: Points, components: int) -> Points:

@@ -65,4 +65,4 @@ class Arrow(Router):
 
 
 def _abs_dot(h: Tensor, vectors: Tensor) -> Tensor:
-    return torch.matmul(h.float(), vectors.T).abs()  # (B, T, P)
+    return torch.nn.functional.linear(h.float(), vectors).abs()  # (B, T, P)

@@ -1,0 +1,51 @@
+"""New tasks, from how to mix a library's experts as they are."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.low_rank import LowRankBank, LowRankWeights
+from lorary.building.adaptation import LibraryMixture
+from lorary.building.base import Write
+from lorary.building.job import TrainingJob
+from lorary.building.mixture import Skills
+from lorary.building.train import Curve
+from lorary.library.expert import Expert, copy_adapter
+from lorary.model.base_model import BaseModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class LibPolyZ(LibraryMixture):
+    """Learn only the weights by which new tasks mix a library's experts, per layer; the experts stay as they are.
+
+    The new library holds copies of them; the router `poly` reads the weights. `lr` is not used, `routing_lr` is.
+    Source: Ostapenko et al. 2024 (2405.11157) section 4, "<library>-PolyZ".
+    """
+
+    trains_experts: ClassVar[bool] = False
+
+    def form(self, name: str, weights: Mapping[str, LowRankWeights]) -> LoRA:
+        """Tell nothing of use: experts are copied in the form they have."""
+        return LoRA()
+
+    def writer(
+        self,
+        job: TrainingJob,
+        base: BaseModel,
+        name: str,
+        skills: Skills,
+        index: int,
+        banks: Mapping[str, LowRankBank],
+        curve: Curve,
+    ) -> Write:
+        """Make the writer of a copy."""
+        assert job.source is not None
+        return partial(_copy, job, job.source[name], curve)
+
+
+def _copy(job: TrainingJob, expert: Expert, curve: Curve, stage: Path) -> dict[str, Any]:
+    copy_adapter(expert.directory, stage)
+    return job.write_facts(stage, curve)

@@ -1,0 +1,170 @@
+"""Builders that train experts jointly with the weights by which each task mixes them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from safetensors.torch import save_file
+
+from lorary.adapters.base import Bank, Site
+from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.low_rank import LowRankBank, LowRankWeights
+from lorary.adapters.packed import Dropped, InputDropout, Rows
+from lorary.building.base import Builder, Job, Made, Report, Write, check_positive
+from lorary.building.batches import mix_seed
+from lorary.building.job import TrainingJob, TrainingOptions
+from lorary.building.learner import Learner
+from lorary.building.stack import Stack
+from lorary.building.train import Curve, train
+from lorary.errors import BuildError
+from lorary.library.library import Library
+from lorary.model.attach import Attachment, Slot
+from lorary.model.base_model import BaseModel
+from lorary.routing.base import Gate, State
+from lorary.routing.task_skills import TaskGate, pack_state
+from lorary.tasks.task import Tasks
+
+Skills = Mapping[str, tuple[LoRA, Mapping[str, LowRankWeights]]]
+"""Expert name -> its form and its weights by site."""
+
+LOGIT_BOUND = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureBuilder(TrainingOptions, Builder, ABC):
+    """Options of a builder that trains one mixture of experts on all tasks together.
+
+    At every site, task t goes through one LoRA with A = sum_k w_tk A_k and B = sum_k w_tk s_k B_k, where
+    w_tk = sigmoid(z_tk) / sum_j sigmoid(z_tj); z (T, K) starts uniform in ±1e-3 and is learned with the experts.
+    routing_lr: peak learning rate of z. dropout: on the adapters' input.
+    Source: Ponti et al. 2023 (2202.13914); Ostapenko et al. 2024 (2405.11157) section 3 and its code: 0.1 for z.
+    """
+
+    dropout: float = 0.05
+    routing_lr: float = 0.1
+
+    left: ClassVar[str] = "poly"
+    """The kind of the artefact that keeps z."""
+    trains_experts: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Refuse options that have no meaning."""
+        super().__post_init__()
+        check_positive(self, "routing_lr")
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks of the input side and of the output side with weights of their own."""
+        return 1
+
+    @abstractmethod
+    def start(self, job: TrainingJob, base: BaseModel) -> Skills:
+        """Give the experts that training starts from, in order of their names."""
+
+    def packs(self, jobs: Sequence[Job], base: BaseModel) -> list[list[Job]]:
+        """Let each job train alone: its rows already share the passes."""
+        return [[job] for job in jobs]
+
+    def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
+        """Train the mixture."""
+        (job,) = (job for job in pack if isinstance(job, TrainingJob))
+        skills = self.start(job, base)
+        with _mixed(self, job, base, skills) as (learner, banks, gates):
+            (curve,) = train(learner, self, job.n_steps, work, report)
+            state = pack_state({site: gate.logits for site, gate in gates.items()}, job.tasks)
+            writers = {name: self.writer(job, base, name, skills, i, banks, curve) for i, name in enumerate(skills)}
+        return Made(writers, {self.left: partial(_write_state, state)})
+
+    def writer(
+        self,
+        job: TrainingJob,
+        base: BaseModel,
+        name: str,
+        skills: Skills,
+        index: int,
+        banks: Mapping[str, LowRankBank],
+        curve: Curve,
+    ) -> Write:
+        """Make the writer of one trained expert."""
+        kind, before = skills[name]
+        weights = {site: bank.cpu().unpack(index) for site, bank in banks.items() if site in before}
+        return partial(job.write, kind=kind, weights=weights, curve=curve, base=base)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreshMixture(MixtureBuilder, ABC):
+    """Options of a builder whose n_skills experts k0, k1, ... start from scratch; the others are those of Private."""
+
+    rank: int = 4
+    alpha: float = 16.0
+    rslora: bool = False
+    targets: tuple[str, ...] = ("attention",)
+    n_skills: int = 8
+
+    def __post_init__(self) -> None:
+        """Refuse options that have no meaning."""
+        super().__post_init__()
+        check_positive(self, "rank", "n_skills")
+
+    def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
+        """Plan the one job."""
+        width = len(str(self.n_skills - 1))
+        return [self.job(self.left, list(tasks.values()), made=tuple(f"k{i:0{width}}" for i in range(self.n_skills)))]
+
+    def start(self, job: TrainingJob, base: BaseModel) -> Skills:
+        """Draw experts that differ: from one A they would learn the same, as each gets almost the same share."""
+        kind = LoRA(rank=self.rank, alpha=self.alpha, rslora=self.rslora)
+        drawn: dict[str, dict[str, LowRankWeights]] = {name: {} for name in job.experts}
+        for site in base.target_sites(self.targets):
+            generator = torch.Generator().manual_seed(mix_seed(self.seed, site.name))
+            for name in job.experts:
+                drawn[name][site.name] = kind.fresh(site, generator)
+        return {name: (kind, weights) for name, weights in drawn.items()}
+
+
+@contextmanager
+def _mixed(
+    options: MixtureBuilder, job: TrainingJob, base: BaseModel, skills: Skills
+) -> Iterator[tuple[Learner, dict[str, LowRankBank], dict[str, TaskGate]]]:
+    """Attach the experts and the gates to the base for the time of a run."""
+    rows = Rows()
+    drops = InputDropout(options.dropout, options.batch_size, rows) if options.dropout else None
+    wanted = {site for _, weights in skills.values() for site in weights}
+    banks: dict[str, LowRankBank] = {}
+    gates: dict[str, TaskGate] = {}
+    for site in (site for name, site in base.sites.items() if name in wanted):
+        _check_blocks(site, options.n_blocks)
+        bank = LowRankBank([weights.get(site.name) for _, weights in skills.values()], site)
+        banks[site.name] = bank.cast(torch.float32).to(base.device)
+        generator = torch.Generator().manual_seed(mix_seed(options.seed, "logits", site.name))
+        logits = torch.empty(len(job.tasks), options.n_blocks, len(skills))
+        logits.uniform_(-LOGIT_BOUND, LOGIT_BOUND, generator=generator)
+        gates[site.name] = TaskGate(logits).to(base.device)
+    parts: dict[str, tuple[Bank, Gate]] = {
+        site: (Dropped(bank, drops) if drops else bank, gates[site]) for site, bank in banks.items()
+    }
+    stacks = {}
+    if options.trains_experts:
+        factors = [factor for bank in banks.values() for factor in (bank.a, bank.b)]
+        stacks["factors"] = Stack(factors, 1, lr=options.lr)
+    stacks["routing"] = Stack([gate.logits for gate in gates.values()], 1, lr=options.routing_lr)
+    attachment = Attachment(base.hf, parts, Slot("factors"))
+    try:
+        yield Learner(base, [job.pupil(base)], stacks, attachment, rows, drops), banks, gates
+    finally:
+        attachment.detach()
+
+
+def _check_blocks(site: Site, n_blocks: int) -> None:
+    if site.d_in % n_blocks or site.d_out % n_blocks:
+        message = f"site {site.name!r} is {site.d_in} -> {site.d_out}, which {n_blocks} heads can't divide."
+        raise BuildError("E-BLOCKS", message, "Choose n_heads that divides both.")
+
+
+def _write_state(state: State, path: Path) -> None:
+    save_file(state, path)

@@ -1,0 +1,43 @@
+"""`lorary finetune`: tasks -> a new base."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorary.cli.application import resumable
+from lorary.cli.console import print_json, progress
+from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, Device, Json
+
+
+def finetune(
+    tasks: Annotated[
+        str, typer.Argument(metavar="TASKS", help="Directory, glob or file of tasks: .jsonl, .jsonl.gz, .parquet.")
+    ],
+    into: Annotated[Path, typer.Option(metavar="DIR", help="A directory for the new base that isn't there yet.")],
+    base: BaseToBuildOn = EMBEDDED,
+    options: Annotated[str, typer.Option(metavar="KEY=VALUE,...", help="As lr=3e-5,epochs=1,patience=3.")] = "",
+    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this task; may be repeated.")] = None,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Train all weights of a base on all tasks. Stopped anywhere, the same command goes on where it was."""
+    from lorary.options import split_spec
+    from lorary.tasks.read import read_tasks
+
+    name, values = split_spec(f"finetune:{options}")
+    data = read_tasks(tasks, only=only or None)
+
+    from lorary.building.finetune import FullFineTuning
+    from lorary.building.finetune import finetune as run
+    from lorary.cli.models import load
+    from lorary.options import make
+
+    method = make(FullFineTuning, values, called=name)
+    loaded = load(base, device, "auto")
+    with progress("training steps") as tell, resumable():
+        made = run(method, data, loaded, into=into, report=lambda s: tell(s.step, s.n_steps, f"loss {s.loss:.3f}"))
+    if json:
+        return print_json({"base": str(made)})
+    print(f"{made}: a base; evaluate it with `lorary eval base TASKS --base {made}`")
+    return None

@@ -1,0 +1,57 @@
+"""What a builder learned beside its experts: fetched by routers that need "learned"."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lorary.errors import RoutingError
+from lorary.library import derived
+from lorary.library.library import Library
+from lorary.routing.base import Probe, State
+
+
+@dataclass(frozen=True)
+class LearnedProbe(Probe):
+    """Answers the one question of routers that need "learned" and no data."""
+
+    library: Library
+
+    def learned(self, kind: str) -> State | None:
+        """Load learned/<kind>-<key> of the job that made all experts together; None if there is none."""
+        keys = {expert.provenance.extra.get("job") for expert in self.library.values()}
+        key = keys.pop() if len(keys) == 1 else None
+        found = derived.get(self.library, kind, key, "safetensors") if isinstance(key, str) else None
+        try:
+            return load_file(found) if found else None
+        except (OSError, SafetensorError) as error:
+            raise RoutingError("E-LEARNED", f"{found} can't be read: {error}.", "Build the library again.") from None
+
+    def sample_texts(self, *, n_texts: int, n_tokens: int, opening: str, seed: int) -> Tensor:
+        """Refuse."""
+        _no_data()
+
+    def over_inputs(
+        self, texts: Tensor, sites: Collection[str], ask: Callable[[str, Tensor], Tensor]
+    ) -> Mapping[str, Tensor]:
+        """Refuse."""
+        _no_data()
+
+    def mean_inputs(self, expert: str, *, n_examples: int) -> Mapping[str, Tensor]:
+        """Refuse."""
+        _no_data()
+
+    def prompt_features(self, encoder: str, *, n_examples: int) -> tuple[Tensor, Sequence[str]]:
+        """Refuse."""
+        _no_data()
+
+    def tasks_of(self, expert: str) -> Sequence[str]:
+        """Name the tasks that an expert was trained on."""
+        return self.library[expert].provenance.tasks
+
+
+def _no_data() -> NoReturn:
+    raise RoutingError("E-PROBE", 'this router needs data: its `needs` must have "examples".')

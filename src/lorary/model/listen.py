@@ -1,0 +1,35 @@
+"""Run a routed model on one prompt, with its routings recorded."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from lorary.model.attach import Slot
+from lorary.model.base_model import BaseModel
+from lorary.model.speaking import Turn
+from lorary.model.tokens import encode
+from lorary.model.trace import Trace, make_trace
+from lorary.tasks.example import Example
+
+
+def listen(
+    base: BaseModel, slot: Slot, turn: Turn, prompt: str | Example, *, names: Sequence[str], max_new_tokens: int
+) -> Trace:
+    """Answer a prompt with up to max_new_tokens (0: only read it), and tell who spoke at each token and site."""
+    example = prompt if isinstance(prompt, Example) else Example(prompt, "")
+    limit = base.max_tokens - max_new_tokens
+    row = encode(base.tokenizer, [replace(example, completion="")], max_tokens=limit)[0]
+    ids = torch.tensor([row.prompt], device=base.device)
+    with torch.inference_mode(), turn([example]):
+        context = slot.context
+        if max_new_tokens:
+            mask = torch.ones_like(ids)
+            ids = base.hf.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False)
+        slot.context, slot.records = context, {}
+        try:
+            base.hf(input_ids=ids, use_cache=False)
+            records = slot.records
+        finally:
+            slot.records = None
+    return make_trace([base.tokenizer.decode([i]) for i in ids[0].tolist()], names, records)

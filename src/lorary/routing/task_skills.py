@@ -1,0 +1,77 @@
+"""Learned weights of a known task over experts, per site: what Poly and MHR share.
+
+State: "<site>.logits" (T, S, E) for T tasks, S blocks, E experts in order of their names, and "tasks", the names of the
+tasks as JSON in bytes.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lorary.adapters.base import Experts, Site
+from lorary.errors import RoutingError
+from lorary.routing.base import Context, Gate, Probe, Routing, State
+
+TASKS = "tasks"
+
+
+class TaskGate(Gate):
+    """Weigh experts by the row's task t: w_k = sigmoid(z_tk) / sum_j sigmoid(z_tj), for each block.
+
+    `Context.experts` holds the number of each row's task.
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(logits.float(), requires_grad=False)  # (T, S, E)
+
+    def forward(self, h: Tensor, context: Context) -> Routing:
+        """Look up each row's weights, (B, 1, S, E)."""
+        if context.experts is None:
+            raise RoutingError(
+                "E-TASK", "learned routing needs the task of every row.", "Pass tasks=[...], or examples."
+            )
+        return Routing(skill_weights(self.logits[context.experts]).unsqueeze(1))
+
+
+def skill_weights(logits: Tensor) -> Tensor:
+    """Normalise sigmoids over the last axis; a softmax of their logarithms, so that no logit is too small."""
+    return torch.softmax(nn.functional.logsigmoid(logits), dim=-1)
+
+
+def pack_state(logits: Mapping[str, Tensor], tasks: Sequence[str]) -> State:
+    """Make a state of each site's logits (T, S, E) and the names of the T tasks."""
+    state = {f"{site}.logits": value.detach().cpu().clone() for site, value in logits.items()}
+    return {**state, TASKS: torch.frombuffer(bytearray(json.dumps(list(tasks)).encode()), dtype=torch.uint8)}
+
+
+def task_numbers(state: State) -> dict[str, int] | None:
+    """Number the tasks that a state knows; None if it is no state of learned weights."""
+    if TASKS not in state:
+        return None
+    names = json.loads(bytes(state[TASKS].tolist()))
+    return {str(name): i for i, name in enumerate(names)}
+
+
+def learned_state(name: str, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
+    """Ask the probe for what the builder `name` left. Raises E-LEARNED if there is nothing, or it doesn't fit."""
+    state = probe.learned(name) if probe is not None else None
+    called = {"poly": "Poly", "mhr": "MHR"}[name]
+    if state is None:
+        hint = f"Build it with --method {name}."
+        raise RoutingError("E-LEARNED", f"this library has no {called} weights for its experts.", hint)
+    n_tasks = len(task_numbers(state) or ())
+    for site in sites.values():
+        logits = state.get(f"{site.name}.logits", torch.zeros(0, 1, 0))
+        n_splits = logits.shape[1] if logits.dim() == 3 else 0
+        fits = n_splits and logits.shape == (n_tasks, n_splits, len(experts)) and bool(logits.isfinite().all())
+        if not fits or site.d_in % n_splits or site.d_out % n_splits:
+            raise RoutingError(
+                "E-LEARNED",
+                f"the {called} weights of {site.name!r} are {tuple(logits.shape)}, expected finite numbers for "
+                f"{n_tasks} tasks, blocks that divide {site.d_in} and {site.d_out}, and {len(experts)} experts.",
+                "The file is damaged, or not of these experts: build the library again.",
+            )
+    return state

@@ -1,0 +1,122 @@
+"""Backends without their processes: what they share out, hand over and refuse. The processes: tests/slow."""
+
+import os
+import pickle
+import sys
+
+import pytest
+
+from lorary.building.backend import Backend, Order, build_recipe, enlist_here
+from lorary.building.backends import local
+from lorary.building.backends.local import Local
+from lorary.building.backends.ray import Ray
+from lorary.building.builders.private import Private
+from lorary.building.recipe import Recipe
+from lorary.errors import BuildError, LoraryError
+from lorary.folder import BACKENDS
+from recipe_files import write_base, write_tasks
+
+QUICK = Private(steps=2, batch_size=2, rank=2, n_evaluations=1)
+
+
+@pytest.fixture
+def recipe(base, toy, tmp_path):
+    tasks = write_tasks(tmp_path / "tasks", toy.only(["copy", "swap"]))
+    return Recipe(
+        builder=QUICK, into=tmp_path / "lib", base=str(write_base(tmp_path / "pico", base)), tasks=(str(tasks),)
+    )
+
+
+@pytest.mark.parametrize("name", BACKENDS.names())
+def test_every_backend_is_frozen_options_with_defaults(name):
+    backend = BACKENDS.parse(name)
+    assert isinstance(backend, Backend)
+    assert backend == BACKENDS.load(name)()
+    assert hash(backend) == hash(BACKENDS.load(name)())
+
+
+# ---- here ---------------------------------------------------------------------------------------
+
+
+def test_without_workers_it_works_here(recipe):
+    steps, plans, told = [], [], []
+    library = build_recipe(recipe, report=steps.append, on_plan=lambda *plan: plans.append(plan), tell=told.append)
+    assert sorted(library) == ["copy", "swap"]
+    assert sorted((step.job, step.step) for step in steps) == [("copy", 1), ("copy", 2), ("swap", 1), ("swap", 2)]
+    assert [(len(jobs), done) for jobs, done in plans] == [(2, [])]
+    assert told == [f"loading base {recipe.base} ..."]
+    assert enlist_here(recipe, "run") is None, "all is done"
+
+
+def test_a_recipe_travels(recipe):
+    assert pickle.loads(pickle.dumps((recipe, "run"))) == (recipe, "run")
+
+
+def test_errors_travel():
+    error = BuildError("E-DIVERGED", "the loss is nan.", "Lower lr.")
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), again.code, again.hint) == (BuildError, str(error), "E-DIVERGED", "Lower lr.")
+
+
+# ---- local --------------------------------------------------------------------------------------
+
+
+def test_gpus_and_threads_are_shared_out(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(local.torch.cuda, "device_count", lambda: 2)
+    given = [Local(workers=3).environment(number) for number in range(3)]
+    assert given == [{"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": gpu} for gpu in ("0", "1", "0")]
+    assert Local(workers=16).environment(0)["OMP_NUM_THREADS"] == "1"
+    assert Local(workers=2, threads=3, gpus=("5", "7")).environment(1) == {
+        "OMP_NUM_THREADS": "3", "CUDA_VISIBLE_DEVICES": "7",
+    }  # fmt: skip
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a, GPU-b")
+    assert Local(workers=2).environment(1)["CUDA_VISIBLE_DEVICES"] == "GPU-b"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("OMP_NUM_THREADS", "6")
+    assert Local(workers=2).environment(1) == {"OMP_NUM_THREADS": "6"}
+
+
+def test_workers_that_die_one_after_the_other_are_not_replaced_for_ever(recipe, monkeypatch, tmp_path):
+    """As where memory is so short that none gets anywhere."""
+    deadly = tmp_path / "deadly"
+    deadly.write_text("#!/bin/sh\nkill -9 $$\n")
+    deadly.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(deadly))
+    starts, start = [], local._Crew.start
+    monkeypatch.setattr(local._Crew, "start", lambda self, number: starts.append(number) or start(self, number))
+    with pytest.raises(BuildError) as caught:
+        build_recipe(recipe, backend="local:workers=2")
+    logs = {f"worker {p.name[7]}: ended by SIGKILL. Its log: {p}." for p in (recipe.into / ".work" / "logs").iterdir()}
+    assert str(caught.value) in {f"error[E-WORKER] {line}" for line in logs}
+    assert len(starts) == 2 + 3
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("local:workers=0", "error[E-OPTION] Local: workers=0, expected more than 0."),
+        ("local:threads=0", "error[E-OPTION] Local: threads=0, expected more than 0."),
+        ("ray:cpus=0", "error[E-OPTION] Ray: cpus=0.0, expected more than 0."),
+        ("ray:gpus=-1", "error[E-OPTION] Ray: gpus=-1.0, retries=3, expected 0 or more."),
+        ("rey", "error[E-NAME] unknown backend 'rey'. Did you mean 'ray'? Known: local, ray."),
+    ],
+)
+def test_what_has_no_meaning_is_refused(spec, message):
+    with pytest.raises(LoraryError) as caught:
+        BACKENDS.parse(spec)
+    assert str(caught.value) == message
+
+
+# ---- ray ----------------------------------------------------------------------------------------
+
+
+def test_without_ray_the_message_says_how_to_get_it(recipe, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(BuildError) as caught:
+        Ray().work(Order(recipe, "run"))
+    assert str(caught.value) == (
+        "error[E-EXTRA] backend ray needs ray, which isn't installed. Run: pip install 'lorary[ray]'."
+    )

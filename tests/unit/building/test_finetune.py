@@ -1,0 +1,91 @@
+"""Full fine-tuning: a new base that opens anywhere, the same after a kill, and the old base untouched."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lorary.building import train as training
+from lorary.building.finetune import FullFineTuning, finetune
+from lorary.errors import BuildError
+from lorary.model.base_model import load_base
+from lorary.testing.contracts import Killed, files_of
+from lorary.testing.pico import ARCHITECTURES, pico_base
+
+QUICK = FullFineTuning(steps=6, batch_size=4, n_evaluations=3, lr=1e-3)
+
+
+def hashes(base):
+    return {name: float(p.double().abs().sum()) for name, p in base.hf.named_parameters()}
+
+
+def loss(base, task):
+    scores = base.log_likelihood(task.valid)
+    return -sum(s.nats for s in scores) / sum(s.n_tokens for s in scores)
+
+
+def test_the_new_base_opens_and_is_what_was_trained(base, toy, tmp_path):
+    tasks, before = toy.only(["copy"]), hashes(base)
+    into = finetune(QUICK, tasks, base, into=tmp_path / "full")
+    facts = json.loads((into / "training.json").read_text())
+    opened = load_base(str(into), dtype="float32", device="cpu")
+    assert loss(opened, tasks["copy"]) == pytest.approx(facts["metrics"]["valid_loss"], rel=1e-4)
+    assert loss(opened, tasks["copy"]) < loss(base, tasks["copy"])
+    assert opened.fingerprint["weights"] != base.fingerprint["weights"]
+    assert all(value != before[name] for name, value in hashes(opened).items()), "all weights were trained"
+    assert hashes(base) == before and not any(p.requires_grad for p in base.hf.parameters())
+    assert AutoTokenizer.from_pretrained(into)("ab")["input_ids"] == base.tokenizer("ab")["input_ids"]
+    assert (facts["steps"], facts["tasks"], facts["base_fingerprint"]) == (6, ["copy"], base.fingerprint)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["full"]
+
+
+def test_tied_weights_stay_tied(toy, tmp_path):
+    base = pico_base()
+    base.hf.config.tie_word_embeddings = True
+    base.hf.tie_weights()
+    into = finetune(QUICK, toy.only(["copy"]), base, into=tmp_path / "full")
+    hf = AutoModelForCausalLM.from_pretrained(into)
+    assert hf.get_output_embeddings().weight is hf.get_input_embeddings().weight
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_trainable_copy_is_the_model_again(architecture):
+    base = pico_base(architecture, dtype=torch.bfloat16)
+    copy = base.trainable_copy()
+    assert copy.dtype == torch.float32
+    for (name, ours), (other, theirs) in zip(base.hf.named_parameters(), copy.hf.named_parameters(), strict=True):
+        assert name == other and torch.equal(ours.float(), theirs) and ours.data_ptr() != theirs.data_ptr()
+
+
+@pytest.mark.parametrize("step", [3, 6])
+def test_a_killed_run_goes_on_to_the_same_bytes(base, toy, tmp_path, monkeypatch, step):
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0.0)
+    tasks = toy.only(["copy", "swap"])
+    whole = finetune(QUICK, tasks, base, into=tmp_path / "whole" / "full")
+
+    def die(reached):
+        if reached.step == step:
+            raise Killed
+
+    into = tmp_path / "cut" / "full"
+    with pytest.raises(Killed):
+        finetune(QUICK, tasks, base, into=into, report=die)
+    assert not into.exists()
+    steps = []
+    finetune(QUICK, tasks, base, into=into, report=steps.append)
+    assert steps[0].step == step
+    assert files_of(into) == files_of(whole)
+    steps.clear()
+    finetune(QUICK, tasks, base, into=into, report=steps.append)
+    assert not steps
+
+
+def test_what_is_there_is_not_written_over(base, toy, tmp_path):
+    (tmp_path / "full").mkdir()
+    with pytest.raises(BuildError) as caught:
+        finetune(QUICK, toy.only(["copy"]), base, into=tmp_path / "full")
+    assert str(caught.value) == (
+        f"error[E-EXISTS] '{tmp_path / 'full'}' is there and was not made by this run: other options, data or base. "
+        "Give another --into, or remove it."
+    )

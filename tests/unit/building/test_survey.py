@@ -1,0 +1,147 @@
+"""What others see of a build: from the disk alone."""
+
+import dataclasses
+import json
+import os
+import time
+
+import pytest
+
+from lorary.building import claims
+from lorary.building import survey as module
+from lorary.building.base import JobStep
+from lorary.building.claims import Watch, claim, read_lease
+from lorary.building.follower import Follower
+from lorary.building.survey import JobState, survey
+from lorary.building.worklist import Pack, Worklist
+from lorary.testing.pico import random_library
+
+
+@pytest.fixture
+def worklist(base, tmp_path):
+    """Four jobs in three packs; the expert of one stands."""
+    library = random_library(tmp_path / "lib", base, ["ant"])
+    worklist = Worklist(library.layout, "key")
+    packs = [Pack("p1", ("ant", "bee"), (("ant",), ("bee",)), 10), Pack("p2", ("cat",), (("cat",),), 20)]
+    packs.append(Pack("p3", ("dog",), (("dog",),), 30))
+    worklist.agree(["ant", "bee", "cat", "dog"], lambda: packs)
+    return worklist
+
+
+def states(worklist):
+    return {job.name: job.state for job in survey(worklist.layout.root).jobs}
+
+
+def take(worklist, key, step=0):
+    mine = claim(worklist.work / key, Watch(), lease_s=60)
+    mine.reached(step)
+    mine.beat()
+    return mine
+
+
+def test_jobs_wait_run_and_are_done(worklist):
+    assert states(worklist) == {"ant": "done", "bee": "waiting", "cat": "waiting", "dog": "waiting"}
+    take(worklist, "p1", step=3)
+    found = {job.name: job for job in survey(worklist.layout.root).jobs}
+    assert found["ant"] == JobState("ant", "done", 10, 10)
+    bee = found["bee"]
+    assert (bee.state, bee.step, bee.n_steps, bee.owner) == ("running", 3, 10, read_lease(worklist.work / "p1").owner)
+    assert bee.owner.endswith(f":{os.getpid()}")
+    assert abs(bee.since - time.time()) < 60 and 0 <= bee.silent_s < 60
+
+
+def test_what_was_left_waits_where_it_was(worklist):
+    with take(worklist, "p2", step=5).held():
+        pass
+    (cat,) = [job for job in survey(worklist.layout.root).jobs if job.name == "cat"]
+    assert cat == JobState("cat", "waiting", 5, 20)
+
+
+def test_dead_and_silent_workers_are_stale(worklist, monkeypatch):
+    take(worklist, "p2")
+    with monkeypatch.context() as patch:
+        patch.setattr(claims, "is_running", lambda pid: False)
+        assert states(worklist)["cat"] == "stale"
+    assert states(worklist)["cat"] == "running"
+    now = time.time()
+    monkeypatch.setattr(module.time, "time", lambda: now + 61)
+    assert states(worklist)["cat"] == "stale"
+
+
+def test_failures_have_their_reason_and_log(worklist):
+    worklist.fail(worklist_pack(worklist, "p2"), "error[E-DIVERGED] no.", "Traceback", "run")
+    (cat,) = [job for job in survey(worklist.layout.root).jobs if job.name == "cat"]
+    assert (cat.state, cat.error, cat.log) == ("failed", "error[E-DIVERGED] no.", ".work/logs/p2.log")
+    assert (worklist.layout.root / cat.log).read_text().rstrip().endswith("cat\nTraceback")
+    take(worklist, "p2")
+    assert states(worklist)["cat"] == "running", "another run tries it again"
+
+
+def worklist_pack(worklist, key):
+    return next(pack for pack in worklist.agree(["ant", "bee", "cat", "dog"], list) if pack.key == key)
+
+
+def test_the_time_left_is_at_the_speed_of_those_who_run(worklist, monkeypatch):
+    assert survey(worklist.layout.root).seconds_left is None
+    now = 1_000_000.0
+    monkeypatch.setattr(claims.time, "time", lambda: now)
+    one, two = take(worklist, "p1"), take(worklist, "p2")
+    assert survey(worklist.layout.root).seconds_left is None, "nobody has got anywhere"
+    now += 10
+    for mine, step in ((one, 5), (two, 2)):
+        mine.reached(step)
+        mine.beat()
+    # missing: bee 5, cat 18, dog 30; speed: a pack of two jobs at 0.5, one job at 0.2 steps a second
+    assert survey(worklist.layout.root).seconds_left == pytest.approx((5 + 18 + 30) / (2 * 0.5 + 0.2))
+
+
+def test_a_library_that_nobody_builds_has_its_experts(base, tmp_path):
+    random_library(tmp_path / "lib", base, ["ant", "bee"])
+    found = survey(tmp_path / "lib")
+    assert [(job.name, job.state) for job in found.jobs] == [("ant", "done"), ("bee", "done")]
+    assert found.counts == {"done": 2, "running": 0, "stale": 0, "failed": 0, "waiting": 0}
+    assert found.seconds_left is None
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '[{"key": "p1"}]', "[3]"])
+def test_a_damaged_plan_is_no_plan(worklist, content):
+    (plan,) = worklist.work.glob("plan-*.json")
+    plan.write_text(content)
+    assert states(worklist) == {"ant": "done"}
+
+
+def test_who_follows_hears_plan_and_steps(worklist):
+    plans, steps = [], []
+    follower = Follower(
+        worklist.layout.root, steps.append, lambda jobs, done: plans.append(([j.name for j in jobs], list(done)))
+    )
+    follower.look()
+    follower.look()
+    assert plans == [(["ant", "bee", "cat", "dog"], ["ant"])]
+    assert steps == []
+    mine = take(worklist, "p1", step=4)
+    follower.look()
+    follower.look()
+    assert steps == [JobStep("bee", 4, 10)]
+    (worklist.layout.experts / "bee").mkdir()
+    mine.finish()
+    follower.look()
+    assert steps[1:] == [JobStep("bee", 10, 10)]
+
+
+def test_jobs_without_steps_are_followed_too(base, tmp_path):
+    library = random_library(tmp_path / "lib", base, ["ant"])
+    Worklist(library.layout, "key").agree(["merged"], lambda: [Pack("p", ("merged",), (("merged",),), 0)])
+    plans = []
+    Follower(library.path, None, lambda jobs, done: plans.append(([job.name for job in jobs], done))).look()
+    assert plans == [(["merged"], [])], "ant belongs to no plan"
+
+
+def test_who_follows_waits_for_the_library(tmp_path):
+    Follower(tmp_path / "nothing", None, None).look()
+
+
+def test_leases_are_plain_json(worklist):
+    take(worklist, "p1")
+    content = json.loads((worklist.work / "p1" / "1" / "lease.json").read_text())
+    assert set(content) == {field.name for field in dataclasses.fields(claims.Lease)}
