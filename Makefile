@@ -5,7 +5,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow check format docs clean
+.PHONY: demo test test-slow test-quantised check format docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/lorary quickstart --into $(or $(INTO),runs/quickstart)
@@ -15,6 +15,11 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow --durations=10
+
+# Apart, since torchao talks on stderr whenever transformers is imported.
+test-quantised: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/quantised --constraint constraints.txt torchao
+	PYTHONPATH=$(VENV)/quantised $(BIN)/python -m pytest tests/unit/model/test_bases.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -11,7 +11,7 @@ from lorary.tasks.task import Tasks
 from lorary.testing.contracts import files_of
 
 ROAD = Road(steps=3, batch_size=4, n_clusters=2, n_score=3, n_answer=2, n_fit=4, max_new_tokens=4)
-ROUTERS = ("uniform", "tp", "cm", "arrow", "oracle")
+ROUTERS = ("uniform", "tp", "cm", "arrow", "compass", "oracle")
 ROWS = ["base", "shared", *(f"{library}-{router}" for library in ("private", "mbc") for router in ROUTERS)]
 
 

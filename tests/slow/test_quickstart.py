@@ -37,6 +37,7 @@ def test_quickstart_survives_a_kill_and_leaves_a_report(tmp_path):
     loss = {row["name"]: row["cells"][0]["mean"] for row in table["rows"]}
     # What holds with a wide margin on any machine: experts help, and Arrow finds some of them.
     assert loss["private-oracle"] < loss["private-arrow"] < loss["private-uniform"] < loss["base"]
+    assert loss["private-compass"] < loss["private-arrow"]
     assert loss["mbc-oracle"] < loss["mbc-uniform"]
     assert loss["shared"] < loss["base"]
     page = (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -117,10 +117,11 @@ def summarise(walked: Walked, road: Road) -> list[str]:
         loss = losses[TRAINED]
         gap = loss[f"{library}-uniform"] - loss[f"{library}-oracle"]
         if gap > 0:
-            closed = (loss[f"{library}-uniform"] - loss[f"{library}-arrow"]) / gap
+            closed = {r: (loss[f"{library}-uniform"] - loss[f"{library}-{r}"]) / gap for r in ("arrow", "compass")}
             lines.append(
-                f"On trained tasks, Arrow on the {library} library closes {closed:.0%} of the gap in loss between "
-                f"uniform and oracle ({loss[f'{library}-uniform']:.2f} to {loss[f'{library}-oracle']:.2f})."
+                f"On trained tasks, of the gap in loss between uniform and oracle ({loss[f'{library}-uniform']:.2f} to "
+                f"{loss[f'{library}-oracle']:.2f}) on the {library} library, Arrow closes {closed['arrow']:.0%} and the "
+                f"compass {closed['compass']:.0%}; neither needs data."
             )
     for group, scores in answers.items():
         known = {name: value for name, value in scores.items() if not name.endswith("oracle")}

@@ -41,9 +41,10 @@ ROUTERS = {
     "tp": "task_predictor:n_examples={n}",
     "cm": "centroid:n_examples={n}",
     "arrow": "arrow",
+    "compass": "compass",
     "oracle": "oracle",
 }
-"""The paper's names for its routers, and our specs of them."""
+"""The paper's names for its routers, and the compass, beside our specs of them."""
 
 
 class Watcher(Protocol):
