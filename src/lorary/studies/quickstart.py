@@ -120,8 +120,8 @@ def summarise(walked: Walked, road: Road) -> list[str]:
             closed = {r: (loss[f"{library}-uniform"] - loss[f"{library}-{r}"]) / gap for r in ("arrow", "compass")}
             ends = f"{loss[f'{library}-uniform']:.2f} to {loss[f'{library}-oracle']:.2f}"
             lines.append(
-                f"On trained tasks, of the gap in loss between uniform and oracle ({ends}) on the {library} library, Arrow "
-                f"closes {closed['arrow']:.0%} and the compass {closed['compass']:.0%}; neither needs data."
+                f"On trained tasks, of the gap in loss between uniform and oracle ({ends}) on the {library} library, "
+                f"Arrow closes {closed['arrow']:.0%} and the compass {closed['compass']:.0%}; neither needs data."
             )
     for group, scores in answers.items():
         known = {name: value for name, value in scores.items() if not name.endswith("oracle")}
