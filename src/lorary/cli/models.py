@@ -1,13 +1,13 @@
 """What is asked or evaluated: the base, a library routed into it, or a saved model. Imports torch when called."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lorary.cli.console import say
+from lorary.cli.console import progress, say
 from lorary.cli.parameters import EMBEDDED, Mix
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 BARE = "base"
 """Stands for a library: the base alone. A directory of that name is ./base."""
+
+_MANY = 32  # experts; fewer open in a moment
 
 LIBRARY = f"A library, or a saved model; or {BARE!r}, the base alone."
 """What may be asked and evaluated, for the help."""
@@ -61,7 +63,10 @@ def opened(
     from lorary.model.route import route
 
     loaded = load(base or base_of(library), device, dtype)
-    with route(loaded, library, options, mix=(mix or Mix.FACTORS).value, tasks=data) as model:
+    with progress("opening experts") if len(library) >= _MANY else nullcontext() as tell:
+        report = (lambda done, total: tell(done, total, "")) if tell else None
+        model = route(loaded, library, options, mix=(mix or Mix.FACTORS).value, tasks=data, report=report)
+    with model:
         yield model
 
 

@@ -92,10 +92,12 @@ def open_expert(expert: Expert, pager: Pager | None) -> Mapping[str, Weights]:
 
 def make_parts(base: BaseModel, ensemble: Ensemble) -> Parts:
     """Pack the bank and make the gate of every site, on the base's device."""
-    return {
-        name: (ensemble.make_bank(site).cast(base.dtype).to(base.device), make_gate(base, ensemble, site))
-        for name, site in ensemble.sites.items()
-    }
+    return {name: make_part(base, ensemble, site) for name, site in ensemble.sites.items()}
+
+
+def make_part(base: BaseModel, ensemble: Ensemble, site: Site) -> tuple[Bank, Gate]:
+    """Pack the bank and make the gate of one site, on the base's device."""
+    return ensemble.make_bank(site).cast(base.dtype).to(base.device), make_gate(base, ensemble, site)
 
 
 def make_gate(base: BaseModel, ensemble: Ensemble, site: Site) -> Gate:

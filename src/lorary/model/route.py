@@ -1,6 +1,9 @@
 """Library + router -> routed model: load the weights, fetch or fit the state, attach."""
 
+import itertools
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 from lorary.adapters.base import Mix
 from lorary.errors import LibraryError
@@ -8,11 +11,13 @@ from lorary.folder import ROUTERS
 from lorary.library.library import Library
 from lorary.model.attach import Attachment, Slot
 from lorary.model.base_model import BaseModel
-from lorary.model.ensemble import Ensemble, check_library, check_mix, find_sites, make_pager, make_parts, open_expert
+from lorary.model.ensemble import Ensemble, check_library, check_mix, find_sites, make_pager, make_part, open_expert
 from lorary.model.routed_model import RoutedModel
 from lorary.model.state import fetch_or_fit
 from lorary.routing.base import Router
 from lorary.tasks.task import Tasks
+
+T = TypeVar("T")
 
 
 def route(
@@ -23,13 +28,14 @@ def route(
     mix: Mix = "factors",
     tasks: Tasks | None = None,
     memory: str | int | None = None,
+    report: Callable[[int, int], None] | None = None,
 ) -> RoutedModel:
     """Route a library into a base. Close the model, or leave its `with`, to have the base back.
 
     mix: "factors" is the paper's, "outputs" PEFT's; see adapters/mixing.py. `tasks`: training data, for routers that
     need examples. `memory`: None keeps all weights in memory; "2GiB" keeps at most so much, and fetches them as experts
     speak, for libraries of thousands (see model/paging.py). The router's state is kept in the library's derived/ under
-    the hash of its origins.
+    the hash of its origins. `report` hears how many parts are done, and of how many: experts read, then layers packed.
     Raises E-EMPTY for a library without experts, E-BASE for another base, E-RANK for ranks that `mix` can't hold.
     """
     router = ROUTERS.parse(router) if isinstance(router, str) else router
@@ -40,7 +46,20 @@ def route(
     sites = find_sites(base, members)
     check_mix(members, mix)
     pager = make_pager(base, memory)
-    experts = {name: open_expert(expert, pager) for name, expert in members.items()}
+    tick = _counter(len(members) + len(sites), report)
+    experts = {name: tick(open_expert(expert, pager)) for name, expert in members.items()}
     fitting = Ensemble(members, experts, sites, router, mix, {}, tasks, library, pager)
     ensemble = replace(fitting, state=fetch_or_fit(base, fitting))
-    return RoutedModel(base, Attachment(base.hf, make_parts(base, ensemble), Slot(mix)), ensemble)
+    parts = {name: tick(make_part(base, ensemble, site)) for name, site in sites.items()}
+    return RoutedModel(base, Attachment(base.hf, parts, Slot(mix)), ensemble)
+
+
+def _counter(total: int, report: Callable[[int, int], None] | None) -> Callable[[T], T]:
+    done = itertools.count(1)
+
+    def tick(part: T) -> T:
+        if report is not None:
+            report(next(done), total)
+        return part
+
+    return tick

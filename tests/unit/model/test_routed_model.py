@@ -223,3 +223,10 @@ def test_nothing_is_recorded_unasked(base, toy_library):
         logits(model)
         assert model._attachment.slot.records is None
         assert "".join(model.explain("", max_new_tokens=1).tokens).startswith("<eos>")
+
+
+def test_opening_tells_how_far_it_is(base, toy_library):
+    heard = []
+    with route(base, toy_library, "arrow", report=lambda done, total: heard.append((done, total))):
+        n = len(toy_library) + 8  # q, k, v and o of two layers
+    assert heard == [(done, n) for done in range(1, n + 1)]
