@@ -14,7 +14,6 @@ from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.model.attach import Attachment, RoutedLinear, Slot
 from lorary.model.base_model import BaseModel
-from lorary.model.route import make_parts
 from lorary.routing.base import State
 from lorary.routing.routers.arrow import Arrow
 from lorary.testing.pico import pico_tokenizer
@@ -83,7 +82,14 @@ def routed_model(
     experts = random_experts(sites, n)
     router = Arrow(top_k=k)
     state = router.fit(experts, sites, None)
-    Attachment(base.hf, make_parts(base, experts, sites, router, state), Slot(mix))
+    parts = {
+        name: (
+            LoRA().pack([experts[e][name] for e in experts], site).cast(base.dtype),
+            router.gate(site, state, sorted(experts)),
+        )
+        for name, site in sites.items()
+    }
+    Attachment(base.hf, parts, Slot(mix))
     return base.hf, experts, state
 
 
