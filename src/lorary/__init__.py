@@ -30,6 +30,7 @@ _HOMES = {
     "Weighted": "lorary.building.builders.weighted",
     "Ties": "lorary.building.builders.ties",
     "Dare": "lorary.building.builders.dare",
+    "PiTuning": "lorary.building.builders.pi_tuning",
     "Neighbours": "lorary.building.builders.neighbours",
     "LoraHub": "lorary.building.builders.lorahub",
     "Svd": "lorary.building.builders.svd",

@@ -31,7 +31,8 @@ class TestBuilder(BuilderContract):
         known = {f.name for f in dataclasses.fields(cls)}
 
         def make(tasks):
-            options = {**QUICK, "clusters": Clusters({"c0": tuple(tasks)[:2], "c1": tuple(tasks)[2:]})}
+            clusters = Clusters({"c0": tuple(tasks)[:2], "c1": tuple(tasks)[2:]})
+            options = {**QUICK, "clusters": clusters, "adapt_to": tuple(tasks)[:2]}
             return cls(**{key: value for key, value in options.items() if key in known})
 
         return make

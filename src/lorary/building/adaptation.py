@@ -13,7 +13,7 @@ from lorary.adapters.peft_format import read_experts
 from lorary.building.base import Job, require_source
 from lorary.building.job import TrainingJob, expert_name
 from lorary.building.mixture import MixtureBuilder, Skills
-from lorary.building.training import PackBuilder
+from lorary.building.training import PackBuilder, Start
 from lorary.errors import BuildError
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
@@ -42,10 +42,10 @@ class AdaptedBuilder(PackBuilder, ABC):
         names = tuple(self.chosen(library))
         return [self.job(expert_name(name), [tasks[name]], start=names, source=library) for name in tasks]
 
-    def start(self, jobs: Sequence[TrainingJob], base: BaseModel) -> tuple[LoRA, Mapping[str, LowRankWeights]]:
+    def start(self, jobs: Sequence[TrainingJob], base: BaseModel) -> tuple[LoRA, Sequence[Start]]:
         """Average the factors. Raises E-BASE for another base, E-RANK for experts of unequal form."""
         mean = mean_factors(read_start(jobs[0], base))
-        return form_of("the start", mean), mean
+        return form_of("the start", mean), [mean] * len(jobs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,17 +83,20 @@ def read_start(job: TrainingJob, base: BaseModel) -> Experts:
     return read_experts(members)
 
 
-def mean_factors(experts: Experts) -> dict[str, LowRankWeights]:
-    """Average A and s B apart over all experts; who has no weights at a site counts and adds nothing, as in `uniform`.
+def mean_factors(experts: Experts, shares: Mapping[str, float] | None = None) -> dict[str, LowRankWeights]:
+    """Average A and s B apart; who has no weights at a site counts and adds nothing, as in `uniform`.
 
-    The scale is that of the first expert. Ranks are equal at each site.
+    shares: of the experts that count, None = equal ones of all. The scale is that of the first of all experts, so that
+    means of one library are of one form. Ranks are equal at each site.
     """
+    shares = shares or dict.fromkeys(experts, 1 / len(experts))
     mean: dict[str, LowRankWeights] = {}
     for site in sorted({site for weights in experts.values() for site in weights}):
-        parts = [weights[site] for weights in _low_rank(experts).values() if site in weights]
-        scale, n = parts[0].scale, len(experts)
-        a = torch.stack([w.a.float() for w in parts]).sum(0) / n  # (r, d_in)
-        b = torch.stack([w.b.float() * (w.scale / scale) for w in parts]).sum(0) / n  # (d_out, r)
+        parts = {name: weights[site] for name, weights in _low_rank(experts).items() if site in weights}
+        scale = next(iter(parts.values())).scale
+        counted = [(shares.get(name, 0.0), w) for name, w in parts.items()]
+        a = torch.stack([share * w.a.float() for share, w in counted]).sum(0)  # (r, d_in)
+        b = torch.stack([share * w.scale / scale * w.b.float() for share, w in counted]).sum(0)  # (d_out, r)
         mean[site] = LowRankWeights(a, b, scale)
     return mean
 

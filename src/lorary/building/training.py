@@ -23,6 +23,9 @@ from lorary.model.attach import Attachment, Slot
 from lorary.model.base_model import BaseModel
 from lorary.routing.base import Context, Gate, Routing
 
+Start = Mapping[str, LowRankWeights]
+"""Site -> the weights that an expert starts from."""
+
 TOKENS_PER_STEP = 512
 """A step of about this many tokens uses a CPU well; a larger one wins nothing more (measured: docs/log.md)."""
 
@@ -37,8 +40,8 @@ class PackBuilder(TrainingOptions, Builder, ABC):
     dropout: float = 0.05
 
     @abstractmethod
-    def start(self, jobs: Sequence[TrainingJob], base: BaseModel) -> tuple[LoRA, Mapping[str, LowRankWeights]]:
-        """Give the form of a pack's experts and the weights by site that all of them start from."""
+    def start(self, jobs: Sequence[TrainingJob], base: BaseModel) -> tuple[LoRA, Sequence[Start]]:
+        """Give the form of a pack's experts and what each of them starts from: the same sites, ranks and scales."""
 
     def packs(self, jobs: Sequence[Job], base: BaseModel) -> list[list[Job]]:
         """Group jobs of equal length of run, short rows with short rows, until a step has about TOKENS_PER_STEP.
@@ -59,8 +62,8 @@ class PackBuilder(TrainingOptions, Builder, ABC):
     def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
         """Train the pack."""
         jobs = [job for job in pack if isinstance(job, TrainingJob)]
-        kind, start = self.start(jobs, base)
-        with packed(jobs, base, start, self.dropout, self.lr, self.batch_size) as (learner, banks):
+        kind, starts = self.start(jobs, base)
+        with packed(jobs, base, starts, self.dropout, self.lr, self.batch_size) as (learner, banks):
             curves = train(learner, self, jobs[0].n_steps, work, report)
             weights = [{site: bank.unpack(i) for site, bank in banks.items()} for i in range(len(jobs))]
         writers = {
@@ -74,15 +77,15 @@ class PackBuilder(TrainingOptions, Builder, ABC):
 def packed(
     jobs: Sequence[TrainingJob],
     base: BaseModel,
-    start: Mapping[str, LowRankWeights],
+    starts: Sequence[Start],
     dropout: float,
     lr: float,
     batch_size: int,
 ) -> Iterator[tuple[Learner, dict[str, PackedBank]]]:
-    """Attach one trainable expert per job to the base for the time of a run; all start from the same weights."""
+    """Attach one trainable expert per job to the base for the time of a run."""
     rows = Rows()
     drops = InputDropout(dropout, batch_size, rows) if dropout else None
-    banks = {site: PackedBank([weights] * len(jobs), rows).to(base.device) for site, weights in start.items()}
+    banks = {site: PackedBank([start[site] for start in starts], rows).to(base.device) for site in starts[0]}
     parts: dict[str, tuple[Bank, Gate]] = {
         site: (Dropped(bank, drops) if drops else bank, _Everyone()) for site, bank in banks.items()
     }
@@ -125,14 +128,15 @@ class TrainedBuilder(PackBuilder, ABC):
         super().__post_init__()
         check_positive(self, "rank")
 
-    def start(self, jobs: Sequence[TrainingJob], base: BaseModel) -> tuple[LoRA, Mapping[str, LowRankWeights]]:
+    def start(self, jobs: Sequence[TrainingJob], base: BaseModel) -> tuple[LoRA, Sequence[Start]]:
         """Draw fresh weights.
 
         From the seed and the site alone: all experts start from the same A, without which neither averaging the
         factors nor comparing them would mean anything.
         """
         kind = LoRA(rank=self.rank, alpha=self.alpha, rslora=self.rslora)
-        return kind, {
+        fresh = {
             site.name: kind.fresh(site, torch.Generator().manual_seed(mix_seed(self.seed, site.name)))
             for site in base.target_sites(self.targets)
         }
+        return kind, [fresh] * len(jobs)

@@ -1,16 +1,22 @@
-"""Fisher information of tasks, and the experts nearest to one."""
+"""Fisher information of tasks, the experts nearest to one, and training from them."""
+
+import json
 
 import pytest
 import torch
 
 from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.peft_format import read_weights
 from lorary.building.batches import mix_seed
 from lorary.building.builders.neighbours import Neighbours
+from lorary.building.builders.pi_tuning import PiTuning
 from lorary.building.fisher import fisher
 from lorary.building.jobs import build
 from lorary.errors import LoraryError
-from lorary.testing.pico import random_library
+from lorary.library.library import Library
+from lorary.model.route import route
+from lorary.testing.pico import add_expert, random_library
 
 OWN = ["copy", "swap", "upper"]
 
@@ -82,3 +88,46 @@ def test_the_library_s_own_tasks_are_needed(toy, library):
         "error[E-DATA] expert 'swap': no training examples of its tasks ['swap'] were given. "
         "Give the library's own tasks beside the new ones."
     )
+
+
+@pytest.fixture
+def known(base, toy, tmp_path):
+    """Experts trained a little on their own tasks, so that a mean of them is a start worth having."""
+    return build("private:rank=2,steps=6,batch_size=4,lr=3e-3", toy.only(OWN), base, into=tmp_path / "known")
+
+
+def test_tuning_starts_from_the_interpolation_and_lowers_the_loss(base, toy, known, tmp_path):
+    tasks = toy.only([*OWN, "last", "first"])
+    builder = PiTuning(top_k=2, n_examples=4, steps=12, batch_size=4, lr=1e-2, dropout=0.0)
+    made = build(builder, tasks, base, source=known, into=tmp_path / "tuned")
+    assert sorted(made) == ["first", "last"]
+    for task in ("first", "last"):
+        facts = made[task].provenance
+        shares = facts.builder["weights"]
+        near = Neighbours(top_k=2, n_examples=4)
+        assert [shares] == near.shares(base, near.split(tasks, known)[1], [tasks[task]])
+        assert facts.parents == tuple(f"{name}@{known[name].hash[:12]}" for name in sorted(shares))
+        rows = [json.loads(line) for line in (made[task].directory / "metrics.jsonl").read_text().splitlines()]
+        assert rows[0]["valid_loss"] == pytest.approx(interpolated_loss(base, known, shares, tasks[task], tmp_path))
+        assert facts.metrics["valid_loss"] < rows[0]["valid_loss"] - 0.05
+
+
+def interpolated_loss(base, library, shares, task, tmp_path):
+    """What the shares' mean of A and of s B says on the validation part, in nats per token."""
+    parts = {name: read_weights(library[name]) for name in shares}
+    mean = {}
+    for site, one in next(iter(parts.values())).items():
+        a, b = (sum(w * getattr(parts[name][site], side) for name, w in shares.items()) for side in "ab")
+        mean[site] = LowRankWeights(a, b, one.scale)
+    lone = Library.create(tmp_path / f"start-{task.name}", base=base.fingerprint)
+    add_expert(lone, "start", base, LoRA(rank=2, alpha=16), mean)
+    with route(base, lone, "uniform") as model:
+        scores = model.log_likelihood(task.valid)
+    return -sum(s.nats for s in scores) / sum(s.n_tokens for s in scores)
+
+
+def test_what_else_is_adapted_changes_nothing(base, toy, known, tmp_path):
+    options = {"top_k": 1, "n_examples": 4, "steps": 2, "batch_size": 2, "dropout": 0.0}
+    both = PiTuning(**options).plan(toy.only([*OWN, "last", "first"]), known)
+    (alone,) = PiTuning(**options, adapt_to=("last",)).plan(toy.only([*OWN, "last"]), known)
+    assert alone.key({}) == next(job for job in both if job.name == "last").key({})

@@ -22,8 +22,8 @@ QUICK = {"steps": 8, "batch_size": 2, "rank": 2, "n_evaluations": 4, "dropout": 
 def gradients(base, builder, tasks, counts):
     """Gradients of each expert's mean loss on its first rows, with dropout."""
     jobs = builder.plan(tasks)
-    _, start = builder.start(jobs, base)
-    with packed(jobs, base, start, builder.dropout, builder.lr, 3) as (learner, banks):
+    _, starts = builder.start(jobs, base)
+    with packed(jobs, base, starts, builder.dropout, builder.lr, 3) as (learner, banks):
         for bank in banks.values():
             bank.b.data.fill_(0.1)
         owners = [i for i, count in enumerate(counts) for _ in range(count)]

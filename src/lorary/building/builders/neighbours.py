@@ -6,16 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from lorary.adapters.kinds.lora import LoRA
-from lorary.building.base import Builder, Job, Made, Report, check_positive, require_source
+from lorary.building.base import Job, Made, Report, check_positive
 from lorary.building.builders.weighted import Weighted
-from lorary.building.fisher import fisher
 from lorary.building.job import expert_name
 from lorary.building.merging import MergeJob
-from lorary.errors import BuildError
+from lorary.building.neighbourhood import Known, Neighbourhood, known_hashes
 from lorary.hashing import hash_json, short_key
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
@@ -25,43 +20,31 @@ from lorary.tasks.task import Task, Tasks
 
 
 @dataclass(frozen=True, kw_only=True)
-class Neighbours(Builder):
-    """Interpolate, for each new task, the experts whose tasks ask the same of an adapter.
+class Neighbours(Neighbourhood):
+    """Interpolate, for each new task, the experts whose tasks ask the same of an adapter; nothing is trained.
 
     A task is embedded by the diagonal of the Fisher information of a fresh LoRA's output side, on its first n_examples;
     the `top_k` experts of the highest cosine are added up, s B A, with shares softmax(cosine / temperature).
     `adapt_to` names the new tasks; without it, those that no expert was trained on. The given tasks must hold the
     library's own as well: an expert is embedded by them. rank: of the result, None = exact.
-    Source: pi-tuning, Wu et al. 2023 (2304.14381).
-    Differs: this is its retrieval and interpolation; experts and shares are not tuned further: train from the result
-    for that. Fisher information at one fresh adapter for all, not at each task's own expert; products are added, so
+    Source: pi-tuning, Wu et al. 2023 (2304.14381), its retrieval; `pi_tuning` goes on to train.
+    Differs: Fisher information at one fresh adapter for all, not at each task's own expert; products are added, so
     that ranks may differ.
     """
 
-    top_k: int = 3
-    temperature: float = 0.05
-    n_examples: int = 32
-    adapt_to: tuple[str, ...] = ()
-    targets: tuple[str, ...] = ("attention",)
     rank: int | None = None
-    seed: int = 42
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
-        check_positive(self, "top_k", "temperature", "n_examples", "rank")
+        super().__post_init__()
+        check_positive(self, "rank")
 
     def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
         """Plan one job per new task, named after it.
 
         Raises E-SOURCE, E-EMPTY, E-TASK, and E-DATA for a task, new or the library's own, without examples.
         """
-        library = require_source(self, source)
-        known = {name: _own(tasks, library[name].provenance.tasks, name) for name in sorted(library)}
-        owned = {task.name for own in known.values() for task in own}
-        new = [tasks[name] for name in self.adapt_to] or [task for task in tasks.values() if task.name not in owned]
-        for task in new:
-            if not task.train:
-                raise BuildError("E-DATA", f"task {task.name!r} has no training examples.", "Check its splits.")
+        library, known, new = self.split(tasks, source)
         return [_NeighbourJob(expert_name(task.name), task, known, library, self) for task in new]
 
     def packs(self, jobs: Sequence[Job], base: BaseModel) -> list[list[Job]]:
@@ -72,30 +55,8 @@ class Neighbours(Builder):
         """Embed the library's tasks and the new ones, and choose."""
         jobs = [job for job in pack if isinstance(job, _NeighbourJob)]
         check_library(base, jobs[0].source)
-        known = torch.stack([self._embed(base, own) for own in jobs[0].known.values()])  # (N, F)
-        made = {}
-        for job in jobs:
-            cosines = torch.nn.functional.cosine_similarity(known, self._embed(base, [job.task]), dim=1)
-            best = cosines.topk(min(self.top_k, len(cosines)))
-            shares = torch.softmax(best.values / self.temperature, 0).tolist()
-            names = [sorted(job.source)[i] for i in best.indices.tolist()]
-            made[job.name] = partial(job.write, dict(zip(names, shares, strict=True)), base.name)
-        return Made(made)
-
-    def _embed(self, base: BaseModel, tasks: Sequence[Task]) -> Tensor:
-        found = [
-            fisher(base, task.train[: self.n_examples], kind=LoRA(), targets=self.targets, seed=self.seed)
-            for task in tasks
-        ]
-        return torch.stack(found).mean(0)
-
-
-def _own(tasks: Tasks, names: Sequence[str], expert: str) -> list[Task]:
-    found = [tasks[name] for name in names if name in tasks and tasks[name].train]
-    if not found:
-        message = f"expert {expert!r}: no training examples of its tasks {list(names)} were given."
-        raise BuildError("E-DATA", message, "Give the library's own tasks beside the new ones.")
-    return found
+        found = self.shares(base, jobs[0].known, [job.task for job in jobs])
+        return Made({job.name: partial(job.write, shares, base.name) for job, shares in zip(jobs, found, strict=True)})
 
 
 @dataclass(frozen=True)
@@ -104,7 +65,7 @@ class _NeighbourJob:
 
     name: str
     task: Task
-    known: Mapping[str, Sequence[Task]] = field(compare=False)
+    known: Known = field(compare=False)
     source: Library = field(compare=False)
     options: Neighbours
 
@@ -126,8 +87,9 @@ class _NeighbourJob:
     def key(self, base_fingerprint: Mapping[str, Any]) -> str:
         """Hash of all that decides the result: what the other new tasks are doesn't."""
         options = {key: value for key, value in as_dict(self.options).items() if key != "adapt_to"}
-        known = [[task.hash for task in own] for own in self.known.values()]
-        return short_key(options, self.task.name, self.data_hash, known, self.source.hash, base_fingerprint)
+        return short_key(
+            options, self.task.name, self.data_hash, known_hashes(self.known), self.source.hash, base_fingerprint
+        )
 
     def describe(self) -> dict[str, Any]:
         """What --dry-run prints."""

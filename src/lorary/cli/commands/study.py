@@ -1,5 +1,6 @@
 """`lorary study`: a whole experiment of docs/, run again or taken further."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -13,15 +14,17 @@ _LIST = "numbers or names, separated by commas"
 
 
 def study(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Which study: evidence.")],
-    data: Annotated[Path, typer.Option(metavar="DIR", help="Where its collections of tasks are.")] = ...,  # type: ignore[assignment]
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Which study: builders or evidence.")],
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="evidence: where its collections of tasks are.")
+    ] = None,
     into: Annotated[Path, typer.Option(metavar="DIR", help="For experts, libraries and runs.")] = Path("study"),
-    arms: Annotated[str, typer.Option(help=f"What to compare: {_LIST}.")] = "routers",
-    sizes: Annotated[str, typer.Option(help=f"Experts in a library: {_LIST}.")] = "16",
-    seeds: Annotated[str, typer.Option(help=f"Seeds of the private experts: {_LIST}.")] = "42",
-    others: Annotated[str, typer.Option(help=f"Further libraries: {_LIST}.")] = "",
-    n_score: Annotated[int, typer.Option(min=1, help="Test examples of a task for the loss.")] = 16,
-    n_answer: Annotated[int, typer.Option(min=1, help="Test examples of a task for Rouge-L.")] = 8,
+    arms: Annotated[str, typer.Option(help=f"evidence: what to compare, {_LIST}.")] = "routers",
+    sizes: Annotated[str, typer.Option(help=f"evidence: experts in a library, {_LIST}.")] = "16",
+    seeds: Annotated[str, typer.Option(help=f"Seeds of the training: {_LIST}.")] = "42",
+    others: Annotated[str, typer.Option(help=f"evidence: further libraries, {_LIST}.")] = "",
+    n_score: Annotated[int, typer.Option(min=1, help="evidence: test examples of a task for the loss.")] = 16,
+    n_answer: Annotated[int, typer.Option(min=1, help="evidence: test examples of a task for Rouge-L.")] = 8,
     base: BaseToBuildOn = EMBEDDED,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -29,12 +32,24 @@ def study(
 ) -> None:
     """Run an experiment of the documentation, or go on with it; ends in its tables."""
     from lorary.model.base_model import load_base
+
+    if name not in ("builders", "evidence"):
+        raise typer.BadParameter(f"unknown study {name!r}; known: builders, evidence", param_hint="NAME")
+    if name == "builders":
+        from lorary.studies.builders import run_seeds
+
+        with resumable():
+            tables = run_seeds(load_base(base, device=device, dtype=dtype), into, say, _numbers(seeds))
+        if json:
+            return print_json([asdict(table) for table in tables])
+        return print("\n".join(f"### {table.title}\n\n{table.to_markdown()}" for table in tables))
+    if data is None:
+        raise typer.BadParameter("evidence needs its collections of tasks", param_hint="--data")
+
     from lorary.studies.evidence import Study, run_study
     from lorary.studies.evidence_table import make_lines, to_markdown
     from lorary.studies.evidence_tasks import read_study_tasks
 
-    if name != "evidence":
-        raise typer.BadParameter(f"unknown study {name!r}; known: evidence", param_hint="NAME")
     asked = Study(
         sizes=_numbers(sizes), seeds=_numbers(seeds), others=_names(others), arms=_names(arms), n_score=n_score,
         n_answer=n_answer,

@@ -1,0 +1,88 @@
+"""Which experts of a library are nearest to a new task: the options and the search of what starts from neighbours."""
+
+from abc import ABC
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lorary.adapters.kinds.lora import LoRA
+from lorary.building.base import Builder, check_positive, require_source
+from lorary.building.fisher import fisher
+from lorary.errors import BuildError
+from lorary.library.library import Library
+from lorary.model.base_model import BaseModel
+from lorary.tasks.task import Task, Tasks
+
+Known = Mapping[str, Sequence[Task]]
+"""Expert name -> its own tasks, by which it is embedded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbourhood(Builder, ABC):
+    """Options of a builder that starts from the experts whose tasks ask the same of an adapter.
+
+    A task is embedded by the diagonal of the Fisher information of a fresh LoRA's output side, on its first n_examples;
+    the `top_k` experts of the highest cosine get the shares softmax(cosine / temperature).
+    `adapt_to` names the new tasks; without it, those that no expert was trained on. The given tasks must hold the
+    library's own as well: an expert is embedded by them. targets: the fresh LoRA's.
+    Source: pi-tuning, Wu et al. 2023 (2304.14381).
+    Differs: Fisher information at one fresh adapter for all, not at each task's own expert.
+    """
+
+    top_k: int = 3
+    temperature: float = 0.05
+    n_examples: int = 32
+    adapt_to: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ("attention",)
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        """Refuse options that have no meaning."""
+        check_positive(self, "top_k", "temperature", "n_examples")
+
+    def split(self, tasks: Tasks, source: Library | None) -> tuple[Library, Known, list[Task]]:
+        """Tell the library, its own tasks by expert, and the new ones.
+
+        Raises E-SOURCE, E-EMPTY, E-TASK, and E-DATA for a task, new or the library's own, without examples.
+        """
+        library = require_source(self, source)
+        known = {name: _own(tasks, library[name].provenance.tasks, name) for name in sorted(library)}
+        owned = {task.name for own in known.values() for task in own}
+        new = [tasks[name] for name in self.adapt_to] or [task for task in tasks.values() if task.name not in owned]
+        for task in new:
+            if not task.train:
+                raise BuildError("E-DATA", f"task {task.name!r} has no training examples.", "Check its splits.")
+        return library, known, new
+
+    def shares(self, base: BaseModel, known: Known, new: Sequence[Task]) -> list[dict[str, float]]:
+        """Embed the library's tasks and the new ones; give the shares of each one's neighbours, the nearest first."""
+        names, rows = list(known), torch.stack([self._embed(base, own) for own in known.values()])  # (N, F)
+        found = []
+        for task in new:
+            cosines = torch.nn.functional.cosine_similarity(rows, self._embed(base, [task]), dim=1)
+            best = cosines.topk(min(self.top_k, len(cosines)))
+            shares = torch.softmax(best.values / self.temperature, 0).tolist()
+            found.append(dict(zip([names[i] for i in best.indices.tolist()], shares, strict=True)))
+        return found
+
+    def _embed(self, base: BaseModel, tasks: Sequence[Task]) -> Tensor:
+        found = [
+            fisher(base, task.train[: self.n_examples], kind=LoRA(), targets=self.targets, seed=self.seed)
+            for task in tasks
+        ]
+        return torch.stack(found).mean(0)
+
+
+def _own(tasks: Tasks, names: Sequence[str], expert: str) -> list[Task]:
+    found = [tasks[name] for name in names if name in tasks and tasks[name].train]
+    if not found:
+        message = f"expert {expert!r}: no training examples of its tasks {list(names)} were given."
+        raise BuildError("E-DATA", message, "Give the library's own tasks beside the new ones.")
+    return found
+
+
+def known_hashes(known: Known) -> list[list[str]]:
+    """Hash the data that embeds the experts."""
+    return [[task.hash for task in own] for own in known.values()]
