@@ -36,6 +36,8 @@ def main() -> int:
 
 
 def _interrupt(_number: int, _frame: Any) -> NoReturn:
+    # Once: the parent asks, and then its end of stdin closes; a second one would break off the giving back of the pack.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
