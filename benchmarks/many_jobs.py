@@ -11,9 +11,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from lorary.building.claims import Watch, claim
-from lorary.building.survey import survey
-from lorary.building.worklist import Pack, Worklist
+from lorary.building.work.claims import Watch, claim
+from lorary.building.work.survey import survey
+from lorary.building.work.worklist import Pack, Worklist
 from lorary.library.library import Library
 
 

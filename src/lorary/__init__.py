@@ -49,7 +49,7 @@ _HOMES = {
     "finetune": "lorary.building.finetune",
     "Recipe": "lorary.building.recipe",
     "read_recipe": "lorary.building.recipe",
-    "build_recipe": "lorary.building.backend",
+    "build_recipe": "lorary.building.work.backend",
     "cluster": "lorary.building.cluster",
     "join": "lorary.building.cluster",
     "Arrow": "lorary.routing.routers.arrow",

@@ -84,6 +84,6 @@ def only_public_class(module: Any) -> type[Any]:
 ROUTERS = Folder("lorary.routing.routers", "router", "lorary.routers")
 BUILDERS = Folder("lorary.building.builders", "builder", "lorary.builders")
 CLUSTERERS = Folder("lorary.building.clusterers", "clusterer", "lorary.clusterers")
-BACKENDS = Folder("lorary.building.backends", "backend", "lorary.backends")
+BACKENDS = Folder("lorary.building.work.backends", "backend", "lorary.backends")
 EVALUATORS = Folder("lorary.evaluation.evaluators", "metric", "lorary.evaluators")
 KINDS = Folder("lorary.adapters.kinds", "kind", "lorary.kinds")

@@ -2,7 +2,7 @@
 
 import re
 
-from source_tree import ROOT, modules
+from source_tree import ROOT, module_of, modules
 
 FLOORS = {
     **dict.fromkeys(("errors", "folder", "options", "hashing"), 0),
@@ -22,6 +22,9 @@ NEVER = {
     "reporting": {"building", "library", "model"},
 }
 """What a floor must not know, although it is below."""
+
+ROOMS = {"building/work/": {"building/jobs.py"}}
+"""A part of a floor -> who of the rest of that floor may come in; the others are below it and know nothing of it."""
 
 FRONT_DOOR = "__init__"  # names things on all floors; from it others may take the version alone
 
@@ -51,6 +54,33 @@ def test_nobody_knows_what_it_must_not() -> None:
         and found.target.startswith("lorary.")
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_a_room_is_above_the_rest_of_its_floor() -> None:
+    wrong = [
+        f"src/lorary/{module.path}:{found.line} imports {found.target}: who builds must not know {room}"
+        for room, doors in ROOMS.items()
+        for module in modules()
+        for found in module.imports()
+        if found.target.startswith("lorary." + room.replace("/", "."))
+        and module.folder == room.partition("/")[0]
+        and not module.path.startswith(room)
+        and module.path not in doors
+    ]
+    circles = [
+        f"src/lorary/{module.path}:{found.line} imports {found.target}: {room} must not know its own door"
+        for room, doors in ROOMS.items()
+        for module in modules()
+        for found in module.imports()
+        if module.path.startswith(room)
+        and found.target.startswith("lorary.")
+        and module_of(found.target) in {_name(door) for door in doors}
+    ]
+    assert not wrong + circles, "\n".join(wrong + circles)
+
+
+def _name(path: str) -> str:
+    return "lorary." + path.removesuffix(".py").replace("/", ".")
 
 
 def test_every_folder_has_a_floor() -> None:

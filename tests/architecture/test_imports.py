@@ -27,7 +27,7 @@ ONLY_HERE = {
 
 IN_FUNCTIONS = {"cli", "__init__", "folder"}
 EXTRAS = {
-    ("building/backends/ray.py", "ray"): "optional extra [ray]",
+    ("building/work/backends/ray.py", "ray"): "optional extra [ray]",
     ("tasks/files.py", "pyarrow"): "optional extra [data]",
     ("tasks/files.py", "pyarrow.parquet"): "optional extra [data]",
     ("building/search.py", "nevergrad"): "optional extra [lorahub]",

@@ -13,7 +13,7 @@ METHODS = (
     "routing/routers",
     "building/builders",
     "building/clusterers",
-    "building/backends",
+    "building/work/backends",
     "evaluation/evaluators",
     "adapters/kinds",
 )

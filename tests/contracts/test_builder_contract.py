@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from lorary.building import train
-from lorary.building.base import Clusters
+from lorary.building.clusters import Clusters
 from lorary.folder import BUILDERS
 from lorary.testing.contracts import BuilderContract
 from lorary.testing.pico import random_library

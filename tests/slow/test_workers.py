@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from worker_builders import Careful, Deadly
 
-from lorary.building.backend import build_recipe
-from lorary.building.claims import read_lease
 from lorary.building.recipe import Recipe, read_recipe
-from lorary.building.survey import survey
+from lorary.building.work.backend import build_recipe
+from lorary.building.work.claims import read_lease
+from lorary.building.work.survey import survey
 from lorary.errors import BuildError
 from lorary.library.library import Library
 from lorary.library.processes import is_running

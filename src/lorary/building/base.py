@@ -1,8 +1,7 @@
-"""Builder, Job, Clusterer, Clusters: what may be built, and from what."""
+"""Builder, Job, Clusterer: what may be built, and from what."""
 
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -10,12 +9,11 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor
 
 from lorary.adapters.base import Experts
+from lorary.building.clusters import Clusters
 from lorary.errors import BuildError, OptionError
-from lorary.hashing import hash_json
 from lorary.library.library import Library
 from lorary.options import as_dict
-from lorary.tasks.example import Example
-from lorary.tasks.task import Task, Tasks
+from lorary.tasks.task import Tasks
 
 
 @dataclass(frozen=True)
@@ -84,115 +82,6 @@ class Builder(ABC):
     @abstractmethod
     def run(self, pack: Sequence[Job], base: Any, work: Path, report: Report | None) -> Made:
         """Do a pack's work; checkpoints go to `work`, and a second call with the same pack goes on from them."""
-
-
-@dataclass(frozen=True, eq=False)
-class Clusters(Mapping[str, tuple[str, ...]]):
-    """Tasks grouped for joint training: cluster name -> task names.
-
-    `method` and `source` say how and of which library it was made; `names` and `similarity` (N, N) are the map of
-    the experts that it was made from, if the method has one; `curve` says what other numbers of clusters were tried:
-    rows of k, silhouette, stability. With `dealt`, a seed, every cluster lists the same tasks and has a share of the
-    examples of each.
-    """
-
-    groups: Mapping[str, tuple[str, ...]]
-    method: Mapping[str, Any] = field(default_factory=dict)
-    source: str = ""
-    names: tuple[str, ...] = ()
-    similarity: Sequence[Sequence[float]] = ()
-    curve: Sequence[Mapping[str, float]] = ()
-    dealt: int | None = None
-
-    def __getitem__(self, name: str) -> tuple[str, ...]:
-        return self.groups[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.groups)
-
-    def __len__(self) -> int:
-        return len(self.groups)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Clusters) and (dict(self.groups), self.dealt) == (dict(other.groups), other.dealt)
-
-    def __hash__(self) -> int:
-        return hash((tuple(self.groups.items()), self.dealt))
-
-    def part(self, name: str, task: Task) -> Task:
-        """Give what a cluster has of one of its tasks: all of it, or its share of the examples if they are dealt out.
-
-        Who gets an example depends on its text, its task and the seed: not on the others, nor on their order.
-        """
-        if self.dealt is None:
-            return task
-        place = list(self.groups).index(name)
-
-        def own(examples: Sequence[Example]) -> tuple[Example, ...]:
-            keys = ([self.dealt, task.name, e.whole_prompt, e.completion] for e in examples)
-            owners = (int(hash_json(key)[:16], 16) % len(self.groups) for key in keys)
-            return tuple(e for e, owner in zip(examples, owners, strict=True) if owner == place)
-
-        return Task(task.name, own(task.train), own(task.valid), own(task.test))
-
-    def write(self, path: Path) -> None:
-        """Write groups.json by atomic replace."""
-        content = {
-            "clusters": {name: list(tasks) for name, tasks in self.groups.items()},
-            "method": dict(self.method),
-            "source": self.source,
-            "names": list(self.names),
-            "similarity": [[round(value, 7) for value in row] for row in self.similarity],
-            "curve": [dict(row) for row in self.curve],
-            "dealt": self.dealt,
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staged = path.with_name(path.name + ".tmp")
-        staged.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        staged.replace(path)
-
-    @classmethod
-    def from_option(cls, text: str) -> "Clusters":
-        """Read a groups.json, as `per_cluster:clusters=groups.json` names it."""
-        return read_clusters(Path(text))
-
-
-def read_clusters(path: Path) -> Clusters:
-    """Read groups.json. Raises E-CLUSTERS for a file that isn't one."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        groups = {str(name): _task_names(tasks) for name, tasks in content["clusters"].items()}
-        dealt = content.get("dealt")
-        return Clusters(
-            groups, content.get("method", {}), content.get("source", ""), tuple(content.get("names", ())),
-            content.get("similarity", ()), content.get("curve", ()), None if dealt is None else int(dealt),
-        )  # fmt: skip
-    except OSError as error:
-        raise BuildError(
-            "E-CLUSTERS", f"{path} can't be read: {error.strerror}.", "`lorary cluster` writes it."
-        ) from None
-    except (ValueError, KeyError, AttributeError, TypeError):
-        raise BuildError(
-            "E-CLUSTERS", f'{path} is no groups file: expected {{"clusters": {{"c0": ["task", ...]}}}}.',
-            "`lorary cluster` writes one.",
-        ) from None  # fmt: skip
-
-
-def _task_names(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise TypeError("a string would be read as a list of letters")
-    return tuple(map(str, value))
-
-
-def name_groups(labels: Sequence[int], members: Sequence[Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """Name clusters c0, c1, ... in order of their first member; each lists its task names, sorted.
-
-    labels: one per expert; members: the tasks of each expert.
-    """
-    found: dict[int, list[str]] = {}
-    for label, tasks in zip(labels, members, strict=True):
-        found.setdefault(int(label), []).extend(tasks)
-    return {f"c{i}": tuple(sorted(set(tasks))) for i, tasks in enumerate(found.values())}
 
 
 class TaskProbe(Protocol):

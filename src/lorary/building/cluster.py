@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from lorary.adapters.peft_format import open_experts
-from lorary.building.base import Clusterer, Clusters
+from lorary.building.base import Clusterer
+from lorary.building.clusters import Clusters
 from lorary.building.k_means import Points
 from lorary.errors import BuildError
 from lorary.folder import CLUSTERERS

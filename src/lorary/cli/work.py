@@ -52,7 +52,7 @@ class Work:
             ) from error
 
     def _kept(self) -> set[str]:
-        from lorary.building.survey import survey
+        from lorary.building.work.survey import survey
 
         if not self._planned:  # nothing was begun; there may be no library
             return set()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lorary.building.base import Builder, Clusters, JobStep
+from lorary.building.base import Builder, JobStep
 from lorary.building.builders.from_expert import FromExpert
 from lorary.building.builders.lib_mu import LibMu
 from lorary.building.builders.lib_poly import LibPoly
@@ -27,6 +27,7 @@ from lorary.building.builders.uniform import UniformMerge
 from lorary.building.builders.weighted import Weighted
 from lorary.building.cluster import cluster
 from lorary.building.clusterers.mbc import MBC
+from lorary.building.clusters import Clusters
 from lorary.building.jobs import build
 from lorary.evaluation.base import LanguageModel
 from lorary.evaluation.evaluators.perplexity import Perplexity

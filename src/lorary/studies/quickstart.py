@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lorary import __version__
-from lorary.building.base import Clusters
+from lorary.building.clusters import Clusters
 from lorary.building.job import expert_name
 from lorary.building.k_means import k_curve
 from lorary.errors import TaskError

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lorary.adapters.base import Mix
-from lorary.building.base import Clusters, JobStep, read_clusters
+from lorary.building.base import JobStep
 from lorary.building.builders.per_cluster import PerCluster
 from lorary.building.builders.private import Private
 from lorary.building.builders.shared import Shared
 from lorary.building.cluster import cluster
 from lorary.building.clusterers.mbc import MBC
+from lorary.building.clusters import Clusters, read_clusters
 from lorary.building.jobs import build
 from lorary.building.training import TrainedBuilder
 from lorary.errors import BuildError

@@ -24,7 +24,8 @@ from torch import Tensor
 from lorary.adapters.base import Bank, Experts, Kind, Mix, Weights
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.peft_format import read_weights, write_weights
-from lorary.building.base import Builder, Clusterer, Clusters, JobStep, read_clusters
+from lorary.building.base import Builder, Clusterer, JobStep
+from lorary.building.clusters import Clusters, read_clusters
 from lorary.building.jobs import build
 from lorary.hashing import hash_file
 from lorary.library.expert import read_expert

@@ -6,13 +6,13 @@ import torch
 
 from lorary.adapters.base import Weights
 from lorary.adapters.peft_format import open_experts, read_experts
-from lorary.building.base import Clusters
 from lorary.building.builders.per_cluster import PerCluster
 from lorary.building.cluster import cluster, join, members_of, owned_tasks
 from lorary.building.clusterers.embeddings import Embeddings
 from lorary.building.clusterers.mbc import MBC
 from lorary.building.clusterers.random_examples import RandomExamples
 from lorary.building.clusterers.random_tasks import RandomTasks
+from lorary.building.clusters import Clusters
 from lorary.building.k_means import best_k, k_curve, k_means, numbers_to_try
 from lorary.errors import AdapterError, BuildError, LoraryError
 from lorary.library.library import Library

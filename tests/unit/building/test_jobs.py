@@ -6,13 +6,15 @@ import threading
 
 import pytest
 
-from lorary.building import claims, estimate, train
+from lorary.building import estimate, train
 from lorary.building.builders.private import Private
-from lorary.building.claims import Claim, Watch, read_lease
-from lorary.building.jobs import build, enlist, finish
+from lorary.building.jobs import build
 from lorary.building.training import TrainedBuilder
-from lorary.building.worker import jobs_failed
-from lorary.building.worklist import Failure
+from lorary.building.work import claims
+from lorary.building.work.claims import Claim, Watch, read_lease
+from lorary.building.work.enlist import enlist, finish
+from lorary.building.work.worker import jobs_failed
+from lorary.building.work.worklist import Failure
 from lorary.errors import BuildError, LibraryError
 from lorary.library.library import Library
 from lorary.tasks.task import Task, Tasks
@@ -381,7 +383,8 @@ def test_a_pack_s_speed_is_remembered(base, tasks, tmp_path, monkeypatch):
     monkeypatch.setattr(estimate, "_LEAST_S", 0.0)
     heard = []
     monkeypatch.setattr(
-        "lorary.building.worker.remember_rate", lambda *facts: heard.append(facts) or estimate.remember_rate(*facts)
+        "lorary.building.work.worker.remember_rate",
+        lambda *facts: heard.append(facts) or estimate.remember_rate(*facts),
     )
     build(BUILDER, tasks.only(["copy"]), base, into=tmp_path / "lib")
     ((name, tokens, seconds),) = heard

@@ -2,8 +2,8 @@
 
 import pytest
 
-from lorary.building.base import Clusters
 from lorary.building.builders.private import Private
+from lorary.building.clusters import Clusters
 from lorary.building.recipe import Recipe, make_recipe, read_recipe
 from lorary.errors import LoraryError
 from lorary.folder import BUILDERS

@@ -14,10 +14,10 @@ import torch
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.peft_format import read_experts
 from lorary.building import train as training
-from lorary.building.base import Clusters
 from lorary.building.builders.per_cluster import PerCluster
 from lorary.building.builders.private import Private
 from lorary.building.builders.shared import Shared
+from lorary.building.clusters import Clusters
 from lorary.building.job import expert_name
 from lorary.building.jobs import build
 from lorary.errors import BuildError, LibraryError, ModelError, OptionError

@@ -164,7 +164,7 @@ def test_interrupted(
         time.sleep(5)
         raise AssertionError("not interrupted")
 
-    monkeypatch.setattr("lorary.building.backend.build", stop)
+    monkeypatch.setattr("lorary.building.work.backend.enlist", stop)
     before = signal.getsignal(number)
     line = ("build", world.tasks, "--method", "private:steps=1", "--base", world.base, "--into", tmp_path / "lib")
     stopped = run(*line)

@@ -8,9 +8,9 @@ import pytest
 from cli_line import Run, World
 from test_cli_light import run_apart
 
-from lorary.building.claims import Watch, claim
-from lorary.building.jobs import enlist
 from lorary.building.recipe import make_recipe
+from lorary.building.work.claims import Watch, claim
+from lorary.building.work.enlist import enlist
 from lorary.errors import BuildError
 from lorary.testing.pico import pico_base
 
@@ -74,7 +74,7 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         heard.update(options)
         raise BuildError("E-JOBS", "stop here.")
 
-    monkeypatch.setattr("lorary.building.backend.build_recipe", build_recipe)
+    monkeypatch.setattr("lorary.building.work.backend.build_recipe", build_recipe)
     monkeypatch.delenv("SLURM_ARRAY_JOB_ID", raising=False)
     return heard
 

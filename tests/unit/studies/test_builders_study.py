@@ -2,10 +2,10 @@
 
 import pytest
 
-from lorary.building.base import Clusters
 from lorary.building.builders.lorahub import LoraHub
 from lorary.building.builders.per_cluster import PerCluster
 from lorary.building.builders.pi_tuning import PiTuning
+from lorary.building.clusters import Clusters
 from lorary.studies.builders import ADAPTED, KNOW_THE_TASK, RELATIVES, ROUTERS, Budget, merges, run_builders
 from lorary.studies.road import TRAINED, UNSEEN
 from lorary.tasks.builtin import builtin_heldout, builtin_tasks

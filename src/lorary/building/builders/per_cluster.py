@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from lorary.building.base import Clusters, Job
+from lorary.building.base import Job
+from lorary.building.clusters import Clusters
 from lorary.building.training import TrainedBuilder
 from lorary.errors import BuildError
 from lorary.library.library import Library

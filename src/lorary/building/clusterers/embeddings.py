@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from lorary.adapters.base import Experts
-from lorary.building.base import Clusterer, Clusters, TaskProbe, check_positive, name_groups
+from lorary.building.base import Clusterer, TaskProbe, check_positive
+from lorary.building.clusters import Clusters, name_groups
 from lorary.building.k_means import K, group
 from lorary.errors import BuildError
 from lorary.options import as_dict

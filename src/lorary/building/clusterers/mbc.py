@@ -11,7 +11,8 @@ from torch import Tensor
 from lorary.adapters.base import Experts, Weights
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.products import BLOCK_BYTES, add_upper_products, inner_products
-from lorary.building.base import Clusterer, Clusters, TaskProbe, check_positive, name_groups
+from lorary.building.base import Clusterer, TaskProbe, check_positive
+from lorary.building.clusters import Clusters, name_groups
 from lorary.building.k_means import K, Points, group
 from lorary.errors import BuildError
 from lorary.options import as_dict

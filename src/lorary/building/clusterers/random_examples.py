@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lorary.adapters.base import Experts
-from lorary.building.base import Clusterer, Clusters, TaskProbe, check_positive
+from lorary.building.base import Clusterer, TaskProbe, check_positive
+from lorary.building.clusters import Clusters
 from lorary.options import as_dict
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lorary.adapters.base import Experts
-from lorary.building.base import Clusterer, Clusters, TaskProbe, check_positive, name_groups
+from lorary.building.base import Clusterer, TaskProbe, check_positive
+from lorary.building.clusters import Clusters, name_groups
 from lorary.options import as_dict
 
 

@@ -63,7 +63,7 @@ def build(
     if dry_run:
         return print_plan(made, json)
 
-    from lorary.building.backend import build_recipe
+    from lorary.building.work.backend import build_recipe
 
     with progress("training steps") as tell, Work(tell, made.into).watched() as work, resumable():
         library = build_recipe(made, backend=place, run=run, report=work.on_step, on_plan=work.on_plan, tell=say)

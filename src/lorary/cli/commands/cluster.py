@@ -11,7 +11,7 @@ from lorary.cli.models import base_of, load
 from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, Json
 
 if TYPE_CHECKING:
-    from lorary.building.base import Clusters
+    from lorary.building.clusters import Clusters
     from lorary.library.library import Library
 
 
@@ -40,9 +40,9 @@ def cluster(
     """Group tasks whose experts are alike. `build --method per_cluster:clusters=FILE` trains one per group."""
     if (method is None) == (join is None):
         raise typer.BadParameter("give either --method or --join.")
-    from lorary.building.base import read_clusters
     from lorary.building.cluster import cluster as run
     from lorary.building.cluster import join as run_join
+    from lorary.building.clusters import read_clusters
     from lorary.folder import CLUSTERERS
     from lorary.library.library import Library
     from lorary.tasks.read import read_tasks

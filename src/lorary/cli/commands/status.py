@@ -12,7 +12,7 @@ from lorary.cli.console import in_time, print_json, print_table
 from lorary.cli.parameters import Json
 
 if TYPE_CHECKING:
-    from lorary.building.survey import JobState, Survey
+    from lorary.building.work.survey import JobState, Survey
 
 
 def status(
@@ -23,7 +23,7 @@ def status(
 
     A job is stale if its worker is dead, or silent for too long: the next `lorary build` takes it over.
     """
-    from lorary.building.survey import survey
+    from lorary.building.work.survey import survey
 
     found = survey(library)
     if json:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lorary.building.base import JobStep, Report
-from lorary.building.survey import JobState, survey
+from lorary.building.work.survey import JobState, survey
 from lorary.errors import LibraryError
 
 

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from lorary.building.backend import Backend, Order, build_recipe, enlist_here
-from lorary.building.backends import local
-from lorary.building.backends.local import Local
-from lorary.building.backends.ray import Ray
 from lorary.building.builders.private import Private
 from lorary.building.recipe import Recipe
+from lorary.building.work.backend import Backend, Order, build_recipe, enlist_here
+from lorary.building.work.backends import local
+from lorary.building.work.backends.local import Local
+from lorary.building.work.backends.ray import Ray
 from lorary.errors import BuildError, LoraryError
 from lorary.folder import BACKENDS
 from recipe_files import write_base, write_tasks
@@ -45,7 +45,7 @@ def test_without_workers_it_works_here(recipe):
     assert sorted((step.job, step.step) for step in steps) == [("copy", 1), ("copy", 2), ("swap", 1), ("swap", 2)]
     assert [(len(jobs), done) for jobs, done in plans] == [(2, [])]
     assert told == [f"loading base {recipe.base} ..."]
-    assert enlist_here(recipe, "run") is None, "all is done"
+    assert enlist_here(Order(recipe, "run")) is None, "all is done"
 
 
 def test_a_recipe_travels(recipe):

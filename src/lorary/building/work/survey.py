@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorary.building.claims import Lease, read_lease
-from lorary.building.worklist import WORK, Failure, Pack, plans, read_failure, read_packs
+from lorary.building.work.claims import Lease, read_lease
+from lorary.building.work.worklist import WORK, Failure, Pack, plans, read_failure, read_packs
 from lorary.library.layout import Layout, find_layout
 
 STATES = ("done", "running", "stale", "failed", "waiting")

@@ -6,14 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lorary.building.base import Report
-from lorary.building.follower import OnPlan
-from lorary.building.jobs import build, enlist
 from lorary.building.recipe import Recipe
-from lorary.building.worker import Worker
+from lorary.building.work.enlist import enlist, finish
+from lorary.building.work.follower import OnPlan
+from lorary.building.work.worker import Worker
 from lorary.folder import BACKENDS
 from lorary.library.library import Library
 from lorary.model import base_model
-from lorary.model.base_model import BaseModel
 from lorary.model.embedded import EMBEDDED
 
 
@@ -58,21 +57,19 @@ def build_recipe(
 
 def build_here(order: Order) -> None:
     """Be one of the workers, in this process, until all is done."""
+    worker = enlist_here(order)
+    if worker is not None:
+        worker.work()
+        finish(worker)
+
+
+def enlist_here(order: Order) -> Worker | None:
+    """Load what a recipe names and make a worker of it; None if all is done."""
     recipe = order.recipe
     tasks, source = recipe.read_tasks(), recipe.open_source()
     order.tell(f"loading base {recipe.base or EMBEDDED} ...")
-    build(
-        recipe.builder, tasks, load(recipe), into=recipe.into, source=source, report=order.report,
-        on_plan=order.on_plan, run=order.run,
+    base = base_model.load_base(recipe.base or EMBEDDED, device=recipe.device, dtype=recipe.dtype)
+    return enlist(
+        recipe.builder, tasks, base, into=recipe.into, source=source, report=order.report, on_plan=order.on_plan,
+        run=order.run,
     )  # fmt: skip
-
-
-def enlist_here(recipe: Recipe, run: str) -> Worker | None:
-    """Make a worker that is told which packs to run; None if all is done."""
-    tasks, source = recipe.read_tasks(), recipe.open_source()
-    return enlist(recipe.builder, tasks, load(recipe), into=recipe.into, source=source, run=run)
-
-
-def load(recipe: Recipe) -> BaseModel:
-    """Load a recipe's base."""
-    return base_model.load_base(recipe.base or EMBEDDED, device=recipe.device, dtype=recipe.dtype)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from lorary.building.backend import Backend, Order, enlist_here
 from lorary.building.base import check_positive
-from lorary.building.follower import Follower
-from lorary.building.jobs import finish
 from lorary.building.recipe import Recipe
-from lorary.building.worker import Worker
-from lorary.building.worklist import Pack
+from lorary.building.work.backend import Backend, Order, enlist_here
+from lorary.building.work.enlist import finish
+from lorary.building.work.follower import Follower
+from lorary.building.work.worker import Worker
+from lorary.building.work.worklist import Pack
 from lorary.errors import BuildError, OptionError
 
 _STORE_BYTES = 100 << 20  # nothing large travels: all data is on disk
@@ -114,7 +114,7 @@ def _cluster(address: str | None) -> Iterator[Any]:
 @lru_cache(maxsize=1)
 def _worker(recipe: Recipe, run: str) -> Worker | None:
     """Load a base once per process: Ray gives a process many tasks."""
-    return enlist_here(recipe, run)
+    return enlist_here(Order(recipe, run))
 
 
 def _plan(recipe: Recipe, run: str) -> list[Pack]:

@@ -12,7 +12,7 @@ import threading
 import traceback
 from typing import Any, NoReturn
 
-from lorary.building.backend import Order, build_here
+from lorary.building.work.backend import Order, build_here
 from lorary.errors import LoraryError
 
 INTERRUPTED = 130

@@ -7,13 +7,13 @@ import time
 
 import pytest
 
-from lorary.building import claims
-from lorary.building import survey as module
 from lorary.building.base import JobStep
-from lorary.building.claims import Watch, claim, read_lease
-from lorary.building.follower import Follower
-from lorary.building.survey import JobState, survey
-from lorary.building.worklist import Pack, Worklist
+from lorary.building.work import claims
+from lorary.building.work import survey as module
+from lorary.building.work.claims import Watch, claim, read_lease
+from lorary.building.work.follower import Follower
+from lorary.building.work.survey import JobState, survey
+from lorary.building.work.worklist import Pack, Worklist
 from lorary.testing.pico import random_library
 
 

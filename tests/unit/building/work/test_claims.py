@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from lorary.building import claims
-from lorary.building.claims import Claim, LeaseLostError, Watch, claim, newest, read_lease
+from lorary.building.work import claims
+from lorary.building.work.claims import Claim, LeaseLostError, Watch, claim, newest, read_lease
 from lorary.library.processes import is_running
 
 
@@ -115,7 +115,7 @@ def test_a_lease_that_cannot_be_read_holds_nobody_back(pack, content):
 DIE = """
 import sys, time
 from pathlib import Path
-from lorary.building.claims import Watch, claim
+from lorary.building.work.claims import Watch, claim
 with claim(Path(sys.argv[1]), Watch()).held() as mine:
     (mine.directory / "checkpoint").write_text("whole")
     print("claimed", flush=True)

@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
-from lorary.building.backend import Backend, Order, build_here
 from lorary.building.base import check_positive
-from lorary.building.follower import Follower
-from lorary.building.survey import survey
-from lorary.building.worker import jobs_failed
-from lorary.building.worklist import WORK, clear, failures_of
+from lorary.building.work.backend import Backend, Order, build_here
+from lorary.building.work.follower import Follower
+from lorary.building.work.survey import survey
+from lorary.building.work.worker import jobs_failed
+from lorary.building.work.worklist import WORK, clear, failures_of
 from lorary.errors import BuildError, LibraryError
 from lorary.library.layout import Layout
 
@@ -100,7 +100,7 @@ class _Crew:
 
     def start(self, number: int) -> None:
         self.log(number).parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "lorary.building.worker_process"]
+        command = [sys.executable, "-m", "lorary.building.work.process"]
         with self.log(number).open("ab") as log:
             worker = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,

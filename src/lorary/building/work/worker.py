@@ -9,9 +9,9 @@ from typing import Any
 
 from lorary import __version__
 from lorary.building.base import Builder, Job, JobStep, Made, Report
-from lorary.building.claims import Claim, LeaseLostError, Watch, claim
 from lorary.building.estimate import n_tokens, remember_rate
-from lorary.building.worklist import Failure, Pack, Worklist, failures_of
+from lorary.building.work.claims import Claim, LeaseLostError, Watch, claim
+from lorary.building.work.worklist import Failure, Pack, Worklist, failures_of
 from lorary.errors import BuildError, LibraryError, LoraryError
 from lorary.hashing import hash_file, short_key
 from lorary.library import derived
