@@ -41,6 +41,34 @@ def test_the_first_token_can_be_left_out_however_the_calls_are_cut():
         torch.testing.assert_close(torch.cat(found, 1), expected)
 
 
+def fading(row, t, half_life):
+    seen = VALUES[row, : t + 1][MASK[row, : t + 1]]
+    weights = 0.5 ** (torch.arange(len(seen)).flip(0) / half_life)
+    return weights @ seen / weights.sum() if len(seen) else torch.zeros(3)
+
+
+def test_a_second_mean_fades_however_the_calls_are_cut():
+    expected = torch.stack(
+        [torch.stack([0.75 * naive(row, t) + 0.25 * fading(row, t, 1.5) for t in range(6)]) for row in range(2)]
+    )
+    for cuts in ((0, 6), (0, 1, 6), (0, 3, 6), (0, 1, 2, 3, 4, 5, 6)):
+        evidence = Evidence()
+        found = [
+            evidence.along_tokens("q", VALUES[:, start:end], MASK[:, start:end], recent=0.25, half_life=1.5)
+            for start, end in itertools.pairwise(cuts)
+        ]
+        torch.testing.assert_close(torch.cat(found, 1), expected)
+
+
+def test_a_long_text_fades_as_a_short_one_and_loses_nothing():
+    values = torch.randn(1, 400, 3, generator=torch.Generator().manual_seed(1))
+    whole = Evidence().along_tokens("q", values, None, recent=1.0, half_life=0.5)
+    weights = 0.5 ** (torch.arange(400, dtype=torch.float64) / 0.5)  # of the token itself, the one before, ...
+    for t in (0, 63, 64, 65, 399):
+        expected = weights[: t + 1].flip(0) @ values[0, : t + 1].double() / weights[: t + 1].sum()
+        torch.testing.assert_close(whole[0, t], expected.float(), atol=1e-5, rtol=1e-5)
+
+
 def test_rows_are_selected_and_repeated():
     evidence = Evidence()
     evidence.along_tokens("q", VALUES, MASK)

@@ -21,12 +21,14 @@ class Compass(Router):
     Deviation d_i = (p_i · h - m_i) / s_i of one token at one site. p_i (d_in,): Arrow's prototype without the
     `n_common` directions that all prototypes of the site share. h: input of root-mean-square 1 (`normalise`). m_i, s_i:
     mean and standard deviation of p_i · h over texts that the base writes itself (`calibrate`), without expert or data.
-    Evidence e_i: mean of d_i^2 - 1 over the tokens so far, then over the sites so far; `skip_first`: without the first
-    token, at which all texts look alike. Every d_i^2 is a log-likelihood
+    Evidence e_i: mean of d_i^2 - 1 over the tokens so far, then over the sites so far. Every d_i^2 is a log-likelihood
     ratio of "made for expert i" against "any text", up to constants, so they add up; docs/evidence.md derives it.
+    The mean over tokens is of two: all alike, which knows the task of the text, and, with the share `recent`, one in
+    which a token counts half after `half_life` more, which knows what is asked last. `skip_first`: a first token, at
+    which all texts look alike, is no evidence, and no expert speaks at it.
     Score: `now` * |d_i|, standardised, + `along` * the site's own mean + `up` * e_i; softmax at `temperature` over the
     `top_k` best (None: all). Each option off or at 0 takes its part out; what is left of
-    compass:normalise=False,n_common=0,calibrate=False,up=0 is Arrow.
+    compass:normalise=False,n_common=0,calibrate=False,now=1,up=0 is Arrow.
     opening: what the base's texts answer to: "user", where the chat template lets a user begin (Xu et al. 2024,
     2406.08464), or "none", the start token; a base without a template takes "none".
     Raises E-PROBE if calibration is wanted and there is no base to ask.
@@ -40,7 +42,9 @@ class Compass(Router):
     n_common: int = 1
     calibrate: bool = True
     skip_first: bool = True
-    now: float = 1.0
+    recent: float = 0.5
+    half_life: float = 2.0
+    now: float = 0.0
     along: float = 0.0
     up: float = 2.0
     opening: Literal["user", "none"] = "user"
@@ -56,6 +60,12 @@ class Compass(Router):
                 "E-OPTION",
                 f"compass: n_texts={self.n_texts}, n_tokens={self.n_tokens}, n_common={self.n_common}, expected at "
                 "least 1, 3 and 0.",
+            )
+        if not (0 <= self.recent <= 1 and self.half_life > 0):
+            raise OptionError(
+                "E-OPTION",
+                f"compass: recent={self.recent}, half_life={self.half_life}, expected a share from 0 to 1 and a "
+                "positive number.",
             )
 
     def deciding_options(self) -> dict[str, Any]:
@@ -148,29 +158,50 @@ class _CompassGate(Gate):
         if self.n_kept == 0:
             return Routing(h.new_zeros(1, 1, 1, self.n_experts, dtype=torch.float32))
         deviation = _products(h, self.vectors, normalise=self.options.normalise) - self.offset  # (B, T, P)
-        score = (deviation.abs() - self.mean) * self.rate
-        if self.keeps_evidence:
-            score = self._add_evidence(score, deviation, context)
+        score = self._score(deviation, context)
         if self.options.temperature != 1:
             score = score / self.options.temperature
         if self.n_kept == self.n_experts:
-            return Routing(torch.softmax(score, dim=-1).unsqueeze(2))
+            return Routing(self._weigh(score, context).unsqueeze(2))
         kept, index = keep_best(score, self.n_kept)
-        weights = torch.softmax(kept, dim=-1).unsqueeze(2)  # (B, T, 1, k)
+        weights = self._weigh(kept, context).unsqueeze(2)  # (B, T, 1, k)
         return Routing(weights, index if self.everybody_listens else self.members[index])
 
-    def _add_evidence(self, score: Tensor, deviation: Tensor, context: Context) -> Tensor:
+    def _weigh(self, score: Tensor, context: Context) -> Tensor:
+        """Share out (B, T, k); nobody speaks before there is evidence, save an expert that is alone."""
+        weights = torch.softmax(score, dim=-1)
+        if not (self.keeps_evidence and self.options.skip_first) or self.n_experts == 1:
+            return weights
+        assert context.evidence.n_heard is not None
+        return weights * context.evidence.n_heard.clamp(max=1)
+
+    def _score(self, deviation: Tensor, context: Context) -> Tensor:
+        """Add up (B, T, P) what counts; a part of weight 0 isn't computed."""
+        options = self.options
+        now = (deviation.abs() - self.mean) * self.rate if options.now or not self.keeps_evidence else None
+        if not self.keeps_evidence:
+            assert now is not None
+            return now
         here = context.evidence.along_tokens(
-            self.site, deviation.square() - 1, context.mask, skip_first=self.options.skip_first
+            self.site,
+            deviation.square() - 1,
+            context.mask,
+            skip_first=options.skip_first,
+            recent=options.recent,
+            half_life=options.half_life,
         )  # (B, T, P)
-        if self.options.along:
-            score = torch.add(score, here, alpha=self.options.along)
-        if not self.options.up:
-            return score
-        if not self.everybody_listens:  # who is absent from a site shows nothing there, for or against
-            here = here.new_zeros(*here.shape[:-1], self.n_experts).index_copy(-1, self.members, here)
-        risen = context.evidence.up_sites(here)  # (B, T, E)
-        return torch.add(score, risen if self.everybody_listens else risen[..., self.members], alpha=self.options.up)
+        parts = [] if now is None else [now]
+        parts += [options.along * here] if options.along else []
+        parts += [options.up * self._risen(here, context)] if options.up else []
+        return sum(parts[1:], parts[0])
+
+    def _risen(self, here: Tensor, context: Context) -> Tensor:
+        """Let a site's evidence (B, T, P) join that of the sites below; give what is known of its experts."""
+        if self.everybody_listens:
+            return context.evidence.up_sites(here)
+        # Who is absent from a site shows nothing there, for or against.
+        spread = here.new_zeros(*here.shape[:-1], self.n_experts).index_copy(-1, self.members, here)
+        return context.evidence.up_sites(spread)[..., self.members]
 
 
 def _products(h: Tensor, vectors: Tensor, *, normalise: bool) -> Tensor:
