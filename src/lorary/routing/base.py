@@ -8,11 +8,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from lorary.adapters.base import Experts, Site
 from lorary.options import as_dict
+from lorary.routing.evidence import Evidence
 
 State = dict[str, Tensor]
 """What a router learnt or derived, by name; stored as one safetensors file."""
@@ -28,99 +28,6 @@ class Routing:
 
     weights: Tensor
     experts: Tensor | None = None
-
-
-class Evidence:
-    """What a sequence has shown so far, per site and over sites: it lives and dies with the KV cache.
-
-    `along_tokens` carries sums (B, M, E + 1), of M means and their weights, and a count (B, 1) per site from call to
-    call; `up_sites` carries a running mean (B, T, E) from site to site within one call. Causal: token t sees tokens up
-    to t, a site sees sites below.
-    """
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, Tensor] = {}
-        self.n_heard: Tensor | None = None  # (B, T, 1): how many tokens count so far, at the site that spoke last
-        self._risen: Tensor | None = None
-        self._n_sites = 0
-
-    @property
-    def is_empty(self) -> bool:
-        """True if no gate has added anything."""
-        return not self.sums
-
-    def along_tokens(
-        self,
-        site: str,
-        values: Tensor,
-        mask: Tensor | None,
-        *,
-        skip_first: bool = False,
-        recent: float = 0.0,
-        half_life: float = 1.0,
-    ) -> Tensor:
-        """Add values (B, T, E) at a site; give their mean over the tokens so far, this call and those before.
-
-        mask: (B, T), False at padding, which adds nothing. skip_first: leave a sequence's first token out.
-        recent: the share of a second mean, in which a token counts half as much after `half_life` tokens more.
-        """
-        real = torch.ones_like(values[..., :1]) if mask is None else mask.unsqueeze(-1).to(values.dtype)
-        steps = real.cumsum(1)  # (B, T, 1)
-        counts = steps + self.counts[site].unsqueeze(1) if site in self.counts else steps
-        used = real * (counts > 1) if skip_first else real
-        told = torch.cat([values * used, used], -1)  # (B, T, E + 1)
-        before = self.sums.get(site, told.new_zeros(len(told), 2 if recent else 1, told.shape[-1]))
-        totals = [told.cumsum(1) + before[:, :1]]
-        if recent:
-            totals.append(_fading_sums(told, steps, before[:, 1:], half_life))
-        self.sums[site], self.counts[site] = torch.stack([total[:, -1] for total in totals], 1), counts[:, -1]
-        self.n_heard = totals[0][..., -1:]
-        means = [total[..., :-1] / total[..., -1:].clamp(min=1) for total in totals]
-        return torch.lerp(means[0], means[1], recent) if recent else means[0]
-
-    def up_sites(self, values: Tensor) -> Tensor:
-        """Add values (B, T, E) of this site; give their mean over the sites so far in this call."""
-        self._risen = values if self._risen is None else self._risen + values
-        self._n_sites += 1
-        return self._risen / self._n_sites
-
-    def start_call(self) -> None:
-        """Forget what rose over the sites; what was summed along the tokens stays."""
-        self._risen, self._n_sites, self.n_heard = None, 0, None
-
-    def repeat_rows(self, n: int) -> None:
-        """Repeat every sequence n times, side by side."""
-        self.sums = {site: value.repeat_interleave(n, 0) for site, value in self.sums.items()}
-        self.counts = {site: value.repeat_interleave(n, 0) for site, value in self.counts.items()}
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self.sums, self.counts = {}, {}
-        self.start_call()
-
-    def select_rows(self, rows: Tensor) -> None:
-        """Reorder, repeat or drop sequences as a beam search does with its cache: rows (B',) indices into B."""
-        self.sums = {site: value.index_select(0, rows.to(value.device)) for site, value in self.sums.items()}
-        self.counts = {site: value.index_select(0, rows.to(value.device)) for site, value in self.counts.items()}
-
-
-_TOKENS_AT_ONCE = 64  # a block's weights are a square of so many tokens
-
-
-def _fading_sums(told: Tensor, steps: Tensor, before: Tensor, half_life: float) -> Tensor:
-    """Sum told (B, T, F) along the tokens, each halved with every `half_life` real tokens that follow.
-
-    steps: (B, T, 1), the number of real tokens up to each; before: (B, 1, F), the sum when this call began.
-    """
-    found = []
-    passed = steps.new_zeros(len(steps), 1, 1)
-    for block, until in zip(told.split(_TOKENS_AT_ONCE, 1), steps.split(_TOKENS_AT_ONCE, 1), strict=True):
-        age = until - until.mT  # (B, t, s): how many real tokens token s lies before token t
-        weights = torch.exp2(-age / half_life).tril()
-        found.append(weights @ block + torch.exp2((passed - until) / half_life) * before)
-        before, passed = found[-1][:, -1:], until[:, -1:]
-    return torch.cat(found, 1)
 
 
 @dataclass

@@ -49,7 +49,7 @@ def test_a_deviation_is_counted_in_spreads_of_the_base_s_own_texts():
     first = [3.0**2 - 1, 0.0**2 - 1]  # (5 - 2) / 1 and (2 - 2) / 2
     second = [(9 + 0) / 2 - 1, (0 + 4) / 2 - 1]  # the mean of two tokens
     torch.testing.assert_close(weights, torch.softmax(torch.tensor([first, second]), -1))
-    torch.testing.assert_close(context.evidence.sums["q"], torch.tensor([[[7.0, 2.0, 2.0]]]))  # of two tokens
+    torch.testing.assert_close(context.evidence.sums["q"], torch.tensor([[[7.0, 2.0]]]))
 
 
 def test_the_first_token_of_a_text_is_no_evidence_and_nobody_speaks_at_it():

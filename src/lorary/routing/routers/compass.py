@@ -172,8 +172,7 @@ class _CompassGate(Gate):
         weights = torch.softmax(score, dim=-1)
         if not (self.keeps_evidence and self.options.skip_first) or self.n_experts == 1:
             return weights
-        assert context.evidence.n_heard is not None
-        return weights * context.evidence.n_heard.clamp(max=1)
+        return weights * context.evidence.heard
 
     def _score(self, deviation: Tensor, context: Context) -> Tensor:
         """Add up (B, T, P) what counts; a part of weight 0 isn't computed."""
@@ -192,16 +191,16 @@ class _CompassGate(Gate):
         )  # (B, T, P)
         parts = [] if now is None else [now]
         parts += [options.along * here] if options.along else []
-        parts += [options.up * self._risen(here, context)] if options.up else []
+        parts += [self._risen(here, context)] if options.up else []
         return sum(parts[1:], parts[0])
 
     def _risen(self, here: Tensor, context: Context) -> Tensor:
-        """Let a site's evidence (B, T, P) join that of the sites below; give what is known of its experts."""
+        """Let a site's evidence (B, T, P) join that of the sites below; give what its experts get for it."""
         if self.everybody_listens:
-            return context.evidence.up_sites(here)
+            return context.evidence.up_sites(here, weight=self.options.up)
         # Who is absent from a site shows nothing there, for or against.
         spread = here.new_zeros(*here.shape[:-1], self.n_experts).index_copy(-1, self.members, here)
-        return context.evidence.up_sites(spread)[..., self.members]
+        return context.evidence.up_sites(spread, weight=self.options.up)[..., self.members]
 
 
 def _products(h: Tensor, vectors: Tensor, *, normalise: bool) -> Tensor:
