@@ -125,7 +125,7 @@ class Router(ABC):
         """Give the state after experts came, went or changed: what `fit` would give, to the bit.
 
         `state` was fitted to the experts named in `before`; those in `changed` are new or other than they were.
-        Routers whose state is per expert look at these alone (`scored.update_members`); others fit again.
+        Routers whose state is per expert look at these alone (`members.refit_members`); others fit again.
         """
         return self.fit(experts, sites, probe)
 

@@ -11,7 +11,8 @@ from lorary.adapters.base import Experts, Site
 from lorary.errors import OptionError, RoutingError
 from lorary.routing.base import Context, Gate, Probe, Router, Routing, State
 from lorary.routing.directions import prototypes, without_common
-from lorary.routing.scored import check_options, keep_best, stack_members, update_members
+from lorary.routing.members import refit_members, stack_members
+from lorary.routing.scored import check_options, keep_best
 
 
 @dataclass(frozen=True)
@@ -78,18 +79,22 @@ class Compass(Router):
     def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
         """Keep each expert's prototypes, and what they give on every token of the base's texts.
 
-        Both are of one expert and one site: no other expert has a part in them.
+        Both are of one expert and one site: no other expert has a part in them. The texts are kept for experts to come.
         """
+        return self._fit(experts, sites, probe, None)
+
+    def _fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None, texts: Tensor | None) -> State:
         state: State = {}
-        for site in sites:
-            state |= stack_members(site, prototypes(experts, site))
+        for site, vectors in prototypes(experts, sites).items():
+            state |= stack_members(site, vectors)
         if not self.calibrate:
             return state
         if probe is None:
             raise RoutingError("E-PROBE", "compass needs the base to write texts.", "Pass a probe, or calibrate=False.")
-        texts = probe.sample_texts(
-            n_texts=self.n_texts, n_tokens=self.n_tokens, opening=self.opening, seed=self.seed
-        )  # (N, T)
+        if texts is None:
+            texts = probe.sample_texts(
+                n_texts=self.n_texts, n_tokens=self.n_tokens, opening=self.opening, seed=self.seed
+            )  # (N, T)
 
         def ask(site: str, h: Tensor) -> Tensor:
             # A first token looks the same in every text, and far from all others. One product after the other, so that
@@ -99,7 +104,8 @@ class Compass(Router):
 
         heard = [site for site in sites if f"{site}.vectors" in state]
         products = probe.over_inputs(texts, heard, ask)  # (N, T - 1, P)
-        return state | {f"{site}.products": products[site].flatten(0, 1).T for site in heard}  # (P, n)
+        products_by_site = {f"{site}.products": products[site].flatten(0, 1).T for site in heard}  # (P, n)
+        return {**state, **products_by_site, "texts": texts.cpu()}
 
     def refit(
         self,
@@ -111,10 +117,17 @@ class Compass(Router):
         before: Sequence[str],
         changed: Collection[str],
     ) -> State:
-        """Look at the changed experts only; the base writes and reads its texts once more for them."""
-        fresh = self.fit({name: experts[name] for name in changed}, sites, probe) if changed else {}
+        """Look at the changed experts only; for them the base reads its texts once more."""
+        texts = state.get("texts")
         parts = ("vectors", "products") if self.calibrate else ("vectors",)
-        return update_members(state, fresh, sites, before=before, after=sorted(experts), changed=changed, parts=parts)
+
+        def fit(some: Experts) -> State:
+            return self._fit(some, sites, probe, texts)
+
+        updated = refit_members(fit, state, experts, sites, before=before, changed=changed, parts=parts)
+        if texts is not None:
+            updated["texts"] = texts
+        return updated
 
     def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
         """Make the gate of one site: here the experts of the library meet, and cheaply."""
