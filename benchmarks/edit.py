@@ -1,6 +1,6 @@
 """What a change of a running model costs, beside a model built anew.
 
-    OMP_NUM_THREADS=1 python benchmarks/edit.py [32 128]
+    OMP_NUM_THREADS=1 python benchmarks/edit.py [32 128 512]
 
 The embedded base in float32, random experts of rank 4 on its 120 attention layers, Arrow; the processor's time, medians
 of 5.
@@ -17,14 +17,16 @@ import torch
 import lorary as lo
 from lorary.testing.pico import random_library
 
+LAST = ["zed0", "zed1", "zed2"]
+
 
 def main() -> None:
     torch.set_num_threads(1)
     base = lo.load_base(dtype="float32")
-    for n in [int(word) for word in sys.argv[1:]] or [32, 128]:
+    for n in [int(word) for word in sys.argv[1:]] or [32, 128, 512]:
         with tempfile.TemporaryDirectory() as folder:
             library = random_library(Path(folder) / "lib", base, [f"e{i:03}" for i in range(n)])
-            spare = random_library(Path(folder) / "spare", base, ["aaa", "zed"], seed=5)
+            spare = random_library(Path(folder) / "spare", base, ["aaa", *LAST], seed=5)
             measure(base, library, spare)
 
 
@@ -42,8 +44,11 @@ def measure(base, library, spare) -> None:
             artefact.unlink()
         take("route, fitting", lo.route, base, library, "arrow", mix="outputs").detach()
         model = take("route, state kept", lo.route, base, library, "arrow", mix="outputs")
-        take("add, last by name", model.add, spare["zed"])
-        take("remove, last by name", model.remove, "zed")
+        for name in LAST:
+            take("add, last by name", model.add, spare[name])
+        for name in reversed(LAST):
+            take("remove, last by name", model.remove, name)
+        take("add after a removal", model.add, spare[LAST[0]])
         take("add, first by name", model.add, spare["aaa"])
         take("remove, first by name", model.remove, "aaa")
         take("twin", model.twin).detach()

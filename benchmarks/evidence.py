@@ -9,7 +9,7 @@ the rounds. The base is the embedded one; experts and states are random, so noth
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -39,24 +39,31 @@ def main() -> None:
     names = [f"{i:02}" for i in range(N_EXPERTS)]
     gates = {name: {s.name: r.gate(s, states[s.name], names) for s in sites} for name, r in ROUTERS.items()}
     for n_tokens in (1, 64, 512):
-        runs = {name: gate_run(made[sites[0].name], sites[0].d_in, n_tokens) for name, made in gates.items()}
-        report(f"gate alone, {n_tokens} tokens", rounds, runs)
+        runs = {name: gates_run(list(made.values()), sites[0].d_in, n_tokens) for name, made in gates.items()}
+        report(f"gates alone, {n_tokens} tokens", rounds, runs)
 
     experts = [random_weights(LoRA(), sites, seed=i) for i in range(N_EXPERTS)]
     banks = {s.name: LoRA().pack([e[s.name] for e in experts], s).cast(base.dtype) for s in sites}
     attachment = Attachment(
         base.hf, {s.name: (banks[s.name], gates["compass"][s.name]) for s in sites}, Slot("factors")
     )
-    for n_tokens in (1, 512):
-        ids = torch.randint(100, 40_000, (1, n_tokens), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(100, 40_000, (1, 512), generator=torch.Generator().manual_seed(0))
+    tasks: Mapping[str, Run] = {
+        "32 tokens written after 16": lambda: base.hf.generate(
+            input_ids=ids[:, :16], attention_mask=torch.ones_like(ids[:, :16]), do_sample=False, max_new_tokens=32,
+            min_new_tokens=32,
+        ),
+        "512 tokens read": lambda: base.hf(input_ids=ids, use_cache=False),
+    }  # fmt: skip
+    for what, task in tasks.items():
 
-        def run(made: Mapping[str, Gate], ids: torch.Tensor = ids) -> None:
+        def run(made: Mapping[str, Gate], task: Run = task) -> None:
             for site, layer in attachment.layers.items():
                 layer.gate = made[site]
             with attachment.turn(Context()):
-                base.hf(input_ids=ids, use_cache=False)
+                task()
 
-        report(f"whole model, {n_tokens} tokens", rounds, {n: lambda m=made: run(m) for n, made in gates.items()})
+        report(f"whole model, {what}", rounds, {n: lambda m=made: run(m) for n, made in gates.items()})
 
 
 def random_state(site: Site) -> State:
@@ -68,13 +75,17 @@ def random_state(site: Site) -> State:
     return {f"{site.name}.vectors": vectors, f"{site.name}.members": members, f"{site.name}.products": products}
 
 
-def gate_run(gate: Gate, d_in: int, n_tokens: int) -> Run:
-    """Route as many times as make some milliseconds."""
+def gates_run(gates: Sequence[Gate], d_in: int, n_tokens: int) -> Run:
+    """Let all sites of one width route, call after call of one sequence."""
     h = torch.randn(1, n_tokens, d_in).bfloat16()
+    gates = [gate for gate in gates if gate.vectors.shape[-1] == d_in]
 
     def run() -> None:
-        for _ in range(max(4, 512 // n_tokens)):
-            gate(h, Context())
+        context = Context()
+        for _ in range(max(2, 32 // n_tokens)):
+            context.evidence.start_call()
+            for gate in gates:
+                gate(h, context)
 
     return run
 

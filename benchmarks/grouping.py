@@ -51,7 +51,7 @@ def one_token(bank: LowRankBank, x: Tensor, y: Tensor, weights: Tensor, experts:
     a, b = (f.view(bank.n_experts, -1).index_select(0, experts.view(-1)) for f in (bank.a, bank.b))  # (k, r * d)
     z, w = torch.mv(a.view(-1, x.shape[-1]), x.view(-1)), weights.view(-1, 1)
     v = mixing._weigh(z.view(len(w), -1), w, w, mix).view(-1)
-    scale = bank.common_scale or 0.0
+    scale = bank.layout.common_scale or 0.0
     return torch.addmv(y.view(-1), b.view(-1, y.shape[-1]).T, v, alpha=scale).view_as(y)
 
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from lorary.adapters.base import Bank, Mix, Site, Weights
+from lorary.adapters.layout import Layout
 from lorary.adapters.mixing import mix_low_rank
-from lorary.adapters.room import Room, insert_rows
+from lorary.adapters.room import Room, in_room, splice
 from lorary.adapters.tuning import Plan, Strategy, forced_strategy, measured, measures
 from lorary.errors import AdapterError
 
@@ -52,79 +53,46 @@ class LowRankWeights(Weights):
 class LowRankBank(Bank):
     """The factors of E experts at one site, stacked along the ranks: a (R, d_in), b (R, d_out).
 
-    `owner[j]` is the expert of row j; `rows[i]` lists the rows of expert i, padded where `is_row` is False.
-    Ranks may differ and an expert may be absent. The factors keep their values from disk; the scale is
-    applied to the mixing weights, so that packing loses nothing.
+    Ranks may differ and an expert may be absent; `layout` tells whose rows are where. The factors keep their values
+    from disk; the scale is applied to the mixing weights, so that packing loses nothing.
     """
+
+    layout: Layout
+    plan: Plan
+    rooms: tuple[Room | None, Room | None]
+    """Where a and b lie, with memory to spare behind them."""
 
     def __init__(self, weights: Sequence[LowRankWeights | None], site: Site) -> None:
         super().__init__()
         present = [w for w in weights if w is not None]
         for w in present:
             _check_widths(w, site)
-        self._hold(
-            torch.cat([w.a for w in present]),
-            torch.cat([w.b.T for w in present]).contiguous(),
-            ranks=[0 if w is None else w.rank for w in weights],
-            scale=torch.tensor([0.0 if w is None else w.scale for w in weights]),
-        )
+        a, b = in_room([w.a for w in present]), in_room([w.b.T for w in present])
+        self._hold(a, b, Layout.of(_ranks(weights), _scales(weights), a[0].device))
 
-    def _hold(self, a: Tensor, b: Tensor, *, ranks: Sequence[int], scale: Tensor) -> None:
+    def _hold(self, a: "Roomy", b: "Roomy", layout: Layout, plan: Plan | None = None) -> None:
         """Store the factors as they are, a (R, d_in), b (R, d_out), and whose rows are where."""
-        self.a = nn.Parameter(a, requires_grad=False)  # (R, d_in)
-        self.b = nn.Parameter(b, requires_grad=False)  # (R, d_out)
-        owner = torch.repeat_interleave(torch.arange(len(ranks)), torch.tensor(ranks))
-        rows, is_row = _rows_by_expert(ranks)
-        present = torch.tensor([i for i, r in enumerate(ranks) if r])
-        self.register_buffer("owner", owner.to(a.device), persistent=False)  # (R,)
-        self.register_buffer("scale", scale, persistent=False)  # (E,)
-        self.register_buffer("present", present.to(a.device), persistent=False)  # (P,)
-        self.register_buffer("rows", rows.to(a.device), persistent=False)  # (E, r_max)
-        self.register_buffer("is_row", is_row.to(a.device), persistent=False)  # (E, r_max)
-        self.derive()
+        self.a = nn.Parameter(a[0], requires_grad=False)  # (R, d_in)
+        self.b = nn.Parameter(b[0], requires_grad=False)  # (R, d_out)
+        self.rooms = (a[1], b[1])
+        self.layout, self.n_experts = layout, len(layout.ranks)
+        self.plan = plan or Plan(len(a[0]), max(layout.ranks), forced_strategy())
 
-    owner: Tensor
-    scale: Tensor
-    present: Tensor
-    rows: Tensor
-    is_row: Tensor
-    rooms: tuple[Room | None, Room | None] = (None, None)
-    """Where a and b lie, if there is memory to spare behind them."""
-
-    def derive(self) -> None:
-        """Work out what follows from the stored fields; to be called after changing them."""
-        self.n_experts = len(self.rows)
-        self.ranks = tuple(self.is_row.sum(1).tolist())
-        self.is_full = len(self.present) == self.n_experts
-        found = {r for r in self.ranks if r}
-        self.common_rank = found.pop() if len(found) == 1 else None
-        scales = set(self.scale[self.present].tolist())
-        self.common_scale = scales.pop() if len(scales) == 1 else None
-        in_order = torch.arange(len(self.a), device=self.rows.device).equal(self.rows.flatten().long())
-        self.is_even = in_order and bool(self.is_row.all()) and self.common_scale is not None
-        self.plan = Plan(len(self.owner), self.rows.shape[1], forced_strategy())
-
-    n_experts: int
-    ranks: tuple[int, ...]
-    """Rank of each expert, 0 for one that is absent."""
-    is_full: bool
-    """True if every expert is present."""
-    common_rank: int | None
-    """The one rank of all experts that are present, or None if they differ."""
-    common_scale: float | None
-    """Their one scale, or None if they differ."""
-    is_even: bool
-    """True if all experts are present, in order, with one rank and one scale."""
-    plan: Plan
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LowRankBank":
+        """Move the layout, too, when the bank is moved to another device."""
+        super()._apply(fn, recurse)
+        self.layout = self.layout.to(self.a.device)
+        return self
 
     @torch.no_grad()
     def tune(self, n_kept: int | None) -> None:
         """Find the fastest way to mix n_kept of the experts on this machine: known already, or measured now."""
-        self.plan = replace(self.plan, n_kept=n_kept)
         if n_kept is None or self.a.device.type != "cpu" or not measures():
-            return
-        d_in, d_out = self.a.shape[1], self.b.shape[1]
-        self.plan = replace(self.plan, measured=measured(self.plan, d_in, d_out, self.a.dtype, self._trial))
+            self.plan = replace(self.plan, n_kept=n_kept, measured=None)
+        elif self.plan.n_kept != n_kept or self.plan.measured is None:
+            self.plan = replace(self.plan, n_kept=n_kept)
+            d_in, d_out = self.a.shape[1], self.b.shape[1]
+            self.plan = replace(self.plan, measured=measured(self.plan, d_in, d_out, self.a.dtype, self._trial))
 
     def _trial(self, n_tokens: int) -> Callable[[Strategy], Tensor]:
         """Make a call with random tokens and experts that can be timed with each strategy."""
@@ -137,36 +105,53 @@ class LowRankBank(Bank):
 
     def cast(self, dtype: torch.dtype) -> "LowRankBank":
         """Store the factors in the dtype the base computes in; scales stay float32."""
-        self.a.data, self.b.data = self.a.data.to(dtype), self.b.data.to(dtype)
+        if dtype != self.a.dtype:
+            a, b = (in_room([t.detach().to(dtype)]) for t in (self.a, self.b))
+            self.a.data, self.b.data, self.rooms = a[0], b[0], (a[1], b[1])
         return self
 
-    def insert(self, index: int, weights: LowRankWeights | None, site: Site) -> "LowRankBank":
-        """Make a bank with one more expert, the `index`-th; equal to one packed anew. This one stays as it is.
+    def splice(
+        self,
+        index: int,
+        leaving: int,
+        coming: Sequence[LowRankWeights | None],
+        site: Site,
+        *,
+        like: "LowRankBank | None" = None,
+    ) -> "LowRankBank":
+        """Make a bank with others in the place of the `leaving` experts from the `index`-th on.
 
-        Behind the last one it costs that expert; anywhere else the rows are copied. Raises E-SHAPE.
+        Equal to one packed anew; this one stays as it is. Behind the last one it costs those that come; anywhere else
+        the rows are copied.
+        like: a bank of another site after the same change, whose layout is taken where it is the same.
+        Raises E-SHAPE.
         """
-        a, b, rooms, rank, scale = self.a.detach(), self.b.detach(), self.rooms, 0, 0.0
-        if weights is not None:
-            _check_widths(weights, site)
-            at, rank, scale = sum(self.ranks[:index]), weights.rank, weights.scale
-            a, room_a = insert_rows(a, at, weights.a.to(a), rooms[0])
-            b, room_b = insert_rows(b, at, weights.b.T.to(b), rooms[1])
-            rooms = (room_a, room_b)
-        scales = torch.cat([self.scale[:index], self.scale.new_tensor([scale]), self.scale[index:]])
-        return _bank_of(a, b, [*self.ranks[:index], rank, *self.ranks[index:]], scales, rooms)
-
-    def remove(self, index: int) -> "LowRankBank":
-        """Make a bank without one expert; equal to one packed anew. This one stays as it is."""
-        start, n = sum(self.ranks[:index]), self.ranks[index]
-        a, b = _without(self.a.detach(), start, n), _without(self.b.detach(), start, n)
-        ranks = [*self.ranks[:index], *self.ranks[index + 1 :]]
-        return _bank_of(a, b, ranks, _without(self.scale, index, 1), (None, None) if n else self.rooms)
+        old, new = self.layout, [w for w in coming if w is not None]
+        for w in new:
+            _check_widths(w, site)
+        start = sum(old.ranks[:index])
+        stop = start + sum(old.ranks[index : index + leaving])
+        a, b = self.a.detach(), self.b.detach()
+        ranks = (*old.ranks[:index], *_ranks(coming), *old.ranks[index + leaving :])
+        scales = (*old.scales[:index], *_scales(coming), *old.scales[index + leaving :])
+        layout = like.layout if like is not None else None
+        if layout is None or (layout.ranks, layout.scales) != (ranks, scales):
+            layout = Layout.of(ranks, scales, a.device)
+        bank = LowRankBank.__new__(LowRankBank)
+        nn.Module.__init__(bank)
+        bank._hold(
+            splice(a, start, stop, torch.cat([a[:0], *(w.a.to(a) for w in new)]), self.rooms[0]),
+            splice(b, start, stop, torch.cat([b[:0], *(w.b.T.to(b) for w in new)]), self.rooms[1]),
+            layout,
+            self.plan.grown(sum(ranks), max(ranks)),
+        )
+        return bank
 
     def unpack(self, index: int) -> LowRankWeights:
         """Take one expert out again, with its present values."""
-        rows = self.owner == index
+        rows = self.layout.owner == index
         return LowRankWeights(
-            self.a.detach()[rows].clone(), self.b.detach()[rows].T.contiguous(), float(self.scale[index])
+            self.a.detach()[rows].clone(), self.b.detach()[rows].T.contiguous(), float(self.layout.scale[index])
         )
 
     def forward(self, x: Tensor, y: Tensor, weights: Tensor, experts: Tensor | None, mix: Mix) -> Tensor:
@@ -174,18 +159,15 @@ class LowRankBank(Bank):
         return mix_low_rank(self, x, y, weights, experts, mix)
 
 
-def _bank_of(
-    a: Tensor, b: Tensor, ranks: Sequence[int], scale: Tensor, rooms: tuple[Room | None, Room | None]
-) -> LowRankBank:
-    bank = LowRankBank.__new__(LowRankBank)
-    nn.Module.__init__(bank)
-    bank._hold(a, b, ranks=ranks, scale=scale)
-    bank.rooms = rooms
-    return bank
+Roomy = tuple[Tensor, Room | None]
 
 
-def _without(rows: Tensor, start: int, n: int) -> Tensor:
-    return torch.cat([rows[:start], rows[start + n :]]) if n else rows
+def _ranks(weights: Sequence[LowRankWeights | None]) -> list[int]:
+    return [0 if w is None else w.rank for w in weights]
+
+
+def _scales(weights: Sequence[LowRankWeights | None]) -> list[float]:
+    return [0.0 if w is None else w.scale for w in weights]
 
 
 def _check_widths(weights: LowRankWeights, site: Site) -> None:
@@ -196,10 +178,3 @@ def _check_widths(weights: LowRankWeights, site: Site) -> None:
             f"site {site.name!r}: expert is {found}, the base is {site.d_in} -> {site.d_out}.",
             "Was it trained on another base?",
         )
-
-
-def _rows_by_expert(ranks: Sequence[int]) -> tuple[Tensor, Tensor]:
-    n = torch.tensor(ranks, dtype=torch.int32).unsqueeze(1)  # (E, 1)
-    nth = torch.arange(max(ranks), dtype=torch.int32)
-    is_row = nth < n  # (E, r_max)
-    return (n.cumsum(0, dtype=torch.int32) - n + nth) * is_row, is_row

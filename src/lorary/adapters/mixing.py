@@ -43,22 +43,22 @@ def mix_low_rank(
     strategy: for tests and measurements; None takes the bank's plan.
     Raises E-RANK for mix="factors" with unequal ranks, E-SPLIT for S > 1 with mix="outputs".
     """
-    if mix == "factors" and bank.common_rank is None:
+    if mix == "factors" and bank.layout.common_rank is None:
         raise AdapterError(
             "E-RANK",
-            f'mix="factors" needs one rank for all experts of a layer, found {sorted(set(bank.ranks) - {0})}.',
+            f'mix="factors" needs one rank for all experts of a layer, found {sorted(set(bank.layout.ranks) - {0})}.',
             'Use mix="outputs", or rebuild with one rank.',
         )
     x = x.to(y.dtype)  # under autocast the layer answers in a narrower dtype than it was asked in
     if weights.shape[2] > 1:
         return y + _blocks(bank, x, _over_all(weights, experts, bank.n_experts), mix)
     if experts is not None and strategy is None:
-        if bank.is_even and bank.a.dtype == x.dtype and (operators := usable(x)) is not None:
+        if bank.layout.is_even and bank.a.dtype == x.dtype and (operators := usable(x)) is not None:
             return _fused(operators, bank, x, y, weights, experts, mix)
         strategy = bank.plan.choose(x.shape[0] * x.shape[1], experts.shape[-1], y.dtype)
     if experts is None or strategy == "dense":
         return _dense(bank, x, y, _over_all(weights, experts, bank.n_experts).squeeze(2), mix)
-    if strategy == "gathered" and bank.is_even:
+    if strategy == "gathered" and bank.layout.is_even:
         return _gathered(bank, x, y, weights, experts, mix)
     return _chosen(bank, x, y, weights, experts, mix, dense_in=strategy == "dense_in")
 
@@ -74,14 +74,17 @@ def _over_all(weights: Tensor, experts: Tensor | None, n_experts: int) -> Tensor
 
 def _dense(bank: "LowRankBank", x: Tensor, y: Tensor, w: Tensor, mix: Mix) -> Tensor:
     """Multiply with all rows, on both sides: x (B, T, d_in), w (B, T, E) -> (B, T, d_out)."""
+    layout = bank.layout
     a, b = bank.a.to(y.dtype), bank.b.to(y.dtype)
     z = x @ a.T  # (B, T, R)
-    if bank.common_rank is None:
-        v = z * (w * bank.scale)[..., bank.owner].to(z.dtype)
+    if layout.common_rank is None:
+        v = z * (w * layout.scale)[..., layout.owner].to(z.dtype)
     else:
-        w = w if bank.is_full else w[..., bank.present]  # (B, T, P)
-        scale = bank.common_scale or bank.scale[bank.present]
-        v = _weigh(z.unflatten(-1, (-1, bank.common_rank)), w.unsqueeze(-1), (w * scale).unsqueeze(-1), mix).flatten(-2)
+        w = w if layout.is_full else w[..., layout.present]  # (B, T, P)
+        scale = layout.common_scale or layout.scale[layout.present]
+        v = _weigh(z.unflatten(-1, (-1, layout.common_rank)), w.unsqueeze(-1), (w * scale).unsqueeze(-1), mix).flatten(
+            -2
+        )
     return torch.addmm(y.flatten(0, 1), v.flatten(0, 1), b).view_as(y)
 
 
@@ -89,14 +92,15 @@ def _chosen(
     bank: "LowRankBank", x: Tensor, y: Tensor, weights: Tensor, experts: Tensor, mix: Mix, *, dense_in: bool
 ) -> Tensor:
     """Multiply with the rows of the kept experts only: weights (B, T, 1, k), experts (B, T, k) -> (B, T, d_out)."""
+    layout = bank.layout
     n_batch, n_time, n_kept = *x.shape[:2], experts.shape[-1]
     n = n_batch * n_time
     experts = experts.expand(n_batch, n_time, n_kept).reshape(-1)  # (N * k,)
     w = weights.expand(n_batch, n_time, 1, n_kept).reshape(n, n_kept, 1)
-    rows = bank.rows.index_select(0, experts)  # (N * k, r_max)
-    if bank.common_rank is None or not bank.is_full:
-        w = w * bank.is_row.index_select(0, experts).view(n, n_kept, -1)  # zero at padding and for absent experts
-    scaled = w * (bank.common_scale or bank.scale.index_select(0, experts).view(n, n_kept, 1))
+    rows = layout.rows.index_select(0, experts)  # (N * k, r_max)
+    if layout.common_rank is None or not layout.is_full:
+        w = w * layout.is_row.index_select(0, experts).view(n, n_kept, -1)  # zero at padding and for absent experts
+    scaled = w * (layout.common_scale or layout.scale.index_select(0, experts).view(n, n_kept, 1))
     rows, x, flat = rows.view(n, -1), x.reshape(n, -1), y.reshape(n, -1)  # (N, k * r_max), (N, d_in), (N, d_out)
     a, b = bank.a.to(y.dtype), bank.b.to(y.dtype)
     z = (x @ a.T).gather(1, rows.long()) if dense_in else dots(x, a, rows)  # (N, k * r_max)
@@ -110,21 +114,21 @@ def _fused(
     """Do all of `_chosen` in one operation: weights (B, T, 1, k), experts (B, T, k) -> (B, T, d_out)."""
     weights = weights.expand(*x.shape[:2], 1, experts.shape[-1])
     experts = experts.expand(*x.shape[:2], experts.shape[-1])
-    rank, scale, is_factors = bank.common_rank, bank.common_scale, mix == "factors"
+    rank, scale, is_factors = bank.layout.common_rank, bank.layout.common_scale, mix == "factors"
     found: Tensor = operators.mix(x, y, bank.a, bank.b, experts, weights, rank, scale, is_factors)
     return found
 
 
 def _gathered(bank: "LowRankBank", x: Tensor, y: Tensor, weights: Tensor, experts: Tensor, mix: Mix) -> Tensor:
     """Copy the factors of each token's experts, then multiply; for banks of equals: shapes as for `_chosen`."""
-    assert bank.common_scale is not None
+    assert bank.layout.common_scale is not None
     n_kept = experts.shape[-1]
     n = x.shape[0] * x.shape[1]
     experts = experts.expand(*x.shape[:2], n_kept).reshape(-1)  # (N * k,)
     w = weights.expand(*x.shape[:2], 1, n_kept).reshape(n, n_kept, 1)
     a, b = (f.to(y.dtype).view(bank.n_experts, -1).index_select(0, experts) for f in (bank.a, bank.b))  # (N * k, r * d)
     z = torch.bmm(a.view(n, -1, x.shape[-1]), x.reshape(n, -1, 1)).view(n, n_kept, -1)  # (N, k, r)
-    v = _weigh(z, w, w * bank.common_scale, mix).view(n, 1, -1)
+    v = _weigh(z, w, w * bank.layout.common_scale, mix).view(n, 1, -1)
     return torch.baddbmm(y.reshape(n, 1, -1), v, b.view(n, v.shape[-1], -1)).view_as(y)
 
 
@@ -138,10 +142,10 @@ def _blocks(bank: "LowRankBank", x: Tensor, w: Tensor, mix: Mix) -> Tensor:
     """Mix block by block: w (B, T, S, E) -> (B, T, d_out)."""
     if mix == "outputs":
         raise AdapterError("E-SPLIT", 'weights per block (S > 1) are defined for mix="factors" only.')
-    n_splits, present, a, b = w.shape[2], bank.present, bank.a.to(x.dtype), bank.b.to(x.dtype)
+    n_splits, present, a, b = w.shape[2], bank.layout.present, bank.a.to(x.dtype), bank.b.to(x.dtype)
     z = torch.einsum("btsi,rsi->btsr", x.unflatten(-1, (n_splits, -1)), a.unflatten(-1, (n_splits, -1)))
     w = w[..., present].unsqueeze(-1)  # (B, T, S, P, 1)
     z = z.unflatten(-1, (present.numel(), -1))  # (B, T, S, P, r)
     u: Tensor = (z * w.to(z.dtype)).sum((2, 3))[:, :, None, None]  # (B, T, 1, 1, r)
-    v = ((w * bank.scale[present].unsqueeze(-1)).to(z.dtype) * u).flatten(-2)  # (B, T, S, R)
+    v = ((w * bank.layout.scale[present].unsqueeze(-1)).to(z.dtype) * u).flatten(-2)  # (B, T, S, R)
     return torch.einsum("btsr,rso->btso", v, b.unflatten(-1, (n_splits, -1))).flatten(-2)

@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -44,6 +44,11 @@ class Plan:
     forced: Strategy | None = None
     n_kept: int | None = None
     measured: tuple[Strategy, ...] | None = None
+
+    def grown(self, n_rows: int, rank: int) -> "Plan":
+        """Give the plan for a bank with other rows: what was measured holds until their size class changes."""
+        known = self.measured if (_size_class(n_rows), rank) == (_size_class(self.n_rows), self.rank) else None
+        return replace(self, n_rows=n_rows, rank=rank, measured=known)
 
     def choose(self, n_tokens: int, n_kept: int, dtype: torch.dtype) -> Strategy:
         """Choose for one call."""
@@ -96,8 +101,7 @@ def measured(
     if plan.n_kept is None or plan.n_rows * (d_in + d_out) < _WORTH_MEASURING:
         return None
     path = cache_directory() / _FILE
-    rows = 1 << (plan.n_rows - 1).bit_length()
-    sizes = f"rows={rows} rank={plan.rank} kept={plan.n_kept} {d_in}->{d_out} {dtype}"
+    sizes = f"rows={_size_class(plan.n_rows)} rank={plan.rank} kept={plan.n_kept} {d_in}->{d_out} {dtype}"
     key = f"{_machine()} {sizes}"
     known = _read(path)
     if key not in known:
@@ -105,6 +109,10 @@ def measured(
         _keep(path, {**_read(path), key: fastest})
         return tuple(fastest)
     return known[key]
+
+
+def _size_class(n_rows: int) -> int:
+    return 1 << (n_rows - 1).bit_length()
 
 
 def _machine() -> str:

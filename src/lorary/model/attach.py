@@ -122,18 +122,23 @@ class Attachment:
 
     def swap(self, parts: Mapping[str, tuple[Bank, Gate]]) -> None:
         """Let these banks and gates work, at these sites, in the place of the present ones."""
-        # All are made before the first is put in, so that what fails leaves the model as it was.
-        layers: dict[str, RoutedLinear] = {}
-        for site, (bank, gate) in parts.items():
-            base = self.layers[site].base if site in self.layers else self.model.get_submodule(site)
+        for bank, gate in parts.values():
             bank.tune(gate.n_chosen)
-            layers[site] = RoutedLinear(site, base, bank, gate, self.slot).train(base.training)
-        for site in self.layers.keys() - layers.keys():
+        # All are made before the first is put in, so that what fails leaves the model as it was.
+        new = {site: self._routed(site, *parts[site]) for site in parts.keys() - self.layers.keys()}
+        for site in self.layers.keys() - parts.keys():
             _put(self.model, site, self.layers[site].base)
-        for site, layer in layers.items():
+        for site, layer in new.items():
             _put(self.model, site, layer)
-        self.layers = layers
+        self.layers = {site: new.get(site) or self.layers[site] for site in parts}
+        for site, layer in self.layers.items():
+            bank, gate = parts[site]
+            layer.bank, layer.gate = bank.train(layer.training), gate.train(layer.training)
         self._keeps_evidence = any(gate.keeps_evidence for _, gate in parts.values())
+
+    def _routed(self, site: str, bank: Bank, gate: Gate) -> RoutedLinear:
+        base = self.model.get_submodule(site)
+        return RoutedLinear(site, base, bank, gate, self.slot).train(base.training)
 
     def detach(self) -> None:
         """Put the base layers back; a second call does nothing."""

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from lorary.errors import RoutingError
-from lorary.routing.base import Evidence
+from lorary.routing.evidence import Evidence
 
 _NAME = "_lorary_evidence"
 _WORDS = ("cache", "past_key_values")  # since transformers 5.24, and until then

@@ -4,21 +4,21 @@ Nothing given is modified: each function makes a new ensemble and new parts, equ
 the cost of what changed. The model then takes them over at one instant.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
-from lorary.adapters.base import Bank, Experts, Site, Weights
+from lorary.adapters.base import Site, Weights
 from lorary.adapters.low_rank import LowRankBank, LowRankWeights
 from lorary.errors import LibraryError, known_names
 from lorary.library.expert import Expert
 from lorary.model.base_model import BaseModel
-from lorary.model.ensemble import Ensemble, Parts, check_mix, find_sites, make_gate, open_expert
+from lorary.model.ensemble import Ensemble, Parts, check_fit, check_mix, make_gate, open_expert
+from lorary.model.paging import PagedBank
 from lorary.model.state import fetch_or_fit, in_rows, make_probe
 from lorary.routing.base import Router
 from lorary.tasks.task import Tasks
 
 Edited = tuple[Ensemble, Parts]
-EditBank = Callable[[LowRankBank, Site], LowRankBank]
 
 
 def add_expert(base: BaseModel, ensemble: Ensemble, parts: Parts, expert: Expert) -> Edited:
@@ -26,82 +26,91 @@ def add_expert(base: BaseModel, ensemble: Ensemble, parts: Parts, expert: Expert
     if expert.name in ensemble.members:
         hint = "Replace it, or add it under another name."
         raise LibraryError("E-EXISTS", f"expert {expert.name!r} is routed already.", hint)
-    members, experts = _with(ensemble, expert)
-    index = sorted(members).index(expert.name)
-
-    def edit(bank: LowRankBank, site: Site) -> LowRankBank:
-        return bank.insert(index, _at(experts, expert.name, site), site)
-
-    return _edited(base, ensemble, parts, members, experts, {expert.name}, edit)
+    return _edited(base, ensemble, parts, expert.name, expert)
 
 
 def replace_expert(base: BaseModel, ensemble: Ensemble, parts: Parts, expert: Expert) -> Edited:
     """Put an expert in the place of the one that has its name. Raises E-NAME, and as `add_expert`."""
-    index = _index(ensemble, expert.name)
-    members, experts = _with(ensemble, expert)
-
-    def edit(bank: LowRankBank, site: Site) -> LowRankBank:
-        return bank.insert(index, _at(experts, expert.name, site), site).remove(index + 1)
-
-    return _edited(base, ensemble, parts, members, experts, {expert.name}, edit)
+    _require(ensemble, expert.name)
+    return _edited(base, ensemble, parts, expert.name, expert)
 
 
 def remove_expert(base: BaseModel, ensemble: Ensemble, parts: Parts, name: str) -> Edited:
     """Leave one expert out. Raises E-NAME, and E-EMPTY for the last one."""
-    index = _index(ensemble, name)
+    _require(ensemble, name)
     if len(ensemble.members) == 1:
         raise LibraryError("E-EMPTY", f"expert {name!r} is the last one.", "Detach the model instead.")
-    members = {other: expert for other, expert in ensemble.members.items() if other != name}
-    experts = {other: ensemble.experts[other] for other in members}
-    return _edited(base, ensemble, parts, members, experts, (), lambda bank, _: bank.remove(index))
+    return _edited(base, ensemble, parts, name, None)
 
 
 def change_router(base: BaseModel, ensemble: Ensemble, parts: Parts, router: Router, tasks: Tasks | None) -> Edited:
     """Let another router choose among the same experts. Raises E-PROBE if it needs data that isn't there."""
     fitting = replace(ensemble, router=router, tasks=tasks or ensemble.tasks, state={})
     changed = replace(fitting, state=fetch_or_fit(base, fitting))
-    return changed, {name: (parts[name][0], make_gate(base, changed, site)) for name, site in changed.sites.items()}
+    device = base.device
+    return changed, {n: (parts[n][0], make_gate(changed, site, device)) for n, site in changed.sites.items()}
 
 
-def _index(ensemble: Ensemble, name: str) -> int:
+def _require(ensemble: Ensemble, name: str) -> None:
     if name not in ensemble.members:
         raise LibraryError("E-NAME", f"no expert {name!r} is routed.", known_names(name, ensemble.names))
-    return ensemble.names.index(name)
 
 
-def _with(ensemble: Ensemble, expert: Expert) -> tuple[dict[str, Expert], dict[str, Mapping[str, Weights]]]:
-    expert.hash  # noqa: B018 - raises when its file isn't what expert.json promises
-    members = dict(sorted({**ensemble.members, expert.name: expert}.items()))
-    return members, dict(sorted({**ensemble.experts, expert.name: open_expert(expert, ensemble.pager)}.items()))
-
-
-def _at(experts: Experts, name: str, site: Site) -> LowRankWeights | None:
-    weights = experts[name].get(site.name)
-    assert weights is None or isinstance(weights, LowRankWeights)
-    return weights
-
-
-def _edited(
-    base: BaseModel,
-    ensemble: Ensemble,
-    parts: Parts,
-    members: Mapping[str, Expert],
-    experts: Experts,
-    changed: Collection[str],
-    edit: EditBank,
-) -> Edited:
-    sites = find_sites(base, members)
-    check_mix(members, ensemble.mix)
+def _edited(base: BaseModel, ensemble: Ensemble, parts: Parts, name: str, coming: Expert | None) -> Edited:
+    """Let `coming` have the name, or nobody, in the place of whoever has it now."""
+    leaving = ensemble.members.get(name)
+    members = {other: expert for other, expert in ensemble.members.items() if other != name}
+    experts = {other: ensemble.experts[other] for other in members}
+    if coming is not None:
+        check_fit(base, coming)
+        check_mix({name: coming, **_first_at_each_site(members, coming)}, ensemble.mix)
+        coming.hash  # noqa: B018 - raises when its file isn't what expert.json promises
+        members = dict(sorted({**members, name: coming}.items()))
+        experts = dict(sorted({**experts, name: open_expert(coming, ensemble.pager)}.items()))
+    sites = _sites(base, ensemble, members, leaving, coming)
     draft = replace(ensemble, members=members, experts=experts, sites=sites)
+    changed = {name} if coming is not None else set[str]()
     state = draft.router.refit(
         ensemble.state, experts, sites, make_probe(base, draft), before=ensemble.names, changed=changed
     )
     new = replace(draft, state=in_rows(state))
+    return new, _make_parts(base, ensemble, new, parts, name)
 
-    def bank_of(site: Site) -> Bank:
-        bank = parts[site.name][0] if site.name in parts else None
-        if isinstance(bank, LowRankBank):
-            return edit(bank, site)
-        return new.make_bank(site).cast(base.dtype).to(base.device)
 
-    return new, {name: (bank_of(site), make_gate(base, new, site)) for name, site in sites.items()}
+def _first_at_each_site(members: Mapping[str, Expert], coming: Expert) -> dict[str, Expert]:
+    """Find who is there already at the sites of the one that comes: they agree with all others."""
+    found = {next((n for n, other in members.items() if site in other.sites), None) for site in coming.sites}
+    return {n: members[n] for n in found if n is not None}
+
+
+def _sites(
+    base: BaseModel, ensemble: Ensemble, members: Mapping[str, Expert], leaving: Expert | None, coming: Expert | None
+) -> dict[str, Site]:
+    """List the sites where any of the members sits, in the base's order, by what changed."""
+    gone = (leaving.sites.keys() if leaving else set()) - (coming.sites.keys() if coming else set())
+    wanted = ensemble.sites.keys() | (coming.sites.keys() if coming else set())
+    wanted -= {site for site in gone if not any(site in expert.sites for expert in members.values())}
+    return {name: site for name, site in base.sites.items() if name in wanted}
+
+
+def _make_parts(base: BaseModel, old: Ensemble, new: Ensemble, parts: Parts, name: str) -> Parts:
+    """Make the banks from those that are there, with another expert, or none, in the place of a name."""
+    dtype, device, leaving = base.dtype, base.device, int(name in old.members)
+    index = sorted({*old.members, name}).index(name)
+    coming = [new.experts[name]] if name in new.experts else []
+    made: Parts = {}
+    like: LowRankBank | None = None
+    for place, site in new.sites.items():
+        bank = parts[place][0] if place in parts else new.make_bank(site).cast(dtype).to(device)
+        if place in parts and isinstance(bank, LowRankBank):
+            like = bank = bank.splice(index, leaving, [_at(expert, place) for expert in coming], site, like=like)
+        elif place in parts and isinstance(bank, PagedBank):
+            bank = bank.splice(index, leaving, coming)
+        made[place] = bank, make_gate(new, site, device)
+    return made
+
+
+def _at(expert: Mapping[str, Weights], site: str) -> LowRankWeights | None:
+    weights = expert.get(site)
+    assert weights is None or isinstance(weights, LowRankWeights)
+    return weights

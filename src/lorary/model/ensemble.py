@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, get_args
 
+import torch
+
 from lorary.adapters.base import Bank, Experts, Mix, Site, Weights
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.peft_format import read_weights
@@ -97,12 +99,14 @@ def make_parts(base: BaseModel, ensemble: Ensemble) -> Parts:
 
 def make_part(base: BaseModel, ensemble: Ensemble, site: Site) -> tuple[Bank, Gate]:
     """Pack the bank and make the gate of one site, on the base's device."""
-    return ensemble.make_bank(site).cast(base.dtype).to(base.device), make_gate(base, ensemble, site)
+    device = base.device
+    return ensemble.make_bank(site).cast(base.dtype).to(device), make_gate(ensemble, site, device)
 
 
-def make_gate(base: BaseModel, ensemble: Ensemble, site: Site) -> Gate:
+def make_gate(ensemble: Ensemble, site: Site, device: torch.device) -> Gate:
     """Make the gate of one site, on the base's device."""
-    return ensemble.router.gate(site, ensemble.state, ensemble.names).to(base.device)
+    gate = ensemble.router.gate(site, ensemble.state, ensemble.names)
+    return gate if device.type == "cpu" else gate.to(device)  # where states are
 
 
 def check_base(base: BaseModel, fingerprint: Mapping[str, Any] | None, what: str) -> None:
@@ -122,31 +126,31 @@ def check_library(base: BaseModel, library: Library) -> None:
 
 
 def find_sites(base: BaseModel, members: Mapping[str, Expert]) -> dict[str, Site]:
-    """List the base's sites where any expert sits, in the base's order.
-
-    Raises E-BASE for an expert of another base, E-TARGET for one at a site that this base lacks, E-SHAPE for one that
-    doesn't fit.
-    """
-    wanted: set[str] = set()
-    for name, expert in sorted(members.items()):
-        check_base(base, expert.provenance.base_fingerprint, f"expert {name!r}")
-        for site, (a, b) in expert.sites.items():
-            if site not in base.sites:
-                raise AdapterError(
-                    "E-TARGET",
-                    f"expert {name!r} adapts {site!r}, which this base doesn't have.",
-                    "Is it the right base?",
-                )
-            found, sizes = (expert.header[a].shape[1], expert.header[b].shape[0]), base.sites[site]
-            if found != (sizes.d_in, sizes.d_out):
-                raise AdapterError(
-                    "E-SHAPE",
-                    f"expert {name!r} is {found[0]} -> {found[1]} at {site!r}, the base is {sizes.d_in} -> "
-                    f"{sizes.d_out}.",
-                    "Was it trained on another base?",
-                )
-            wanted.add(site)
+    """List the base's sites where any expert sits, in the base's order. Raises as `check_fit`."""
+    for _, expert in sorted(members.items()):
+        check_fit(base, expert)
+    wanted = {site for expert in members.values() for site in expert.sites}
     return {name: site for name, site in base.sites.items() if name in wanted}
+
+
+def check_fit(base: BaseModel, expert: Expert) -> None:
+    """Refuse an expert of another base (E-BASE), at a site it lacks (E-TARGET), or of other widths (E-SHAPE)."""
+    check_base(base, expert.provenance.base_fingerprint, f"expert {expert.name!r}")
+    for site, (a, b) in expert.sites.items():
+        if site not in base.sites:
+            raise AdapterError(
+                "E-TARGET",
+                f"expert {expert.name!r} adapts {site!r}, which this base doesn't have.",
+                "Is it the right base?",
+            )
+        found, sizes = (expert.header[a].shape[1], expert.header[b].shape[0]), base.sites[site]
+        if found != (sizes.d_in, sizes.d_out):
+            raise AdapterError(
+                "E-SHAPE",
+                f"expert {expert.name!r} is {found[0]} -> {found[1]} at {site!r}, the base is {sizes.d_in} -> "
+                f"{sizes.d_out}.",
+                "Was it trained on another base?",
+            )
 
 
 def check_mix(members: Mapping[str, Expert], mix: Mix) -> None:

@@ -28,6 +28,7 @@ from lorary.model.ensemble import (
 )
 from lorary.model.routed_model import RoutedModel
 from lorary.model.saved import MODEL, STATE, Saved, read_saved, require_same
+from lorary.model.state import in_rows
 from lorary.routing.base import State
 
 SPARE_STATE_BYTES = 1 << 30
@@ -99,7 +100,7 @@ def _read_state(saved: Saved, limit: int) -> State:
         loaded: dict[str, Tensor] = load_file(path)
     except SafetensorError as error:
         raise LibraryError("E-FILE", f"{STATE} is damaged: {error}.", "Save the model again.") from error
-    return {name: tensor.clone() for name, tensor in loaded.items()}  # unaligned numbers round otherwise
+    return in_rows(loaded)
 
 
 def _fitting_parts(base: BaseModel, ensemble: Ensemble) -> Parts:

@@ -139,11 +139,16 @@ class PagedExpert(Mapping[str, LowRankWeights]):
 class PagedBank(Bank):
     """All experts at one site, of which only those that speak are in memory. None stands for one that isn't there."""
 
-    def __init__(self, experts: Sequence[Mapping[str, Weights]], site: Site, pager: Pager) -> None:
+    def __init__(self, experts: Sequence[Mapping[str, Weights] | None], site: Site, pager: Pager) -> None:
         super().__init__()
         self.n_experts = len(experts)
         self.site, self.pager = site, pager
         self._experts = [e if isinstance(e, PagedExpert) and site.name in e else None for e in experts]
+
+    def splice(self, index: int, leaving: int, coming: Sequence[Mapping[str, Weights]]) -> "PagedBank":
+        """Make a bank with others in the place of the `leaving` experts from the `index`-th on."""
+        experts = [*self._experts[:index], *coming, *self._experts[index + leaving :]]
+        return PagedBank(experts, self.site, self.pager)
 
     def cast(self, dtype: torch.dtype) -> "PagedBank":
         """Do nothing: the pager knows the dtype."""

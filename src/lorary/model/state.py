@@ -14,6 +14,7 @@ from lorary.model.learned import LearnedProbe
 from lorary.model.probe import DataProbe
 from lorary.options import to_spec
 from lorary.routing.base import Probe, State
+from lorary.routing.members import RoomyState
 from lorary.tasks.task import Tasks
 
 
@@ -31,17 +32,19 @@ def fetch_or_fit(base: BaseModel, ensemble: Ensemble) -> State:
         origins.append(known)
     kind, key = to_spec(router).partition(":")[0], short_key(*origins)
     if found := derived.get(ensemble.library, kind, key, "safetensors"):
-        # Copied: products with numbers that lie unaligned in a mapped file differ in their last bits.
-        return {name: tensor.clone() for name, tensor in load_file(found).items()}
+        return in_rows(load_file(found))
     state = in_rows(router.fit(ensemble.experts, ensemble.sites, probe))
     if state:
         _keep(ensemble.library, kind, key, state)
     return state
 
 
-def in_rows(state: State) -> State:
-    """Lay every tensor out row by row, as a file has it: the layout decides the last bits of a product."""
-    return {name: tensor.contiguous() for name, tensor in state.items()}
+def in_rows(state: State) -> RoomyState:
+    """Copy a state to where its rows may grow, unless it is there.
+
+    Also for the bits: products with numbers that lie otherwise, or unaligned in a mapped file, differ in their last.
+    """
+    return state if isinstance(state, RoomyState) else RoomyState(state)
 
 
 def make_probe(base: BaseModel, ensemble: Ensemble) -> Probe | None:

@@ -8,11 +8,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from lorary.adapters.base import Experts, Site
 from lorary.options import as_dict
+from lorary.routing.evidence import Evidence
 
 State = dict[str, Tensor]
 """What a router learnt or derived, by name; stored as one safetensors file."""
@@ -28,66 +28,6 @@ class Routing:
 
     weights: Tensor
     experts: Tensor | None = None
-
-
-class Evidence:
-    """What a sequence has shown so far, per site and over sites: it lives and dies with the KV cache.
-
-    `along_tokens` carries a sum (B, E) and a count (B, 1) per site from call to call; `up_sites` carries a running
-    mean (B, T, E) from site to site within one call. Causal: token t sees tokens up to t, a site sees sites below.
-    """
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, Tensor] = {}
-        self._risen: Tensor | None = None
-        self._n_sites = 0
-
-    @property
-    def is_empty(self) -> bool:
-        """True if no gate has added anything."""
-        return not self.sums
-
-    def along_tokens(self, site: str, values: Tensor, mask: Tensor | None, *, skip_first: bool = False) -> Tensor:
-        """Add values (B, T, E) at a site; give their mean over the tokens so far, this call and those before.
-
-        mask: (B, T), False at padding, which adds nothing. skip_first: leave a sequence's first token out.
-        """
-        real = torch.ones_like(values[..., :1]) if mask is None else mask.unsqueeze(-1).to(values.dtype)
-        counts = real.cumsum(1)  # (B, T, 1)
-        if site in self.sums:
-            counts = counts + self.counts[site].unsqueeze(1)
-        used = real * (counts > 1) if skip_first else real
-        sums = (values * used).cumsum(1)  # (B, T, E)
-        if site in self.sums:
-            sums = sums + self.sums[site].unsqueeze(1)
-        self.sums[site], self.counts[site] = sums[:, -1], counts[:, -1]
-        return sums / (counts - 1 if skip_first else counts).clamp(min=1)
-
-    def up_sites(self, values: Tensor) -> Tensor:
-        """Add values (B, T, E) of this site; give their mean over the sites so far in this call."""
-        self._risen = values if self._risen is None else self._risen + values
-        self._n_sites += 1
-        return self._risen / self._n_sites
-
-    def start_call(self) -> None:
-        """Forget what rose over the sites; what was summed along the tokens stays."""
-        self._risen, self._n_sites = None, 0
-
-    def repeat_rows(self, n: int) -> None:
-        """Repeat every sequence n times, side by side."""
-        self.sums = {site: value.repeat_interleave(n, 0) for site, value in self.sums.items()}
-        self.counts = {site: value.repeat_interleave(n, 0) for site, value in self.counts.items()}
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self.sums, self.counts = {}, {}
-        self.start_call()
-
-    def select_rows(self, rows: Tensor) -> None:
-        """Reorder, repeat or drop sequences as a beam search does with its cache: rows (B',) indices into B."""
-        self.sums = {site: value.index_select(0, rows.to(value.device)) for site, value in self.sums.items()}
-        self.counts = {site: value.index_select(0, rows.to(value.device)) for site, value in self.counts.items()}
 
 
 @dataclass
@@ -185,7 +125,7 @@ class Router(ABC):
         """Give the state after experts came, went or changed: what `fit` would give, to the bit.
 
         `state` was fitted to the experts named in `before`; those in `changed` are new or other than they were.
-        Routers whose state is per expert look at these alone (`scored.update_members`); others fit again.
+        Routers whose state is per expert look at these alone (`members.refit_members`); others fit again.
         """
         return self.fit(experts, sites, probe)
 

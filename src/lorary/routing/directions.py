@@ -1,6 +1,7 @@
 """Directions that a low-rank expert listens to: functions that routers share."""
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -17,24 +18,29 @@ def right_singular(weights: Weights) -> tuple[Tensor, Tensor]:
     1e-4 of the largest value, and never builds (d_out, d_in). Each vector's largest entry is positive, so that equal
     experts give equal vectors.
     """
-    return right_singular_of_each([weights])[0]
+    a, b = weights.factors()
+    vectors, values = _decompose(a.unsqueeze(0), b.unsqueeze(0))
+    return vectors[0], values[0]
 
 
-def right_singular_of_each(weights: Sequence[Weights]) -> list[tuple[Tensor, Tensor]]:
-    """Do the same for all experts of a site, those of one rank in batches: the same bits, sooner."""
-    found: dict[int, tuple[Tensor, Tensor]] = {}
-    for batch in _by_rank(weights):
-        factors = [weights[i].factors() for i in batch]
-        vectors, values = _decompose(torch.stack([a for a, _ in factors]), torch.stack([b for _, b in factors]))
-        found |= {i: (vectors[n], values[n]) for n, i in enumerate(batch)}
-    return [found[i] for i in range(len(weights))]
+def _in_batches(weights: Iterable[Weights]) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """Do the same for many, those of one shape together: which of them (N,), vectors (N, r, d_in), values (N, r).
+
+    The same bits, sooner; few are held at a time.
+    """
+    waiting: dict[tuple[int, ...], list[tuple[int, Tensor, Tensor]]] = defaultdict(list)
+    for index, w in enumerate(weights):
+        shape = (w.rank, w.d_in, w.d_out)
+        waiting[shape].append((index, *w.factors()))
+        if (len(waiting[shape]) + 1) * w.rank * (w.d_in + w.d_out) > _NUMBERS_AT_ONCE:
+            yield _together(waiting.pop(shape))
+    for batch in waiting.values():
+        yield _together(batch)
 
 
-def _by_rank(weights: Sequence[Weights]) -> Iterator[list[int]]:
-    for rank in sorted({w.rank for w in weights}):
-        alike = [i for i, w in enumerate(weights) if w.rank == rank]
-        size = max(1, _NUMBERS_AT_ONCE // (rank * (weights[alike[0]].d_in + weights[alike[0]].d_out)))
-        yield from (alike[n : n + size] for n in range(0, len(alike), size))
+def _together(batch: Sequence[tuple[int, Tensor, Tensor]]) -> tuple[list[int], Tensor, Tensor]:
+    indices, a, b = zip(*batch, strict=True)
+    return list(indices), *_decompose(torch.stack(a), torch.stack(b))
 
 
 def _decompose(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,14 +54,22 @@ def _decompose(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return vectors, squares.flip(1).clamp(min=0).sqrt().float()
 
 
-def prototypes(experts: Experts, site: str) -> dict[int, Tensor]:
-    """Find what each expert listens to at a site: place in the order of names -> first right singular vector (d_in,).
+def prototypes(experts: Experts, sites: Iterable[str]) -> dict[str, dict[int, Tensor]]:
+    """Find what each expert listens to at each site: first right singular vectors (d_in,), by place in order of names.
 
-    Experts without weights there, or that change nothing, have none.
+    Experts without weights at a site, or that change nothing there, have none.
     """
-    present = [index for index, name in enumerate(sorted(experts)) if site in experts[name]]
-    each = right_singular_of_each([experts[name][site] for name in sorted(experts) if site in experts[name]])
-    return {index: v[0] for index, (v, values) in zip(present, each, strict=True) if values[0] > 0}
+    names = sorted(experts)
+    sites = list(sites)
+    places = [(site, index) for site in sites for index, name in enumerate(names) if site in experts[name]]
+    found: dict[str, dict[int, Tensor]] = {site: {} for site in sites}
+    for batch, vectors, values in _in_batches(experts[names[index]][site] for site, index in places):
+        firsts = vectors[:, 0].clone()  # the others needn't be kept
+        for n, value in enumerate(values[:, 0].tolist()):
+            if value > 0:
+                site, index = places[batch[n]]
+                found[site][index] = firsts[n]
+    return found
 
 
 def without_common(vectors: Tensor, n: int) -> Tensor:

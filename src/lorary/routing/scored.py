@@ -1,6 +1,6 @@
 """Gates that score every token against one vector per expert: what Arrow and centroid matching share."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -23,49 +23,6 @@ def check_options(router: Router) -> None:
     temperature = getattr(router, "temperature", 1.0)
     if not 0 < temperature < float("inf"):
         raise OptionError("E-OPTION", f"{name}: temperature={temperature}, expected a positive number.")
-
-
-def stack_members(site: str, vectors: Mapping[int, Tensor]) -> State:
-    """Name the vectors (P, d_in) of one site and the experts (P,) they stand for, as a state keeps them."""
-    if not vectors:
-        return {}
-    return {
-        f"{site}.vectors": torch.stack([vectors[i] for i in sorted(vectors)]),
-        f"{site}.members": torch.tensor(sorted(vectors)),
-    }
-
-
-def update_members(
-    state: State,
-    fresh: State,
-    sites: Iterable[str],
-    *,
-    before: Sequence[str],
-    after: Sequence[str],
-    changed: Collection[str],
-    parts: Sequence[str] = ("vectors",),
-) -> State:
-    """Join what stays of the state of `before` with a state of the `changed` alone; all names sorted.
-
-    parts: what a state keeps of a site with a row for each member.
-    """
-    place = {name: i for i, name in enumerate(after)}
-    updated: State = {}
-    for site in sites:
-        index: list[int] = []
-        found: dict[str, list[Tensor]] = {part: [] for part in parts}
-        for source, names, wanted in ((state, before, place.keys() - set(changed)), (fresh, sorted(changed), place)):
-            if f"{site}.members" in source:
-                members = [names[i] for i in source[f"{site}.members"].tolist()]
-                rows = [row for row, name in enumerate(members) if name in wanted]
-                index += [place[members[row]] for row in rows]
-                for part in parts:
-                    found[part].append(source[f"{site}.{part}"][rows])
-        if index:
-            order = sorted(range(len(index)), key=index.__getitem__)
-            updated |= {f"{site}.{part}": torch.cat(found[part])[order] for part in parts}
-            updated[f"{site}.members"] = torch.tensor(sorted(index))
-    return updated
 
 
 class ScoredGate(Gate):
@@ -92,18 +49,19 @@ class ScoredGate(Gate):
     ) -> None:
         super().__init__()
         self.score = score
-        vectors = state.get(f"{site.name}.vectors", torch.zeros(0, site.d_in))
-        members = state.get(f"{site.name}.members", torch.zeros(0, dtype=torch.long))
+        vectors, members = state.get(f"{site.name}.vectors"), state.get(f"{site.name}.members")
+        if vectors is None or members is None:
+            vectors, members = torch.zeros(0, site.d_in), torch.zeros(0, dtype=torch.long)
+        self.everybody_listens = len(members) == n_experts and torch.equal(members, torch.arange(n_experts))
         if (len(vectors), vectors.shape[-1]) != (len(members), site.d_in) or not (
-            (members >= 0) & (members < n_experts)
-        ).all():
+            self.everybody_listens or ((members >= 0) & (members < n_experts)).all()
+        ):
             raise RoutingError(
                 "E-STATE", f"site {site.name!r}: the router's state is not of these experts.", "Fit anew."
             )
         self.register_buffer("vectors", vectors, persistent=False)  # (P, d_in)
         self.register_buffer("members", members, persistent=False)  # (P,)
         self.n_experts = n_experts
-        self.everybody_listens = members.tolist() == list(range(n_experts))
         self.n_kept = min(top_k or len(members), len(members))
         self.temperature = temperature
         self.never_negative = never_negative

@@ -32,39 +32,56 @@ from lorary.reporting.growth import draw_growth
 from lorary.reporting.tokens import TokenTrace
 from lorary.studies.evidence_tasks import StudyTasks
 from lorary.studies.evidence_texts import route_on_texts
+from lorary.studies.routing_accuracy import RoutingAccuracy
 from lorary.tasks.task import Tasks
 
 COMPASS = "compass"
 BASELINES = ("uniform", "arrow", "spectr", "task_predictor:n_examples=50", "centroid:n_examples=50", "oracle")
-PLAIN = "compass:normalise=False,n_common=0,calibrate=False,up=0"
+PLAIN = "compass:normalise=False,n_common=0,calibrate=False,now=1,up=0"
 
 ROUTERS: Mapping[str, Sequence[str]] = {
     "routers": (*BASELINES, COMPASS),
     "parts": (
         PLAIN,
-        "compass:n_common=0,calibrate=False,up=0,temperature=0.5",
-        "compass:calibrate=False,up=0,temperature=0.5",
-        "compass:up=0",
+        "compass:n_common=0,calibrate=False,now=1,up=0,temperature=0.5",
+        "compass:calibrate=False,now=1,up=0,temperature=0.5",
+        "compass:now=1,up=0",
         "compass:up=0,along=2",
         "compass:calibrate=False",
         "compass:n_common=0",
         "compass:opening=none",
         "compass:skip_first=False",
-        "compass:now=0",
+        "compass:recent=0",
+        "compass:recent=1",
+        "compass:recent=0,now=1",
+        "compass:now=1",
         "compass:top_k=none",
         COMPASS,
     ),
-    "weights": tuple(f"compass:up={up}" for up in (1.0, 2.0, 3.0, 4.0, 8.0)),
+    "weights": (
+        *(f"compass:up={up}" for up in (1.0, 2.0, 3.0, 4.0, 8.0)),
+        *(f"compass:half_life={tokens}" for tokens in (1.0, 2.0, 8.0)),
+    ),
     "kept": tuple(f"{name}:top_k={k}" for name in ("compass", "arrow") for k in (1, 2, 4, 8)),
     "texts": tuple(f"compass:n_texts={n},opening={o}" for n in (3, 12, 48) for o in ("user", "none")),
     "other_texts": (f"{COMPASS}@prompts", f"{COMPASS}@english"),
     "mixes": ("uniform", "arrow", COMPASS, "oracle"),
     "answers": ("uniform", "arrow", COMPASS, "oracle"),
+    "routing": ("arrow", "spectr", "task_predictor:n_examples=50", "centroid:n_examples=50", COMPASS),
 }
 """The arms of the study, and the routers of each; behind an @ stands whose texts calibrate in the place of the base's.
 
 prompts: unlabelled prompts of tasks that are neither in the library nor tested on. english: plain English paragraphs.
 """
+
+EVALUATORS: Mapping[str, Evaluator] = {
+    "perplexity": Perplexity(),
+    "rouge_l": RougeL(max_new_tokens=32),
+    "routing_accuracy": RoutingAccuracy(),
+}
+METRICS = {"answers": "rouge_l", "routing": "routing_accuracy"}
+EVERYWHERE = ("routers", "routing")
+"""Arms that are run on all libraries; the others on the first alone."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +90,8 @@ class Study:
 
     sizes: experts per library; seeds: of the private experts, shared initial A within a seed. others: further libraries
     of the first size: "unshared" (every expert its own initial A), "rank8", "mbc" (one expert per four tasks).
-    arms: keys of ROUTERS; all but "routers" are run on the first library only. n_score, n_answer: test examples of a
-    task for the loss and for Rouge-L.
+    arms: keys of ROUTERS; all but EVERYWHERE are run on the first library only. n_score, n_answer: test examples of a
+    task for the loss and for Rouge-L; of tasks alike, which are many, half as many.
     """
 
     sizes: tuple[int, ...] = (16,)
@@ -102,15 +119,15 @@ class Study:
     def cells(self) -> Iterator["Cell"]:
         """List all runs of all arms."""
         for number, (pool, size) in enumerate(self.libraries()):
-            for arm in self.arms if number == 0 else ("routers",) if "routers" in self.arms else ():
-                for router in ROUTERS[arm]:
+            for arm in self.arms if number == 0 else [arm for arm in self.arms if arm in EVERYWHERE]:
+                for router in ROUTERS[arm] if (pool, arm) != ("mbc", "routing") else ():  # no expert is a task's own
                     mix: Mix = "outputs" if arm == "mixes" else "factors"
-                    yield Cell(arm, pool, size, router, mix, "rouge_l" if arm == "answers" else "perplexity")
+                    yield Cell(arm, pool, size, router, mix, METRICS.get(arm, "perplexity"))
 
 
 OTHERS = ("unshared", "rank8", "mbc")
 
-ALONE = "compass:now=0,top_k=none"
+ALONE = "compass:top_k=none"
 SHOWN_TRAINED = 11
 SHOWN_UNSEEN = ("task613_politifact_text_generation", "task1508_wordnet_antonyms")
 """Whose evidence is drawn: the eleventh task from the last, one like none of them, and one like a trained one."""
@@ -136,7 +153,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Result:
-    """A cell and what it scored, by group: "trained", "unseen", "other"; the oracle has no answer to the last two."""
+    """A cell and what it scored, by group: "trained", and where nobody must be told the task, the never trained."""
 
     cell: Cell
     scores: Mapping[str, Scores]
@@ -182,6 +199,8 @@ class _Run:
     def _library(self, pool: str, size: int) -> Library:
         """Give the library of the first `size` tasks, copied from the pool, which is built as needed."""
         names = self.tasks.order[:size]
+        if len(names) < size:
+            raise OptionError("E-OPTION", f"study evidence: a library of {size}, but {len(names)} tasks to train on.")
         if pool == "mbc":
             return self._clustered(names)
         source = self._pool(pool, names)
@@ -220,14 +239,17 @@ class _Run:
 
     def _score(self, cell: Cell, library: Library) -> dict[str, Scores]:
         trained = self.tasks.tasks.only(self.tasks.order[: cell.size])
-        groups = {"trained": trained, "unseen": self.tasks.unseen, "other": self.tasks.other}
-        if cell.router == "oracle":
-            groups = {"trained": trained}
-        n = self._n(cell)
-        paths = {group: self.into / "runs" / f"{cell.file}.{group}.{n}.jsonl" for group in groups}
+        groups = {"trained": trained}
+        if cell.router != "oracle" and cell.metric != "routing_accuracy":
+            never = {"unseen": self.tasks.unseen, "alike": self.tasks.alike, "other": self.tasks.other}
+            groups |= {group: tasks for group, tasks in never.items() if tasks}
+        n = {group: self._n(cell, group) for group in groups}
+        paths = {group: self.into / "runs" / f"{cell.file}.{group}.{n[group]}.jsonl" for group in groups}
         with self._routed(cell, library, trained) as model:
             return {
-                group: evaluate(self._evaluator(cell), model, some, into=paths[group], name=cell.router, limit=n)
+                group: evaluate(
+                    EVALUATORS[cell.metric], model, some, into=paths[group], name=cell.router, limit=n[group]
+                )
                 for group, some in groups.items()
             }
 
@@ -243,11 +265,9 @@ class _Run:
         rest = [self.tasks.tasks[name].train for name in self.tasks.order[size:]]
         return [examples[i].prompt for i in range(10) for examples in rest if i < len(examples)]
 
-    def _evaluator(self, cell: Cell) -> Evaluator:
-        return RougeL(max_new_tokens=32) if cell.metric == "rouge_l" else Perplexity()
-
-    def _n(self, cell: Cell) -> int:
-        return self.study.n_answer if cell.metric == "rouge_l" else self.study.n_score
+    def _n(self, cell: Cell, group: str) -> int:
+        n = self.study.n_answer if cell.metric == "rouge_l" else self.study.n_score
+        return max(1, n // 2) if group == "alike" else n
 
 
 def _private() -> Private:

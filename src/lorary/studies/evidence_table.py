@@ -1,10 +1,11 @@
 """What came out of the study of evidence: gap closed, and how far from Arrow, on the tasks that chose nothing."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from lorary.evaluation.compare import Comparison, compare
+from lorary.evaluation.evaluators.exact_match import ExactMatch
 from lorary.evaluation.scores import Scores
 from lorary.studies.evidence import Result
 from lorary.studies.evidence_tasks import StudyTasks, halves
@@ -28,9 +29,24 @@ class Line:
 
 def make_lines(results: Iterable[Result], tasks: StudyTasks) -> list[Line]:
     """Put every router beside uniform, Arrow and the oracle of its own library, mix and metric, where they were run."""
-    kept = list(results)
+    kept = [also for result in results for also in _with_accuracy(result)]
     found = {(_place(r), r.cell.router): _parts(r, tasks) for r in kept}
     return [_line(r, found[_place(r), r.cell.router], _rivals(found, _place(r))) for r in kept]
+
+
+def _with_accuracy(result: Result) -> Iterator[Result]:
+    """Let answers that were scored by Rouge-L be judged to the letter too."""
+    yield result
+    if result.cell.metric == "rouge_l":
+        scores = {group: _judged(scores) for group, scores in result.scores.items()}
+        yield Result(replace(result.cell, arm="answers, exact match", metric="exact_match"), scores)
+
+
+def _judged(scores: Scores) -> Scores:
+    outcomes = (
+        replace(o, value=ExactMatch().judge(o.details["prediction"], o.details["references"])) for o in scores.outcomes
+    )
+    return Scores({**scores.header, "metric": "exact_match", "options": {}}, tuple(outcomes))
 
 
 Place = tuple[str, int, str, str]
@@ -62,12 +78,18 @@ def _line(result: Result, parts: Parts, rivals: Mapping[str, Parts]) -> Line:
 def _parts(result: Result, tasks: StudyTasks) -> Parts:
     """Cut a result into the halves that choose and report; tasks of another collection only report."""
     parts: dict[str, Scores] = {}
-    order = {"trained": tasks.order[: result.cell.size], "unseen": tuple(tasks.unseen)}
+    order = {
+        "trained": tasks.order[: result.cell.size],
+        "unseen": tuple(tasks.unseen),
+        "alike": tuple(tasks.alike),
+    }
     for group, scores in result.scores.items():
         if group == "other":
             parts["other report"] = scores
             continue
         for half, names in halves(order[group]).items():
+            if not names:
+                continue
             parts[f"{group} {half}"] = only(scores, names)
     return parts
 
@@ -80,13 +102,14 @@ def only(scores: Scores, names: Sequence[str]) -> Scores:
 
 _HEADS = (
     "router", "trained, choose", "trained, report", "gap closed", "minus Arrow", "unseen, choose", "unseen, report",
-    "minus Arrow", "other, report", "minus Arrow",
+    "minus Arrow", "alike, choose", "alike, report", "minus Arrow", "other, report", "minus Arrow",
 )  # fmt: skip
 
 
 def to_markdown(lines: Sequence[Line]) -> str:
     """Write a table for each arm, library and mix."""
     blocks = []
+    lines = sorted(lines, key=lambda line: (line.library, line.arm, line.mix))  # stable: routers as they were run
     for (arm, library, mix), group in groupby(lines, key=lambda line: (line.arm, line.library, line.mix)):
         rows = [_HEADS, (":--", *["--:"] * (len(_HEADS) - 1)), *map(_row, group)]
         table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
@@ -106,5 +129,5 @@ def _row(line: Line) -> tuple[str, ...]:
     return (
         f"`{line.router}`", mean("trained choose"), mean("trained report"), "–" if gap is None else f"{gap:.0%}",
         minus("trained report"), mean("unseen choose"), mean("unseen report"), minus("unseen report"),
-        mean("other report"), minus("other report"),
+        mean("alike choose"), mean("alike report"), minus("alike report"), mean("other report"), minus("other report"),
     )  # fmt: skip

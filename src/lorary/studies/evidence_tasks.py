@@ -21,6 +21,9 @@ UNSEEN = (
 )
 """The eight shortest of the twelve tasks that the data sets aside for testing."""
 
+MOST = 96
+"""The most tasks to train on; those after them are kept to test on."""
+
 MAX_CHARACTERS = 420
 """Longest median of prompt and completion of a task to train on: about 100 tokens, for a CPU's sake."""
 
@@ -29,13 +32,15 @@ MAX_CHARACTERS = 420
 class StudyTasks:
     """order: the tasks to train on; a library of n experts holds the first n, so that larger ones hold smaller ones.
 
-    unseen: the tasks that no expert was trained on. other: tasks of another collection, unseen too. english: plain
+    Never trained on: unseen, tasks of kinds that the data sets aside; alike, the tasks after the first MOST, of the
+    collections and often of the kinds of those trained on; other, tasks of another collection. english: plain
     paragraphs.
     """
 
     tasks: Tasks
     order: tuple[str, ...]
     unseen: Tasks
+    alike: Tasks
     other: Tasks
     english: tuple[str, ...]
 
@@ -52,10 +57,12 @@ def read_study_tasks(data: Path) -> StudyTasks:
     second = in_turns([t for t in p3.values() if _is_cheap(t)], _families(data / "p3"))
     starts = range(0, max(len(first), len(second)), 16)
     order = tuple(name for i in starts for name in (*first[i : i + 16], *second[i : i + 16]))
+    cheap = Tasks([*sni.values(), *p3.values()])
     return StudyTasks(
-        tasks=Tasks([*sni.values(), *p3.values()]).only(order),
-        order=order,
+        tasks=cheap.only(order[:MOST]),
+        order=order[:MOST],
         unseen=sni.only(UNSEEN),
+        alike=cheap.only(order[MOST:]),
         other=read_tasks(data / "induction"),
         english=_paragraphs(data / "zeroshot" / "boolq.jsonl.gz"),
     )

@@ -191,5 +191,5 @@ def test_unpacking_gives_back_what_was_packed():
         assert (
             torch.equal(found.a, packed[i].a) and torch.equal(found.b, packed[i].b) and found.scale == packed[i].scale
         )
-    assert bank.ranks == (2, 0, 3)
-    assert bank.common_rank is None
+    assert bank.layout.ranks == (2, 0, 3)
+    assert bank.layout.common_rank is None

@@ -333,3 +333,66 @@ def test_twins_tell_tasks_apart_by_text(base, library, data):
     with route(base, library, "task_predictor", tasks=data) as model, model.twin() as twin:
         assert torch.equal(logits(twin), logits(model))
         assert twin._encoder.base is twin.base
+
+
+# ---- what a change costs ------------------------------------------------------------------------
+
+
+def places(model):
+    parts = model._attachment.parts.values()
+    return [(bank.a.data_ptr(), bank.b.data_ptr(), gate.vectors.data_ptr()) for bank, gate in parts]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_more_expert_is_written_behind_the_others_and_nothing_else_moves(dtype, tmp_path):
+    base = pico_base(dtype=dtype)
+    library = random_library(tmp_path / "lib", base, [f"e{i}" for i in range(8)])
+    more = random_library(tmp_path / "more", base, ["f0", "f1", "f2"], seed=3)
+    with route(base, library, "arrow") as model:
+        before, said = places(model), logits(model)
+        twin = model.twin()
+        model.add(more["f0"])
+        model.add(more["f1"])
+        assert places(model) == before
+        banks = [bank for bank, _ in model._attachment.parts.values()]
+        assert all(bank.layout is banks[0].layout for bank in banks)
+        assert torch.equal(logits(twin), said)
+        model.add(more["f2"])  # for a third there is no room
+        assert not set(places(model)) & set(before)
+        for name in more:
+            library.add(more[name].directory, name)
+        found = logits(model)
+    with route(base, library, "arrow") as model:
+        assert torch.equal(found, logits(model))
+
+
+def test_the_layers_stay_where_they_are(base, library, spare):
+    with route(base, library, "arrow") as model:
+        layers = dict(model._attachment.layers)
+        model.add(spare["fox"])
+        assert {site: model._attachment.layers[site] for site in layers} == layers
+
+
+def test_the_compass_s_texts_are_written_once(base, library, spare, monkeypatch):
+    from lorary.model.probe import DataProbe
+
+    with route(base, library, "compass:n_texts=4,n_tokens=8") as model:
+        monkeypatch.delattr(DataProbe, "sample_texts")
+        model.add(spare["fox"])
+        model.remove("bee")
+        model.add(spare["cow"])
+        found = logits(model)
+    monkeypatch.undo()
+    library.remove("bee")
+    for name in ("fox", "cow"):
+        library.add(spare[name].directory, name)
+    assert torch.equal(found, anew(library, "compass:n_texts=4,n_tokens=8"))
+
+
+def test_a_model_made_in_inference_mode_grows_outside_of_it(base, library, spare):
+    with torch.inference_mode():
+        model = route(base, library, "arrow:top_k=2")
+    with model:
+        model.add(spare["fox"])
+        library.add(spare["fox"].directory, "fox")
+        assert torch.equal(logits(model), anew(library))

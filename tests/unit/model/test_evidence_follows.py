@@ -59,7 +59,7 @@ def any_base(request):
 ROUTERS = {
     "along_tokens": Gathering(),
     "up_sites": Gathering(up=True),
-    "compass": Compass(along=2.0, top_k=2, n_texts=4, n_tokens=8),
+    "compass": Compass(along=2.0, now=1.0, top_k=2, n_texts=4, n_tokens=8),
 }
 
 
@@ -86,7 +86,7 @@ def test_evidence_changes_what_is_said(model):
             if isinstance(layer.gate, _GatheringGate):
                 layer.gate = layer.gate.scores
             else:
-                layer.gate.options = replace(layer.gate.options, along=0.0, up=0.0)
+                layer.gate.options = replace(layer.gate.options, now=1.0, along=0.0, up=0.0)
         plain = model(**batch).logits[0, -1]
     assert (gathered - plain).abs().max() > 0.01
 

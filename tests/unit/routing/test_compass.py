@@ -16,7 +16,7 @@ from lorary.routing.routers.spectr import SpectR
 from lorary.testing.fakes import SITES, FakeProbe, dense, fake_context, fake_experts, route_with
 
 NAMES = ("ant", "bee", "cat", "dog", "eel")
-PLAIN = "compass:normalise=False,n_common=0,calibrate=False,up=0"
+PLAIN = "compass:normalise=False,n_common=0,calibrate=False,now=1,up=0"
 SITE = Site("q", 2, 1)
 
 
@@ -42,30 +42,42 @@ def test_arrow_is_a_corner_of_it():
 
 def test_a_deviation_is_counted_in_spreads_of_the_base_s_own_texts():
     """Products 1 and 3 have mean 2 and deviation 1, so that 5 deviates by 3; the first token is left out."""
-    plain = Compass(normalise=False, n_common=0, now=0.0, up=1.0, top_k=None, skip_first=False)
+    plain = Compass(normalise=False, n_common=0, recent=0.0, up=1.0, top_k=None, skip_first=False)
     gate = gate_by_hand(plain, [[1.0, 0.0], [0.0, 1.0]], [[99.0, 99.0], [1.0, 0.0], [3.0, 4.0]])
     context = Context()
     weights = gate(torch.tensor([[[5.0, 2.0], [2.0, 6.0]]]), context).weights[0, :, 0]
     first = [3.0**2 - 1, 0.0**2 - 1]  # (5 - 2) / 1 and (2 - 2) / 2
     second = [(9 + 0) / 2 - 1, (0 + 4) / 2 - 1]  # the mean of two tokens
     torch.testing.assert_close(weights, torch.softmax(torch.tensor([first, second]), -1))
-    torch.testing.assert_close(context.evidence.sums["q"], torch.tensor([[7.0, 2.0]]))
+    torch.testing.assert_close(context.evidence.sums["q"], torch.tensor([[[7.0, 2.0]]]))
 
 
-def test_the_first_token_of_a_text_is_no_evidence():
+def test_the_first_token_of_a_text_is_no_evidence_and_nobody_speaks_at_it():
     gate = gate_by_hand(
-        Compass(normalise=False, n_common=0, now=0.0, top_k=None), [[1.0, 0.0], [0.0, 1.0]],
+        Compass(normalise=False, n_common=0, top_k=None), [[1.0, 0.0], [0.0, 1.0]],
         [[0.0, 0.0], [1.0, 0.0], [3.0, 4.0]],
     )  # fmt: skip
     context = Context()
     first, second = gate(torch.tensor([[[5.0, 2.0], [5.0, 2.0]]]), context).weights[0, :, 0]
-    assert first.tolist() == [0.5, 0.5]
+    assert first.tolist() == [0.0, 0.0]
     torch.testing.assert_close(second, torch.softmax(2 * torch.tensor([8.0, -1.0]), -1))
+
+
+def test_the_tokens_read_last_count_once_more():
+    """Half of the evidence is a mean in which the token before counts half, at a half-life of one token."""
+    options = {"n_common": 0, "top_k": None, "skip_first": False, "normalise": False, "up": 1.0}
+    gate = gate_by_hand(
+        Compass(recent=0.5, half_life=1.0, **options), [[1.0, 0.0], [0.0, 1.0]], [[0.0, 0.0], [1.0, 0.0], [3.0, 4.0]]
+    )
+    found = gate(torch.tensor([[[5.0, 2.0], [2.0, 6.0]]]), Context()).weights[0, 1, 0]
+    plain = [(9 + 0) / 2 - 1, (0 + 4) / 2 - 1]
+    fading = [(9 / 2 + 0) / 1.5 - 1, (0 + 4) / 1.5 - 1]
+    torch.testing.assert_close(found, torch.softmax(torch.tensor([plain, fading]).mean(0), -1))
 
 
 def test_what_a_token_says_now_is_standardised_too():
     gate = gate_by_hand(
-        Compass(normalise=False, n_common=0, up=0.0, top_k=None), [[1.0, 0.0], [0.0, 1.0]],
+        Compass(normalise=False, n_common=0, now=1.0, up=0.0, top_k=None), [[1.0, 0.0], [0.0, 1.0]],
         [[0.0, 0.0], [-2.0, 0.0], [2.0, 1.0], [-1.0, 3.0], [1.0, 0.0]],
     )  # fmt: skip
     products = torch.tensor([[-2.0, 2, -1, 1], [0, 1, 3, 0]])
@@ -88,21 +100,21 @@ def test_evidence_settles_on_the_expert_that_the_tokens_follow():
     state = Compass().fit(experts, SITES, FakeProbe({name: i for i, name in enumerate(NAMES)}))
     site = SITES["layers.0.q"]
     h = 0.5 + hidden(40) + 1.5 * torch.nn.functional.normalize(state[f"{site.name}.vectors"][2], dim=0) * 12**0.5
-    shares = dense(Compass(now=0.0).gate(site, state, NAMES)(h, Context()), 5)[:, :, 0, 2]
+    shares = dense(Compass(recent=0.0).gate(site, state, NAMES)(h, Context()), 5)[:, :, 0, 2]
     assert bool((shares[:, -1] > 0.8).all())
     assert float(shares[:, 20:].std(1).max()) < 0.1
-    alone = dense(Compass(up=0.0).gate(site, state, NAMES)(h, Context()), 5)[:, :, 0, 2]
+    alone = dense(Compass(now=1.0, up=0.0).gate(site, state, NAMES)(h, Context()), 5)[:, :, 0, 2]
     assert float(alone[:, 20:].std(1).min()) > 0.1
 
 
 def test_evidence_is_the_mean_over_the_sites_so_far():
-    router, seeds = Compass(now=0.0, up=1.0, top_k=None), {name: i for i, name in enumerate(NAMES)}
+    router, seeds = Compass(up=1.0, top_k=None), {name: i for i, name in enumerate(NAMES)}
     state = router.fit(fake_experts(NAMES), SITES, FakeProbe(seeds))
     gates = [router.gate(site, state, NAMES) for site in SITES.values()]
     together = Context()
-    _, both = (gate(hidden(), together).weights.log() for gate in gates)
-    each = [gate(hidden(), Context()).weights.log() for gate in gates]
-    torch.testing.assert_close((both - (each[0] + each[1]) / 2).std(-1), torch.zeros(2, 6, 1), atol=1e-5, rtol=0)
+    _, both = (gate(hidden(), together).weights[:, 1:].log() for gate in gates)
+    each = [gate(hidden(), Context()).weights[:, 1:].log() for gate in gates]
+    torch.testing.assert_close((both - (each[0] + each[1]) / 2).std(-1), torch.zeros(2, 5, 1), atol=1e-5, rtol=0)
 
 
 def test_who_is_absent_from_a_site_shows_nothing_there():
@@ -136,7 +148,7 @@ def test_ablations_share_a_state_and_other_texts_do_not():
 
 def test_a_gate_without_evidence_keeps_none():
     state = Compass().fit(fake_experts(NAMES), SITES, FakeProbe({}))
-    for router, keeps in ((Compass(), True), (Compass(up=0.0), False), (Compass(up=0.0, along=1.0), True)):
+    for router, keeps in ((Compass(), True), (Compass(now=1.0, up=0.0), False), (Compass(up=0.0, along=1.0), True)):
         context = Context()
         gate = router.gate(SITES["layers.0.q"], state, NAMES)
         gate(hidden(), context)
@@ -159,6 +171,9 @@ def test_calibration_without_a_base_is_refused():
     assert str(refused.value) == (
         "error[E-OPTION] compass: n_texts=48, n_tokens=2, n_common=1, expected at least 1, 3 and 0."
     )
+    for wrong in ({"recent": 1.5}, {"half_life": 0.0}):
+        with pytest.raises(OptionError, match="expected a share from 0 to 1 and a positive number"):
+            replace(Compass(), **wrong)
 
 
 # ---- directions in common -------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import itertools
 
 import torch
 
-from lorary.routing.base import Evidence
+from lorary.routing.evidence import Evidence
 
 VALUES = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(0))
 MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1]], dtype=torch.bool)
@@ -23,7 +23,7 @@ def test_the_mean_along_the_tokens_is_the_same_in_one_call_or_many():
         assert evidence.is_empty
         found = []
         for start, end in itertools.pairwise(cuts):
-            evidence.along_tokens("other", 100 * VALUES[:, start:end], None)
+            evidence.along_tokens("other", 100 * VALUES[:, start:end], MASK[:, start:end])
             found.append(evidence.along_tokens("q", VALUES[:, start:end], MASK[:, start:end]))
         torch.testing.assert_close(torch.cat(found, 1), expected)
         assert not evidence.is_empty
@@ -41,25 +41,65 @@ def test_the_first_token_can_be_left_out_however_the_calls_are_cut():
         torch.testing.assert_close(torch.cat(found, 1), expected)
 
 
+def fading(row, t, half_life):
+    seen = VALUES[row, : t + 1][MASK[row, : t + 1]]
+    weights = 0.5 ** (torch.arange(len(seen)).flip(0) / half_life)
+    return weights @ seen / weights.sum() if len(seen) else torch.zeros(3)
+
+
+def test_a_second_mean_fades_however_the_calls_are_cut():
+    expected = torch.stack(
+        [torch.stack([0.75 * naive(row, t) + 0.25 * fading(row, t, 1.5) for t in range(6)]) for row in range(2)]
+    )
+    for cuts in ((0, 6), (0, 1, 6), (0, 3, 6), (0, 1, 2, 3, 4, 5, 6)):
+        evidence = Evidence()
+        found = [
+            evidence.along_tokens("q", VALUES[:, start:end], MASK[:, start:end], recent=0.25, half_life=1.5)
+            for start, end in itertools.pairwise(cuts)
+        ]
+        torch.testing.assert_close(torch.cat(found, 1), expected)
+
+
+def test_a_long_text_fades_as_a_short_one_and_loses_nothing():
+    values = torch.randn(1, 400, 3, generator=torch.Generator().manual_seed(1))
+    whole = Evidence().along_tokens("q", values, None, recent=1.0, half_life=0.5)
+    weights = 0.5 ** (torch.arange(400, dtype=torch.float64) / 0.5)  # of the token itself, the one before, ...
+    for t in (0, 63, 64, 65, 399):
+        expected = weights[: t + 1].flip(0) @ values[0, : t + 1].double() / weights[: t + 1].sum()
+        torch.testing.assert_close(whole[0, t], expected.float(), atol=1e-5, rtol=1e-5)
+
+
 def test_rows_are_selected_and_repeated():
+    later = torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(2))
+    rows = torch.tensor([1, 1, 0]).repeat_interleave(2)
     evidence = Evidence()
-    evidence.along_tokens("q", VALUES, MASK)
-    sums, counts = evidence.sums["q"], evidence.counts["q"]
+    evidence.along_tokens("q", VALUES, MASK, recent=0.5)
     evidence.select_rows(torch.tensor([1, 1, 0]))
-    assert torch.equal(evidence.sums["q"], sums[[1, 1, 0]])
-    assert evidence.counts["q"].flatten().tolist() == [4, 4, 6]
     evidence.repeat_rows(2)
-    assert torch.equal(evidence.sums["q"], sums[[1, 1, 1, 1, 0, 0]])
-    assert torch.equal(evidence.counts["q"], counts[[1, 1, 1, 1, 0, 0]])
+    found = evidence.along_tokens("q", later, None, recent=0.5)
+    whole = Evidence().along_tokens(
+        "q", torch.cat([VALUES[rows], later], 1), torch.cat([MASK[rows], torch.ones(6, 2, dtype=torch.bool)], 1),
+        recent=0.5,
+    )  # fmt: skip
+    torch.testing.assert_close(found, whole[:, -2:])
     evidence.clear()
     assert evidence.is_empty
+    torch.testing.assert_close(evidence.along_tokens("q", later, None), Evidence().along_tokens("q", later, None))
+
+
+def test_it_is_known_from_where_on_there_is_evidence():
+    evidence = Evidence()
+    evidence.along_tokens("q", VALUES[:, :4], MASK[:, :4], skip_first=True)
+    assert evidence.heard[..., 0].tolist() == [[0, 1, 1, 1], [0, 0, 0, 1]]
+    evidence.along_tokens("q", VALUES[:, 4:], MASK[:, 4:], skip_first=True)
+    assert evidence.heard[..., 0].tolist() == [[1, 1], [1, 1]]
 
 
 def test_the_mean_over_the_sites_begins_anew_with_every_call():
     evidence = Evidence()
     one, two = VALUES, 3 * VALUES
     assert torch.equal(evidence.up_sites(one), one)
-    torch.testing.assert_close(evidence.up_sites(two), 2 * VALUES)
+    torch.testing.assert_close(evidence.up_sites(two, weight=3.0), 6 * VALUES)
     evidence.start_call()
     assert torch.equal(evidence.up_sites(two), two)
     assert torch.equal(VALUES, one)

@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 
 from lorary.errors import OptionError, TaskError
+from lorary.evaluation.base import Outcome
+from lorary.evaluation.scores import Scores
 from lorary.routing.routers.compass import Compass
-from lorary.studies import evidence
+from lorary.studies import evidence, evidence_tasks
 from lorary.studies.evidence import Study, run_study
 from lorary.studies.evidence_table import make_lines, to_markdown
 from lorary.studies.evidence_tasks import UNSEEN, halves, in_turns, read_study_tasks
@@ -31,7 +33,8 @@ def write(path, tasks):
 
 
 @pytest.fixture
-def data(tmp_path):
+def data(tmp_path, monkeypatch):
+    monkeypatch.setattr(evidence_tasks, "MOST", 3)
     write(tmp_path / "data/sni/train_tasks.jsonl.gz", [("a", "x", "ab"), ("b", "x", "c"), ("d", "y", "longer")])
     write(tmp_path / "data/sni/heldout.jsonl.gz", [(name, "z", "un") for name in UNSEEN])
     write(tmp_path / "data/p3/train.jsonl.gz", [("p", "x", "pp")])
@@ -55,7 +58,8 @@ def test_families_take_turns_shortest_first():
 
 
 def test_held_out_tasks_are_not_trained(data):
-    assert data.order == ("b", "d", "a", "p")
+    assert data.order == ("b", "d", "a")
+    assert list(data.alike) == ["p"]
     assert sorted(data.unseen) == sorted(UNSEEN)
     assert list(data.other) == ["i"]
     assert len(data.english) == 2
@@ -67,18 +71,26 @@ def short(monkeypatch):
     monkeypatch.setattr(evidence, "_private", lambda: private)
     compass = "compass:n_texts=2,n_tokens=4"
     routers = ("uniform", "arrow", compass, "oracle")
-    monkeypatch.setattr(evidence, "ROUTERS", {**evidence.ROUTERS, "routers": routers, "mixes": (f"{compass}@english",)})
+    changed = {
+        "routers": routers, "mixes": (f"{compass}@english",), "answers": ("arrow",), "routing": (compass, "arrow"),
+    }  # fmt: skip
+    monkeypatch.setattr(evidence, "ROUTERS", {**evidence.ROUTERS, **changed})
 
 
 @pytest.mark.slow
 def test_the_whole_study(base, data, short, tmp_path):
     told = []
-    study = Study(sizes=(2,), seeds=(7,), others=("mbc",), arms=("routers", "mixes"), n_score=1)
+    arms = ("routers", "mixes", "answers", "routing")
+    study = Study(sizes=(2,), seeds=(7,), others=("mbc",), arms=arms, n_score=1, n_answer=1)
     lines = make_lines(run_study(study, base, data, tmp_path / "out", told.append), data)
-    assert [(line.library, line.mix) for line in lines[3:6]] == [
-        ("seed7-2", "factors"), ("seed7-2", "outputs"), ("mbc-2", "factors"),
+    assert [(line.arm, line.library, line.mix) for line in lines[3:]] == [
+        ("routers", "seed7-2", "factors"), ("mixes", "seed7-2", "outputs"), ("answers", "seed7-2", "factors"),
+        ("answers, exact match", "seed7-2", "factors"), *[("routing", "seed7-2", "factors")] * 2,
+        *[("routers", "mbc-2", "factors")] * 4,
     ]  # fmt: skip
     arrow, compass, oracle = lines[1:4]
+    assert set(lines[-5].means) == {"trained choose", "trained report"}
+    assert {line.means["trained choose"] for line in lines if line.arm == "routing"} <= {0.0, 100.0}
     assert arrow.against["unseen report"].difference == 0
     assert compass.against["other report"].difference == pytest.approx(
         compass.means["other report"] - arrow.means["other report"]
@@ -104,8 +116,33 @@ def test_experts_start_from_the_same_a_or_not(base, data, short, tmp_path):
 
 def test_prompts_to_calibrate_on_are_of_tasks_outside_the_library(base, data, tmp_path):
     prompts = evidence._Run(Study(), base, data, tmp_path, lambda what: None)._prompts(2)
-    assert len(prompts) == 20
-    assert {prompt.split()[0] for prompt in prompts} == {"ab", "pp"}
+    assert len(prompts) == 10
+    assert {prompt.split()[0] for prompt in prompts} == {"ab"}
+
+
+def test_answers_are_judged_to_the_letter_too(base, data, tmp_path):
+    header = {
+        "metric": "rouge_l",
+        "options": {},
+        "name": "arrow",
+        "unit": "0-100",
+        "higher_is_better": True,
+        "tasks": {"b": {}, "d": {}},
+    }
+    said = [Outcome("b", 0, 70.0, {"prediction": "C!", "references": ["c"]})]
+    said += [Outcome("d", 0, 99.0, {"prediction": "long", "references": ["longer"]})]
+    cell = evidence.Cell("answers", "seed7", 2, "arrow", "factors", "rouge_l")
+    found = make_lines([evidence.Result(cell, {"trained": Scores(header, tuple(said))})], data)
+    assert [(line.arm, line.means) for line in found] == [
+        ("answers", {"trained choose": 70.0, "trained report": 99.0}),
+        ("answers, exact match", {"trained choose": 100.0, "trained report": 0.0}),
+    ]
+
+
+def test_a_library_needs_as_many_tasks(base, data, tmp_path):
+    with pytest.raises(OptionError) as caught:
+        evidence._Run(Study(), base, data, tmp_path, lambda what: None)._library("seed7", 4)
+    assert str(caught.value) == "error[E-OPTION] study evidence: a library of 4, but 3 tasks to train on."
 
 
 def test_too_few_texts_are_refused(base, data, short, tmp_path):

@@ -26,17 +26,21 @@ class ExactMatch(Evaluator):
 
     def score(self, model: LanguageModel, examples: Sequence[Example]) -> list[Outcome]:
         """Generate one answer per example and look it up among the accepted ones."""
-        form = _normalised if self.normalise else str.strip
         answers = model.generate_text(examples, max_new_tokens=self.max_new_tokens)
         return [
             Outcome(
                 example.task,
                 index,
-                100.0 * (form(answer) in map(form, example.answers)),
+                self.judge(answer, example.answers),
                 {"prediction": answer, "references": list(example.answers)},
             )
             for index, (example, answer) in enumerate(zip(examples, answers, strict=True))
         ]
+
+    def judge(self, answer: str, accepted: Sequence[str]) -> float:
+        """Give 100 for an answer that equals an accepted one, else 0."""
+        form = _normalised if self.normalise else str.strip
+        return 100.0 * (form(answer) in map(form, accepted))
 
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)

@@ -9,7 +9,8 @@ from torch import Tensor
 from lorary.adapters.base import Experts, Site
 from lorary.routing.base import Gate, Probe, Router, State
 from lorary.routing.directions import prototypes
-from lorary.routing.scored import ScoredGate, check_options, stack_members, update_members
+from lorary.routing.members import refit_members, stack_members
+from lorary.routing.scored import ScoredGate, check_options
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class Arrow(Router):
     def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
         """Compute the prototypes of every site."""
         state: State = {}
-        for site in sites:
-            state |= stack_members(site, prototypes(experts, site))
+        for site, vectors in prototypes(experts, sites).items():
+            state |= stack_members(site, vectors)
         return state
 
     def refit(
@@ -48,8 +49,9 @@ class Arrow(Router):
         changed: Collection[str],
     ) -> State:
         """Compute the prototypes of the changed experts only."""
-        fresh = self.fit({name: experts[name] for name in changed}, sites, probe) if changed else {}
-        return update_members(state, fresh, sites, before=before, after=sorted(experts), changed=changed)
+        return refit_members(
+            lambda some: self.fit(some, sites, probe), state, experts, sites, before=before, changed=changed
+        )
 
     def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
         """Make the gate of one site from its prototypes."""

@@ -10,7 +10,8 @@ from torch import Tensor
 from lorary.adapters.base import Experts, Site
 from lorary.errors import RoutingError
 from lorary.routing.base import Gate, Probe, Router, State
-from lorary.routing.scored import ScoredGate, check_options, stack_members, update_members
+from lorary.routing.members import refit_members, stack_members
+from lorary.routing.scored import ScoredGate, check_options
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,9 @@ class Centroid(Router):
         changed: Collection[str],
     ) -> State:
         """Compute the centroids of the changed experts only."""
-        fresh = self.fit({name: experts[name] for name in changed}, sites, probe) if changed else {}
-        return update_members(state, fresh, sites, before=before, after=sorted(experts), changed=changed)
+        return refit_members(
+            lambda some: self.fit(some, sites, probe), state, experts, sites, before=before, changed=changed
+        )
 
     def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
         """Make the gate of one site from its centroids."""

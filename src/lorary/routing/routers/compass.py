@@ -11,7 +11,8 @@ from lorary.adapters.base import Experts, Site
 from lorary.errors import OptionError, RoutingError
 from lorary.routing.base import Context, Gate, Probe, Router, Routing, State
 from lorary.routing.directions import prototypes, without_common
-from lorary.routing.scored import check_options, keep_best, stack_members, update_members
+from lorary.routing.members import refit_members, stack_members
+from lorary.routing.scored import check_options, keep_best
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,14 @@ class Compass(Router):
     Deviation d_i = (p_i · h - m_i) / s_i of one token at one site. p_i (d_in,): Arrow's prototype without the
     `n_common` directions that all prototypes of the site share. h: input of root-mean-square 1 (`normalise`). m_i, s_i:
     mean and standard deviation of p_i · h over texts that the base writes itself (`calibrate`), without expert or data.
-    Evidence e_i: mean of d_i^2 - 1 over the tokens so far, then over the sites so far; `skip_first`: without the first
-    token, at which all texts look alike. Every d_i^2 is a log-likelihood
+    Evidence e_i: mean of d_i^2 - 1 over the tokens so far, then over the sites so far. Every d_i^2 is a log-likelihood
     ratio of "made for expert i" against "any text", up to constants, so they add up; docs/evidence.md derives it.
+    The mean over tokens is of two: all alike, which knows the task of the text, and, with the share `recent`, one in
+    which a token counts half after `half_life` more, which knows what is asked last. `skip_first`: a first token, at
+    which all texts look alike, is no evidence, and no expert speaks at it.
     Score: `now` * |d_i|, standardised, + `along` * the site's own mean + `up` * e_i; softmax at `temperature` over the
     `top_k` best (None: all). Each option off or at 0 takes its part out; what is left of
-    compass:normalise=False,n_common=0,calibrate=False,up=0 is Arrow.
+    compass:normalise=False,n_common=0,calibrate=False,now=1,up=0 is Arrow.
     opening: what the base's texts answer to: "user", where the chat template lets a user begin (Xu et al. 2024,
     2406.08464), or "none", the start token; a base without a template takes "none".
     Raises E-PROBE if calibration is wanted and there is no base to ask.
@@ -40,7 +43,9 @@ class Compass(Router):
     n_common: int = 1
     calibrate: bool = True
     skip_first: bool = True
-    now: float = 1.0
+    recent: float = 0.5
+    half_life: float = 2.0
+    now: float = 0.0
     along: float = 0.0
     up: float = 2.0
     opening: Literal["user", "none"] = "user"
@@ -57,6 +62,12 @@ class Compass(Router):
                 f"compass: n_texts={self.n_texts}, n_tokens={self.n_tokens}, n_common={self.n_common}, expected at "
                 "least 1, 3 and 0.",
             )
+        if not (0 <= self.recent <= 1 and self.half_life > 0):
+            raise OptionError(
+                "E-OPTION",
+                f"compass: recent={self.recent}, half_life={self.half_life}, expected a share from 0 to 1 and a "
+                "positive number.",
+            )
 
     def deciding_options(self) -> dict[str, Any]:
         """List what the texts and the products depend on; all else is the gates' business."""
@@ -68,18 +79,22 @@ class Compass(Router):
     def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
         """Keep each expert's prototypes, and what they give on every token of the base's texts.
 
-        Both are of one expert and one site: no other expert has a part in them.
+        Both are of one expert and one site: no other expert has a part in them. The texts are kept for experts to come.
         """
+        return self._fit(experts, sites, probe, None)
+
+    def _fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None, texts: Tensor | None) -> State:
         state: State = {}
-        for site in sites:
-            state |= stack_members(site, prototypes(experts, site))
+        for site, vectors in prototypes(experts, sites).items():
+            state |= stack_members(site, vectors)
         if not self.calibrate:
             return state
         if probe is None:
             raise RoutingError("E-PROBE", "compass needs the base to write texts.", "Pass a probe, or calibrate=False.")
-        texts = probe.sample_texts(
-            n_texts=self.n_texts, n_tokens=self.n_tokens, opening=self.opening, seed=self.seed
-        )  # (N, T)
+        if texts is None:
+            texts = probe.sample_texts(
+                n_texts=self.n_texts, n_tokens=self.n_tokens, opening=self.opening, seed=self.seed
+            )  # (N, T)
 
         def ask(site: str, h: Tensor) -> Tensor:
             # A first token looks the same in every text, and far from all others. One product after the other, so that
@@ -89,7 +104,8 @@ class Compass(Router):
 
         heard = [site for site in sites if f"{site}.vectors" in state]
         products = probe.over_inputs(texts, heard, ask)  # (N, T - 1, P)
-        return state | {f"{site}.products": products[site].flatten(0, 1).T for site in heard}  # (P, n)
+        products_by_site = {f"{site}.products": products[site].flatten(0, 1).T for site in heard}  # (P, n)
+        return {**state, **products_by_site, "texts": texts.cpu()}
 
     def refit(
         self,
@@ -101,10 +117,17 @@ class Compass(Router):
         before: Sequence[str],
         changed: Collection[str],
     ) -> State:
-        """Look at the changed experts only; the base writes and reads its texts once more for them."""
-        fresh = self.fit({name: experts[name] for name in changed}, sites, probe) if changed else {}
+        """Look at the changed experts only; for them the base reads its texts once more."""
+        texts = state.get("texts")
         parts = ("vectors", "products") if self.calibrate else ("vectors",)
-        return update_members(state, fresh, sites, before=before, after=sorted(experts), changed=changed, parts=parts)
+
+        def fit(some: Experts) -> State:
+            return self._fit(some, sites, probe, texts)
+
+        updated = refit_members(fit, state, experts, sites, before=before, changed=changed, parts=parts)
+        if texts is not None:
+            updated["texts"] = texts
+        return updated
 
     def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
         """Make the gate of one site: here the experts of the library meet, and cheaply."""
@@ -148,29 +171,49 @@ class _CompassGate(Gate):
         if self.n_kept == 0:
             return Routing(h.new_zeros(1, 1, 1, self.n_experts, dtype=torch.float32))
         deviation = _products(h, self.vectors, normalise=self.options.normalise) - self.offset  # (B, T, P)
-        score = (deviation.abs() - self.mean) * self.rate
-        if self.keeps_evidence:
-            score = self._add_evidence(score, deviation, context)
+        score = self._score(deviation, context)
         if self.options.temperature != 1:
             score = score / self.options.temperature
         if self.n_kept == self.n_experts:
-            return Routing(torch.softmax(score, dim=-1).unsqueeze(2))
+            return Routing(self._weigh(score, context).unsqueeze(2))
         kept, index = keep_best(score, self.n_kept)
-        weights = torch.softmax(kept, dim=-1).unsqueeze(2)  # (B, T, 1, k)
+        weights = self._weigh(kept, context).unsqueeze(2)  # (B, T, 1, k)
         return Routing(weights, index if self.everybody_listens else self.members[index])
 
-    def _add_evidence(self, score: Tensor, deviation: Tensor, context: Context) -> Tensor:
+    def _weigh(self, score: Tensor, context: Context) -> Tensor:
+        """Share out (B, T, k); nobody speaks before there is evidence, save an expert that is alone."""
+        weights = torch.softmax(score, dim=-1)
+        if not (self.keeps_evidence and self.options.skip_first) or self.n_experts == 1:
+            return weights
+        return weights * context.evidence.heard
+
+    def _score(self, deviation: Tensor, context: Context) -> Tensor:
+        """Add up (B, T, P) what counts; a part of weight 0 isn't computed."""
+        options = self.options
+        now = (deviation.abs() - self.mean) * self.rate if options.now or not self.keeps_evidence else None
+        if not self.keeps_evidence:
+            assert now is not None
+            return now
         here = context.evidence.along_tokens(
-            self.site, deviation.square() - 1, context.mask, skip_first=self.options.skip_first
+            self.site,
+            deviation.square() - 1,
+            context.mask,
+            skip_first=options.skip_first,
+            recent=options.recent,
+            half_life=options.half_life,
         )  # (B, T, P)
-        if self.options.along:
-            score = torch.add(score, here, alpha=self.options.along)
-        if not self.options.up:
-            return score
-        if not self.everybody_listens:  # who is absent from a site shows nothing there, for or against
-            here = here.new_zeros(*here.shape[:-1], self.n_experts).index_copy(-1, self.members, here)
-        risen = context.evidence.up_sites(here)  # (B, T, E)
-        return torch.add(score, risen if self.everybody_listens else risen[..., self.members], alpha=self.options.up)
+        parts = [] if now is None else [now]
+        parts += [options.along * here] if options.along else []
+        parts += [self._risen(here, context)] if options.up else []
+        return sum(parts[1:], parts[0])
+
+    def _risen(self, here: Tensor, context: Context) -> Tensor:
+        """Let a site's evidence (B, T, P) join that of the sites below; give what its experts get for it."""
+        if self.everybody_listens:
+            return context.evidence.up_sites(here, weight=self.options.up)
+        # Who is absent from a site shows nothing there, for or against.
+        spread = here.new_zeros(*here.shape[:-1], self.n_experts).index_copy(-1, self.members, here)
+        return context.evidence.up_sites(spread, weight=self.options.up)[..., self.members]
 
 
 def _products(h: Tensor, vectors: Tensor, *, normalise: bool) -> Tensor:

@@ -9,7 +9,8 @@ from torch import Tensor
 from lorary.adapters.base import Experts, Site, Weights
 from lorary.routing.base import Gate, Probe, Router, State
 from lorary.routing.directions import right_singular
-from lorary.routing.scored import ScoredGate, check_options, stack_members
+from lorary.routing.members import stack_members
+from lorary.routing.scored import ScoredGate, check_options
 
 
 @dataclass(frozen=True)

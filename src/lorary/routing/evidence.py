@@ -1,0 +1,175 @@
+"""What a sequence has shown so far: means along its tokens, carried by the KV cache, and up its sites."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_TOKENS_AT_ONCE = 128  # a block's weights are a square of so many tokens
+
+
+class Evidence:
+    """What a sequence has shown so far, per site and over sites: it lives and dies with the KV cache.
+
+    `along_tokens` carries sums (B, M, E) per site from call to call, one for each of M means; `up_sites` carries a
+    running sum (B, T, E) from site to site within one call. Causal: token t sees tokens up to t, a site sees sites
+    below. All sites of a call see the same tokens and ask for the same means.
+    """
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self._past: _Past | None = None
+        self._clock: _Clock | None = None
+        self._spoken: set[str] = set()
+        self._risen: Tensor | None = None
+        self._n_sites = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """True if no gate has added anything."""
+        return not self.sums
+
+    @property
+    def heard(self) -> Tensor:
+        """Tell of each token whether there is evidence by then: (B, T, 1), 1 or 0; of the call's own tokens."""
+        assert self._clock is not None, "no site has spoken in this call"
+        return self._clock.heard
+
+    def along_tokens(
+        self,
+        site: str,
+        values: Tensor,
+        mask: Tensor | None,
+        *,
+        skip_first: bool = False,
+        recent: float = 0.0,
+        half_life: float = 1.0,
+    ) -> Tensor:
+        """Add values (B, T, E) at a site; give their mean over the tokens so far, this call and those before.
+
+        mask: (B, T), False at padding, which adds nothing. skip_first: leave a sequence's first token out.
+        recent: the share of a second mean, in which a token counts half as much after `half_life` tokens more.
+        """
+        if site in self._spoken:
+            self.start_call()
+        self._spoken.add(site)
+        if self._clock is None:
+            real = torch.ones_like(values[..., :1]) if mask is None else mask.unsqueeze(-1).to(values.dtype)
+            means = ((1 - recent, None), (recent, half_life)) if recent else ((1.0, None),)
+            self._clock = _Clock.start(real, self._past, means, skip_first=skip_first)
+        before = self.sums.get(site)
+        mean, self.sums[site] = self._clock.mean(values, before)
+        return mean
+
+    def up_sites(self, values: Tensor, *, weight: float = 1.0) -> Tensor:
+        """Add values (B, T, E) of this site; give `weight` times their mean over the sites so far in this call."""
+        self._risen = values if self._risen is None else self._risen + values
+        self._n_sites += 1
+        return self._risen * (weight / self._n_sites)
+
+    def start_call(self) -> None:
+        """Forget what rose over the sites; what was summed along the tokens stays."""
+        if self._clock is not None:
+            self._past = self._clock.past
+        self._clock, self._spoken = None, set()
+        self._risen, self._n_sites = None, 0
+
+    def repeat_rows(self, n: int) -> None:
+        """Repeat every sequence n times, side by side."""
+        self._change_rows(lambda value: value.repeat_interleave(n, 0))
+
+    def select_rows(self, rows: Tensor) -> None:
+        """Reorder, repeat or drop sequences as a beam search does with its cache: rows (B',) indices into B."""
+        self._change_rows(lambda value: value.index_select(0, rows.to(value.device)))
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.start_call()
+        self.sums, self._past = {}, None
+
+    def _change_rows(self, change: Callable[[Tensor], Tensor]) -> None:
+        self.start_call()
+        self.sums = {site: change(value) for site, value in self.sums.items()}
+        if self._past is not None:
+            self._past = _Past(change(self._past.n_real), change(self._past.weights))
+
+
+@dataclass(frozen=True)
+class _Past:
+    """The calls before. n_real: (B, 1, 1) tokens; weights: (B, M, 1), what the tokens weigh in each mean together."""
+
+    n_real: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True)
+class _Block:
+    """How some tokens (t of them) and the sums before become means, and the sums after them."""
+
+    of_values: Tensor  # (B, t, t)
+    of_sums: Tensor  # (B, t, M)
+    into_sums: Tensor  # (B, M, t)
+    kept: Tensor  # (B, M, 1)
+
+
+@dataclass(frozen=True)
+class _Clock:
+    """What tokens weigh in the means of one call: the same at every site, so that it is worked out once."""
+
+    heard: Tensor
+    blocks: Sequence[_Block]
+    past: _Past
+
+    @classmethod
+    def start(
+        cls, real: Tensor, past: _Past | None, means: Sequence[tuple[float, float | None]], *, skip_first: bool
+    ) -> "_Clock":
+        """real: (B, T, 1), 0 at padding. means: share and half-life of each; None: all tokens alike."""
+        if past is None:
+            past = _Past(real.new_zeros(len(real), 1, 1), real.new_zeros(len(real), len(means), 1))
+        steps = real.cumsum(1) + past.n_real
+        used = real * (steps > 1) if skip_first else real
+        heard = (used.cumsum(1) + past.weights[:, :1]).clamp(max=1)
+        blocks = []
+        for step, use in zip(steps.split(_TOKENS_AT_ONCE, 1), used.split(_TOKENS_AT_ONCE, 1), strict=True):
+            block, past = _weigh(step, use, past, means)
+            blocks.append(block)
+        return cls(heard, blocks, past)
+
+    def mean(self, values: Tensor, sums: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Give the mean (B, T, E) of values (B, T, E) and of sums (B, M, E), and the sums after them."""
+        found = []
+        for block, part in zip(self.blocks, values.split(_TOKENS_AT_ONCE, 1), strict=True):
+            if sums is None:
+                found.append(block.of_values @ part)
+                sums = block.into_sums @ part
+            else:
+                found.append(torch.baddbmm(block.of_sums @ sums, block.of_values, part))
+                sums = torch.baddbmm(block.kept * sums, block.into_sums, part)
+        assert sums is not None
+        return found[0] if len(found) == 1 else torch.cat(found, 1), sums
+
+
+def _weigh(
+    step: Tensor, used: Tensor, past: _Past, means: Sequence[tuple[float, float | None]]
+) -> tuple[_Block, _Past]:
+    """Weigh t tokens: step (B, t, 1) the number of real tokens up to each, used (B, t, 1) whether it counts."""
+    age = step - step.mT  # (B, t, s): how many real tokens token s lies before token t
+    since = step - past.n_real  # (B, t, 1): how many lie between the tokens before and token t
+    of_values, of_sums, into_sums, kept, weights = [], [], [], [], []
+    for m, (share, half_life) in enumerate(means):
+        fade = torch.ones_like(age) if half_life is None else torch.exp2(-age / half_life)
+        fade = fade.tril() * used.mT  # (B, t, t)
+        left = torch.ones_like(since) if half_life is None else torch.exp2(-since / half_life)  # (B, t, 1)
+        weight = fade.sum(-1, keepdim=True) + left * past.weights[:, m : m + 1]  # (B, t, 1)
+        part = share / weight.clamp(min=1)  # a token that counts weighs 1 itself; before one, all is 0
+        of_values.append(fade * part)
+        of_sums.append(left * part)
+        into_sums.append(fade[:, -1:])
+        kept.append(left[:, -1:])
+        weights.append(weight[:, -1:])
+    block = _Block(
+        torch.stack(of_values).sum(0), torch.cat(of_sums, -1), torch.cat(into_sums, 1), torch.cat(kept, 1)
+    )  # fmt: skip
+    return block, _Past(step[:, -1:], torch.cat(weights, 1))
