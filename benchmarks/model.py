@@ -35,6 +35,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--peft-most", type=int, default=64, help="leave PEFT out above this number of experts")
+    parser.add_argument("--prompts", type=int, default=1, help="prefill: the 512 tokens as so many prompts")
     parser.add_argument("--mixes", nargs="+", default=["outputs", "factors"])
     parser.add_argument("--phases", nargs="+", default=["prefill 512", "decode"])
     parser.add_argument("--dtype", default="float32")
@@ -50,7 +51,8 @@ def _rows(n: int, args: argparse.Namespace, *, peft: bool, dtype: torch.dtype) -
         models[mix], experts, state = routed_model(hf, n, mix=mix)
     if peft:
         models["peft"] = peft_arrow(twin(hf), experts, state)
-    ids = torch.randint(0, 49152, (1, PROMPT), generator=torch.Generator().manual_seed(1))
+    shape = (args.prompts, PROMPT // args.prompts)
+    ids = torch.randint(0, 49152, shape, generator=torch.Generator().manual_seed(1))
     equal = _equal_rows(models["outputs"], models["peft"], dtype) if peft and "outputs" in models else None
     rows = []
     for phase in args.phases:
@@ -93,10 +95,10 @@ def _decodes(models: dict[str, Any], ids: torch.Tensor) -> dict[str, Any]:
     """One token after 128, each time from the same cache."""
     variants = {}
     for name, model in models.items():
-        cache = model(input_ids=ids[:, :128], use_cache=True).cache
+        cache = model(input_ids=ids[:1, :128], use_cache=True).cache
 
         def step(model: Any = model, cache: Any = cache) -> None:
-            model(input_ids=ids[:, 128:129], cache=cache, use_cache=True)
+            model(input_ids=ids[:1, -1:], cache=cache, use_cache=True)
             cache.crop(-1)
 
         variants[name] = step if name == "base" else _plain(step)
