@@ -70,6 +70,13 @@ class Evidence:
         self._n_sites += 1
         return self._risen / self._n_sites
 
+    def copy(self) -> "Evidence":
+        """Copy it as it is now; what is added to either afterwards is its own."""
+        copied = Evidence()
+        copied.sums, copied.counts = dict(self.sums), dict(self.counts)
+        copied._risen, copied._n_sites = self._risen, self._n_sites
+        return copied
+
     def start_call(self) -> None:
         """Forget what rose over the sites; what was summed along the tokens stays."""
         self._risen, self._n_sites = None, 0
