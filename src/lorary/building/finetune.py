@@ -43,7 +43,7 @@ def finetune(
     """
     into = Path(into)
     job = options.job("full", list(tasks.values()))
-    key = job.key(base.fingerprint)
+    key = job.key(base.identity["base"])
     if _stands(into, key):
         return into
     work = into.with_name(f".{into.name}.work")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lorary.adapters.base import Bank, Mix
 from lorary.errors import AdapterError, RoutingError
 from lorary.model.cache_follower import bind, cache_in, evidence_of
+from lorary.model.checkpoints import forget_contexts, remember_contexts
 from lorary.routing.base import Context, Gate, Routing
 
 
@@ -20,7 +21,7 @@ class Slot:
 
     def __init__(self, mix: Mix) -> None:
         self.mix: Mix = mix
-        self.context = Context()
+        self.context = self._idle = Context()
         self.bypassed = False
         self.records: dict[str, list[Routing]] | None = None
         self._lock = threading.Lock()
@@ -28,7 +29,9 @@ class Slot:
         self._depth = 0
 
     def enter(self) -> None:
-        """Take the slot for this thread. Raises E-BUSY if another thread is in a call."""
+        """Take the slot for this thread. Raises E-BUSY if another thread is in a call that isn't compiled."""
+        if torch.compiler.is_compiling():
+            return  # a lock can't be in a graph
         if self._owner != threading.get_ident():
             if not self._lock.acquire(blocking=False):
                 raise RoutingError(
@@ -50,11 +53,14 @@ class Slot:
 
     def leave(self) -> None:
         """Give the slot back; the context goes with the last one out. Does nothing in a thread that did not get in."""
+        if torch.compiler.is_compiling():
+            self.context = self.context if self._depth else self._idle
+            return
         if self._owner != threading.get_ident():
             return
         self._depth -= 1
         if self._depth == 0:
-            self._owner, self.context = None, Context()
+            self._owner, self.context = None, self._idle
             self._lock.release()
 
 
@@ -146,6 +152,7 @@ class Attachment:
             _put(self.model, site, layer.base)
         for hook in self.hooks:
             hook.remove()
+        forget_contexts(self.model)
         self.layers, self.hooks = {}, []
 
     @contextmanager
@@ -185,6 +192,9 @@ class Attachment:
             context = replace(context, mask=mask, evidence=evidence_of(cache_in(kwargs)))
             context.evidence.start_call()
         self.slot.context = context
+        if model.training and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            seen = self._keeps_evidence or context.experts is not None or context.features is not None
+            remember_contexts(model, self.slot, needed=seen)
 
     def _after(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         cache = cache_in(output) if isinstance(output, Mapping) else None

@@ -1,6 +1,5 @@
 """The base: load, freeze, fingerprint, list sites."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from lorary.errors import LibraryError, ModelError
 from lorary.evaluation.base import LogLikelihood
 from lorary.library import sync
 from lorary.model.embedded import EMBEDDED, embedded_directory
+from lorary.model.fingerprint import exact_facts, sign_facts
 from lorary.model.speaking import answer, score
 from lorary.tasks.example import Example
 
@@ -43,6 +43,8 @@ class BaseModel:
         self.hf.eval()
         # Listed now: once experts are attached, the layers have other places.
         self.sites = _list_sites(self.hf)
+        names = list(self.sites)
+        self._sample = [self.hf.get_submodule(names[i]) for i in (0, len(names) // 2, -1) if names]
         self._head_mask: Tensor | None = None
         self.hf.get_output_embeddings().register_forward_pre_hook(self._select_positions)
         eos = self.tokenizer.eos_token_id
@@ -82,39 +84,21 @@ class BaseModel:
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """What makes this base this base: architecture, sizes, vocabulary and a hash of a few of its weights.
+        """What tells this base from others: architecture, sizes, vocabulary, a hash of a few weights and of some signs.
 
-        The same whether loaded in float32 or bfloat16: weights are hashed as bfloat16. In float16 or quantised a base
-        has no hash of them, for they were rounded otherwise: it passes for its original by all else.
+        What two fingerprints both have is compared. float32 and bfloat16 share the hash of weights; any other precision
+        has one of its own, with its name in the key. The signs are the same in all.
         """
-        config = self.hf.config
-        facts = {
-            "architecture": type(self.hf).__name__,
-            "hidden_size": config.hidden_size,
-            "n_layers": config.num_hidden_layers,
-            "vocab_size": config.vocab_size,
-        }
-        names = list(self.sites)
-        weights: list[Any] = [
-            getattr(self.hf.get_submodule(names[i]), "weight", None) for i in (0, len(names) // 2, -1)
-        ]
-        weights.append(self.hf.get_input_embeddings().weight)
-        kept = (torch.float32, torch.bfloat16)
-        if any(type(w) not in (Tensor, nn.Parameter) or w.dtype not in kept for w in weights):
-            return facts
-        return {**facts, "weights": self._hash([*weights[:3], weights[3][:64]])}
+        return {**self._exact_facts, **sign_facts(self.hf)}
 
-    @staticmethod
-    def _hash(tensors: Sequence[Tensor]) -> str:
-        digest = hashlib.sha256()
-        for tensor in tensors:
-            digest.update(tensor.detach().cpu().bfloat16().contiguous().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+    @cached_property
+    def _exact_facts(self) -> dict[str, Any]:
+        return exact_facts(self.hf, self._sample)
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What this model is, for the header of a run."""
-        return {"base": self.fingerprint, "dtype": str(self.dtype).removeprefix("torch.")}
+        """What this model is, for the header of a run and the keys of what is built on it."""
+        return {"base": self._exact_facts, "dtype": str(self.dtype).removeprefix("torch.")}
 
     def log_likelihood(self, examples: Sequence[Example]) -> list[LogLikelihood]:
         """Score each example's completion, end of sequence included, in nats."""

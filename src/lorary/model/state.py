@@ -26,7 +26,7 @@ def fetch_or_fit(base: BaseModel, ensemble: Ensemble) -> State:
         return in_rows(router.fit(ensemble.experts, ensemble.sites, probe))  # it stands in the library as it is
     origins = [router.deciding_options(), ensemble.hash, sorted(ensemble.sites)]
     if probe is not None:
-        origins.append(base.fingerprint)
+        origins.append(base.identity["base"])
     if "examples" in router.needs and tasks is not None:
         known = [tasks[t].hash for names in ensemble.owned.values() for t in names if t in tasks]
         origins.append(known)

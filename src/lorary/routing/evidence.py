@@ -68,6 +68,14 @@ class Evidence:
         self._n_sites += 1
         return self._risen * (weight / self._n_sites)
 
+    def copy(self) -> "Evidence":
+        """Copy it as it is now; what is added to either afterwards is its own."""
+        copied = Evidence()
+        copied.sums, copied._past = dict(self.sums), self._past
+        copied._clock, copied._spoken = self._clock, set(self._spoken)
+        copied._risen, copied._n_sites = self._risen, self._n_sites
+        return copied
+
     def start_call(self) -> None:
         """Forget what rose over the sites; what was summed along the tokens stays."""
         if self._clock is not None:

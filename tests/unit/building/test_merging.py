@@ -138,7 +138,9 @@ def test_a_sum_of_too_high_a_rank_is_refused(library, base, tmp_path, monkeypatc
 
 def test_experts_of_another_base_are_refused(library, tmp_path):
     other = pico_base(seed=1)
-    with pytest.raises(LoraryError, match=r"E-BASE\] library .* was made on another base: weights differ"):
+    with pytest.raises(
+        LoraryError, match=r"E-BASE\] library .* was made on another base: weights, embedding_signs differ"
+    ):
         merge("uniform", library, other, tmp_path)
     gpt2 = pico_base("gpt2")
     strange = Library.create(tmp_path / "strange")

@@ -1,6 +1,7 @@
 """Bases in half precision, and quantised ones: wrapped by calling them, whatever their layers' class, never changed."""
 
 import hashlib
+import json
 import warnings
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 
 import lorary
 from lorary.errors import LoraryError
+from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
 from lorary.model.route import route
 from lorary.testing.pico import pico_base, pico_tokenizer, random_library
@@ -30,7 +32,8 @@ class Int8Linear(nn.Module):
         scale = linear.weight.detach().abs().amax(1, keepdim=True) / 127
         self.register_buffer("qweight", (linear.weight.detach() / scale).round().to(torch.int8))
         self.register_buffer("scale", scale)
-        self.inner = nn.Linear(1, 1)  # what is inside of it is its own business
+        self.inner = nn.Linear(1, 1, bias=False)  # what is inside of it is its own business
+        nn.init.ones_(self.inner.weight)
 
     def forward(self, x):
         return nn.functional.linear(x, self.qweight.to(x.dtype) * self.scale.to(x.dtype))
@@ -56,8 +59,8 @@ def by_torchao(hf):
 QUANTISED = {"by_hand": by_hand, "torchao": by_torchao}
 
 
-def quantised(how, dtype=torch.float32):
-    plain = pico_base(dtype=dtype)
+def quantised(how, dtype=torch.float32, *, seed=0):
+    plain = pico_base(dtype=dtype, seed=seed)
     QUANTISED[how](plain.hf)
     return BaseModel(plain.hf, pico_tokenizer(), "pico-llama")
 
@@ -113,18 +116,64 @@ def test_experts_say_on_it_what_they_say_on_its_original(how, base, toy_library)
     torch.testing.assert_close(added[0], added[1], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("make", [lambda: quantised("by_hand"), lambda: pico_base(dtype=torch.float16)])
-def test_a_rounded_base_passes_for_its_original_and_for_no_other(make, base, tmp_path):
-    target = make()
-    assert {**base.fingerprint, "weights": None} == {**target.fingerprint, "weights": None}
-    assert "weights" not in target.fingerprint
+ROUNDED = {
+    "by_hand": lambda **options: quantised("by_hand", **options),
+    "by_hand in bfloat16": lambda **options: quantised("by_hand", torch.bfloat16, **options),
+    "torchao": lambda **options: quantised("torchao", **options),
+    "float16": lambda **options: pico_base(dtype=torch.float16, **options),
+}
+
+
+@pytest.mark.parametrize("how", ROUNDED)
+def test_a_rounded_base_passes_for_its_original_and_for_no_other(how, base, tmp_path):
+    target, another = ROUNDED[how](), ROUNDED[how](seed=1)
+    assert ROUNDED[how]().fingerprint == target.fingerprint
+    shared = base.fingerprint.keys() & target.fingerprint.keys()
+    assert shared == {"architecture", "hidden_size", "n_layers", "vocab_size", "embedding_signs"}
+    assert all(base.fingerprint[key] == target.fingerprint[key] for key in shared)
+    own = (target.fingerprint.keys() - shared).pop()
+    assert own.startswith("weights_") and another.fingerprint[own] != target.fingerprint[own]
     built_on_it = random_library(tmp_path / "lib", target, ["ant"])
     with route(base, built_on_it, "uniform") as model:
         model.save(tmp_path / "saved")
     with lorary.load(tmp_path / "saved", base=target) as model:
         assert logits(model).isfinite().all()
+    with route(target, built_on_it, "uniform") as model:
+        model.save(tmp_path / "saved on it")
+    wrong = r"^error\[E-BASE\] .* was made on another base: .*embedding_signs differ\."
+    for other in (another, pico_base(seed=1), pico_base(seed=1, dtype=torch.bfloat16)):
+        for attempt in (
+            lambda other=other: route(other, built_on_it, "uniform"),
+            lambda other=other: lorary.load(tmp_path / "saved on it", base=other),
+        ):
+            with pytest.raises(LoraryError, match=wrong):
+                attempt()
+    with pytest.raises(LoraryError, match=wrong):
+        route(another, random_library(tmp_path / "original", base, ["ant"]), "uniform")
     with pytest.raises(LoraryError, match="E-BASE"):
         route(target, random_library(tmp_path / "phi", pico_base("phi"), ["ant"]), "uniform")
+
+
+@pytest.mark.parametrize("how", ROUNDED)
+def test_weights_are_noticed_where_the_embedding_is_the_same(how, toy, tmp_path):
+    target, tuned = ROUNDED[how](), ROUNDED[how](seed=1)
+    tuned.hf.get_input_embeddings().load_state_dict(target.hf.get_input_embeddings().state_dict())
+    library = random_library(tmp_path / "lib", target, ["ant"])
+    with pytest.raises(LoraryError, match=r"was made on another base: weights_\w+ differ\."):
+        route(tuned, library, "uniform")
+    with pytest.raises(LoraryError, match=r"^error\[E-BASE\] .*weights_"):
+        lorary.build(lorary.Private(), toy, tuned, into=tmp_path / "lib")
+
+
+def test_a_library_from_before_signs_were_noted_still_opens(base, tmp_path):
+    library = random_library(tmp_path / "lib", base, ["ant"])
+    print_of_old = {key: value for key, value in base.fingerprint.items() if key != "embedding_signs"}
+    for path in (library.path / "library.json", library.path / "experts" / "ant" / "expert.json"):
+        fields = json.loads(path.read_text())
+        fields["base" if "base" in fields else "base_fingerprint"] = print_of_old
+        path.write_text(json.dumps(fields))
+    with route(pico_base(dtype=torch.bfloat16), Library.open(library.path), "uniform") as model:
+        assert logits(model).isfinite().all()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

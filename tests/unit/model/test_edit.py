@@ -163,7 +163,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(base, library, spare, 
             "error[E-NAME] no expert 'dig' is routed. Did you mean 'dog'? Known: bee, cat, dog, eel.": (
                 model.remove, "dig",
             ),
-            "error[E-BASE] expert 'fox' was made on another base: weights differ. "
+            "error[E-BASE] expert 'fox' was made on another base: weights, embedding_signs differ. "
             "Load the base it was made on; `lorary show` names it.": (model.add, other["fox"]),
             "error[E-RANK] expert 'yak': rank 8 at 'model.layers.0.self_attn.q_proj', but mix=\"factors\" needs one "
             "rank for all ('bee': 4). Use mix=\"outputs\", or rebuild with rank=4.": (model.add, wide["yak"]),

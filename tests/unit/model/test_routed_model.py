@@ -79,7 +79,7 @@ def test_a_library_of_another_base_is_refused(toy_library):
     with pytest.raises(LibraryError) as caught:
         route(pico_base(seed=1), toy_library, "arrow")
     assert str(caught.value) == (
-        f"error[E-BASE] library '{toy_library.path}' was made on another base: weights differ. "
+        f"error[E-BASE] library '{toy_library.path}' was made on another base: weights, embedding_signs differ. "
         "Load the base it was made on; `lorary show` names it."
     )
 
@@ -187,7 +187,7 @@ def test_routing_changes_no_expert(base, toy_library, toy):
 def test_the_identity_names_base_library_router_and_mix(base, toy_library):
     with route(base, toy_library, "arrow:top_k=2") as model:
         assert model.identity == {
-            "base": base.fingerprint, "dtype": "float32", "library": toy_library.hash, "router": "arrow:top_k=2",
+            **base.identity, "library": toy_library.hash, "router": "arrow:top_k=2",
             "mix": "factors",
         }  # fmt: skip
         assert model.names == tuple(sorted(toy_library))

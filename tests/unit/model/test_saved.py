@@ -173,7 +173,7 @@ def test_a_changed_expert_is_named(base, library, saved, tmp_path):
 def test_a_wrong_base_is_refused(saved):
     refuse(
         lambda: lorary.load(saved, base=pico_base(seed=1)),
-        "error[E-BASE] saved model 'model' was made on another base: weights differ. "
+        "error[E-BASE] saved model 'model' was made on another base: weights, embedding_signs differ. "
         "Load the base it was made on; `lorary show` names it.",
     )
 

@@ -1,0 +1,78 @@
+"""What makes a base this base, so that another of the same shape is noticed, in whatever precision either is."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lorary.hashing import short_key
+
+_EXACT = (torch.float32, torch.bfloat16)
+_ROWS, _SIGN_ROWS = 64, 1024
+
+
+def exact_facts(hf: Any, layers: Sequence[nn.Module]) -> dict[str, Any]:
+    """Give architecture, sizes, vocabulary and a hash of a few of its weights: those of `layers` and the embedding.
+
+    In float32 and bfloat16 the hash is the same, `weights`: that of the numbers in bfloat16. All else was rounded
+    otherwise, so it is hashed as it is stored, under a key that names how: only what is stored alike is compared.
+    """
+    config, embedding = hf.config, hf.get_input_embeddings()
+    weights: list[Any] = [getattr(layer, "weight", None) for layer in layers] + [embedding.weight]
+    facts = {
+        "architecture": type(hf).__name__,
+        "hidden_size": config.hidden_size,
+        "n_layers": config.num_hidden_layers,
+        "vocab_size": config.vocab_size,
+    }
+    if all(_is_plain(w) and w.dtype in _EXACT for w in weights):
+        return facts | {"weights": _hash(w.bfloat16() for w in _beginnings(weights))}
+    if all(_is_plain(w) and w.dtype == weights[0].dtype and w.is_floating_point() for w in weights):
+        name = str(weights[0].dtype).removeprefix("torch.")
+        return facts | {f"weights_{name}": _hash(_beginnings(weights))}
+    stored = [piece for layer in layers for piece in _stored(layer)]
+    stored += [("embedding", embedding.weight[:_ROWS])] if _is_plain(embedding.weight) else _stored(embedding)
+    form = short_key([(name, str(t.dtype), list(t.shape)) for name, t in stored])
+    return facts | {f"weights_quantised_{form[:8]}": _hash(t for _, t in stored)}
+
+
+def sign_facts(hf: Any) -> dict[str, Any]:
+    """Give a hash of the signs in the embedding: no rounding changes a sign, so any two precisions can be compared.
+
+    Empty where the embedding is quantised.
+    """
+    weight = hf.get_input_embeddings().weight
+    if not (_is_plain(weight) and weight.is_floating_point()):
+        return {}
+    return {"embedding_signs": _hash([weight.detach()[:: max(1, len(weight) // _SIGN_ROWS)].signbit()])}
+
+
+def _is_plain(tensor: Any) -> bool:
+    return type(tensor) in (Tensor, nn.Parameter)
+
+
+def _beginnings(weights: Sequence[Tensor]) -> list[Tensor]:
+    return [*weights[:-1], weights[-1][:_ROWS]]
+
+
+def _stored(layer: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """List the plain tensors that a layer keeps, whatever its class or theirs."""
+    for name, tensor in [*layer.named_parameters(), *layer.named_buffers()]:
+        yield from _flat(name, tensor)
+
+
+def _flat(name: str, tensor: Any) -> Iterator[tuple[str, Tensor]]:
+    if not hasattr(tensor, "__tensor_flatten__"):
+        yield name, tensor
+        return
+    for part in tensor.__tensor_flatten__()[0]:
+        yield from _flat(f"{name}.{part}", getattr(tensor, part))
+
+
+def _hash(tensors: Iterable[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
