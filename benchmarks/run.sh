@@ -13,6 +13,7 @@ python="${PYTHON:-python}"
 "$python" -W ignore memory.py
 "$python" -W ignore gradients.py
 "$python" -W ignore opening.py
+"$python" -W ignore adding.py
 "$python" -W ignore model.py
 "$python" -W ignore model.py --experts 256 --layers 6 --peft-most 256 --phases "prefill 512" --mixes outputs --name model-6-layers
 "$python" -W ignore -m lorary.adapters.compiled

@@ -68,3 +68,19 @@ def toy_library(_pico, toy, tmp_path_factory):
     from lorary.testing.pico import random_library
 
     return random_library(tmp_path_factory.mktemp("toy") / "lib", _pico, list(toy)[:5])
+
+
+@pytest.fixture
+def notes(monkeypatch):
+    """What library.json named, each time it was written."""
+    from lorary.library import library as library_module
+
+    written, write = [], library_module.write_manifest
+
+    def listen(layout, manifest, experts):
+        listed = list(experts)
+        written.append([expert.name for expert in listed])
+        write(layout, manifest, listed)
+
+    monkeypatch.setattr(library_module, "write_manifest", listen)
+    return written

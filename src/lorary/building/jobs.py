@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lorary.building.base import Builder, Report
 from lorary.building.work.claims import LEASE_S
-from lorary.building.work.enlist import enlist, finish
+from lorary.building.work.enlist import enlist, see_through
 from lorary.building.work.follower import OnPlan
 from lorary.folder import BUILDERS
 from lorary.library.library import Library
@@ -40,6 +40,5 @@ def build(
     worker = enlist(builder, tasks, base, into=into, source=source, report=report, on_plan=on_plan, run=run,
                     lease_s=lease_s)  # fmt: skip
     if worker is not None:
-        worker.work()
-        finish(worker)
+        see_through(worker)
     return Library.open(into)

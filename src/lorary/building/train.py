@@ -11,7 +11,8 @@ that wasn't (same machine, same number of threads).
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,8 @@ class Curve:
 
 @dataclass
 class _Run:
+    """whole: the step that the state is of, None while it changes; saved: the step of the checkpoint."""
+
     learner: Learner
     options: "TrainingOptions"
     n_steps: int
@@ -62,6 +65,15 @@ class _Run:
             fused=True,
         )
         self.curves = [Curve() for _ in self.learner.pupils]
+        self.whole: int | None = 0
+        self.saved = 0
+
+    @contextmanager
+    def changing(self, step: int) -> Iterator[None]:
+        """Change in the block what a checkpoint holds; interrupted in it, the state is of no step and isn't saved."""
+        self.whole = None
+        yield
+        self.whole = step
 
     @property
     def live(self) -> list[int]:
@@ -76,28 +88,36 @@ def train(
     """Train all pupils: loss on completions only, AdamW, best validation checkpoint kept. Gives each pupil's curve.
 
     The learner's parameters are the best ones afterwards. `work` receives checkpoint.safetensors; a run that finds one
-    goes on from it. Raises E-DIVERGED if a loss stops being a number.
+    goes on from it. Interrupted, it saves the last whole step first. Raises E-DIVERGED if a loss stops being a number.
     """
     run = _Run(learner, options, n_steps, report)
     path = work / "checkpoint.safetensors"
-    start = _resume(run, path)
+    try:
+        _go_on(run, path, _resume(run, path))
+    except KeyboardInterrupt:
+        if run.whole is not None and run.whole > run.saved:
+            _save(run, path, run.whole)
+        raise
+    for stack in learner.stacks.values():
+        stack.restore()
+    return run.curves
+
+
+def _go_on(run: _Run, path: Path, start: int) -> None:
     next_save = time.monotonic() + CHECKPOINT_EVERY_S
-    for step in range(start, n_steps):
+    for step in range(start, run.n_steps):
         live = run.live
         if not live:
             break
         _step(run, step, live)
-        if is_evaluation(step + 1, n_steps, options.n_evaluations):
+        if is_evaluation(step + 1, run.n_steps, run.options.n_evaluations):
             _evaluate(run, step + 1, live)
         _tell(run, step + 1, live)
-        if time.monotonic() >= next_save or not run.live or step + 1 == n_steps:
+        if time.monotonic() >= next_save or not run.live or step + 1 == run.n_steps:
             # At the end too, so that a kill while the experts are written costs no training.
             began = time.monotonic()
             _save(run, path, step + 1)
             next_save = time.monotonic() + CHECKPOINT_EVERY_S * max(1.0, time.monotonic() - began)
-    for stack in learner.stacks.values():
-        stack.restore()
-    return run.curves
 
 
 def _resume(run: _Run, path: Path) -> int:
@@ -106,12 +126,17 @@ def _resume(run: _Run, path: Path) -> int:
         _evaluate(run, 0, run.live)
         return 0
     run.curves = [Curve(**curve) for curve in facts["curves"]]
-    return int(facts["step"])
+    run.whole = run.saved = step = int(facts["step"])
+    if is_evaluation(step, run.n_steps, run.options.n_evaluations):
+        # None is left over unless the run was interrupted between the step and its validation.
+        _evaluate(run, step, [i for i in run.live if "valid_loss" not in run.curves[i].rows[-1]])
+    return step
 
 
 def _save(run: _Run, path: Path, step: int) -> None:
     facts = {"step": step, "curves": [asdict(curve) for curve in run.curves]}
     save_checkpoint(path, run.learner.stacks, run.optimizer, facts)
+    run.saved = step
 
 
 def _step(run: _Run, step: int, live: Sequence[int]) -> None:
@@ -131,11 +156,14 @@ def _step(run: _Run, step: int, live: Sequence[int]) -> None:
         losses = _sums(row_losses(learner.model, batch), owner, len(run.curves)) / n_tokens.clamp(min=1)
         losses.sum().backward()
     norms = clip(list(learner.stacks.values()), o.clip)
-    run.optimizer.step()
+    rate = pace * next(iter(learner.stacks.values())).lr
+    # Asked for before anything changes, since the answer may be waited for: until then an interrupt finds a whole step.
+    measured = losses.tolist(), norms.tolist(), n_tokens.tolist()
+    with run.changing(step + 1):
+        run.optimizer.step()
+        _note(run, live, {"step": step + 1, "lr": rate}, *measured)
     for stack in learner.stacks.values():
         stack.grad.zero_()
-    rate = pace * next(iter(learner.stacks.values())).lr
-    _note(run, live, {"step": step + 1, "lr": rate}, losses.tolist(), norms.tolist(), n_tokens.tolist())
 
 
 def _sums(values: Tensor, owner: Tensor, n: int) -> Tensor:
@@ -161,18 +189,24 @@ def _note(
 
 def _evaluate(run: _Run, step: int, live: Sequence[int]) -> None:
     """Measure validation losses and keep the weights that are a pupil's best so far (step 0 is for show)."""
-    for i, loss in zip(live, _valid_losses(run, live), strict=True):
-        curve = run.curves[i]
-        if step == 0:
-            curve.rows.append({"step": 0, "valid_loss": loss})
-            continue
-        curve.rows[-1]["valid_loss"] = loss
-        value = loss if loss is not None else curve.rows[-1]["loss"]
-        curve.n_worse += 1
-        if value < curve.best_loss:
-            curve.best_loss, curve.best_step, curve.n_worse = value, step, 0
-            for stack in run.learner.stacks.values():
-                stack.keep(i)
+    losses = _valid_losses(run, live)
+    with run.changing(step):
+        for i, loss in zip(live, losses, strict=True):
+            _judge(run, step, i, loss)
+
+
+def _judge(run: _Run, step: int, i: int, loss: float | None) -> None:
+    curve = run.curves[i]
+    if step == 0:
+        curve.rows.append({"step": 0, "valid_loss": loss})
+        return
+    curve.rows[-1]["valid_loss"] = loss
+    value = loss if loss is not None else curve.rows[-1]["loss"]
+    curve.n_worse += 1
+    if value < curve.best_loss:
+        curve.best_loss, curve.best_step, curve.n_worse = value, step, 0
+        for stack in run.learner.stacks.values():
+            stack.keep(i)
 
 
 def _valid_losses(run: _Run, live: Sequence[int]) -> list[float | None]:

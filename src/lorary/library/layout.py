@@ -2,7 +2,7 @@
 
     mylib/
       library.json       schema_version, base (fingerprint or null), created_by, experts (a summary, never read back)
-      README.md          model card, generated after every change while it carries our mark
+      README.md          model card, generated after changes while it carries our mark
       experts/<name>/    adapter_config.json  adapter_model.safetensors  expert.json: a plain PEFT adapter directory
       derived/           <kind>-<key>.<suffix>: rebuildable, named by the hash of their origins
       learned/           <kind>-<key>.<suffix>: not rebuildable without data; never collected
@@ -16,6 +16,7 @@ A directory that others made opens too, read-only: one with experts/ but no libr
 are PEFT adapters.
 """
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -85,11 +86,11 @@ class Layout:
         """
         if not self.experts.is_dir():
             return []
-        entries = (path for path in self.experts.iterdir() if not path.name.startswith("."))
-        directories = [path for path in entries if path.is_dir() or path.is_symlink()]
+        with os.scandir(self.experts) as entries:  # which asks the disk once for all: a library may hold thousands
+            names = [e.name for e in entries if not e.name.startswith(".") and (e.is_dir() or e.is_symlink())]
         if self.experts == self.root:
-            directories = [path for path in directories if is_adapter(path)]
-        return sorted(path.name for path in directories)
+            names = [name for name in names if is_adapter(self.experts / name)]
+        return sorted(names)
 
 
 def is_adapter(directory: Path) -> bool:

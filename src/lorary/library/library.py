@@ -19,6 +19,7 @@ from lorary.library.files import disk_errors, need_space, write_whole
 from lorary.library.findings import quote
 from lorary.library.layout import CONFIG, PROVENANCE, WEIGHTS, Layout, check_free, find_layout
 from lorary.library.manifest import Manifest, read_manifest, this_version, write_manifest
+from lorary.library.notes import Notes
 from lorary.library.provenance import Provenance, require_same_base
 
 _MANY = 20
@@ -43,6 +44,7 @@ class Library(Mapping[str, Expert]):
         self._layout = layout
         self._manifest = manifest
         self._experts = dict(experts)
+        self._notes = Notes(self._write_notes)
         self.bad = dict(bad)
 
     @classmethod
@@ -134,7 +136,7 @@ class Library(Mapping[str, Expert]):
         self._require_ours()
         check_free(name, self._layout.expert_names())
         checked = read_expert(Path(source), name, base=base)
-        with self.stage(name, base=base) as stage:
+        with self._arriving(name, base, staging.commit) as stage:
             self._copy_in(checked, stage, provenance)
         return self[name]
 
@@ -169,15 +171,23 @@ class Library(Mapping[str, Expert]):
         with disk_errors(f"expert {quote(name)}"), gone_already:
             staging.take_out(self._layout.expert(name), self._layout.staging)
         del self._experts[name]
-        self._take_note()
+        self._notes.changed()
 
     def gc(self) -> list[str]:
         """Delete what killed writers left, write library.json and the card anew; say what was done, sorted."""
         self._require_ours()
         with disk_errors(f"library {quote(self.path.name)}"):
             done = staging.collect(self._layout.staging, self._layout.experts)
-        self._take_note()
+        self._notes.take()
         return done
+
+    def noted_once(self) -> contextlib.AbstractContextManager[None]:
+        """Make many changes in a `with` block at the cost of one note: library.json and the card follow at its end.
+
+        Else each change writes them anew, which makes N changes cost N x N. Blocks may be nested, and any number of
+        processes may be in one. Killed in it, only the notes are late: the experts stand, the next change notes all.
+        """
+        return self._notes.once()
 
     def _require_ours(self) -> None:
         if not self._layout.is_ours:
@@ -205,9 +215,9 @@ class Library(Mapping[str, Expert]):
         finally:
             staging.discard(stage)
         self._experts = dict(sorted({**self._experts, name: dataclasses.replace(expert, directory=target)}.items()))
-        self._take_note()
+        self._notes.changed()
 
-    def _take_note(self) -> None:
+    def _write_notes(self) -> None:
         # Notes, not the truth: when they can't be written nothing is lost, and the next change writes them.
         with contextlib.suppress(OSError, LibraryError):
             experts, _ = _read_experts(self._layout, self._manifest.base, self._experts)

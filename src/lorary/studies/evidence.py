@@ -205,9 +205,10 @@ class _Run:
             return self._clustered(names)
         source = self._pool(pool, names)
         library = Library.create(self.into / "libs" / f"{pool}-{size}", base=self.base.fingerprint, exist_ok=True)
-        for name in map(expert_name, names):
-            if name not in library:
-                library.add(source[name].directory, name)
+        with library.noted_once():
+            for name in map(expert_name, names):
+                if name not in library:
+                    library.add(source[name].directory, name)
         return library
 
     def _pool(self, pool: str, names: Sequence[str]) -> Library:

@@ -117,7 +117,8 @@ def random_library(
     ranks = [ranks] if isinstance(ranks, int) else ranks
     library = Library.create(path, base=base.fingerprint)
     sites = base.target_sites(targets)
-    for i, name in enumerate(names):
-        kind = LoRA(rank=ranks[i % len(ranks)])
-        add_expert(library, name, base, kind, random_weights(kind, sites, seed=1000 * seed + i))
+    with library.noted_once():
+        for i, name in enumerate(names):
+            kind = LoRA(rank=ranks[i % len(ranks)])
+            add_expert(library, name, base, kind, random_weights(kind, sites, seed=1000 * seed + i))
     return library

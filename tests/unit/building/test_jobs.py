@@ -12,7 +12,7 @@ from lorary.building.jobs import build
 from lorary.building.training import TrainedBuilder
 from lorary.building.work import claims
 from lorary.building.work.claims import Claim, Watch, read_lease
-from lorary.building.work.enlist import enlist, finish
+from lorary.building.work.enlist import enlist, see_through
 from lorary.building.work.worker import jobs_failed
 from lorary.building.work.worklist import Failure
 from lorary.errors import BuildError, LibraryError
@@ -100,8 +100,7 @@ def test_workers_share_the_packs_and_the_library_is_the_same(base, other_base, t
 def test_the_order_of_packs_changes_nothing(base, tasks, tmp_path, undisturbed):
     worker = enlist(BUILDER, tasks, base, into=tmp_path / "lib")
     worker.packs.reverse()
-    worker.work()
-    finish(worker)
+    see_through(worker)
     assert (Library.open(tmp_path / "lib").hash, files_of(tmp_path / "lib")) == undisturbed
 
 
@@ -336,9 +335,8 @@ def test_a_pack_that_kills_its_workers_is_given_up(base, tasks, tmp_path, monkey
         for _ in range(3):
             assert claims.claim(worker.worklist.pack_directory(pack), Watch(), run="run")
         worker.attend(pack)
-    worker.work()
     with pytest.raises(BuildError) as caught:
-        finish(worker)
+        see_through(worker)
     (log,) = (into / ".work" / "logs").iterdir()
     assert str(caught.value) == (
         "error[E-JOBS] a pack of jobs failed: copy: error[E-WORKER] 3 workers died at it, the last "
@@ -346,6 +344,21 @@ def test_a_pack_that_kills_its_workers_is_given_up(base, tasks, tmp_path, monkey
     )
     assert sorted(Library.open(into)) == ["join", "swap", "upper"]
     assert sorted(build(BUILDER, tasks, base, into=into)) == NAMES
+
+
+def test_a_worker_notes_its_experts_once(base, tasks, tmp_path, notes):
+    into = tmp_path / "lib"
+    Library.create(into, base=base.fingerprint)
+    notes.clear()
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(BUILDER, tasks, base, into=into, report=at(3, 2, interrupt))
+    assert notes == [["copy", "join"]]
+    build(BUILDER, tasks, base, into=into)
+    assert notes[1:] == [NAMES]
 
 
 # ---- what is left -------------------------------------------------------------------------------
@@ -361,7 +374,7 @@ def test_an_interrupted_build_leaves_its_claim_to_others(base, tasks, tmp_path):
     assert json.loads(lease.read_text())["is_free"]
     report = at(9, 9, None)
     build(BUILDER, tasks, base, into=tmp_path / "lib", report=report)
-    assert report.seen[0][1] == 3, "from the checkpoint of step 2"
+    assert report.seen[0][1] == 4, "from the checkpoint of the step it was interrupted at"
     assert not (tmp_path / "lib" / ".work").exists()
 
 
@@ -374,7 +387,7 @@ def test_plans_of_other_tasks_keep_their_work(base, tasks, tmp_path):
     build(BUILDER, tasks.only(["swap"]), base, into=tmp_path / "lib")
     report = at(9, 9, None)
     build(BUILDER, tasks.only(["copy", "join"]), base, into=tmp_path / "lib", report=report)
-    assert report.seen[0] == ("copy", 3)
+    assert report.seen[0] == ("copy", 4)
     assert not (tmp_path / "lib" / ".work").exists()
 
 

@@ -294,6 +294,52 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(damage, base, toy, tmp
     assert files_of(resumed.path) == files_of(whole.path)
 
 
+def interrupted(owner, name, monkeypatch, *, at_call):
+    """Replace a function by one that is interrupted when it is called for the n-th time."""
+    calls, do = [], getattr(owner, name)
+
+    def count(*args, **options):
+        calls.append(None)
+        if len(calls) == at_call:
+            raise KeyboardInterrupt
+        return do(*args, **options)
+
+    monkeypatch.setattr(owner, name, count)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "at_call", "saved"),
+    [
+        (training, "_tell", 1, 1),
+        (training, "_tell", 5, 5),
+        (training, "row_losses", 1, None),  # the validation of step 0: nothing is learned yet
+        (training, "row_losses", 2, None),
+        (training, "row_losses", 4, 2),  # forward and backward change nothing that counts
+        (training, "_valid_losses", 2, 4),  # between a step and its validation
+        (training, "_valid_losses", 3, 8),
+        (training, "_judge", 3, None),  # half of the pupils are judged: it is no whole step
+        (torch.optim.AdamW, "step", 3, None),
+    ],
+)
+def test_interrupted_anywhere_a_run_goes_on_from_its_last_whole_step(
+    owner, name, at_call, saved, base, toy, tmp_path, monkeypatch
+):
+    """The clock alone would save nothing: the run is far shorter than what lies between two checkpoints."""
+    builder, tasks = Private(**{**QUICK, "steps": 8, "n_evaluations": 2}), only(toy, "copy")
+    whole = build(builder, tasks, base, into=tmp_path / "whole" / "lib")
+    into = tmp_path / "cut" / "lib"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupted(owner, name, patch, at_call=at_call)
+        build(builder, tasks, base, into=into)
+    checkpoints = list(into.glob(".work/*/*/checkpoint.safetensors"))
+    assert len(checkpoints) == (saved is not None)
+    steps = []
+    resumed = build(builder, tasks, base, into=into, report=steps.append)
+    assert [step.step for step in steps] == list(range((saved or 0) + 1, 9))
+    assert resumed.hash == whole.hash
+    assert files_of(resumed.path) == files_of(whole.path)
+
+
 def test_a_build_leaves_the_random_state_and_the_base_alone(base, toy, tmp_path):
     torch.manual_seed(3)
     before = torch.get_rng_state()

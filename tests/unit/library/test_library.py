@@ -10,6 +10,7 @@ import pytest
 from library_pico import BASE, SITES, D, tensors, write_adapter
 
 from lorary.errors import LibraryError
+from lorary.library.expert import copy_adapter
 from lorary.library.library import Library
 from lorary.library.provenance import Provenance
 
@@ -350,6 +351,61 @@ def test_manifest_is_only_a_note(library, poems):
     assert list(Library.open(library.path)) == ["a", "b"]
     library.gc()
     assert list(json.loads((library.path / "library.json").read_text())["experts"]) == ["a", "b"]
+
+
+def noted(library) -> list[str]:
+    return sorted(json.loads((library.path / "library.json").read_text())["experts"])
+
+
+def test_many_changes_are_noted_once(library, poems, notes):
+    with library.noted_once():
+        for name in ("a", "b", "c"):
+            library.add(poems, name)
+        with library.noted_once():
+            library.remove("a")
+            with library.stage("d") as stage:
+                copy_adapter(poems, stage)
+        library.replace(poems, "b")
+        assert notes == []
+        assert sorted(library) == ["b", "c", "d"], "what stands doesn't wait for the notes"
+    assert notes == [["b", "c", "d"]]
+    assert noted(library) == ["b", "c", "d"]
+    assert "3 LoRA experts" in library.layout.card.read_text()
+    library.remove("d")
+    assert notes[1:] == [["b", "c"]], "after the block each change is noted"
+
+
+def test_changes_are_noted_when_the_block_ends_by_an_exception(library, poems, notes):
+    with pytest.raises(KeyboardInterrupt), library.noted_once():
+        library.add(poems, "a")
+        with pytest.raises(ZeroDivisionError), library.noted_once():
+            library.add(poems, "b")
+            raise ZeroDivisionError
+        raise KeyboardInterrupt
+    assert notes == [["a", "b"]]
+
+
+def test_without_changes_nothing_is_noted_and_gc_notes_at_once(library, poems, notes):
+    with library.noted_once():
+        pass
+    assert notes == []
+    with library.noted_once():
+        library.add(poems, "a")
+        library.gc()
+        assert notes == [["a"]]
+    assert len(notes) == 1
+
+
+def test_who_ends_last_notes_what_all_have_added(library, poems):
+    other = Library.open(library.path)
+    with library.noted_once():
+        library.add(poems, "a")
+        with other.noted_once():
+            other.add(poems, "b")
+            library.add(poems, "c")
+        library.add(poems, "d")
+        assert noted(library) == ["a", "b", "c"]
+    assert noted(library) == ["a", "b", "c", "d"]
 
 
 def test_one_bad_expert_of_many(library, poems):

@@ -1,5 +1,6 @@
 """Kill, race and fill: what section 7 of the robustness notes asks."""
 
+import json
 import os
 import resource
 import signal
@@ -24,6 +25,15 @@ for i in range(10**6):
     if i % 3 == 2:
         library.replace(sys.argv[2], f"{sys.argv[3]}{i}")
         library.remove(f"{sys.argv[3]}{i - 1}")
+"""
+ADD_MANY = """
+import sys
+from lorary.library.library import Library
+library = Library.open(sys.argv[1])
+with library.noted_once():
+    for i in range(10**6):
+        library.add(sys.argv[2], f"e{i}")
+        print(i, flush=True)
 """
 ADD_SAME = """
 import sys
@@ -88,6 +98,20 @@ def test_killed_at_any_instant(library, poems):
     again.gc()
     assert os.listdir(library.path / ".staging") == []
     assert {expert.hash for expert in Library.open(library.path).values()} == {expected}
+
+
+def test_killed_before_its_notes_a_library_has_all_experts(library, poems):
+    process = start(ADD_MANY, library.path, poems)
+    for i in range(5):
+        assert process.stdout.readline() == f"{i}\n"
+    process.send_signal(signal.SIGKILL)
+    finish_killed(process)
+    manifest = library.path / "library.json"
+    assert json.loads(manifest.read_text())["experts"] == {}
+    again = Library.open(library.path)
+    assert {f"e{i}" for i in range(5)} <= set(again)
+    again.add(poems, "next")
+    assert sorted(json.loads(manifest.read_text())["experts"]) == sorted(again)
 
 
 def finish_killed(process: "subprocess.Popen[str]") -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lorary.building.base import Report
 from lorary.building.recipe import Recipe
-from lorary.building.work.enlist import enlist, finish
+from lorary.building.work.enlist import enlist, see_through
 from lorary.building.work.follower import OnPlan
 from lorary.building.work.worker import Worker
 from lorary.folder import BACKENDS
@@ -59,8 +59,7 @@ def build_here(order: Order) -> None:
     """Be one of the workers, in this process, until all is done."""
     worker = enlist_here(order)
     if worker is not None:
-        worker.work()
-        finish(worker)
+        see_through(worker)
 
 
 def enlist_here(order: Order) -> Worker | None:

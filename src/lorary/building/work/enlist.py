@@ -44,9 +44,11 @@ def enlist(
     return Worker(builder, named, keys, base, library, worklist, run or secrets.token_hex(4), lease_s, report)
 
 
-def finish(worker: Worker) -> None:
-    """Clean up after all packs are settled. Raises what failed, and E-EXISTS as `build`."""
-    worker.library.gc()  # the last word on what all workers built
+def see_through(worker: Worker) -> None:
+    """Work until all packs are settled, then clean up. Raises what failed, and E-EXISTS as `build`."""
+    with worker.library.noted_once():
+        worker.work()
+        worker.library.gc()  # the last word on what all workers built
     clear(worker.library.layout)
     worker.raise_failures()
     made = Library.open(worker.library.path)

@@ -1,5 +1,6 @@
 """Workers in a Ray cluster."""
 
+import atexit
 import contextlib
 import logging
 import os
@@ -11,12 +12,14 @@ from typing import Any
 from lorary.building.base import check_positive
 from lorary.building.recipe import Recipe
 from lorary.building.work.backend import Backend, Order, enlist_here
-from lorary.building.work.enlist import finish
+from lorary.building.work.enlist import see_through
 from lorary.building.work.follower import Follower
 from lorary.building.work.worker import Worker
 from lorary.building.work.worklist import Pack
 from lorary.errors import BuildError, OptionError
 
+_NOTES = contextlib.ExitStack()
+atexit.register(_NOTES.close)
 _STORE_BYTES = 100 << 20  # nothing large travels: all data is on disk
 
 
@@ -113,8 +116,11 @@ def _cluster(address: str | None) -> Iterator[Any]:
 
 @lru_cache(maxsize=1)
 def _worker(recipe: Recipe, run: str) -> Worker | None:
-    """Load a base once per process: Ray gives a process many tasks."""
-    return enlist_here(Order(recipe, run))
+    """Load a base once per process: Ray gives a process many tasks; `_finish` notes what all have built."""
+    worker = enlist_here(Order(recipe, run))
+    if worker is not None:
+        _NOTES.enter_context(worker.library.noted_once())
+    return worker
 
 
 def _plan(recipe: Recipe, run: str) -> list[Pack]:
@@ -129,5 +135,4 @@ def _run_pack(recipe: Recipe, run: str, pack: Pack) -> None:
 
 def _finish(recipe: Recipe, run: str) -> None:
     if worker := _worker(recipe, run):
-        worker.work()  # what tasks that were lost have left
-        finish(worker)
+        see_through(worker)  # with what tasks that were lost have left
