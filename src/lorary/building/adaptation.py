@@ -67,7 +67,7 @@ class LibraryMixture(MixtureBuilder, ABC):
     def start(self, job: TrainingJob, base: BaseModel) -> Skills:
         """Read the experts. Raises E-BASE for another base, E-RANK for experts of unequal rank at a site."""
         experts = read_start(job, base)
-        return {name: (self.form(name, weights), weights) for name, weights in _low_rank(experts).items()}
+        return {name: (self.form(name, weights), weights) for name, weights in low_rank(experts).items()}
 
     def form(self, name: str, weights: Mapping[str, LowRankWeights]) -> LoRA:
         """Tell in which form an expert is written."""
@@ -83,20 +83,17 @@ def read_start(job: TrainingJob, base: BaseModel) -> Experts:
     return read_experts(members)
 
 
-def mean_factors(experts: Experts, shares: Mapping[str, float] | None = None) -> dict[str, LowRankWeights]:
+def mean_factors(experts: Experts) -> dict[str, LowRankWeights]:
     """Average A and s B apart; who has no weights at a site counts and adds nothing, as in `uniform`.
 
-    shares: of the experts that count, None = equal ones of all. The scale is that of the first of all experts, so that
-    means of one library are of one form. Ranks are equal at each site.
+    The scale is that of the first expert, so that means of one library are of one form. Ranks are equal at each site.
     """
-    shares = shares or dict.fromkeys(experts, 1 / len(experts))
     mean: dict[str, LowRankWeights] = {}
     for site in sorted({site for weights in experts.values() for site in weights}):
-        parts = {name: weights[site] for name, weights in _low_rank(experts).items() if site in weights}
-        scale = next(iter(parts.values())).scale
-        counted = [(shares.get(name, 0.0), w) for name, w in parts.items()]
-        a = torch.stack([share * w.a.float() for share, w in counted]).sum(0)  # (r, d_in)
-        b = torch.stack([share * w.scale / scale * w.b.float() for share, w in counted]).sum(0)  # (d_out, r)
+        parts = [weights[site] for weights in low_rank(experts).values() if site in weights]
+        scale = parts[0].scale
+        a = torch.stack([w.a.float() for w in parts]).sum(0) / len(experts)  # (r, d_in)
+        b = torch.stack([w.scale / scale * w.b.float() for w in parts]).sum(0) / len(experts)  # (d_out, r)
         mean[site] = LowRankWeights(a, b, scale)
     return mean
 
@@ -111,7 +108,8 @@ def form_of(what: str, weights: Mapping[str, LowRankWeights]) -> LoRA:
     return LoRA(rank=rank, alpha=scale * rank)
 
 
-def _low_rank(experts: Experts) -> dict[str, dict[str, LowRankWeights]]:
+def low_rank(experts: Experts) -> dict[str, dict[str, LowRankWeights]]:
+    """Read the weights of experts all of whose weights are low-rank, in order of their names."""
     return {name: {site: _narrow(w) for site, w in weights.items()} for name, weights in experts.items()}
 
 

@@ -90,6 +90,13 @@ def parents_of(source: Library, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{name}@{source[name].hash[:12]}" for name in names)
 
 
+def check_rank(rank: int, expert: str, site: str, hint: str) -> None:
+    """Refuse a sum that no adapter may hold. Raises E-LIMIT."""
+    if rank > MAX_RANK:
+        message = f"expert {expert!r}: the sum at {site!r} has rank {rank}, the limit is {MAX_RANK}."
+        raise BuildError("E-LIMIT", message, hint)
+
+
 def write_plain(stage: Path, weights: Mapping[str, LowRankWeights], base_name: str) -> None:
     """Write weights of scale 1 as a PEFT adapter of one rank for all sites, which every server reads."""
     rank = max(w.rank for w in weights.values())
@@ -170,12 +177,7 @@ class MergeJob:
 
     def _rank(self, found: ThinSVD, site: str) -> int:
         rank = self.options.rank or max(1, found.rank)
-        if rank > MAX_RANK:
-            raise BuildError(
-                "E-LIMIT",
-                f"expert {self.name!r}: the sum at {site!r} has rank {rank}, the limit is {MAX_RANK}.",
-                "Give a rank to truncate to, as in rank=16.",
-            )
+        check_rank(rank, self.name, site, "Give a rank to truncate to, as in rank=16.")
         return rank
 
 

@@ -10,15 +10,16 @@ from typing import ClassVar
 
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
-from lorary.adapters.base import Bank, Site
+from lorary.adapters.base import Bank, Mix, Site
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankBank, LowRankWeights
 from lorary.adapters.packed import Dropped, InputDropout, Rows
 from lorary.building.base import Builder, Job, Made, Report, Write, check_positive
 from lorary.building.batches import mix_seed
 from lorary.building.job import TrainingJob, TrainingOptions
-from lorary.building.learner import Learner
+from lorary.building.learner import Learner, Pupil
 from lorary.building.stack import Stack
 from lorary.building.train import Curve, train
 from lorary.errors import BuildError
@@ -74,11 +75,23 @@ class MixtureBuilder(TrainingOptions, Builder, ABC):
         """Train the mixture."""
         (job,) = (job for job in pack if isinstance(job, TrainingJob))
         skills = self.start(job, base)
-        with _mixed(self, job, base, skills) as (learner, banks, gates):
+        experts = [weights for _, weights in skills.values()]
+        gates = {site.name: self._gate(site, job, len(skills)) for site in sites_of(experts, base)}
+        logits = {site: gate.logits for site, gate in gates.items()}
+        with mixed(
+            job.pupil(base), base, experts, gates, list(logits.values()), "factors", dropout=self.dropout,
+            batch_size=self.batch_size, lr=self.lr if self.trains_experts else None, routing_lr=self.routing_lr,
+        ) as (learner, banks):  # fmt: skip
             (curve,) = train(learner, self, job.n_steps, work, report)
-            state = pack_state({site: gate.logits for site, gate in gates.items()}, job.tasks)
+            state = pack_state(logits, job.tasks)
             writers = {name: self.writer(job, base, name, skills, i, banks, curve) for i, name in enumerate(skills)}
         return Made(writers, {self.left: partial(_write_state, state)})
+
+    def _gate(self, site: Site, job: TrainingJob, n_experts: int) -> TaskGate:
+        _check_blocks(site, self.n_blocks)
+        generator = torch.Generator().manual_seed(mix_seed(self.seed, "logits", site.name))
+        logits = torch.empty(len(job.tasks), self.n_blocks, n_experts)
+        return TaskGate(logits.uniform_(-LOGIT_BOUND, LOGIT_BOUND, generator=generator))
 
     def writer(
         self,
@@ -127,35 +140,47 @@ class FreshMixture(MixtureBuilder, ABC):
         return {name: (kind, weights) for name, weights in drawn.items()}
 
 
+def sites_of(experts: Sequence[Mapping[str, LowRankWeights]], base: BaseModel) -> list[Site]:
+    """List the base's sites where any of the experts sits."""
+    return [site for name, site in base.sites.items() if any(name in weights for weights in experts)]
+
+
 @contextmanager
-def _mixed(
-    options: MixtureBuilder, job: TrainingJob, base: BaseModel, skills: Skills
-) -> Iterator[tuple[Learner, dict[str, LowRankBank], dict[str, TaskGate]]]:
-    """Attach the experts and the gates to the base for the time of a run."""
+def mixed(
+    pupil: Pupil,
+    base: BaseModel,
+    experts: Sequence[Mapping[str, LowRankWeights]],
+    gates: Mapping[str, Gate],
+    logits: Sequence[nn.Parameter],
+    mix: Mix,
+    *,
+    dropout: float,
+    batch_size: int,
+    lr: float | None,
+    routing_lr: float,
+) -> Iterator[tuple[Learner, dict[str, LowRankBank]]]:
+    """Attach experts and the gates that mix them to the base for the time of a run, to be trained as one pupil.
+
+    gates: by site; several sites may share one. logits: what they learn. lr: of the experts, None = they stay.
+    routing_lr: of the logits.
+    """
     rows = Rows()
-    drops = InputDropout(options.dropout, options.batch_size, rows) if options.dropout else None
-    wanted = {site for _, weights in skills.values() for site in weights}
+    drops = InputDropout(dropout, batch_size, rows) if dropout else None
     banks: dict[str, LowRankBank] = {}
-    gates: dict[str, TaskGate] = {}
-    for site in (site for name, site in base.sites.items() if name in wanted):
-        _check_blocks(site, options.n_blocks)
-        bank = LowRankBank([weights.get(site.name) for _, weights in skills.values()], site)
+    for site in sites_of(experts, base):
+        bank = LowRankBank([weights.get(site.name) for weights in experts], site)
         banks[site.name] = bank.cast(torch.float32).to(base.device)
-        generator = torch.Generator().manual_seed(mix_seed(options.seed, "logits", site.name))
-        logits = torch.empty(len(job.tasks), options.n_blocks, len(skills))
-        logits.uniform_(-LOGIT_BOUND, LOGIT_BOUND, generator=generator)
-        gates[site.name] = TaskGate(logits).to(base.device)
     parts: dict[str, tuple[Bank, Gate]] = {
-        site: (Dropped(bank, drops) if drops else bank, gates[site]) for site, bank in banks.items()
+        site: (Dropped(bank, drops) if drops else bank, gates[site].to(base.device)) for site, bank in banks.items()
     }
     stacks = {}
-    if options.trains_experts:
+    if lr is not None:
         factors = [factor for bank in banks.values() for factor in (bank.a, bank.b)]
-        stacks["factors"] = Stack(factors, 1, lr=options.lr)
-    stacks["routing"] = Stack([gate.logits for gate in gates.values()], 1, lr=options.routing_lr)
-    attachment = Attachment(base.hf, parts, Slot("factors"))
+        stacks["factors"] = Stack(factors, 1, lr=lr)
+    stacks["routing"] = Stack(logits, 1, lr=routing_lr)
+    attachment = Attachment(base.hf, parts, Slot(mix))
     try:
-        yield Learner(base, [job.pupil(base)], stacks, attachment, rows, drops), banks, gates
+        yield Learner(base, [pupil], stacks, attachment, rows, drops), banks
     finally:
         attachment.detach()
 

@@ -24,7 +24,7 @@ class Neighbourhood(Builder, ABC):
     """Options of a builder that starts from the experts whose tasks ask the same of an adapter.
 
     A task is embedded by the diagonal of the Fisher information of a fresh LoRA's output side, on its first n_examples;
-    the `top_k` experts of the highest cosine get the shares softmax(cosine / temperature).
+    the `top_k` experts of the highest cosine are its neighbours, with shares that are softmax(cosine / temperature).
     `adapt_to` names the new tasks; without it, those that no expert was trained on. The given tasks must hold the
     library's own as well: an expert is embedded by them. targets: the fresh LoRA's.
     Source: pi-tuning, Wu et al. 2023 (2304.14381).
@@ -56,15 +56,14 @@ class Neighbourhood(Builder, ABC):
                 raise BuildError("E-DATA", f"task {task.name!r} has no training examples.", "Check its splits.")
         return library, known, new
 
-    def shares(self, base: BaseModel, known: Known, new: Sequence[Task]) -> list[dict[str, float]]:
-        """Embed the library's tasks and the new ones; give the shares of each one's neighbours, the nearest first."""
+    def nearest(self, base: BaseModel, known: Known, new: Sequence[Task]) -> list[dict[str, float]]:
+        """Embed the library's tasks and the new ones; give the cosines of each one's neighbours, the nearest first."""
         names, rows = list(known), torch.stack([self._embed(base, own) for own in known.values()])  # (N, F)
         found = []
         for task in new:
             cosines = torch.nn.functional.cosine_similarity(rows, self._embed(base, [task]), dim=1)
             best = cosines.topk(min(self.top_k, len(cosines)))
-            shares = torch.softmax(best.values / self.temperature, 0).tolist()
-            found.append(dict(zip([names[i] for i in best.indices.tolist()], shares, strict=True)))
+            found.append(dict(zip([names[i] for i in best.indices.tolist()], best.values.tolist(), strict=True)))
         return found
 
     def _embed(self, base: BaseModel, tasks: Sequence[Task]) -> Tensor:

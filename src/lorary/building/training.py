@@ -18,7 +18,7 @@ from lorary.building.batches import mix_seed
 from lorary.building.job import TrainingJob, TrainingOptions
 from lorary.building.learner import Learner
 from lorary.building.stack import Stack
-from lorary.building.train import train
+from lorary.building.train import Curve, train
 from lorary.model.attach import Attachment, Slot
 from lorary.model.base_model import BaseModel
 from lorary.routing.base import Context, Gate, Routing
@@ -63,14 +63,26 @@ class PackBuilder(TrainingOptions, Builder, ABC):
         """Train the pack."""
         jobs = [job for job in pack if isinstance(job, TrainingJob)]
         kind, starts = self.start(jobs, base)
-        with packed(jobs, base, starts, self.dropout, self.lr, self.batch_size) as (learner, banks):
-            curves = train(learner, self, jobs[0].n_steps, work, report)
-            weights = [{site: bank.unpack(i) for site, bank in banks.items()} for i in range(len(jobs))]
+        trained = self.train_apart(jobs, starts, jobs[0].n_steps, base, work, report)
         writers = {
-            job.name: partial(job.write, kind=kind, weights=w, curve=curve, base=base)
-            for job, w, curve in zip(jobs, weights, curves, strict=True)
+            job.name: partial(job.write, kind=kind, weights=weights, curve=curve, base=base)
+            for job, (weights, curve) in zip(jobs, trained, strict=True)
         }
         return Made(writers)
+
+    def train_apart(
+        self,
+        jobs: Sequence[TrainingJob],
+        starts: Sequence[Start],
+        n_steps: int,
+        base: BaseModel,
+        work: Path,
+        report: Report | None,
+    ) -> list[tuple[Start, Curve]]:
+        """Train one expert per job in the same passes; gives each one's weights and curve."""
+        with packed(jobs, base, starts, self.dropout, self.lr, self.batch_size) as (learner, banks):
+            curves = train(learner, self, n_steps, work, report)
+            return [({site: bank.unpack(i) for site, bank in banks.items()}, curve) for i, curve in enumerate(curves)]
 
 
 @contextmanager

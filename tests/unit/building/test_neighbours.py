@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.peft_format import read_weights
 from lorary.building.batches import mix_seed
 from lorary.building.builders.neighbours import Neighbours
@@ -16,7 +15,7 @@ from lorary.building.jobs import build
 from lorary.errors import LoraryError
 from lorary.library.library import Library
 from lorary.model.route import route
-from lorary.testing.pico import add_expert, random_library
+from lorary.testing.pico import random_library
 
 OWN = ["copy", "swap", "upper"]
 
@@ -96,34 +95,60 @@ def known(base, toy, tmp_path):
     return build("private:rank=2,steps=6,batch_size=4,lr=3e-3", toy.only(OWN), base, into=tmp_path / "known")
 
 
-def test_tuning_starts_from_the_interpolation_and_lowers_the_loss(base, toy, known, tmp_path):
+def test_tuning_starts_from_the_interpolation(base, toy, library, tmp_path):
+    """With rates of next to nothing what comes out is what went in; a fresh own expert adds zero. Ranks differ."""
+    tasks = toy.only([*OWN, "last"])
+    builder = PiTuning(top_k=2, n_examples=4, steps=1, batch_size=2, lr=1e-12, routing_lr=1e-12, own_share=0.0)
+    made = build(builder, tasks, base, source=library, into=tmp_path / "tuned")["last"]
+    (cosines,) = builder.nearest(base, builder.split(tasks, library)[1], [tasks["last"]])
+    shares = torch.softmax(torch.tensor([1.0, *cosines.values()]) / builder.temperature, 0).tolist()
+    facts = made.provenance.builder
+    assert facts["own_weight"] == pytest.approx(shares[0], abs=1e-6)
+    assert facts["weights"] == pytest.approx(dict(zip(cosines, shares[1:], strict=True)), abs=1e-6)
+    parts = {name: read_weights(library[name]) for name in cosines}
+    for site, found in read_weights(made).items():
+        expected = sum(facts["weights"][name] * parts[name][site].delta() for name in cosines)
+        torch.testing.assert_close(found.delta(), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_experts_and_their_shares_are_tuned_together(base, toy, known, tmp_path):
     tasks = toy.only([*OWN, "last", "first"])
-    builder = PiTuning(top_k=2, n_examples=4, steps=12, batch_size=4, lr=1e-2, dropout=0.0)
+    builder = PiTuning(top_k=2, n_examples=4, steps=12, batch_size=4, lr=1e-2, dropout=0.0, temperature=1.0)
     made = build(builder, tasks, base, source=known, into=tmp_path / "tuned")
     assert sorted(made) == ["first", "last"]
     for task in ("first", "last"):
         facts = made[task].provenance
-        shares = facts.builder["weights"]
-        near = Neighbours(top_k=2, n_examples=4)
-        assert [shares] == near.shares(base, near.split(tasks, known)[1], [tasks[task]])
-        assert facts.parents == tuple(f"{name}@{known[name].hash[:12]}" for name in sorted(shares))
+        weights, own = facts.builder["weights"], facts.builder["own_weight"]
+        assert sum(weights.values()) + own == pytest.approx(1)
+        assert facts.parents == tuple(f"{name}@{known[name].hash[:12]}" for name in sorted(weights))
+        assert made[task].rank == 4 + 2 + 2, "its own, of the default rank, and two neighbours"
         rows = [json.loads(line) for line in (made[task].directory / "metrics.jsonl").read_text().splitlines()]
-        assert rows[0]["valid_loss"] == pytest.approx(interpolated_loss(base, known, shares, tasks[task], tmp_path))
-        assert facts.metrics["valid_loss"] < rows[0]["valid_loss"] - 0.05
+        assert [row["step"] for row in rows] == [*range(7), *range(6, 13)], "alone, then together"
+        assert facts.metrics["valid_loss"] < rows[7]["valid_loss"] < rows[0]["valid_loss"]
+        assert facts.metrics["best_step"] > 6
+        # The plain expert that is left says what the tuned mixture said.
+        assert facts.metrics["valid_loss"] == pytest.approx(
+            loss_alone(base, made[task], tasks[task], tmp_path), rel=1e-4
+        )
+        (cosines,) = builder.nearest(base, builder.split(tasks, known)[1], [tasks[task]])
+        start = torch.softmax(torch.tensor([1.0, *cosines.values()]), 0).tolist()
+        assert abs(own - start[0]) > 0.01, "the shares have learned"
 
 
-def interpolated_loss(base, library, shares, task, tmp_path):
-    """What the shares' mean of A and of s B says on the validation part, in nats per token."""
-    parts = {name: read_weights(library[name]) for name in shares}
-    mean = {}
-    for site, one in next(iter(parts.values())).items():
-        a, b = (sum(w * getattr(parts[name][site], side) for name, w in shares.items()) for side in "ab")
-        mean[site] = LowRankWeights(a, b, one.scale)
-    lone = Library.create(tmp_path / f"start-{task.name}", base=base.fingerprint)
-    add_expert(lone, "start", base, LoRA(rank=2, alpha=16), mean)
+def loss_alone(base, expert, task, tmp_path):
+    """What one expert says on a task's validation part, in nats per token."""
+    lone = Library.create(tmp_path / f"lone-{task.name}", base=base.fingerprint)
+    lone.add(expert.directory, "it")
     with route(base, lone, "uniform") as model:
         scores = model.log_likelihood(task.valid)
     return -sum(s.nats for s in scores) / sum(s.n_tokens for s in scores)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0])
+def test_some_steps_must_be_left_to_tune_together(share):
+    with pytest.raises(LoraryError) as caught:
+        PiTuning(own_share=share)
+    assert str(caught.value) == f"error[E-OPTION] PiTuning: own_share={share}, expected 0 or more, below 1."
 
 
 def test_what_else_is_adapted_changes_nothing(base, toy, known, tmp_path):

@@ -126,6 +126,18 @@ def test_usage(run: Run, line: str, message: str) -> None:
     assert (answer.code, answer.out) == (2, "")
 
 
+@pytest.mark.parametrize(
+    "option", ["--data x", "--sizes 4", "--arms routers", "--others mbc", "--n-score 1", "--n-answer 8"]
+)
+def test_a_study_takes_no_option_that_it_does_not_read(run: Run, option: str) -> None:
+    answer = run("study", "builders", *option.split())
+    flag = option.split()[0]
+    assert answer.err.splitlines()[-1] == (
+        f"Error: Invalid value for {flag}: only the study evidence has this option"
+    ), "also with the value that it has by default"
+    assert (answer.code, answer.out) == (2, "")
+
+
 # ---- 3: partly done -----------------------------------------------------------------------------
 
 

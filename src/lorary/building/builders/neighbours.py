@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lorary.building.base import Job, Made, Report, check_positive
 from lorary.building.builders.weighted import Weighted
 from lorary.building.job import expert_name
@@ -55,8 +57,14 @@ class Neighbours(Neighbourhood):
         """Embed the library's tasks and the new ones, and choose."""
         jobs = [job for job in pack if isinstance(job, _NeighbourJob)]
         check_library(base, jobs[0].source)
-        found = self.shares(base, jobs[0].known, [job.task for job in jobs])
+        near = self.nearest(base, jobs[0].known, [job.task for job in jobs])
+        found = [self.shares(cosines) for cosines in near]
         return Made({job.name: partial(job.write, shares, base.name) for job, shares in zip(jobs, found, strict=True)})
+
+    def shares(self, cosines: Mapping[str, float]) -> dict[str, float]:
+        """Give each neighbour its share."""
+        shares = torch.softmax(torch.tensor(list(cosines.values())) / self.temperature, 0)
+        return dict(zip(cosines, shares.tolist(), strict=True))
 
 
 @dataclass(frozen=True)

@@ -1,42 +1,60 @@
-"""New tasks, from the mean of their nearest experts."""
+"""New tasks, from their nearest experts and one of their own, tuned with the weights that interpolate them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lorary.adapters.kinds.lora import LoRA
-from lorary.building.adaptation import form_of, mean_factors, read_start
-from lorary.building.base import Job, Made, Report
+import torch
+from torch import Tensor, nn
+
+from lorary.adapters.low_rank import LowRankBank, LowRankWeights
+from lorary.adapters.peft_format import read_experts
+from lorary.adapters.products import svd_of_sum
+from lorary.building.adaptation import low_rank
+from lorary.building.base import Job, Made, Report, check_positive
 from lorary.building.job import TrainingJob, expert_name
-from lorary.building.merging import parents_of
+from lorary.building.merging import check_rank, parents_of, write_plain
+from lorary.building.mixture import mixed, sites_of
 from lorary.building.neighbourhood import Known, Neighbourhood, known_hashes
-from lorary.building.train import Curve
-from lorary.building.training import PackBuilder, Start
+from lorary.building.train import Curve, train
+from lorary.building.training import Start, TrainedBuilder
+from lorary.errors import OptionError
 from lorary.hashing import short_key
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
+from lorary.model.ensemble import check_library
+from lorary.routing.base import Context, Gate, Routing
 from lorary.tasks.task import Task, Tasks
 
 
 @dataclass(frozen=True, kw_only=True)
-class PiTuning(Neighbourhood, PackBuilder):
-    """Train one LoRA per new task, starting from its neighbours' factors, A and B apart, added up by their shares.
+class PiTuning(Neighbourhood, TrainedBuilder):
+    """Train, for each new task, its neighbours, an expert of its own and the shares that add them up, all together.
 
-    Which the neighbours are, and their shares, is found as by `neighbours`. Rank and scale are those of the experts,
-    which must agree in both. Stops early on the validation loss.
-    Source: pi-tuning, Wu et al. 2023 (2304.14381).
-    Differs: one LoRA is tuned from the interpolation, where the source tunes the neighbours, their shares and an expert
-    trained on the new task jointly; Fisher information at one fresh adapter for all, not at each task's own expert.
+    First the task's own expert trains alone, as by `private`, for the share `own_share` of the steps. Then it and the
+    neighbours, found as by `neighbours`, are tuned together: every layer that holds sites answers with
+    sum_i softmax(z)_i s_i B_i A_i x, with a z of its own, learned at the peak rate `routing_lr`. The shares start at
+    softmax(cosine / temperature), the own expert's cosine being 1. What is left is one plain expert per task, the sum
+    itself, its rank the sum of their ranks, which may differ; both parts of the training stop early.
+    Source: pi-tuning, Wu et al. 2023 (2304.14381), and its code: z per attention layer, sums of the experts' outputs.
+    Differs: Fisher information at one fresh adapter for all, not at each task's own expert; z has a learning rate of
+    its own, as in Poly, since at that of the experts it would stay where it is.
     """
 
     n_evaluations: int = 10
     patience: int | None = 3
+    own_share: float = 0.5
+    routing_lr: float = 0.1
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
         Neighbourhood.__post_init__(self)
-        PackBuilder.__post_init__(self)
+        TrainedBuilder.__post_init__(self)
+        check_positive(self, "routing_lr")
+        if not 0 <= self.own_share < 1:
+            raise OptionError("E-OPTION", f"PiTuning: own_share={self.own_share}, expected 0 or more, below 1.")
 
     def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
         """Plan one job per new task, named after it.
@@ -51,26 +69,113 @@ class PiTuning(Neighbourhood, PackBuilder):
         return _PiTuningJob(**vars(job), task=task, known=known)
 
     def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
-        """Find the neighbours, then train the pack."""
+        """Find the neighbours, train the pack's own experts in the same passes, then tune job by job."""
         jobs = [job for job in pack if isinstance(job, _PiTuningJob)]
-        found = self.shares(base, jobs[0].known, [job.task for job in jobs])
-        near = [replace(job, shares=shares) for job, shares in zip(jobs, found, strict=True)]
-        return super().run(near, base, work, report)
+        check_library(base, jobs[0].library)
+        near = self.nearest(base, jobs[0].known, [job.task for job in jobs])
+        n_steps = jobs[0].n_steps
+        n_alone = int(self.own_share * n_steps)
+        _, starts = self.start(jobs, base)
+        alone = self.train_apart(jobs, starts, n_alone, base, work / "alone", _shifted(report, 0, n_steps))
+        writers = {}
+        for job, cosines, (own, before) in zip(jobs, near, alone, strict=True):
+            tell = _shifted(report, n_alone, n_steps)
+            found, curve = self._tune(job, cosines, own, n_steps - n_alone, base, work / job.name, tell)
+            whole = _joined(before, curve, n_alone)
+            writers[job.name] = partial(job.write_sum, found=found, curve=whole, base_name=base.name)
+        return Made(writers)
 
-    def start(self, jobs: Sequence[TrainingJob], base: BaseModel) -> tuple[LoRA, Sequence[Start]]:
-        """Interpolate the factors. Raises E-BASE for another base, E-RANK for experts of unequal form."""
-        experts = read_start(jobs[0], base)
-        starts = [mean_factors(experts, job.shares) for job in jobs if isinstance(job, _PiTuningJob)]
-        return form_of("the start", starts[0]), starts
+    def _tune(
+        self,
+        job: "_PiTuningJob",
+        cosines: Mapping[str, float],
+        own: Start,
+        n_steps: int,
+        base: BaseModel,
+        work: Path,
+        report: Report | None,
+    ) -> tuple["_Found", Curve]:
+        """Train a task's own expert and its neighbours with the shares that add them up."""
+        experts = [own, *low_rank(read_experts({name: job.library[name] for name in cosines})).values()]
+        first = torch.tensor([1.0, *(cosines[name] for name in sorted(cosines))]) / self.temperature
+        layers: dict[str, _SharesGate] = {}
+        gates = {s.name: layers.setdefault(_layer_of(s.name), _SharesGate(first)) for s in sites_of(experts, base)}
+        logits = [gate.logits for gate in layers.values()]
+        with mixed(
+            job.pupil(base), base, experts, gates, logits, "outputs", dropout=self.dropout,
+            batch_size=self.batch_size, lr=self.lr, routing_lr=self.routing_lr,
+        ) as (learner, banks):  # fmt: skip
+            (curve,) = train(learner, self, n_steps, work, report)
+        shares = {layer: gate.shares.tolist() for layer, gate in layers.items()}
+        weights = {site: _sum(job.name, site, bank.cpu(), shares[_layer_of(site)]) for site, bank in banks.items()}
+        mean = [sum(column) / len(shares) for column in zip(*shares.values(), strict=True)]
+        return _Found(weights, mean[0], dict(zip(sorted(cosines), mean[1:], strict=True))), curve
+
+
+class _SharesGate(Gate):
+    """Give every token the same shares: softmax(z) over the experts, z (E,)."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(logits.clone(), requires_grad=False)
+
+    @property
+    def shares(self) -> Tensor:
+        """The present shares, (E,)."""
+        return torch.softmax(self.logits.detach(), 0)
+
+    def forward(self, h: Tensor, context: Context) -> Routing:
+        """Answer with the shares, (1, 1, 1, E)."""
+        return Routing(torch.softmax(self.logits, 0).view(1, 1, 1, -1))
+
+
+def _layer_of(site: str) -> str:
+    """Name the module that holds a site, such as one attention layer."""
+    return site.rpartition(".")[0]
+
+
+def _sum(expert: str, site: str, bank: LowRankBank, shares: Sequence[float]) -> LowRankWeights:
+    """Add up the experts of a site, exactly."""
+    present = [i for i, rank in enumerate(bank.layout.ranks) if rank]
+    total = svd_of_sum([bank.unpack(i) for i in present], [shares[i] for i in present])
+    rank = max(1, total.rank)
+    check_rank(rank, expert, site, "Lower top_k or rank, or truncate the library with --method svd.")
+    return total.keep(rank)[0]
+
+
+def _joined(before: Curve, curve: Curve, n_alone: int) -> Curve:
+    """Put the curve of the joint tuning behind that of the own expert alone."""
+    later = [{**row, "step": row["step"] + n_alone} for row in curve.rows]
+    return replace(curve, best_step=n_alone + curve.best_step, rows=[*before.rows, *later])
+
+
+def _shifted(report: Report | None, n_before: int, n_steps: int) -> Report | None:
+    if report is None:
+        return None
+    return lambda step: report(replace(step, step=n_before + step.step, n_steps=n_steps))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What tuning made: the sum by site, and the mean over layers of the own expert's and the neighbours' shares."""
+
+    weights: Mapping[str, LowRankWeights]
+    own_share: float
+    shares: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class _PiTuningJob(TrainingJob):
-    """Train from the neighbours of one task. shares: which they are; known once the job runs."""
+    """Tune the neighbours of one task and an expert of its own."""
 
     task: Task = field(default=Task(""), compare=False)
     known: Known = field(default_factory=dict, compare=False)
-    shares: Mapping[str, float] = field(default_factory=dict, compare=False)
+
+    @property
+    def library(self) -> Library:
+        """The library that the neighbours are in."""
+        assert self.source is not None
+        return self.source
 
     def key(self, base_fingerprint: Mapping[str, Any]) -> str:
         """Hash of all that decides the result: what the other new tasks are doesn't."""
@@ -79,9 +184,9 @@ class _PiTuningJob(TrainingJob):
     def _deciding_options(self) -> dict[str, Any]:
         return {key: value for key, value in super()._deciding_options().items() if key != "adapt_to"}
 
-    def write_facts(self, stage: Path, curve: Curve) -> dict[str, Any]:
-        """Name the neighbours as parents, with their shares."""
-        facts = super().write_facts(stage, curve)
-        assert self.source is not None
-        builder = {**facts["builder"], "weights": dict(self.shares)}
-        return {**facts, "builder": builder, "parents": parents_of(self.source, sorted(self.shares))}
+    def write_sum(self, stage: Path, found: _Found, curve: Curve, base_name: str) -> dict[str, Any]:
+        """Write the sum as a plain adapter; name the neighbours as parents, with their shares."""
+        write_plain(stage, found.weights, base_name)
+        facts = self.write_facts(stage, curve)
+        builder = {**facts["builder"], "weights": dict(found.shares), "own_weight": found.own_share}
+        return {**facts, "builder": builder, "parents": parents_of(self.library, sorted(found.shares))}

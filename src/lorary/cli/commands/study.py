@@ -13,7 +13,11 @@ from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, Device, Dtype, Json
 _LIST = "numbers or names, separated by commas"
 
 
+_EVIDENCE_ONLY = ("data", "arms", "sizes", "others", "n_score", "n_answer")
+
+
 def study(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Which study: builders or evidence.")],
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="evidence: where its collections of tasks are.")
@@ -36,6 +40,7 @@ def study(
     if name not in ("builders", "evidence"):
         raise typer.BadParameter(f"unknown study {name!r}; known: builders, evidence", param_hint="NAME")
     if name == "builders":
+        _refuse_evidence_options(context)
         from lorary.studies.builders import run_seeds
 
         with resumable():
@@ -61,6 +66,14 @@ def study(
     if json:
         return print_json([vars(line) for line in lines])
     return print(to_markdown(lines))
+
+
+def _refuse_evidence_options(context: typer.Context) -> None:
+    for option in _EVIDENCE_ONLY:
+        source = context.get_parameter_source(option)
+        if source is not None and source.name != "DEFAULT":
+            flag = f"--{option.replace('_', '-')}"
+            raise typer.BadParameter("only the study evidence has this option", param_hint=flag)
 
 
 def _names(text: str) -> tuple[str, ...]:
