@@ -32,3 +32,16 @@ HowToMix = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Split at commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Read numbers separated by commas."""
+    try:
+        return tuple(int(part) for part in names(text))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} are no numbers separated by commas") from None

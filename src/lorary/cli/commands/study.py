@@ -8,7 +8,7 @@ import typer
 
 from lorary.cli.application import resumable
 from lorary.cli.console import print_json, say
-from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, Device, Dtype, Json
+from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, Device, Dtype, Json, names, numbers
 
 _LIST = "numbers or names, separated by commas"
 
@@ -44,7 +44,7 @@ def study(
         from lorary.studies.builders import run_seeds
 
         with resumable():
-            tables = run_seeds(load_base(base, device=device, dtype=dtype), into, say, _numbers(seeds))
+            tables = run_seeds(load_base(base, device=device, dtype=dtype), into, say, numbers(seeds))
         if json:
             return print_json([asdict(table) for table in tables])
         return print("\n".join(f"### {table.title}\n\n{table.to_markdown()}" for table in tables))
@@ -56,7 +56,7 @@ def study(
     from lorary.studies.evidence_tasks import read_study_tasks
 
     asked = Study(
-        sizes=_numbers(sizes), seeds=_numbers(seeds), others=_names(others), arms=_names(arms), n_score=n_score,
+        sizes=numbers(sizes), seeds=numbers(seeds), others=names(others), arms=names(arms), n_score=n_score,
         n_answer=n_answer,
     )  # fmt: skip
     tasks = read_study_tasks(data)
@@ -74,14 +74,3 @@ def _refuse_evidence_options(context: typer.Context) -> None:
         if source is not None and source.name != "DEFAULT":
             flag = f"--{option.replace('_', '-')}"
             raise typer.BadParameter("only the study evidence has this option", param_hint=flag)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in _names(text))
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} are no numbers separated by commas") from None
