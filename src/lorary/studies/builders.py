@@ -180,7 +180,7 @@ class _Run:
             runs[group].append(self._score("base", group, self.base))
         for name, library in libraries.items():
             for router in ROUTERS[name]:
-                with route(self.base, library, router) as model:
+                with route(self.base, library, router, mix="outputs") as model:
                     for group in (TRAINED,) if router in KNOW_THE_TASK else (TRAINED, UNSEEN):
                         runs[group].append(self._score(f"{name}, {router}", group, model))
         runs[ADAPTED] = list(self._adapted(libraries))
@@ -219,7 +219,7 @@ class _Run:
             tasks = Tasks([*few.values(), *self.tasks.values()]) if isinstance(builder, PiTuning) else few
             library = build(builder, tasks, self.base, source=source, into=into, report=self._on_step)
             router = "poly" if isinstance(builder, LibPoly | LibPolyZ) else "oracle"
-            with route(self.base, library, router) as model:
+            with route(self.base, library, router, mix="outputs") as model:
                 yield self._score(name, ADAPTED, model)
 
     def _score(self, name: str, group: str, model: LanguageModel) -> Scores:
