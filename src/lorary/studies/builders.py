@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lorary.adapters.base import Mix
 from lorary.building.base import Builder, JobStep
 from lorary.building.builders.from_expert import FromExpert
 from lorary.building.builders.lib_mu import LibMu
@@ -180,7 +181,7 @@ class _Run:
             runs[group].append(self._score("base", group, self.base))
         for name, library in libraries.items():
             for router in ROUTERS[name]:
-                with route(self.base, library, router, mix="outputs") as model:
+                with route(self.base, library, router, mix=_mix(library)) as model:
                     for group in (TRAINED,) if router in KNOW_THE_TASK else (TRAINED, UNSEEN):
                         runs[group].append(self._score(f"{name}, {router}", group, model))
         runs[ADAPTED] = list(self._adapted(libraries))
@@ -219,7 +220,7 @@ class _Run:
             tasks = Tasks([*few.values(), *self.tasks.values()]) if isinstance(builder, PiTuning) else few
             library = build(builder, tasks, self.base, source=source, into=into, report=self._on_step)
             router = "poly" if isinstance(builder, LibPoly | LibPolyZ) else "oracle"
-            with route(self.base, library, router, mix="outputs") as model:
+            with route(self.base, library, router, mix=_mix(library)) as model:
                 yield self._score(name, ADAPTED, model)
 
     def _score(self, name: str, group: str, model: LanguageModel) -> Scores:
@@ -231,3 +232,8 @@ class _Run:
 
 def _file(name: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "_-" else "-" for letter in name)
+
+
+def _mix(library: Library) -> Mix:
+    """Mix factors, as the paper does, where all experts have one rank."""
+    return "factors" if len({expert.rank for expert in library.values()}) == 1 else "outputs"
