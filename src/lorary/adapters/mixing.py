@@ -93,10 +93,8 @@ def _chosen(
 ) -> Tensor:
     """Multiply with the rows of the kept experts only: weights (B, T, 1, k), experts (B, T, k) -> (B, T, d_out)."""
     layout = bank.layout
-    n_batch, n_time, n_kept = *x.shape[:2], experts.shape[-1]
-    n = n_batch * n_time
-    experts = experts.expand(n_batch, n_time, n_kept).reshape(-1)  # (N * k,)
-    w = weights.expand(n_batch, n_time, 1, n_kept).reshape(n, n_kept, 1)
+    n, n_kept = x.shape[0] * x.shape[1], experts.shape[-1]
+    experts, w = _of_each(x, experts).reshape(-1), _of_each(x, weights).unsqueeze(-1)  # (N * k,), (N, k, 1)
     rows = layout.rows.index_select(0, experts)  # (N * k, r_max)
     if layout.common_rank is None or not layout.is_full:
         w = w * layout.is_row.index_select(0, experts).view(n, n_kept, -1)  # zero at padding and for absent experts
@@ -112,8 +110,7 @@ def _fused(
     operators: Any, bank: "LowRankBank", x: Tensor, y: Tensor, weights: Tensor, experts: Tensor, mix: Mix
 ) -> Tensor:
     """Do all of `_chosen` in one operation: weights (B, T, 1, k), experts (B, T, k) -> (B, T, d_out)."""
-    weights = weights.expand(*x.shape[:2], 1, experts.shape[-1])
-    experts = experts.expand(*x.shape[:2], experts.shape[-1])
+    weights, experts = _of_each(x, weights), _of_each(x, experts)  # (N, k)
     rank, scale, is_factors = bank.layout.common_rank, bank.layout.common_scale, mix == "factors"
     found: Tensor = operators.mix(x, y, bank.a, bank.b, experts, weights, rank, scale, is_factors)
     return found
@@ -121,15 +118,20 @@ def _fused(
 
 def _gathered(bank: "LowRankBank", x: Tensor, y: Tensor, weights: Tensor, experts: Tensor, mix: Mix) -> Tensor:
     """Copy the factors of each token's experts, then multiply; for banks of equals: shapes as for `_chosen`."""
-    assert bank.layout.common_scale is not None
-    n_kept = experts.shape[-1]
-    n = x.shape[0] * x.shape[1]
-    experts = experts.expand(*x.shape[:2], n_kept).reshape(-1)  # (N * k,)
-    w = weights.expand(*x.shape[:2], 1, n_kept).reshape(n, n_kept, 1)
+    scale, n, n_kept = bank.layout.common_scale, x.shape[0] * x.shape[1], experts.shape[-1]
+    assert scale is not None
+    experts, w = _of_each(x, experts).reshape(-1), _of_each(x, weights).unsqueeze(-1)  # (N * k,), (N, k, 1)
     a, b = (f.to(y.dtype).view(bank.n_experts, -1).index_select(0, experts) for f in (bank.a, bank.b))  # (N * k, r * d)
     z = torch.bmm(a.view(n, -1, x.shape[-1]), x.reshape(n, -1, 1)).view(n, n_kept, -1)  # (N, k, r)
-    v = _weigh(z, w, w * bank.layout.common_scale, mix).view(n, 1, -1)
-    return torch.baddbmm(y.reshape(n, 1, -1), v, b.view(n, v.shape[-1], -1)).view_as(y)
+    v = _weigh(z, w, w, mix).view(n, 1, -1)
+    return torch.baddbmm(y.reshape(n, 1, -1), v, b.view(n, v.shape[-1], -1), alpha=scale).view_as(y)
+
+
+def _of_each(x: Tensor, shared: Tensor) -> Tensor:
+    """Give each token of x (B, T, d_in) its own of (B, T, ..., k), where B and T may be 1: (N, k)."""
+    if shared.shape[:2] != x.shape[:2]:
+        shared = shared.expand(*x.shape[:2], *shared.shape[2:])
+    return shared.reshape(-1, shared.shape[-1])
 
 
 def _weigh(z: Tensor, w: Tensor, scaled: Tensor, mix: Mix) -> Tensor:

@@ -94,11 +94,20 @@ class RoutedLinear(nn.Module):
             return y
         flat = x.dim() == 2  # some blocks hand over (B * T, d_in)
         h = x.unsqueeze(0) if flat else x
-        routing = self.gate(h, slot.context)
+        routing = _ask(self.gate, h, slot.context)
         if slot.records is not None:
             slot.records.setdefault(self.site, []).append(routing)
         mixed: Tensor = self.bank(h, y.unsqueeze(0) if flat else y, routing.weights, routing.experts, slot.mix)
         return mixed.squeeze(0) if flat else mixed
+
+
+def _ask(gate: Gate, h: Tensor, context: Context) -> Routing:
+    """Route in float32 under autocast too: in half precision other experts would win."""
+    if torch.is_autocast_enabled(h.device.type):
+        with torch.autocast(h.device.type, enabled=False):
+            return _ask(gate, h, context)
+    routing: Routing = gate(h, context)
+    return routing
 
 
 class Attachment:

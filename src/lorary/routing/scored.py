@@ -11,7 +11,8 @@ from lorary.errors import OptionError
 from lorary.routing.base import Context, Gate, Router, Routing, State
 from lorary.routing.members import members_at
 
-_SORTED_SCORES = 256
+_FEW_SCORES = 256
+"""As many or fewer are sorted. Scores that are never negative have shorter keys: of them half as many."""
 
 
 def check_options(router: Router) -> None:
@@ -67,23 +68,18 @@ class ScoredGate(Gate):
         """Route each token by its scores."""
         if self.n_kept == 0:
             return Routing(h.new_zeros(1, 1, 1, self.n_experts, dtype=torch.float32))
-        scores = _in_float32(self.score, h, self.vectors)
-        if (fused := usable(scores)) is not None:
-            weights, index = fused.keep(scores, self.n_kept, self.temperature)
-            return Routing(weights.unsqueeze(2), index if self.everybody_listens else self.members[index])
-        kept, index = keep_best(scores, self.n_kept, never_negative=self.never_negative)
-        if self.temperature != 1:
-            kept = kept / self.temperature
-        weights = torch.softmax(kept, dim=-1).unsqueeze(2)  # (B, T, 1, k)
-        return Routing(weights, index if self.everybody_listens else self.members[index])
+        scores = self.score(h, self.vectors)
+        weights, index = weigh_best(scores, self.n_kept, self.temperature, never_negative=self.never_negative)
+        return Routing(weights.unsqueeze(2), index if self.everybody_listens else self.members[index])
 
 
-def _in_float32(score: Callable[[Tensor, Tensor], Tensor], h: Tensor, vectors: Tensor) -> Tensor:
-    """Score in float32 under autocast too: in half precision other experts would win."""
-    if not torch.is_autocast_enabled(h.device.type):
-        return score(h, vectors)
-    with torch.autocast(h.device.type, enabled=False):
-        return score(h, vectors)
+def weigh_best(scores: Tensor, k: int, temperature: float, *, never_negative: bool = False) -> tuple[Tensor, Tensor]:
+    """Keep the k largest of float32 scores (B, T, P), as `keep_best`: their softmax (B, T, k) and indices (B, T, k)."""
+    if (fused := usable(scores)) is not None:
+        found: tuple[Tensor, Tensor] = fused.keep(scores, k, temperature)
+        return found
+    kept, index = keep_best(scores, k, never_negative=never_negative)
+    return torch.softmax(kept / temperature if temperature != 1 else kept, dim=-1), index
 
 
 def keep_best(scores: Tensor, k: int, *, never_negative: bool = False) -> tuple[Tensor, Tensor]:
@@ -96,7 +92,7 @@ def keep_best(scores: Tensor, k: int, *, never_negative: bool = False) -> tuple[
     n = scores.shape[-1]
     if k == n:
         return scores, torch.arange(k, device=scores.device).expand(scores.shape)
-    if scores.numel() <= _SORTED_SCORES:
+    if scores.numel() <= (_FEW_SCORES // 2 if never_negative else _FEW_SCORES):
         values, index = scores.sort(dim=-1, descending=True, stable=True)
         return values[..., :k], index[..., :k]
     plain = scores.detach() if scores.requires_grad else scores

@@ -8,12 +8,14 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from lorary.adapters.kinds.lora import LoRA
 from lorary.errors import AdapterError, RoutingError
+from lorary.folder import ROUTERS
 from lorary.hashing import hash_json
 from lorary.model.attach import Attachment, RoutedLinear, Slot
 from lorary.model.route import route
 from lorary.routing.base import Context
 from lorary.routing.routers.arrow import Arrow
 from lorary.routing.routers.uniform import Uniform
+from lorary.testing.fakes import SITES, FakeProbe, dense, fake_context, fake_experts
 from lorary.testing.pico import pico_base, random_weights
 
 IDS = torch.arange(2, 22).view(2, 10)
@@ -150,6 +152,23 @@ def test_a_layer_may_be_given_flat_tokens(base):
     layer = RoutedLinear(site.name, base.hf.get_submodule(site.name), bank, gate, Slot("outputs"))
     x = torch.randn(2, 5, site.d_in)
     torch.testing.assert_close(layer(x.flatten(0, 1)), layer(x).flatten(0, 1))
+
+
+@pytest.mark.parametrize("name", ROUTERS.names())
+def test_autocast_chooses_the_same(name):
+    router, site = ROUTERS.load(name)(), next(iter(SITES.values()))
+    seeds = {name: i for i, name in enumerate("abcde")}
+    experts = fake_experts(seeds)
+    bank = LoRA().pack([weights[site.name] for weights in experts.values()], site)
+    gate = router.gate(site, router.fit(experts, SITES, FakeProbe(seeds)), sorted(experts))
+    layer = RoutedLinear(site.name, torch.nn.Linear(site.d_in, site.d_out), bank, gate, Slot("outputs"))
+    found = []
+    for enabled in (False, True):
+        layer.slot.context, layer.slot.records = fake_context(3, [0, 3, 4]), {}
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            layer(torch.randn(3, 7, site.d_in, generator=torch.Generator().manual_seed(1)))
+        found.append(dense(layer.slot.records[site.name][0], 5))
+    assert torch.equal(*found)
 
 
 @pytest.mark.parametrize("mix", ["outputs", "factors"])
