@@ -112,21 +112,12 @@ class _Past:
 
 
 @dataclass(frozen=True)
-class _Block:
-    """How some tokens (t of them) and the sums before become means, and the sums after them."""
-
-    of_values: Tensor  # (B, t, t)
-    of_sums: Tensor  # (B, t, M)
-    into_sums: Tensor  # (B, M, t)
-    kept: Tensor  # (B, M, 1)
-
-
-@dataclass(frozen=True)
 class _Clock:
     """What tokens weigh in the means of one call: the same at every site, so that it is worked out once."""
 
     heard: Tensor
-    blocks: Sequence[_Block]
+    blocks: Sequence[Tensor]
+    """Of some tokens (t of them) each: (B, t + M, t + M), from values and the sums before to means and sums."""
     past: _Past
 
     @classmethod
@@ -149,17 +140,17 @@ class _Clock:
         """Give the mean (B, T, E) of values (B, T, E) and of sums (B, M, E), and the sums after them."""
         found = []
         for block, part in zip(self.blocks, values.split(_TOKENS_AT_ONCE, 1), strict=True):
-            if sums is None:
-                found.append(block.of_values @ part)
-                sums = block.into_sums @ part
-            else:
-                found.append(torch.baddbmm(block.of_sums @ sums, block.of_values, part))
-                sums = torch.baddbmm(block.kept * sums, block.into_sums, part)
+            t = part.shape[1]
+            both = (
+                torch.bmm(block[..., :t], part) if sums is None else torch.bmm(block, torch.cat([part, sums], 1))
+            )  # (B, t + M, E)
+            found.append(both[:, :t])
+            sums = both[:, t:]
         assert sums is not None
-        return found[0] if len(found) == 1 else torch.cat(found, 1), sums
+        return found[0] if len(found) == 1 else torch.cat(found, 1), sums.clone()  # not to keep the means
 
 
-def _weigh(step: Tensor, used: Tensor, past: _Past, means: Sequence[tuple[float, float]]) -> tuple[_Block, _Past]:
+def _weigh(step: Tensor, used: Tensor, past: _Past, means: Sequence[tuple[float, float]]) -> tuple[Tensor, _Past]:
     """Weigh t tokens: step (B, t, 1) the number of real tokens up to each, used (B, t, 1) whether it counts."""
     age = step - step.mT  # (B, t, s): how many real tokens token s lies before token t
     since = step - past.n_real  # (B, t, 1): how many lie between the tokens before and token t
@@ -172,9 +163,8 @@ def _weigh(step: Tensor, used: Tensor, past: _Past, means: Sequence[tuple[float,
         of_values.append(fade * part)
         of_sums.append(left * part)
         into_sums.append(fade[:, -1:])
-        kept.append(left[:, -1:])
+        kept.append(left[:, -1])
         weights.append(weight[:, -1:])
-    block = _Block(
-        torch.stack(of_values).sum(0), torch.cat(of_sums, -1), torch.cat(into_sums, 1), torch.cat(kept, 1)
-    )  # fmt: skip
-    return block, _Past(step[:, -1:], torch.cat(weights, 1))
+    to_means = torch.cat([torch.stack(of_values).sum(0), *of_sums], -1)  # (B, t, t + M)
+    to_sums = torch.cat([torch.cat(into_sums, 1), torch.cat(kept, 1).diag_embed()], -1)  # (B, M, t + M)
+    return torch.cat([to_means, to_sums], 1), _Past(step[:, -1:], torch.cat(weights, 1))

@@ -12,7 +12,7 @@ from lorary.errors import OptionError, RoutingError
 from lorary.routing.base import Context, Gate, Probe, Router, Routing, State
 from lorary.routing.directions import prototypes, without_common
 from lorary.routing.members import members_at, refit_members, stack_members
-from lorary.routing.scored import check_options, keep_best
+from lorary.routing.scored import check_options, weigh_best
 
 
 @dataclass(frozen=True)
@@ -170,20 +170,17 @@ class _CompassGate(Gate):
             return Routing(h.new_zeros(1, 1, 1, self.n_experts, dtype=torch.float32))
         deviation = _products(h, self.vectors, normalise=self.options.normalise) - self.offset  # (B, T, P)
         score = self._score(deviation, context)
-        if self.options.temperature != 1:
-            score = score / self.options.temperature
+        temperature = self.options.temperature
         if self.n_kept == self.n_experts:
-            return Routing(self._weigh(score, context).unsqueeze(2))
-        kept, index = keep_best(score, self.n_kept)
-        weights = self._weigh(kept, context).unsqueeze(2)  # (B, T, 1, k)
-        return Routing(weights, index if self.everybody_listens else self.members[index])
+            return Routing(self._audible(torch.softmax(score / temperature, dim=-1), context))
+        weights, index = weigh_best(score, self.n_kept, temperature)  # (B, T, k)
+        return Routing(self._audible(weights, context), index if self.everybody_listens else self.members[index])
 
-    def _weigh(self, score: Tensor, context: Context) -> Tensor:
-        """Share out (B, T, k); nobody speaks before there is evidence, save an expert that is alone."""
-        weights = torch.softmax(score, dim=-1)
-        if not (self.keeps_evidence and self.options.skip_first) or self.n_experts == 1:
-            return weights
-        return weights * context.evidence.heard
+    def _audible(self, weights: Tensor, context: Context) -> Tensor:
+        """Give (B, T, 1, k); nobody speaks before there is evidence, save an expert that is alone."""
+        if self.keeps_evidence and self.options.skip_first and self.n_experts > 1:
+            weights = weights * context.evidence.heard
+        return weights.unsqueeze(2)
 
     def _score(self, deviation: Tensor, context: Context) -> Tensor:
         """Add up (B, T, P) what counts; a part of weight 0 isn't computed."""
