@@ -66,12 +66,12 @@ def main() -> None:
         report(f"whole model, {what}", rounds, {n: lambda m=made: run(m) for n, made in gates.items()})
 
 
-def random_state(site: Site) -> State:
+def random_state(site: Site, n_experts: int = N_EXPERTS) -> State:
     """Make a state with a prototype for everybody."""
     generator = torch.Generator().manual_seed(0)
-    vectors = torch.nn.functional.normalize(torch.randn(N_EXPERTS, site.d_in, generator=generator), dim=1)
-    products = torch.randn(N_EXPERTS, 60, generator=generator).half()
-    members = torch.arange(N_EXPERTS)
+    vectors = torch.nn.functional.normalize(torch.randn(n_experts, site.d_in, generator=generator), dim=1)
+    products = torch.randn(n_experts, 60, generator=generator).half()
+    members = torch.arange(n_experts)
     return {f"{site.name}.vectors": vectors, f"{site.name}.members": members, f"{site.name}.products": products}
 
 

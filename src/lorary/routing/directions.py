@@ -23,8 +23,8 @@ def right_singular(weights: Weights) -> tuple[Tensor, Tensor]:
     return vectors[0], values[0]
 
 
-def _in_batches(weights: Iterable[Weights]) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-    """Do the same for many, those of one shape together: which of them (N,), vectors (N, r, d_in), values (N, r).
+def _firsts(weights: Iterable[Weights]) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """Find the first of each of many, those of one shape together: which of them (N,), vectors (N, d_in), values (N,).
 
     The same bits, sooner; few are held at a time.
     """
@@ -40,18 +40,20 @@ def _in_batches(weights: Iterable[Weights]) -> Iterator[tuple[list[int], Tensor,
 
 def _together(batch: Sequence[tuple[int, Tensor, Tensor]]) -> tuple[list[int], Tensor, Tensor]:
     indices, a, b = zip(*batch, strict=True)
-    return list(indices), *_decompose(torch.stack(a), torch.stack(b))
+    vectors, values = _decompose(torch.stack(a), torch.stack(b), n=1)
+    return list(indices), vectors[:, 0], values[:, 0]
 
 
-def _decompose(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Decompose b a: a (N, r, d_in), b (N, d_out, r) -> (N, r, d_in), (N, r)."""
+def _decompose(a: Tensor, b: Tensor, n: int | None = None) -> tuple[Tensor, Tensor]:
+    """Decompose b a: a (N, r, d_in), b (N, d_out, r) -> (N, r, d_in), (N, r), or the first n of r."""
     q, r = torch.linalg.qr(a.double().mT)  # (N, d_in, r), (N, r, r)
     b = b.double()
     squares, right = torch.linalg.eigh(r @ (b.mT @ b) @ r.mT)  # (N, r) upwards, (N, r, r)
-    vectors = right.flip(2).mT @ q.mT  # (N, r, d_in)
+    squares, right = squares.flip(1)[:, :n], right.flip(2)[:, :, :n]
+    vectors = right.mT @ q.mT  # (N, n, d_in)
     largest = vectors.gather(2, vectors.abs().argmax(2, keepdim=True))
     vectors = (vectors * torch.where(largest < 0, -1.0, 1.0)).float()
-    return vectors, squares.flip(1).clamp(min=0).sqrt().float()
+    return vectors, squares.clamp(min=0).sqrt().float()
 
 
 def prototypes(experts: Experts, sites: Iterable[str]) -> dict[str, dict[int, Tensor]]:
@@ -63,12 +65,11 @@ def prototypes(experts: Experts, sites: Iterable[str]) -> dict[str, dict[int, Te
     sites = list(sites)
     places = [(site, index) for site in sites for index, name in enumerate(names) if site in experts[name]]
     found: dict[str, dict[int, Tensor]] = {site: {} for site in sites}
-    for batch, vectors, values in _in_batches(experts[names[index]][site] for site, index in places):
-        firsts = vectors[:, 0].clone()  # the others needn't be kept
-        for n, value in enumerate(values[:, 0].tolist()):
+    for batch, vectors, values in _firsts(experts[names[index]][site] for site, index in places):
+        for n, value in enumerate(values.tolist()):
             if value > 0:
                 site, index = places[batch[n]]
-                found[site][index] = firsts[n]
+                found[site][index] = vectors[n]
     return found
 
 

@@ -1,0 +1,101 @@
+"""How many operations routing adds to q, k and v at one token: what a GPU would start as kernels.
+
+python benchmarks/operations.py [--experts 64]
+
+Counted where torch dispatches them, without those that only look at memory otherwise or set it aside; the base's three
+are taken off. `once`: what the compass does once a call, at the first of all sites. `compiled`: with the optional
+operators, if `python -m lorary.adapters.compiled` has built them.
+"""
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from evidence import random_state
+from subjects import random_experts
+from timing import one_thread, save, table
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lorary.adapters import compiled
+from lorary.adapters.base import Site
+from lorary.adapters.kinds.lora import LoRA
+from lorary.model.attach import RoutedLinear, Slot
+from lorary.routing.base import Context, Router
+from lorary.routing.routers.arrow import Arrow
+from lorary.routing.routers.compass import Compass
+
+WIDTH = 576
+WIDTHS = {"q": WIDTH, "k": 192, "v": 192}
+NO_KERNELS = {"aten::empty", "aten::new_empty", "aten::detach", "aten::alias"}
+
+
+class Counting(TorchDispatchMode):
+    """Count what is started."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name
+        if not func.is_view and name not in NO_KERNELS:
+            self.found[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--experts", type=int, default=64)
+    n = parser.parse_args().experts
+    one_thread()
+    rows = []
+    for name, router in {"arrow": Arrow(), "compass": Compass()}.items():
+        blocks = [_block(router, n, i) for i in range(2)]
+        with patch.object(compiled, "_operators", lambda: None):
+            plain, once = _count(blocks)
+        fused = _count(blocks)[0].total() if compiled.library_path().exists() else None
+        rows.append({"router": name, "plain": plain.total(), "compiled": fused, "once": once.total()})
+        print(name, dict(plain))
+    print(table(rows))
+    print("written to", save("operations", rows, experts=n))
+
+
+def _block(router: Router, n: int, i: int) -> list[RoutedLinear]:
+    """Put n experts over q, k and v of the i-th block."""
+    sites = {f"{i}.{name}": Site(f"{i}.{name}", WIDTH, width) for name, width in WIDTHS.items()}
+    experts, slot, layers = random_experts(sites, n), Slot("outputs"), []
+    for name, site in sites.items():
+        bank = LoRA().pack([expert[name] for expert in experts.values()], site)
+        gate = router.gate(site, random_state(site, n), sorted(experts))
+        bank.tune(gate.n_chosen)
+        layers.append(RoutedLinear(name, nn.Linear(site.d_in, site.d_out, bias=False), bank, gate, slot))
+    return layers
+
+
+@torch.inference_mode()
+def _count(blocks: Sequence[Sequence[RoutedLinear]]) -> tuple[Counter[str], Counter[str]]:
+    """Count a sequence's second token: what it starts in a block beyond the base, and what in the first one only."""
+    x, context = torch.randn(1, 1, WIDTH), Context()
+    for _ in range(2):
+        context.evidence.start_call()
+        first, later = (_counted(x, block, context) for block in blocks)
+    with Counting() as base:
+        for layer in blocks[0]:
+            layer.base(x)
+    return later - base.found, first - later
+
+
+def _counted(x: Tensor, block: Sequence[RoutedLinear], context: Context) -> Counter[str]:
+    with Counting() as counting:
+        for layer in block:
+            layer.slot.context = context
+            layer(x)
+    return counting.found
+
+
+if __name__ == "__main__":
+    main()
