@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from worker_builders import Careful, Deadly
+from worker_builders import Careful, Deadly, Hanging
 
 from lorary.building.recipe import Recipe, read_recipe
 from lorary.building.work.backend import build_recipe
@@ -108,10 +108,25 @@ def test_a_job_that_kills_its_workers_fails_alone(data, tmp_path):
     message = str(caught.value)
     assert message.startswith(
         "error[E-JOBS] a pack of jobs failed: join: error[E-WORKER] 3 workers died at it, the last after step 0: "
-        "killed, or out of memory. (log: .work/logs/"
+        "killed, or out of memory, or hung for 1800 s. (log: .work/logs/"
     )
     assert sorted(Library.open(into)) == ["copy", "swap", "upper"]
     assert survey(into).counts == {"done": 3, "running": 0, "stale": 0, "failed": 1, "waiting": 0}
+
+
+def test_a_hung_worker_is_ended_and_its_job_done_by_the_next(data, tmp_path, undisturbed):
+    """In its fifth step it waits for ever, while its heart would beat on."""
+    into, told = tmp_path / "lib", set()
+    hanging = Hanging(**OPTIONS, victim="join", marker=str(tmp_path / "hung"))
+
+    def read_logs(_):
+        told.update(line for log in into.glob(".work/logs/*.log") for line in log.read_text().splitlines())
+
+    library = build_recipe(recipe(data, into, hanging), backend="local:workers=2,hang_s=2", report=read_logs)
+    assert (tmp_path / "hung").exists()
+    assert library.hash == undisturbed[0]
+    assert "ended, since its job made no step for too long: where it hung stands above." in told
+    assert any(line.endswith("in wait_for_ever") for line in told)
 
 
 def test_workers_that_cannot_work_say_why(data, tmp_path):

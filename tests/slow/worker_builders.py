@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from lorary.building import train
 from lorary.building.builders.private import Private
@@ -38,3 +39,25 @@ class Deadly(Careful):
         if pack[0].name == self.victim:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().run(pack, base, work, report)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hanging(Careful):
+    """Wait for ever in step 5 of the expert `victim`, unless the file `marker` tells that this happened before."""
+
+    victim: str = ""
+    marker: str = ""
+
+    def run(self, pack, base, work, report):
+        def hang(step):
+            report(step)
+            if (step.job, step.step) == (self.victim, 5) and not Path(self.marker).exists():
+                Path(self.marker).touch()
+                wait_for_ever()
+
+        return super().run(pack, base, work, hang)
+
+
+def wait_for_ever():
+    while True:
+        time.sleep(1)

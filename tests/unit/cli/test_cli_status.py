@@ -82,10 +82,10 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ("", "Local(workers=1, gpus=(), threads=None)"),
-        ("--workers 4", "Local(workers=4, gpus=(), threads=None)"),
-        ("--backend local:threads=2 --workers 4", "Local(workers=4, gpus=(), threads=2)"),
-        ("--backend ray:address=auto,gpus=0.25", "Ray(address='auto', cpus=1.0, gpus=0.25, retries=3)"),
+        ("", "Local(workers=1, gpus=(), threads=None, hang_s=1800.0)"),
+        ("--workers 4", "Local(workers=4, gpus=(), threads=None, hang_s=1800.0)"),
+        ("--backend local:threads=2 --workers 4", "Local(workers=4, gpus=(), threads=2, hang_s=1800.0)"),
+        ("--backend ray:address=auto,gpus=0.25", "Ray(address='auto', cpus=1.0, gpus=0.25, retries=3, hang_s=1800.0)"),
     ],
 )
 def test_backends_are_chosen(run: Run, world: World, heard: dict[str, Any], given: str, expected: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from lorary.building.base import Report
 from lorary.building.recipe import Recipe
+from lorary.building.work.claims import HANG_S
 from lorary.building.work.enlist import enlist, see_through
 from lorary.building.work.follower import OnPlan
 from lorary.building.work.worker import Worker
@@ -20,7 +21,7 @@ from lorary.model.embedded import EMBEDDED
 class Order:
     """A recipe to be worked on, and who wants to hear of it. `run` names all its workers: see `build`.
 
-    tell: hears a word on what is slow to begin.
+    tell: hears a word on what is slow to begin. hang_s, on_hang: see `Worker`.
     """
 
     recipe: Recipe
@@ -28,6 +29,8 @@ class Order:
     report: Report | None = None
     on_plan: OnPlan | None = None
     tell: Callable[[str], None] = lambda _: None
+    hang_s: float = HANG_S
+    on_hang: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -70,5 +73,5 @@ def enlist_here(order: Order) -> Worker | None:
     base = base_model.load_base(recipe.base or EMBEDDED, device=recipe.device, dtype=recipe.dtype)
     return enlist(
         recipe.builder, tasks, base, into=recipe.into, source=source, report=order.report, on_plan=order.on_plan,
-        run=order.run,
+        run=order.run, hang_s=order.hang_s, on_hang=order.on_hang,
     )  # fmt: skip

@@ -11,7 +11,9 @@ nobody can take over a number that he has not seen. Each owner writes in its own
 dead and comes back can spoil nothing; it finds a higher number and gives up.
 
 A lease is stale if its process is seen to be dead from here, or if its beat has not moved for `lease_s` by the
-watcher's own clock, so clocks of other hosts don't matter. Files must be written by atomic replace, never over.
+watcher's own clock, so clocks of other hosts don't matter. An owner whose work shows no sign of life for `hang_s` stops
+beating: it may hang for ever, while its heart, a thread of its own, would go on. Files must be written by atomic
+replace, never over.
 """
 
 import contextlib
@@ -33,6 +35,8 @@ LEASE_S = 60.0
 """How long an owner may be silent; it speaks at least four times as often."""
 BEAT_S = 2.0
 """It speaks at least this often: what it says is also how others see its progress."""
+HANG_S = 1800.0
+"""How long a job may make no step before it counts as hung; a first compilation or a long validation takes less."""
 _LEASE = "lease.json"
 _QUICKER = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.ESTALE}
 """What the disk says when another worker was quicker, or done."""
@@ -118,6 +122,7 @@ class Claim:
     lease: Lease
     is_lost: bool = False
     _stop: threading.Event = field(default_factory=threading.Event)
+    _moved: float = field(default_factory=time.monotonic)
 
     @property
     def pack(self) -> Path:
@@ -127,7 +132,12 @@ class Claim:
     def reached(self, step: int) -> None:
         """Say how far the work is. Raises LeaseLostError if the pack is another's by now."""
         self.lease = replace(self.lease, step=step)
+        self.moved()
         self.check()
+
+    def moved(self) -> None:
+        """Say that the work isn't hung."""
+        self._moved = time.monotonic()
 
     def check(self) -> None:
         """Raise LeaseLostError if the last beat found that the pack is another's."""
@@ -143,9 +153,16 @@ class Claim:
                 _write(self.directory, self.lease)
 
     @contextlib.contextmanager
-    def held(self) -> Iterator["Claim"]:
-        """Beat while the `with` block works; what it doesn't finish is left for others to go on with."""
-        heart = threading.Thread(target=self._keep_beating, name=f"lease of {self.pack.name}", daemon=True)
+    def held(self, hang_s: float | None = None, on_hang: Callable[[], None] = lambda: None) -> Iterator["Claim"]:
+        """Beat while the `with` block works; what it doesn't finish is left for others to go on with.
+
+        A block that doesn't say `moved` or `reached` for `hang_s` falls silent, and `on_hang` is called, which may end
+        the process; if it moves after all, it beats again. None: it may take any time.
+        """
+        self.moved()
+        heart = threading.Thread(
+            target=self._keep_beating, args=(hang_s, on_hang), name=f"lease of {self.pack.name}", daemon=True
+        )
         heart.start()
         try:
             yield self
@@ -155,9 +172,12 @@ class Claim:
             self.lease = replace(self.lease, is_free=True)
             self.beat()
 
-    def _keep_beating(self) -> None:
+    def _keep_beating(self, hang_s: float | None, on_hang: Callable[[], None]) -> None:
         while not self._stop.wait(min(BEAT_S, self.lease.lease_s / 4)):
-            self.beat()
+            if hang_s is None or time.monotonic() - self._moved <= hang_s:
+                self.beat()
+            else:
+                on_hang()
 
     def finish(self) -> None:
         """Remove the pack's directory at one instant: its work is done and kept elsewhere."""

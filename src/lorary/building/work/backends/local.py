@@ -16,6 +16,7 @@ import torch
 
 from lorary.building.base import check_positive
 from lorary.building.work.backend import Backend, Order, build_here
+from lorary.building.work.claims import HANG_S
 from lorary.building.work.follower import Follower
 from lorary.building.work.survey import survey
 from lorary.building.work.worker import jobs_failed
@@ -33,17 +34,19 @@ class Local(Backend):
 
     workers: processes; 1, without gpus and threads, is this one. gpus: device ids that are shared out by
     CUDA_VISIBLE_DEVICES; by default all that are visible. threads: per worker, as OMP_NUM_THREADS; by default what
-    OMP_NUM_THREADS says, else the cores shared out. A worker that dies is replaced; logs: .work/logs in the library.
+    OMP_NUM_THREADS says, else the cores shared out. A worker that dies, or whose job makes no step for hang_s seconds,
+    is replaced, unless it is this process; logs: .work/logs in the library.
     The library is the same for any number of workers as long as each has the same number of threads.
     """
 
     workers: int = 1
     gpus: tuple[str, ...] = ()
     threads: int | None = None
+    hang_s: float = HANG_S
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
-        check_positive(self, "workers", "threads")
+        check_positive(self, "workers", "threads", "hang_s")
 
     def work(self, order: Order) -> None:
         """Work here, or look after others that do."""
@@ -110,7 +113,7 @@ class _Crew:
         assert worker.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # dead already: its end is looked at later
             # The pipe stays open: when it closes, the worker knows that nobody looks after it any more.
-            pickle.dump((self.order.recipe, self.order.run), worker.stdin)
+            pickle.dump((self.order.recipe, self.order.run, self.options.hang_s), worker.stdin)
             worker.stdin.flush()
 
     def look_after(self) -> None:

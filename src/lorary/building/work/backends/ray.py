@@ -12,8 +12,10 @@ from typing import Any
 from lorary.building.base import check_positive
 from lorary.building.recipe import Recipe
 from lorary.building.work.backend import Backend, Order, enlist_here
+from lorary.building.work.claims import HANG_S
 from lorary.building.work.enlist import see_through
 from lorary.building.work.follower import Follower
+from lorary.building.work.process import end_hung
 from lorary.building.work.worker import Worker
 from lorary.building.work.worklist import Pack
 from lorary.errors import BuildError, OptionError
@@ -29,17 +31,19 @@ class Ray(Backend):
 
     address: of a cluster that runs, as "auto" or "ray://head:10001"; by default one is started on this machine, and
     ended. cpus, gpus: what a task takes; gpus may be a fraction, so that 0.25 puts four tasks on a GPU. retries: after
-    a node or a worker died; a job that fails by an error is tried once. Dashboard and usage statistics are off.
+    a node or a worker died; a job that fails by an error is tried once. A task whose job
+    makes no step for hang_s seconds counts as one whose worker died. Dashboard and usage statistics are off.
     """
 
     address: str | None = None
     cpus: float = 1.0
     gpus: float = 0.0
     retries: int = 3
+    hang_s: float = HANG_S
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
-        check_positive(self, "cpus")
+        check_positive(self, "cpus", "hang_s")
         if self.gpus < 0 or self.retries < 0:
             raise OptionError("E-OPTION", f"Ray: gpus={self.gpus}, retries={self.retries}, expected 0 or more.")
 
@@ -49,7 +53,7 @@ class Ray(Backend):
         with _cluster(self.address) as ray:
             remote = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=self.retries)
             follower = Follower(order.recipe.into, order.report, order.on_plan)
-            orders = (order.recipe, order.run)
+            orders = (order.recipe, order.run, self.hang_s)
             (packs,) = _results(ray, follower, [remote(_plan).remote(*orders)])
             run_pack = remote(_run_pack)
             _results(ray, follower, [run_pack.remote(*orders, pack) for pack in packs])
@@ -115,24 +119,24 @@ def _cluster(address: str | None) -> Iterator[Any]:
 
 
 @lru_cache(maxsize=1)
-def _worker(recipe: Recipe, run: str) -> Worker | None:
+def _worker(recipe: Recipe, run: str, hang_s: float) -> Worker | None:
     """Load a base once per process: Ray gives a process many tasks; `_finish` notes what all have built."""
-    worker = enlist_here(Order(recipe, run))
+    worker = enlist_here(Order(recipe, run, hang_s=hang_s, on_hang=end_hung))
     if worker is not None:
         _NOTES.enter_context(worker.library.noted_once())
     return worker
 
 
-def _plan(recipe: Recipe, run: str) -> list[Pack]:
-    worker = _worker(recipe, run)
+def _plan(recipe: Recipe, run: str, hang_s: float) -> list[Pack]:
+    worker = _worker(recipe, run, hang_s)
     return worker.packs if worker else []
 
 
-def _run_pack(recipe: Recipe, run: str, pack: Pack) -> None:
-    if worker := _worker(recipe, run):
+def _run_pack(recipe: Recipe, run: str, hang_s: float, pack: Pack) -> None:
+    if worker := _worker(recipe, run, hang_s):
         worker.work(only=pack.key)
 
 
-def _finish(recipe: Recipe, run: str) -> None:
-    if worker := _worker(recipe, run):
+def _finish(recipe: Recipe, run: str, hang_s: float) -> None:
+    if worker := _worker(recipe, run, hang_s):
         see_through(worker)  # with what tasks that were lost have left
