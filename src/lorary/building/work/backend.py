@@ -9,6 +9,7 @@ from lorary.building.base import Report
 from lorary.building.recipe import Recipe
 from lorary.building.work.enlist import enlist, finish
 from lorary.building.work.follower import OnPlan
+from lorary.building.work.share import threads_for, torch_threads
 from lorary.building.work.worker import Worker
 from lorary.folder import BACKENDS
 from lorary.library.library import Library
@@ -20,7 +21,7 @@ from lorary.model.embedded import EMBEDDED
 class Order:
     """A recipe to be worked on, and who wants to hear of it. `run` names all its workers: see `build`.
 
-    tell: hears a word on what is slow to begin.
+    threads: of each worker; None = they follow from the packs. tell: hears a word on what is slow to begin.
     """
 
     recipe: Recipe
@@ -28,6 +29,7 @@ class Order:
     report: Report | None = None
     on_plan: OnPlan | None = None
     tell: Callable[[str], None] = lambda _: None
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ def build_here(order: Order) -> None:
     """Be one of the workers, in this process, until all is done."""
     worker = enlist_here(order)
     if worker is not None:
-        worker.work()
+        with torch_threads(order.threads or threads_for(len(worker.packs))):
+            worker.work()
         finish(worker)
 
 

@@ -13,6 +13,7 @@ from lorary.building.recipe import Recipe
 from lorary.building.work.backend import Backend, Order, enlist_here
 from lorary.building.work.enlist import finish
 from lorary.building.work.follower import Follower
+from lorary.building.work.share import torch_threads
 from lorary.building.work.worker import Worker
 from lorary.building.work.worklist import Pack
 from lorary.errors import BuildError, OptionError
@@ -25,8 +26,9 @@ class Ray(Backend):
     """Run one task per pack in a Ray cluster; needs lorary[ray], here and on every node, and one shared disk.
 
     address: of a cluster that runs, as "auto" or "ray://head:10001"; by default one is started on this machine, and
-    ended. cpus, gpus: what a task takes; gpus may be a fraction, so that 0.25 puts four tasks on a GPU. retries: after
-    a node or a worker died; a job that fails by an error is tried once. Dashboard and usage statistics are off.
+    ended. cpus, gpus: what a task takes; gpus may be a fraction, so that 0.25 puts four tasks on a GPU, and cpus are
+    its threads as well. retries: after a node or a worker died; a job that fails by an error is tried once. Dashboard
+    and usage statistics are off.
     """
 
     address: str | None = None
@@ -46,7 +48,7 @@ class Ray(Backend):
         with _cluster(self.address) as ray:
             remote = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=self.retries)
             follower = Follower(order.recipe.into, order.report, order.on_plan)
-            orders = (order.recipe, order.run)
+            orders = (order.recipe, order.run, max(1, int(self.cpus)))
             (packs,) = _results(ray, follower, [remote(_plan).remote(*orders)])
             run_pack = remote(_run_pack)
             _results(ray, follower, [run_pack.remote(*orders, pack) for pack in packs])
@@ -117,17 +119,19 @@ def _worker(recipe: Recipe, run: str) -> Worker | None:
     return enlist_here(Order(recipe, run))
 
 
-def _plan(recipe: Recipe, run: str) -> list[Pack]:
+def _plan(recipe: Recipe, run: str, threads: int) -> list[Pack]:
     worker = _worker(recipe, run)
     return worker.packs if worker else []
 
 
-def _run_pack(recipe: Recipe, run: str, pack: Pack) -> None:
+def _run_pack(recipe: Recipe, run: str, threads: int, pack: Pack) -> None:
     if worker := _worker(recipe, run):
-        worker.work(only=pack.key)
+        with torch_threads(threads):
+            worker.work(only=pack.key)
 
 
-def _finish(recipe: Recipe, run: str) -> None:
+def _finish(recipe: Recipe, run: str, threads: int) -> None:
     if worker := _worker(recipe, run):
-        worker.work()  # what tasks that were lost have left
+        with torch_threads(threads):
+            worker.work()  # what tasks that were lost have left
         finish(worker)
