@@ -18,8 +18,8 @@ from lorary.model.base_model import BaseModel
 from lorary.model.embedded import EMBEDDED
 from lorary.model.outline import outline
 
-_STEP_BYTES = 1 << 30
-"""What a worker holds beside the base's weights: libraries and a step of TOKENS_PER_STEP (measured: docs/log.md)."""
+_STEP_BYTES = 2 << 30
+"""Room for a worker beside the base's weights: a short run took 1.2 GiB of it, and grew (docs/log.md)."""
 
 
 def threads_for(n_packs: int) -> int:

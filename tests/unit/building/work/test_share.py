@@ -75,7 +75,7 @@ def test_experts_of_one_pack_need_one_worker(recipe, machine):
     assert workers_for(replace(recipe, builder=replace(APART, batch_size=2))) == 1
 
 
-@pytest.mark.parametrize(("free", "workers"), [(0, 1), (1.5 * GIB, 1), (3.5 * GIB, 3), (None, 4)])
+@pytest.mark.parametrize(("free", "workers"), [(0, 1), (2.5 * GIB, 1), (6.5 * GIB, 3), (None, 4)])
 def test_memory_bounds_the_workers(recipe, machine, free, workers):
     """Each holds a base and a step; where memory can't be asked, it is no bound."""
     machine(4, free if free is None else int(free))
