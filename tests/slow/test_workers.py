@@ -9,15 +9,18 @@ import time
 from pathlib import Path
 
 import pytest
-from worker_builders import Careful, Deadly, Hanging
+from worker_builders import Careful, Deadly, Hanging, Watched
 
+from lorary.building.jobs import build
 from lorary.building.recipe import Recipe, read_recipe
 from lorary.building.work.backend import build_recipe
 from lorary.building.work.claims import read_lease
+from lorary.building.work.share import torch_threads
 from lorary.building.work.survey import survey
 from lorary.errors import BuildError
 from lorary.library.library import Library
 from lorary.library.processes import is_running
+from lorary.model.base_model import load_base
 from lorary.testing.contracts import files_of
 from lorary.testing.pico import pico_base
 from recipe_files import write_base, write_tasks
@@ -68,6 +71,19 @@ def test_any_number_of_workers_makes_the_same_library(data, tmp_path, undisturbe
     assert not (into / ".work").exists()
     assert plans == [([(name, 30) for name in NAMES], [])]
     assert {step.job: step.step for step in steps} == dict.fromkeys(NAMES, 30)
+
+
+@pytest.mark.parametrize("workers", ["", "workers=1", "workers=2", "workers=4"], ids=["default", "1", "2", "4"])
+def test_threads_follow_from_the_packs_and_not_from_the_workers(data, tmp_path, monkeypatch, workers):
+    """On four cores two packs get two threads each, whoever runs them."""
+    monkeypatch.setenv("THREADS_SEEN", str(tmp_path))
+    made = recipe(data, tmp_path / "lib", Watched(**{**OPTIONS, "steps": 4, "pause_s": 0.0}))
+    with torch_threads(4):
+        library = build_recipe(made, backend=f"local:{workers}")
+    assert [(tmp_path / name).read_text() for name in ("copy", "swap")] == ["2", "2"]
+    with torch_threads(2):
+        alone = build(made.builder, made.read_tasks(), load_base(made.base), into=tmp_path / "alone")
+    assert library.hash == alone.hash
 
 
 def owners(into, least_step=0):

@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from lorary.building import train
 from lorary.building.builders.private import Private
 
@@ -61,3 +63,15 @@ class Hanging(Careful):
 def wait_for_ever():
     while True:
         time.sleep(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched(Careful):
+    """Train experts by twos, and note in $THREADS_SEEN how many threads each pack has."""
+
+    def packs(self, jobs, base):
+        return [list(jobs[i : i + 2]) for i in range(0, len(jobs), 2)]
+
+    def run(self, pack, base, work, report):
+        (Path(os.environ["THREADS_SEEN"]) / pack[0].name).write_text(str(torch.get_num_threads()))
+        return super().run(pack, base, work, report)

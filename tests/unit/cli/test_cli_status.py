@@ -82,7 +82,7 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ("", "Local(workers=1, gpus=(), threads=None, hang_s=1800.0)"),
+        ("", "Local(workers=None, gpus=(), threads=None, hang_s=1800.0)"),
         ("--workers 4", "Local(workers=4, gpus=(), threads=None, hang_s=1800.0)"),
         ("--backend local:threads=2 --workers 4", "Local(workers=4, gpus=(), threads=2, hang_s=1800.0)"),
         ("--backend ray:address=auto,gpus=0.25", "Ray(address='auto', cpus=1.0, gpus=0.25, retries=3, hang_s=1800.0)"),

@@ -10,6 +10,7 @@ from lorary.building.recipe import Recipe
 from lorary.building.work.claims import HANG_S
 from lorary.building.work.enlist import enlist, see_through
 from lorary.building.work.follower import OnPlan
+from lorary.building.work.share import threads_for, torch_threads
 from lorary.building.work.worker import Worker
 from lorary.folder import BACKENDS
 from lorary.library.library import Library
@@ -21,7 +22,8 @@ from lorary.model.embedded import EMBEDDED
 class Order:
     """A recipe to be worked on, and who wants to hear of it. `run` names all its workers: see `build`.
 
-    tell: hears a word on what is slow to begin. hang_s, on_hang: see `Worker`.
+    threads: of each worker; None = they follow from the packs. tell: hears a word on what is slow to begin. hang_s,
+    on_hang: see `Worker`.
     """
 
     recipe: Recipe
@@ -29,6 +31,7 @@ class Order:
     report: Report | None = None
     on_plan: OnPlan | None = None
     tell: Callable[[str], None] = lambda _: None
+    threads: int | None = None
     hang_s: float = HANG_S
     on_hang: Callable[[], None] = lambda: None
 
@@ -62,7 +65,8 @@ def build_here(order: Order) -> None:
     """Be one of the workers, in this process, until all is done."""
     worker = enlist_here(order)
     if worker is not None:
-        see_through(worker)
+        with torch_threads(order.threads or threads_for(len(worker.packs))):
+            see_through(worker)
 
 
 def enlist_here(order: Order) -> Worker | None:

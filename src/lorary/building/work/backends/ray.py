@@ -16,6 +16,7 @@ from lorary.building.work.claims import HANG_S
 from lorary.building.work.enlist import see_through
 from lorary.building.work.follower import Follower
 from lorary.building.work.process import end_hung
+from lorary.building.work.share import torch_threads
 from lorary.building.work.worker import Worker
 from lorary.building.work.worklist import Pack
 from lorary.errors import BuildError, OptionError
@@ -30,9 +31,9 @@ class Ray(Backend):
     """Run one task per pack in a Ray cluster; needs lorary[ray], here and on every node, and one shared disk.
 
     address: of a cluster that runs, as "auto" or "ray://head:10001"; by default one is started on this machine, and
-    ended. cpus, gpus: what a task takes; gpus may be a fraction, so that 0.25 puts four tasks on a GPU. retries: after
-    a node or a worker died; a job that fails by an error is tried once. A task whose job
-    makes no step for hang_s seconds counts as one whose worker died. Dashboard and usage statistics are off.
+    ended. cpus, gpus: what a task takes; gpus may be a fraction, so that 0.25 puts four tasks on a GPU, and cpus are
+    its threads as well. retries: after a node or a worker died, or a job made no step for hang_s seconds; a job that
+    fails by an error is tried once. Dashboard and usage statistics are off.
     """
 
     address: str | None = None
@@ -53,7 +54,7 @@ class Ray(Backend):
         with _cluster(self.address) as ray:
             remote = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=self.retries)
             follower = Follower(order.recipe.into, order.report, order.on_plan)
-            orders = (order.recipe, order.run, self.hang_s)
+            orders = (order.recipe, order.run, max(1, int(self.cpus)), self.hang_s)
             (packs,) = _results(ray, follower, [remote(_plan).remote(*orders)])
             run_pack = remote(_run_pack)
             _results(ray, follower, [run_pack.remote(*orders, pack) for pack in packs])
@@ -127,16 +128,18 @@ def _worker(recipe: Recipe, run: str, hang_s: float) -> Worker | None:
     return worker
 
 
-def _plan(recipe: Recipe, run: str, hang_s: float) -> list[Pack]:
+def _plan(recipe: Recipe, run: str, threads: int, hang_s: float) -> list[Pack]:
     worker = _worker(recipe, run, hang_s)
     return worker.packs if worker else []
 
 
-def _run_pack(recipe: Recipe, run: str, hang_s: float, pack: Pack) -> None:
+def _run_pack(recipe: Recipe, run: str, threads: int, hang_s: float, pack: Pack) -> None:
     if worker := _worker(recipe, run, hang_s):
-        worker.work(only=pack.key)
+        with torch_threads(threads):
+            worker.work(only=pack.key)
 
 
-def _finish(recipe: Recipe, run: str, hang_s: float) -> None:
+def _finish(recipe: Recipe, run: str, threads: int, hang_s: float) -> None:
     if worker := _worker(recipe, run, hang_s):
-        see_through(worker)  # with what tasks that were lost have left
+        with torch_threads(threads):
+            see_through(worker)  # with what tasks that were lost have left
