@@ -1,5 +1,6 @@
 """What a sequence has shown so far: means along its tokens, carried by the KV cache, and up its sites."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -56,10 +57,9 @@ class Evidence:
         self._spoken.add(site)
         if self._clock is None:
             real = torch.ones_like(values[..., :1]) if mask is None else mask.unsqueeze(-1).to(values.dtype)
-            means = ((1 - recent, None), (recent, half_life)) if recent else ((1.0, None),)
+            means = ((1 - recent, math.inf), (recent, half_life)) if recent else ((1.0, math.inf),)
             self._clock = _Clock.start(real, self._past, means, skip_first=skip_first)
-        before = self.sums.get(site)
-        mean, self.sums[site] = self._clock.mean(values, before)
+        mean, self.sums[site] = self._clock.mean(values, self.sums.get(site))
         return mean
 
     def up_sites(self, values: Tensor, *, weight: float = 1.0) -> Tensor:
@@ -131,9 +131,9 @@ class _Clock:
 
     @classmethod
     def start(
-        cls, real: Tensor, past: _Past | None, means: Sequence[tuple[float, float | None]], *, skip_first: bool
+        cls, real: Tensor, past: _Past | None, means: Sequence[tuple[float, float]], *, skip_first: bool
     ) -> "_Clock":
-        """real: (B, T, 1), 0 at padding. means: share and half-life of each; None: all tokens alike."""
+        """real: (B, T, 1), 0 at padding. means: share and half-life of each; infinite: all tokens alike."""
         if past is None:
             past = _Past(real.new_zeros(len(real), 1, 1), real.new_zeros(len(real), len(means), 1))
         steps = real.cumsum(1) + past.n_real
@@ -159,17 +159,14 @@ class _Clock:
         return found[0] if len(found) == 1 else torch.cat(found, 1), sums
 
 
-def _weigh(
-    step: Tensor, used: Tensor, past: _Past, means: Sequence[tuple[float, float | None]]
-) -> tuple[_Block, _Past]:
+def _weigh(step: Tensor, used: Tensor, past: _Past, means: Sequence[tuple[float, float]]) -> tuple[_Block, _Past]:
     """Weigh t tokens: step (B, t, 1) the number of real tokens up to each, used (B, t, 1) whether it counts."""
     age = step - step.mT  # (B, t, s): how many real tokens token s lies before token t
     since = step - past.n_real  # (B, t, 1): how many lie between the tokens before and token t
     of_values, of_sums, into_sums, kept, weights = [], [], [], [], []
     for m, (share, half_life) in enumerate(means):
-        fade = torch.ones_like(age) if half_life is None else torch.exp2(-age / half_life)
-        fade = fade.tril() * used.mT  # (B, t, t)
-        left = torch.ones_like(since) if half_life is None else torch.exp2(-since / half_life)  # (B, t, 1)
+        fade = torch.exp2(-age / half_life).tril() * used.mT  # (B, t, t)
+        left = torch.exp2(-since / half_life)  # (B, t, 1)
         weight = fade.sum(-1, keepdim=True) + left * past.weights[:, m : m + 1]  # (B, t, 1)
         part = share / weight.clamp(min=1)  # a token that counts weighs 1 itself; before one, all is 0
         of_values.append(fade * part)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lorary.adapters.base import Experts
+from lorary.adapters.base import Experts, Site
 from lorary.adapters.room import Room, in_room, splice
+from lorary.errors import RoutingError
 from lorary.routing.base import State
 
 _NOBODY = torch.zeros(0, dtype=torch.long)
@@ -36,6 +37,22 @@ def stack_members(site: str, vectors: Mapping[int, Tensor]) -> State:
         f"{site}.vectors": torch.stack([vectors[i] for i in sorted(vectors)]),
         f"{site}.members": torch.tensor(sorted(vectors)),
     }
+
+
+def members_at(state: State, site: Site, n_experts: int) -> tuple[Tensor, Tensor, bool]:
+    """Read a site's vectors (P, d_in), the experts (P,) they stand for, and whether these are all, in order.
+
+    Raises E-STATE for a state that isn't of so many experts.
+    """
+    vectors, members = state.get(f"{site.name}.vectors"), state.get(f"{site.name}.members")
+    if vectors is None or members is None:
+        vectors, members = torch.zeros(0, site.d_in), _NOBODY
+    all_listen = len(members) == n_experts and torch.equal(members, torch.arange(n_experts))
+    if (len(vectors), vectors.shape[-1]) != (len(members), site.d_in) or not (
+        all_listen or ((members >= 0) & (members < n_experts)).all()
+    ):
+        raise RoutingError("E-STATE", f"site {site.name!r}: the router's state is not of these experts.", "Fit anew.")
+    return vectors, members, all_listen
 
 
 def refit_members(

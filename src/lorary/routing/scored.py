@@ -7,8 +7,9 @@ from torch import Tensor
 
 from lorary.adapters.base import Site
 from lorary.adapters.compiled import usable
-from lorary.errors import OptionError, RoutingError
+from lorary.errors import OptionError
 from lorary.routing.base import Context, Gate, Router, Routing, State
+from lorary.routing.members import members_at
 
 _SORTED_SCORES = 256
 
@@ -49,16 +50,7 @@ class ScoredGate(Gate):
     ) -> None:
         super().__init__()
         self.score = score
-        vectors, members = state.get(f"{site.name}.vectors"), state.get(f"{site.name}.members")
-        if vectors is None or members is None:
-            vectors, members = torch.zeros(0, site.d_in), torch.zeros(0, dtype=torch.long)
-        self.everybody_listens = len(members) == n_experts and torch.equal(members, torch.arange(n_experts))
-        if (len(vectors), vectors.shape[-1]) != (len(members), site.d_in) or not (
-            self.everybody_listens or ((members >= 0) & (members < n_experts)).all()
-        ):
-            raise RoutingError(
-                "E-STATE", f"site {site.name!r}: the router's state is not of these experts.", "Fit anew."
-            )
+        vectors, members, self.everybody_listens = members_at(state, site, n_experts)
         self.register_buffer("vectors", vectors, persistent=False)  # (P, d_in)
         self.register_buffer("members", members, persistent=False)  # (P,)
         self.n_experts = n_experts

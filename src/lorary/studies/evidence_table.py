@@ -43,9 +43,8 @@ def _with_accuracy(result: Result) -> Iterator[Result]:
 
 
 def _judged(scores: Scores) -> Scores:
-    outcomes = (
-        replace(o, value=ExactMatch().judge(o.details["prediction"], o.details["references"])) for o in scores.outcomes
-    )
+    judge = ExactMatch().judge
+    outcomes = (replace(o, value=judge(o.details["prediction"], o.details["references"])) for o in scores.outcomes)
     return Scores({**scores.header, "metric": "exact_match", "options": {}}, tuple(outcomes))
 
 
@@ -88,9 +87,8 @@ def _parts(result: Result, tasks: StudyTasks) -> Parts:
             parts["other report"] = scores
             continue
         for half, names in halves(order[group]).items():
-            if not names:
-                continue
-            parts[f"{group} {half}"] = only(scores, names)
+            if names:
+                parts[f"{group} {half}"] = only(scores, names)
     return parts
 
 

@@ -25,8 +25,8 @@ def logits(model):
         return model(IDS, tasks=tasks).logits
 
 
-def anew(library, router="arrow:top_k=2", **options):
-    with route(pico_base(), library, router, **options) as model:
+def anew(library, router="arrow:top_k=2", *, base=None, **options):
+    with route(base or pico_base(), library, router, **options) as model:
         return logits(model)
 
 
@@ -87,8 +87,7 @@ def test_in_bfloat16_too(architecture, tmp_path):
             model.add(more[name])
             library.add(more[name].directory, name)
         found = logits(model)
-    with route(base, library, "arrow:top_k=2") as model:
-        assert torch.equal(found, logits(model))
+    assert torch.equal(found, anew(library, base=base))
 
 
 def test_a_name_is_looked_up_in_the_library_as_it_is_now(base, library, spare):
@@ -362,8 +361,7 @@ def test_one_more_expert_is_written_behind_the_others_and_nothing_else_moves(dty
         for name in more:
             library.add(more[name].directory, name)
         found = logits(model)
-    with route(base, library, "arrow") as model:
-        assert torch.equal(found, logits(model))
+    assert torch.equal(found, anew(library, "arrow", base=base))
 
 
 def test_the_layers_stay_where_they_are(base, library, spare):

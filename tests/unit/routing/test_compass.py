@@ -160,6 +160,13 @@ def test_a_site_without_experts_is_silent():
     assert torch.equal(routing.weights, torch.zeros(1, 1, 1, 2))
 
 
+def test_a_state_of_other_experts_is_refused():
+    state = {"q.vectors": torch.eye(2), "q.members": torch.tensor([0, 2])}
+    with pytest.raises(RoutingError) as caught:
+        Compass(calibrate=False).gate(SITE, state, ["a", "b"])
+    assert str(caught.value) == "error[E-STATE] site 'q': the router's state is not of these experts. Fit anew."
+
+
 def test_calibration_without_a_base_is_refused():
     with pytest.raises(RoutingError) as caught:
         Compass().fit(fake_experts(NAMES), SITES, None)

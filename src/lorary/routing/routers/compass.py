@@ -11,7 +11,7 @@ from lorary.adapters.base import Experts, Site
 from lorary.errors import OptionError, RoutingError
 from lorary.routing.base import Context, Gate, Probe, Router, Routing, State
 from lorary.routing.directions import prototypes, without_common
-from lorary.routing.members import refit_members, stack_members
+from lorary.routing.members import members_at, refit_members, stack_members
 from lorary.routing.scored import check_options, keep_best
 
 
@@ -144,10 +144,8 @@ class _CompassGate(Gate):
     def __init__(self, options: Compass, site: Site, state: State, n_experts: int) -> None:
         super().__init__()
         self.options, self.site, self.n_experts = options, site.name, n_experts
-        raw = state.get(f"{site.name}.vectors", torch.zeros(0, site.d_in))  # (P, d_in)
-        members = state.get(f"{site.name}.members", torch.zeros(0, dtype=torch.long))
+        raw, members, self.everybody_listens = members_at(state, site, n_experts)  # (P, d_in), (P,)
         self.n_kept = min(options.top_k or len(members), len(members))
-        self.everybody_listens = members.tolist() == list(range(n_experts))
         cleaner = without_common(raw, options.n_common)  # (P, P)
         products = state[f"{site.name}.products"] if options.calibrate and len(raw) else torch.zeros(len(raw), 0)
         offset, spread, mean, rate = _calibration(cleaner @ products.float())
@@ -189,11 +187,11 @@ class _CompassGate(Gate):
 
     def _score(self, deviation: Tensor, context: Context) -> Tensor:
         """Add up (B, T, P) what counts; a part of weight 0 isn't computed."""
-        options = self.options
-        now = (deviation.abs() - self.mean) * self.rate if options.now or not self.keeps_evidence else None
+        options, parts = self.options, []
+        if options.now or not self.keeps_evidence:
+            parts.append((deviation.abs() - self.mean) * self.rate)
         if not self.keeps_evidence:
-            assert now is not None
-            return now
+            return parts[0]
         here = context.evidence.along_tokens(
             self.site,
             deviation.square() - 1,
@@ -202,9 +200,10 @@ class _CompassGate(Gate):
             recent=options.recent,
             half_life=options.half_life,
         )  # (B, T, P)
-        parts = [] if now is None else [now]
-        parts += [options.along * here] if options.along else []
-        parts += [self._risen(here, context)] if options.up else []
+        if options.along:
+            parts.append(options.along * here)
+        if options.up:
+            parts.append(self._risen(here, context))
         return sum(parts[1:], parts[0])
 
     def _risen(self, here: Tensor, context: Context) -> Tensor:
