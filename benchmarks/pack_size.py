@@ -76,7 +76,7 @@ def main() -> None:
     print(f"{'tokens':>8} {'tokens/s':>9} {'peak MiB':>10} {'kept MiB':>10}", flush=True)
     for tokens in given.tokens:  # a process each: what one freed would hide what the next takes
         options = ["--dtype", given.dtype, "--rounds", str(given.rounds), "--base", given.base]
-        subprocess.run([sys.executable, __file__, str(tokens), *options], check=True, stderr=subprocess.DEVNULL)
+        subprocess.run([sys.executable, __file__, str(tokens), *options], check=True)
 
 
 if __name__ == "__main__":

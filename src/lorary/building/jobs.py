@@ -33,6 +33,9 @@ def build(
     `on_plan` hears all jobs and the names of those already done; `report` the steps of the packs that run here.
     `run` names processes that were started together: a pack that fails is tried once a run. `lease_s`: after so many
     seconds of silence another process takes a pack over; a job that makes no step for `hang_s` falls silent.
+    torch keeps the threads it has in this process, while `build_recipe` and the command line set them, by default to
+    max(1, cores // packs): then the last bits may differ. For the same bits give both one number: here by
+    `torch.set_num_threads(n)`, there by `threads=n`.
     A pack that fails keeps no other from being built; then raises its error, or E-JOBS for several.
     Raises E-EXISTS if the library holds an expert of that name that was built otherwise, E-NAME if two jobs make an
     expert of one name, E-DISK and E-PERM.

@@ -173,10 +173,10 @@ def test_a_worker_that_was_thought_dead_spoils_nothing(
 
     reached = Claim.reached
 
-    def remember(self, step):
+    def remember(self, *told):
         nonlocal own
         own = own or self
-        reached(self, step)
+        reached(self, *told)
 
     own = None
     monkeypatch.setattr(Claim, "reached", remember)
@@ -353,7 +353,7 @@ def test_a_pack_that_kills_its_workers_is_given_up(base, tasks, tmp_path, monkey
     (log,) = (into / ".work" / "logs").iterdir()
     assert str(caught.value) == (
         "error[E-JOBS] a pack of jobs failed: copy: error[E-WORKER] 3 workers died at it, the last "
-        "after step 0: killed, or out of memory, or hung for 1800 s. "
+        "after step 0: killed, out of memory, or hung for 1800 s. "
         f"(log: .work/logs/{log.name}) The same command tries again."
     )
     assert sorted(Library.open(into)) == ["join", "swap", "upper"]

@@ -3,7 +3,7 @@
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lorary.building.base import Report
 from lorary.building.recipe import Recipe
@@ -30,10 +30,19 @@ class Order:
     run: str
     report: Report | None = None
     on_plan: OnPlan | None = None
-    tell: Callable[[str], None] = lambda _: None
+    tell: Callable[[str], None] | None = None
     threads: int | None = None
     hang_s: float = HANG_S
-    on_hang: Callable[[], None] = lambda: None
+    on_hang: Callable[[], None] | None = None
+
+    def say(self, what: str) -> None:
+        """Tell who listens."""
+        if self.tell:
+            self.tell(what)
+
+    def for_others(self) -> "Order":
+        """Give what another process can be sent: who listens stays here."""
+        return replace(self, report=None, on_plan=None, tell=None)
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,7 @@ def build_recipe(
     run: str | None = None,
     report: Report | None = None,
     on_plan: OnPlan | None = None,
-    tell: Callable[[str], None] = lambda _: None,
+    tell: Callable[[str], None] | None = None,
 ) -> Library:
     """Build what a recipe says, with workers where the backend has them. Other arguments and errors: see `build`."""
     backend = BACKENDS.parse(backend) if isinstance(backend, str) else backend
@@ -73,7 +82,7 @@ def enlist_here(order: Order) -> Worker | None:
     """Load what a recipe names and make a worker of it; None if all is done."""
     recipe = order.recipe
     tasks, source = recipe.read_tasks(), recipe.open_source()
-    order.tell(f"loading base {recipe.base or EMBEDDED} ...")
+    order.say(f"loading base {recipe.base or EMBEDDED} ...")
     base = base_model.load_base(recipe.base or EMBEDDED, device=recipe.device, dtype=recipe.dtype)
     return enlist(
         recipe.builder, tasks, base, into=recipe.into, source=source, report=order.report, on_plan=order.on_plan,

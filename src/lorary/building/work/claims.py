@@ -24,7 +24,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -51,7 +51,7 @@ class Lease:
     """What an owner says of itself. Times are seconds since 1970 by its own clock; steps are those of its pack.
 
     run: names the workers that were started together. tries: how many owners of one run in a row, this one included,
-    died without getting further.
+    died without getting further. losses: of its jobs, in nats per token, each at its last step; for show.
     """
 
     token: str
@@ -67,6 +67,7 @@ class Lease:
     step: int = 0
     tries: int = 1
     is_free: bool = False
+    losses: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def is_dead(self) -> bool:
@@ -129,9 +130,9 @@ class Claim:
         """The pack's directory."""
         return self.directory.parent
 
-    def reached(self, step: int) -> None:
-        """Say how far the work is. Raises LeaseLostError if the pack is another's by now."""
-        self.lease = replace(self.lease, step=step)
+    def reached(self, step: int, losses: Mapping[str, float] | None = None) -> None:
+        """Say how far the work is, and what losses jobs have. Raises LeaseLostError if the pack is another's by now."""
+        self.lease = replace(self.lease, step=step, losses={**self.lease.losses, **(losses or {})})
         self.moved()
         self.check()
 
@@ -153,11 +154,11 @@ class Claim:
                 _write(self.directory, self.lease)
 
     @contextlib.contextmanager
-    def held(self, hang_s: float | None = None, on_hang: Callable[[], None] = lambda: None) -> Iterator["Claim"]:
+    def held(self, hang_s: float | None = None, on_hang: Callable[[], None] | None = None) -> Iterator["Claim"]:
         """Beat while the `with` block works; what it doesn't finish is left for others to go on with.
 
-        A block that doesn't say `moved` or `reached` for `hang_s` falls silent, and `on_hang` is called, which may end
-        the process; if it moves after all, it beats again. None: it may take any time.
+        A block that says neither `moved` nor `reached` for `hang_s` (None: for ever) falls silent, and `on_hang`, which
+        may end the process, is called at each beat that is left out. If it moves after all, it beats again.
         """
         self.moved()
         heart = threading.Thread(
@@ -172,11 +173,11 @@ class Claim:
             self.lease = replace(self.lease, is_free=True)
             self.beat()
 
-    def _keep_beating(self, hang_s: float | None, on_hang: Callable[[], None]) -> None:
+    def _keep_beating(self, hang_s: float | None, on_hang: Callable[[], None] | None) -> None:
         while not self._stop.wait(min(BEAT_S, self.lease.lease_s / 4)):
             if hang_s is None or time.monotonic() - self._moved <= hang_s:
                 self.beat()
-            else:
+            elif on_hang:
                 on_hang()
 
     def finish(self) -> None:

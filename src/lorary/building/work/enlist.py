@@ -28,7 +28,7 @@ def enlist(
     run: str | None = None,
     lease_s: float = LEASE_S,
     hang_s: float = HANG_S,
-    on_hang: Callable[[], None] = lambda: None,
+    on_hang: Callable[[], None] | None = None,
 ) -> Worker | None:
     """Plan a build and make this process a worker of it; None if all is done. Arguments: see `build` and `Worker`."""
     jobs = builder.plan(tasks, source)

@@ -11,11 +11,12 @@ import signal
 import sys
 import threading
 import traceback
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import torch
 
-from lorary.building.work.backend import Order, build_here
+from lorary.building.work.backend import build_here
 from lorary.errors import LoraryError
 
 INTERRUPTED = 130
@@ -24,13 +25,12 @@ HUNG = 75  # "try again" (EX_TEMPFAIL)
 
 def main() -> int:
     """Work; give the exit code: 0 all is done, 1 not, and the last line written says why."""
-    # Until it has work, SIGTERM may end it at once.
-    recipe, run, threads, cores, hang_s = pickle.load(sys.stdin.buffer)
+    order, cores = pickle.load(sys.stdin.buffer)  # until it has work, SIGTERM may end it at once
     signal.signal(signal.SIGTERM, _interrupt)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     torch.set_num_threads(cores)  # as in the parent, which may have been told; the packs' share is taken of them
     try:
-        build_here(Order(recipe, run, threads=threads, hang_s=hang_s, on_hang=end_hung))
+        build_here(replace(order, on_hang=end_hung))
     except KeyboardInterrupt:
         print("interrupted.", flush=True)
         return INTERRUPTED

@@ -19,7 +19,7 @@ from lorary.model.embedded import EMBEDDED
 from lorary.model.outline import outline
 
 _STEP_BYTES = 2 << 30
-"""Room for a worker beside the base's weights: a short run took 1.2 GiB of it, and grew (docs/log.md)."""
+"""Room for a worker beside the base's weights. A margin, no fit: long runs of wide steps take more (docs/log.md)."""
 
 
 def threads_for(n_packs: int) -> int:
@@ -61,7 +61,8 @@ def workers_for(recipe: Recipe, *, threads: int | None = None, n_gpus: int = 0) 
 def _fitting(base: BaseModel) -> int:
     """Say how many workers memory has room for; where it can't be asked, it is no bound."""
     room = free_bytes()
-    weights = sum(4 * p.numel() for p in base.hf.parameters())  # read in float32, whatever it is turned to
+    # Room to read it in float32, whatever it is turned to: more than it then takes, so a part of the margin too.
+    weights = sum(4 * p.numel() for p in base.hf.parameters())
     return room // (weights + _STEP_BYTES) if room is not None else 1 << 30
 
 

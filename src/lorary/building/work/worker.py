@@ -43,7 +43,7 @@ class Worker:
     lease_s: float
     report: Report | None = None
     hang_s: float = HANG_S
-    on_hang: Callable[[], None] = lambda: None
+    on_hang: Callable[[], None] | None = None
     watch: Watch = field(default_factory=Watch)
     _errors: dict[str, Exception] = field(default_factory=dict)
     _heard: Exception | None = None
@@ -113,10 +113,8 @@ class Worker:
         if self._is_settled(pack):  # by another, between our look and our claim
             return mine.finish() if not pack.missing(self.library.layout) else None
         if mine.lease.tries > MOST_TRIES:
-            reason = (
-                f"{MOST_TRIES} workers died at it, the last after step {mine.lease.step}: killed, or out of memory, "
-            )
-            reason += f"or hung for {self.hang_s:.0f} s"
+            last = f"the last after step {mine.lease.step}"
+            reason = f"{MOST_TRIES} workers died at it, {last}: killed, out of memory, or hung for {self.hang_s:.0f} s"
             self.worklist.fail(pack, f"error[E-WORKER] {reason}.", reason, self.run)
             return None
         try:
@@ -144,7 +142,7 @@ class Worker:
 
     def _listen(self, mine: Claim, pace: "_Pace") -> Report:
         def hear(step: JobStep) -> None:
-            mine.reached(step.step)
+            mine.reached(step.step, {} if step.loss is None else {step.job: step.loss})
             pace.hear(step.step)
             try:
                 if self.report:

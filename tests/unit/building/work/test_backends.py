@@ -50,8 +50,9 @@ def test_without_workers_it_works_here(recipe):
     assert enlist_here(Order(recipe, "run")) is None, "all is done"
 
 
-def test_a_recipe_travels(recipe):
-    assert pickle.loads(pickle.dumps((recipe, "run"))) == (recipe, "run")
+def test_an_order_travels_without_those_who_listen(recipe):
+    order = Order(recipe, "run", report=lambda _: None, on_plan=lambda *_: None, tell=print, threads=2, hang_s=9.0)
+    assert pickle.loads(pickle.dumps(order.for_others())) == Order(recipe, "run", threads=2, hang_s=9.0)
 
 
 def test_errors_travel():
@@ -85,6 +86,13 @@ def test_a_build_in_this_process_uses_the_threads_of_its_packs_and_gives_them_ba
         assert torch.get_num_threads() == 4
     assert set(seen) == {threads}
     assert torch.get_num_threads() == before
+
+
+def test_a_build_in_this_process_has_the_backends_options(recipe, monkeypatch):
+    heard = []
+    monkeypatch.setattr(local, "build_here", heard.append)
+    Local(workers=1, threads=2, hang_s=7.0).work(Order(recipe, "run"))
+    assert heard == [Order(recipe, "run", threads=2, hang_s=7.0)]
 
 
 def test_a_builder_that_only_this_process_knows_works_here(recipe, monkeypatch):

@@ -52,11 +52,11 @@ class Local(Backend):
 
     def work(self, order: Order) -> None:
         """Work here, or look after others that do."""
-        order = replace(order, threads=self.threads)
+        order = replace(order, threads=self.threads, hang_s=self.hang_s)
         workers = self.workers or self._workers(order)
         if workers == 1 and not self.gpus:
             return build_here(order)
-        order.tell(f"starting {workers} workers, logs in {order.recipe.into / WORK / 'logs'} ...")
+        order.say(f"starting {workers} workers, logs in {order.recipe.into / WORK / 'logs'} ...")
         with _Crew(replace(self, workers=workers), order).at_work() as crew:
             crew.look_after()
         return crew.judge()
@@ -120,9 +120,7 @@ class _Crew:
         assert worker.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # dead already: its end is looked at later
             # The pipe stays open: when it closes, the worker knows that nobody looks after it any more.
-            cores = torch.get_num_threads()
-            orders = (self.order.recipe, self.order.run, self.order.threads, cores, self.options.hang_s)
-            pickle.dump(orders, worker.stdin)
+            pickle.dump((self.order.for_others(), torch.get_num_threads()), worker.stdin)
             worker.stdin.flush()
 
     def look_after(self) -> None:

@@ -5,12 +5,11 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from lorary.building.base import check_positive
-from lorary.building.recipe import Recipe
 from lorary.building.work.backend import Backend, Order, enlist_here
 from lorary.building.work.claims import HANG_S
 from lorary.building.work.enlist import see_through
@@ -50,15 +49,15 @@ class Ray(Backend):
 
     def work(self, order: Order) -> None:
         """Hand out a task per pack; the cluster finds places for them, and new ones when nodes die."""
-        order.tell(f"connecting to Ray at {self.address} ..." if self.address else "starting Ray on this machine ...")
+        order.say(f"connecting to Ray at {self.address} ..." if self.address else "starting Ray on this machine ...")
         with _cluster(self.address) as ray:
             remote = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=self.retries)
             follower = Follower(order.recipe.into, order.report, order.on_plan)
-            orders = (order.recipe, order.run, max(1, int(self.cpus)), self.hang_s)
-            (packs,) = _results(ray, follower, [remote(_plan).remote(*orders)])
+            theirs = replace(order.for_others(), threads=max(1, int(self.cpus)), hang_s=self.hang_s, on_hang=end_hung)
+            (packs,) = _results(ray, follower, [remote(_plan).remote(theirs)])
             run_pack = remote(_run_pack)
-            _results(ray, follower, [run_pack.remote(*orders, pack) for pack in packs])
-            _results(ray, follower, [remote(_finish).remote(*orders)])
+            _results(ray, follower, [run_pack.remote(theirs, pack) for pack in packs])
+            _results(ray, follower, [remote(_finish).remote(theirs)])
 
 
 def _results(ray: Any, follower: Follower, tasks: list[Any]) -> list[Any]:
@@ -120,26 +119,26 @@ def _cluster(address: str | None) -> Iterator[Any]:
 
 
 @lru_cache(maxsize=1)
-def _worker(recipe: Recipe, run: str, hang_s: float) -> Worker | None:
+def _worker(order: Order) -> Worker | None:
     """Load a base once per process: Ray gives a process many tasks; `_finish` notes what all have built."""
-    worker = enlist_here(Order(recipe, run, hang_s=hang_s, on_hang=end_hung))
+    worker = enlist_here(order)
     if worker is not None:
         _NOTES.enter_context(worker.library.noted_once())
     return worker
 
 
-def _plan(recipe: Recipe, run: str, threads: int, hang_s: float) -> list[Pack]:
-    worker = _worker(recipe, run, hang_s)
+def _plan(order: Order) -> list[Pack]:
+    worker = _worker(order)
     return worker.packs if worker else []
 
 
-def _run_pack(recipe: Recipe, run: str, threads: int, hang_s: float, pack: Pack) -> None:
-    if worker := _worker(recipe, run, hang_s):
-        with torch_threads(threads):
+def _run_pack(order: Order, pack: Pack) -> None:
+    if worker := _worker(order):
+        with torch_threads(order.threads or 1):
             worker.work(only=pack.key)
 
 
-def _finish(recipe: Recipe, run: str, threads: int, hang_s: float) -> None:
-    if worker := _worker(recipe, run, hang_s):
-        with torch_threads(threads):
+def _finish(order: Order) -> None:
+    if worker := _worker(order):
+        with torch_threads(order.threads or 1):
             see_through(worker)  # with what tasks that were lost have left
