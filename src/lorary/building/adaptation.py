@@ -42,6 +42,12 @@ class AdaptedBuilder(PackBuilder, ABC):
         names = tuple(self.chosen(library))
         return [self.job(expert_name(name), [tasks[name]], start=names, source=library) for name in tasks]
 
+    def n_numbers(self, job: Job, base: BaseModel) -> int | None:
+        """Count them: a mean sits wherever an expert does, with their rank."""
+        assert isinstance(job, TrainingJob) and job.source is not None
+        ranks = {site: rank for name in job.start for site, rank in job.source[name].ranks.items()}
+        return sum(rank * (base.sites[site].d_in + base.sites[site].d_out) for site, rank in ranks.items())
+
     def start(self, jobs: Sequence[TrainingJob], base: BaseModel) -> tuple[LoRA, Sequence[Start]]:
         """Average the factors. Raises E-BASE for another base, E-RANK for experts of unequal form."""
         mean = mean_factors(read_start(jobs[0], base))
@@ -63,6 +69,11 @@ class LibraryMixture(MixtureBuilder, ABC):
         library = require_source(self, source)
         names = tuple(sorted(library))
         return [self.job(as_dict(self)["name"], list(tasks.values()), made=names, start=names, source=library)]
+
+    def n_numbers(self, job: Job, base: BaseModel) -> int | None:
+        """Count those of the experts it starts from, whose shapes they keep."""
+        assert isinstance(job, TrainingJob) and job.source is not None
+        return sum(job.source[name].n_parameters for name in job.start)
 
     def start(self, job: TrainingJob, base: BaseModel) -> Skills:
         """Read the experts. Raises E-BASE for another base, E-RANK for experts of unequal rank at a site."""

@@ -1,5 +1,6 @@
 """Options that several commands share, each said once."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated
 
@@ -32,3 +33,11 @@ HowToMix = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def refuse_given(context: typer.Context, options: Iterable[str], why: str) -> None:
+    """Refuse options that were given, be it with the value that they have by default."""
+    for option in options:
+        source = context.get_parameter_source(option)
+        if source is not None and source.name != "DEFAULT":
+            raise typer.BadParameter(why, param_hint=f"--{option.replace('_', '-')}")

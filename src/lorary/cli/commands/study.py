@@ -8,7 +8,7 @@ import typer
 
 from lorary.cli.application import resumable
 from lorary.cli.console import print_json, say
-from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, Device, Dtype, Json
+from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, Device, Dtype, Json, refuse_given
 
 _LIST = "numbers or names, separated by commas"
 
@@ -40,7 +40,7 @@ def study(
     if name not in ("builders", "evidence"):
         raise typer.BadParameter(f"unknown study {name!r}; known: builders, evidence", param_hint="NAME")
     if name == "builders":
-        _refuse_evidence_options(context)
+        refuse_given(context, _EVIDENCE_ONLY, "only the study evidence has this option")
         from lorary.studies.builders import run_seeds
 
         with resumable():
@@ -66,14 +66,6 @@ def study(
     if json:
         return print_json([vars(line) for line in lines])
     return print(to_markdown(lines))
-
-
-def _refuse_evidence_options(context: typer.Context) -> None:
-    for option in _EVIDENCE_ONLY:
-        source = context.get_parameter_source(option)
-        if source is not None and source.name != "DEFAULT":
-            flag = f"--{option.replace('_', '-')}"
-            raise typer.BadParameter("only the study evidence has this option", param_hint=flag)
 
 
 def _names(text: str) -> tuple[str, ...]:
