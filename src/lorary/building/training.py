@@ -144,6 +144,10 @@ class TrainedBuilder(PackBuilder, ABC):
         super().__post_init__()
         check_positive(self, "rank")
 
+    def n_numbers(self, job: Job, base: BaseModel) -> int | None:
+        """Count them: all sites have the rank."""
+        return sum(self.rank * (site.d_in + site.d_out) for site in base.target_sites(self.targets))
+
     def start(self, jobs: Sequence[TrainingJob], base: BaseModel) -> tuple[LoRA, Sequence[Start]]:
         """Draw fresh weights.
 
