@@ -14,4 +14,5 @@ set -euo pipefail
 recipe=${1:?usage: sbatch --array=1-N recipes/slurm.sh RECIPE}
 export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-4}
 
-exec "${LORARY:-lorary}" build --recipe "$recipe"
+# One worker an element, with all cores of it: the same number everywhere, so that the bits are the same.
+exec "${LORARY:-lorary}" build --recipe "$recipe" --workers 1 --threads "$OMP_NUM_THREADS"

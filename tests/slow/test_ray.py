@@ -57,7 +57,7 @@ def test_a_node_that_dies_changes_nothing(toy, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else a token is left in the home directory
     monkeypatch.setenv("RAY_worker_niceness", "0")  # 15 by default, which starves them on a machine that is busy
     recipe = Recipe(builder=Careful(**OPTIONS), into=tmp_path / "one" / "lib", base=str(base), tasks=(str(tasks),))
-    undisturbed = build_recipe(recipe)
+    undisturbed = build_recipe(recipe, backend="local:workers=1,threads=1")
 
     into = tmp_path / "other" / "lib"
     command = [sys.executable, "-c", textwrap.dedent(DRIVER), base, tasks, into, json.dumps(OPTIONS)]

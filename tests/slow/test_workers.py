@@ -9,15 +9,18 @@ import time
 from pathlib import Path
 
 import pytest
-from worker_builders import Careful, Deadly
+from worker_builders import Careful, Deadly, Hanging, Watched
 
+from lorary.building.jobs import build
 from lorary.building.recipe import Recipe, read_recipe
 from lorary.building.work.backend import build_recipe
 from lorary.building.work.claims import read_lease
+from lorary.building.work.share import torch_threads
 from lorary.building.work.survey import survey
 from lorary.errors import BuildError
 from lorary.library.library import Library
 from lorary.library.processes import is_running
+from lorary.model.base_model import load_base
 from lorary.testing.contracts import files_of
 from lorary.testing.pico import pico_base
 from recipe_files import write_base, write_tasks
@@ -48,7 +51,7 @@ def recipe(data, into, builder=None):
 @pytest.fixture(scope="module")
 def undisturbed(data, tmp_path_factory):
     into = tmp_path_factory.mktemp("undisturbed") / "lib"
-    library = build_recipe(recipe(data, into, Careful(**OPTIONS)))
+    library = build_recipe(recipe(data, into, Careful(**OPTIONS)), backend="local:workers=1")
     return library.hash, files_of(into)
 
 
@@ -68,6 +71,20 @@ def test_any_number_of_workers_makes_the_same_library(data, tmp_path, undisturbe
     assert not (into / ".work").exists()
     assert plans == [([(name, 30) for name in NAMES], [])]
     assert {step.job: step.step for step in steps} == dict.fromkeys(NAMES, 30)
+    assert {step.job for step in steps if step.loss is not None} == set(NAMES), "as their leases tell"
+
+
+@pytest.mark.parametrize("workers", ["", "workers=1", "workers=2", "workers=4"], ids=["default", "1", "2", "4"])
+def test_threads_follow_from_the_packs_and_not_from_the_workers(data, tmp_path, monkeypatch, workers):
+    """On four cores two packs get two threads each, whoever runs them."""
+    monkeypatch.setenv("THREADS_SEEN", str(tmp_path))
+    made = recipe(data, tmp_path / "lib", Watched(**{**OPTIONS, "steps": 4, "pause_s": 0.0}))
+    with torch_threads(4):
+        library = build_recipe(made, backend=f"local:{workers}")
+    assert [(tmp_path / name).read_text() for name in ("copy", "swap")] == ["2", "2"]
+    with torch_threads(2):
+        alone = build(made.builder, made.read_tasks(), load_base(made.base), into=tmp_path / "alone")
+    assert library.hash == alone.hash
 
 
 def owners(into, least_step=0):
@@ -108,10 +125,25 @@ def test_a_job_that_kills_its_workers_fails_alone(data, tmp_path):
     message = str(caught.value)
     assert message.startswith(
         "error[E-JOBS] a pack of jobs failed: join: error[E-WORKER] 3 workers died at it, the last after step 0: "
-        "killed, or out of memory. (log: .work/logs/"
+        "killed, out of memory, or hung for 1800 s. (log: .work/logs/"
     )
     assert sorted(Library.open(into)) == ["copy", "swap", "upper"]
     assert survey(into).counts == {"done": 3, "running": 0, "stale": 0, "failed": 1, "waiting": 0}
+
+
+def test_a_hung_worker_is_ended_and_its_job_done_by_the_next(data, tmp_path, undisturbed):
+    """In its fifth step it waits for ever, while its heart would beat on."""
+    into, told = tmp_path / "lib", set()
+    hanging = Hanging(**OPTIONS, victim="join", marker=str(tmp_path / "hung"))
+
+    def read_logs(_):
+        told.update(line for log in into.glob(".work/logs/*.log") for line in log.read_text().splitlines())
+
+    library = build_recipe(recipe(data, into, hanging), backend="local:workers=2,hang_s=2", report=read_logs)
+    assert (tmp_path / "hung").exists()
+    assert library.hash == undisturbed[0]
+    assert "ended, since its job made no step for too long: where it hung stands above." in told
+    assert any(line.endswith("in wait_for_ever") for line in told)
 
 
 def test_workers_that_cannot_work_say_why(data, tmp_path):
@@ -200,6 +232,6 @@ def test_the_elements_of_a_slurm_array_build_one_library(data, tmp_path):
     told = [element.communicate(timeout=120) for element in elements]
     assert [element.returncode for element in elements] == [0, 0], told
     assert {out for out, _ in told} == {f"{into}: 4 experts\n"}
-    alone = build_recipe(read_recipe(tmp_path / "recipe.toml", {"into": tmp_path / "alone"}))
+    alone = build_recipe(read_recipe(tmp_path / "recipe.toml", {"into": tmp_path / "alone"}), backend="local:threads=1")
     assert Library.open(into).hash == alone.hash
     assert files_of(into / "experts") == files_of(alone.path / "experts")

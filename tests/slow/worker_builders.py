@@ -4,6 +4,9 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from pathlib import Path
+
+import torch
 
 from lorary.building import train
 from lorary.building.builders.private import Private
@@ -37,4 +40,38 @@ class Deadly(Careful):
     def run(self, pack, base, work, report):
         if pack[0].name == self.victim:
             os.kill(os.getpid(), signal.SIGKILL)
+        return super().run(pack, base, work, report)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hanging(Careful):
+    """Wait for ever in step 5 of the expert `victim`, unless the file `marker` tells that this happened before."""
+
+    victim: str = ""
+    marker: str = ""
+
+    def run(self, pack, base, work, report):
+        def hang(step):
+            report(step)
+            if (step.job, step.step) == (self.victim, 5) and not Path(self.marker).exists():
+                Path(self.marker).touch()
+                wait_for_ever()
+
+        return super().run(pack, base, work, hang)
+
+
+def wait_for_ever():
+    while True:
+        time.sleep(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched(Careful):
+    """Train experts by twos, and note in $THREADS_SEEN how many threads each pack has."""
+
+    def packs(self, jobs, base):
+        return [list(jobs[i : i + 2]) for i in range(0, len(jobs), 2)]
+
+    def run(self, pack, base, work, report):
+        (Path(os.environ["THREADS_SEEN"]) / pack[0].name).write_text(str(torch.get_num_threads()))
         return super().run(pack, base, work, report)

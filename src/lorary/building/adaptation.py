@@ -17,7 +17,7 @@ from lorary.building.training import PackBuilder, Start
 from lorary.errors import BuildError
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
-from lorary.model.ensemble import check_library, check_mix
+from lorary.model.ensemble import check_library, check_mix, check_places
 from lorary.options import as_dict
 from lorary.tasks.task import Tasks
 
@@ -42,6 +42,14 @@ class AdaptedBuilder(PackBuilder, ABC):
         names = tuple(self.chosen(library))
         return [self.job(expert_name(name), [tasks[name]], start=names, source=library) for name in tasks]
 
+    def n_numbers(self, job: Job, base: BaseModel) -> int | None:
+        """Count them: a mean sits wherever an expert does, with their rank. Raises as `check_places`."""
+        assert isinstance(job, TrainingJob) and job.source is not None
+        experts = [job.source[name] for name in job.start]
+        check_places(base, experts)
+        ranks = {site: rank for expert in experts for site, rank in expert.ranks.items()}
+        return sum(rank * (base.sites[site].d_in + base.sites[site].d_out) for site, rank in ranks.items())
+
     def start(self, jobs: Sequence[TrainingJob], base: BaseModel) -> tuple[LoRA, Sequence[Start]]:
         """Average the factors. Raises E-BASE for another base, E-RANK for experts of unequal form."""
         mean = mean_factors(read_start(jobs[0], base))
@@ -63,6 +71,13 @@ class LibraryMixture(MixtureBuilder, ABC):
         library = require_source(self, source)
         names = tuple(sorted(library))
         return [self.job(as_dict(self)["name"], list(tasks.values()), made=names, start=names, source=library)]
+
+    def n_numbers(self, job: Job, base: BaseModel) -> int | None:
+        """Count those of the experts it starts from, whose shapes they keep. Raises as `check_places`."""
+        assert isinstance(job, TrainingJob) and job.source is not None
+        experts = [job.source[name] for name in job.start]
+        check_places(base, experts)
+        return sum(expert.n_parameters for expert in experts)
 
     def start(self, job: TrainingJob, base: BaseModel) -> Skills:
         """Read the experts. Raises E-BASE for another base, E-RANK for experts of unequal rank at a site."""

@@ -75,6 +75,10 @@ class Builder(ABC):
     def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
         """List the jobs that make the library; nothing is run. `source`: the library that some builders start from."""
 
+    def n_numbers(self, job: Job, base: Any) -> int | None:
+        """Foresee how many numbers the experts of a job hold, at most; None if that isn't known before."""
+        return None
+
     @abstractmethod
     def packs(self, jobs: Sequence[Job], base: Any) -> list[list[Job]]:
         """Group the jobs that run together; a function of the jobs alone."""

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lorary.building.base import Builder, Job
-from lorary.building.training import TrainedBuilder, TrainingJob
+from lorary.building.job import TrainingJob
+from lorary.building.merging import MergeJob
 from lorary.hashing import short_key
 from lorary.library.files import write_whole
 from lorary.model.base_model import BaseModel
@@ -28,8 +29,9 @@ _LEAST_S = 5.0  # a rate from less is noise
 class Cost:
     """What one job costs.
 
-    tokens: passed through the base while it trains, validation left out; None if it trains on none. product_bytes: of
-    its weights on disk; None if that isn't known before. pack: jobs of one number run together.
+    tokens: passed through the base while it trains, validation left out; 0 for a merge; None for what passes tokens
+    through it without training. product_bytes: of its weights on disk, of a merge the most they can be; None if that
+    isn't known before. pack: jobs of one number run together.
     """
 
     job: str
@@ -73,10 +75,9 @@ def estimate(builder: Builder, jobs: Sequence[Job], base: BaseModel | None, base
     """Foresee a build. `base`: real or in outline; None if it isn't at hand, which leaves bytes and packs unknown."""
     packs = builder.packs(jobs, base) if base is not None else []
     pack_of = {job.name: number for number, pack in enumerate(packs, start=1) for job in pack}
-    size = _bytes_per_expert(builder, base)
     costs = [
         Cost(
-            job.name, job.n_steps, n_tokens(job, base), size and size * len(job.experts), pack_of.get(job.name),
+            job.name, job.n_steps, n_tokens(job, base), _n_bytes(builder, job, base), pack_of.get(job.name),
             job.describe(),
         )
         for job in jobs
@@ -86,6 +87,8 @@ def estimate(builder: Builder, jobs: Sequence[Job], base: BaseModel | None, base
 
 def n_tokens(job: Job, base: BaseModel | None) -> int | None:
     """Count the tokens that a job passes through the base, from the mean length of its first examples."""
+    if isinstance(job, MergeJob):
+        return 0
     if not isinstance(job, TrainingJob):
         return None
     sample = job.train[:_SAMPLE]
@@ -100,11 +103,9 @@ def _n_characters(example: Example) -> int:
     return len(example.whole_prompt) + len(example.completion)
 
 
-def _bytes_per_expert(builder: Builder, base: BaseModel | None) -> int | None:
-    if base is None or not isinstance(builder, TrainedBuilder):
-        return None
-    sites = base.target_sites(builder.targets)
-    return sum(4 * builder.rank * (site.d_in + site.d_out) for site in sites)  # adapters are stored in float32
+def _n_bytes(builder: Builder, job: Job, base: BaseModel | None) -> int | None:
+    n_numbers = builder.n_numbers(job, base) if base is not None else None
+    return n_numbers and 4 * n_numbers  # adapters are stored in float32
 
 
 # ---- measured rates -----------------------------------------------------------------------------

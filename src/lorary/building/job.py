@@ -25,6 +25,8 @@ from lorary.tasks.task import Task
 
 T = TypeVar("T")
 
+_NOT_DECIDING = ("clusters", "epochs", "pack_tokens")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
@@ -120,8 +122,12 @@ class TrainingJob:
         return short_key(*parts, self.experts, self.parents)
 
     def _deciding_options(self) -> dict[str, Any]:
-        # Which clusters there are besides its own doesn't change what this job makes.
-        return {key: value for key, value in as_dict(self.options).items() if key not in ("clusters", "epochs")}
+        # Which clusters there are besides its own, and who shares a pack with it, doesn't change what this job makes.
+        return {key: value for key, value in as_dict(self.options).items() if key not in _NOT_DECIDING}
+
+    def _told_options(self) -> dict[str, Any]:
+        packed = {"pack_tokens": value} if (value := getattr(self.options, "pack_tokens", None)) else {}
+        return self._deciding_options() | packed
 
     def describe(self) -> dict[str, Any]:
         """What --dry-run prints."""
@@ -152,7 +158,7 @@ class TrainingJob:
         return {
             "tasks": self.tasks,
             "data_hash": self.data_hash,
-            "builder": {k: list(v) if isinstance(v, tuple) else v for k, v in self._deciding_options().items()},
+            "builder": {k: list(v) if isinstance(v, tuple) else v for k, v in self._told_options().items()},
             "seed": self.options.seed,
             "steps": self.n_steps,
             "metrics": {"valid_loss": curve.best_loss, "best_step": float(curve.best_step)},

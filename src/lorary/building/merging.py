@@ -7,10 +7,10 @@ alpha patterns, and the same however the factors are written. One expert with we
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lorary.adapters.base import Experts, Weights
 from lorary.adapters.kinds.lora import LoRA
@@ -18,13 +18,14 @@ from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.peft_format import open_experts, write_weights
 from lorary.adapters.products import ThinSVD, check_widths, padded
 from lorary.building.base import Builder, Job, Made, Report, check_positive, require_source
+from lorary.building.lone_job import LoneJob
 from lorary.errors import BuildError, OptionError
 from lorary.hashing import short_key
 from lorary.library.adapter_config import MAX_RANK
 from lorary.library.expert import Expert
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
-from lorary.model.ensemble import check_library, find_sites
+from lorary.model.ensemble import check_library, check_places, find_sites
 from lorary.options import as_dict
 from lorary.tasks.task import Tasks
 
@@ -43,6 +44,9 @@ class ProductBuilder(Builder, ABC):
     experts: tuple[str, ...] = ()
     rank: int | None = None
 
+    is_thin: ClassVar[bool] = True
+    """Whether the result's rank is at most the sum of the experts'."""
+
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
         check_positive(self, "rank")
@@ -50,6 +54,14 @@ class ProductBuilder(Builder, ABC):
     @abstractmethod
     def combine(self, parts: Parts, names: Sequence[str], site: str) -> ThinSVD:
         """Compute what the result adds at one site; `names` are all experts that are merged, also those not there."""
+
+    def n_numbers(self, job: Job, base: BaseModel) -> int | None:
+        """Count them: the largest rank that a site needs, at all sites. Raises as `check_places`."""
+        assert isinstance(job, MergeJob)
+        totals = job.total_ranks(base)
+        sites = [base.sites[name] for name in totals]
+        exact = max(min(site.d_in, site.d_out, totals[site.name] if self.is_thin else site.d_out) for site in sites)
+        return (min(self.rank, exact) if self.rank else exact) * sum(site.d_in + site.d_out for site in sites)
 
     def packs(self, jobs: Sequence[Job], base: BaseModel) -> list[list[Job]]:
         """Run every job alone."""
@@ -82,7 +94,7 @@ class MergeBuilder(ProductBuilder, ABC):
     def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
         """Plan the one job; the tasks aren't looked at."""
         library, names = self.chosen(source)
-        return [MergeJob(self.called, tuple(names), library, self)]
+        return [MergeJob(self.called, library, tuple(names), self)]
 
 
 def parents_of(source: Library, names: Sequence[str]) -> tuple[str, ...]:
@@ -105,23 +117,11 @@ def write_plain(stage: Path, weights: Mapping[str, LowRankWeights], base_name: s
 
 
 @dataclass(frozen=True)
-class MergeJob:
+class MergeJob(LoneJob):
     """Make one expert of `merged`, experts of `source`."""
 
-    name: str
     merged: tuple[str, ...]
-    source: Library = field(compare=False)
     options: ProductBuilder
-
-    @property
-    def experts(self) -> tuple[str, ...]:
-        """The one expert it makes."""
-        return (self.name,)
-
-    @property
-    def n_steps(self) -> int:
-        """None: nothing is trained."""
-        return 0
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -132,6 +132,15 @@ class MergeJob:
         """Hash of all that decides the result."""
         origins = [(name, self.source[name].hash) for name in self.merged]
         return short_key(as_dict(self.options), origins, base_fingerprint)
+
+    def total_ranks(self, base: BaseModel) -> dict[str, int]:
+        """Add up the experts' ranks at each site. Raises as `check_places`."""
+        members, totals = self._members(), dict[str, int]()
+        check_places(base, members.values())
+        for expert in members.values():
+            for site, rank in expert.ranks.items():
+                totals[site] = totals.get(site, 0) + rank
+        return totals
 
     def check(self, base: BaseModel) -> None:
         """Refuse experts of another base. Raises E-BASE, E-TARGET."""
@@ -146,8 +155,7 @@ class MergeJob:
 
     def describe(self) -> dict[str, Any]:
         """What --dry-run prints."""
-        facts = {"expert": self.name, "tasks": list(self.tasks), "steps": 0, "examples": {"train": 0, "valid": 0}}
-        return {**facts, "merges": list(self.merged)}
+        return {**super().describe(), "merges": list(self.merged)}
 
     def write(self, base_name: str, stage: Path) -> dict[str, Any]:
         """Compute and write the PEFT files; give the provenance's fields."""

@@ -129,6 +129,11 @@ class FreshMixture(MixtureBuilder, ABC):
         width = len(str(self.n_skills - 1))
         return [self.job(self.left, list(tasks.values()), made=tuple(f"k{i:0{width}}" for i in range(self.n_skills)))]
 
+    def n_numbers(self, job: Job, base: BaseModel) -> int | None:
+        """Count them: all sites of all skills have the rank."""
+        sites = base.target_sites(self.targets)
+        return self.n_skills * sum(self.rank * (site.d_in + site.d_out) for site in sites)
+
     def start(self, job: TrainingJob, base: BaseModel) -> Skills:
         """Draw experts that differ: from one A they would learn the same, as each gets almost the same share."""
         kind = LoRA(rank=self.rank, alpha=self.alpha, rslora=self.rslora)

@@ -26,25 +26,30 @@ from lorary.routing.base import Context, Gate, Routing
 Start = Mapping[str, LowRankWeights]
 """Site -> the weights that an expert starts from."""
 
-TOKENS_PER_STEP = 512
-"""A step of about this many tokens uses a CPU well; a larger one wins nothing more (measured: docs/log.md)."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class PackBuilder(TrainingOptions, Builder, ABC):
     """A builder that trains each expert on data of its own; several share the passes over the base.
 
-    dropout: on the adapter's input.
+    dropout: on the adapter's input. pack_tokens: experts share a pass until a step of usual width has so many tokens;
+    512 are as fast as more (measured: docs/log.md), fewer take less memory. One expert's batch is never cut: where its
+    long rows take too much, lower batch_size. The same number makes the same packs on any machine.
     """
 
     dropout: float = 0.05
+    pack_tokens: int = 512
+
+    def __post_init__(self) -> None:
+        """Refuse options that have no meaning."""
+        super().__post_init__()
+        check_positive(self, "pack_tokens")
 
     @abstractmethod
     def start(self, jobs: Sequence[TrainingJob], base: BaseModel) -> tuple[LoRA, Sequence[Start]]:
         """Give the form of a pack's experts and what each of them starts from: the same sites, ranks and scales."""
 
     def packs(self, jobs: Sequence[Job], base: BaseModel) -> list[list[Job]]:
-        """Group jobs of equal length of run, short rows with short rows, until a step has about TOKENS_PER_STEP.
+        """Group jobs of equal length of run, short rows with short rows, until a step has about pack_tokens.
 
         A function of the jobs alone, so that a second call groups them as the first did.
         """
@@ -53,7 +58,7 @@ class PackBuilder(TrainingOptions, Builder, ABC):
         for job in sorted(jobs, key=lambda j: (j.n_steps, width[j.name], j.name)):
             last = packs[-1] if packs else []
             fits = last and last[0].n_steps == job.n_steps
-            if fits and (len(last) + 1) * self.batch_size * width[job.name] <= TOKENS_PER_STEP:
+            if fits and (len(last) + 1) * self.batch_size * width[job.name] <= self.pack_tokens:
                 last.append(job)
             else:
                 packs.append([job])
@@ -139,6 +144,10 @@ class TrainedBuilder(PackBuilder, ABC):
         """Refuse options that have no meaning."""
         super().__post_init__()
         check_positive(self, "rank")
+
+    def n_numbers(self, job: Job, base: BaseModel) -> int | None:
+        """Count them: all sites have the rank."""
+        return sum(self.rank * (site.d_in + site.d_out) for site in base.target_sites(self.targets))
 
     def start(self, jobs: Sequence[TrainingJob], base: BaseModel) -> tuple[LoRA, Sequence[Start]]:
         """Draw fresh weights.

@@ -9,6 +9,7 @@ from typing import Any
 
 _WIDE = 240  # columns, where no screen says how many there are
 _SHOWN = 4  # of many items, so that a row stays a line
+_BAR, _LEAST_NOTE = 84, 20  # columns of a bar with its title and numbers, and of the note beside it
 
 Tell = Callable[[int, int, str], None]
 """Hears how far the work is: done, total, a word on what is being done."""
@@ -69,9 +70,13 @@ def progress(title: str) -> Iterator[Tell]:
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
+    console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True)) as bar:
+    # A note is cut where the line ends: else it would be the bar that gives way.
+    room = Column(no_wrap=True, overflow="ellipsis", max_width=max(_LEAST_NOTE, console.width - _BAR))
+    with Progress(*columns, TextColumn("{task.fields[note]}", table_column=room), console=console) as bar:
         task = bar.add_task(title, total=None, note="")
         yield lambda done, total, note: bar.update(task, completed=done, total=total, note=note)
 

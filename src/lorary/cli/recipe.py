@@ -28,12 +28,14 @@ def gather(path: Path | None, given: Mapping[str, Any]) -> "Recipe":
     return dataclasses.replace(made, base=made.base or (base_of(start) if start else EMBEDDED))
 
 
-def choose_backend(spec: str, workers: int | None) -> Any:
-    """Parse a backend; --workers N is short for local:workers=N."""
-    if workers is not None and spec.partition(":")[0] != "local":
-        raise typer.BadParameter("only the local backend has them.", param_hint="--workers")
-    if workers is not None:
-        spec = f"{spec}{',' if ':' in spec else ':'}workers={workers}"
+def choose_backend(spec: str, **given: int | None) -> Any:
+    """Parse a backend; --workers N is short for local:workers=N, and so is --threads."""
+    for name, n in given.items():
+        if n is None:
+            continue
+        if spec.partition(":")[0] != "local":
+            raise typer.BadParameter("only the local backend has them.", param_hint=f"--{name}")
+        spec = f"{spec}{',' if ':' in spec else ':'}{name}={n}"
     from lorary.folder import BACKENDS
 
     return BACKENDS.parse(spec)

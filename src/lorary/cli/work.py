@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorary.cli.application import PartlyDone
-from lorary.cli.console import Tell, print_rich, say
+from lorary.cli.console import Tell, in_words, print_rich, say
 from lorary.errors import LoraryError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ class Work:
         self._planned: list[str] = []
         self._left: dict[str, int] = {}
         self._steps: dict[str, int] = {}
+        self._running: dict[str, str] = {}
 
     def on_plan(self, jobs: Sequence[Any], done: Sequence[str]) -> None:
         """Hear the plan: all jobs, and the names of those that are done."""
@@ -29,12 +30,16 @@ class Work:
         say(f"{len(jobs)} experts to build, {len(done)} are there already.")
 
     def on_step(self, step: Any) -> None:
-        """Hear one step of one job."""
-        if step.job in self._left:
-            self._steps[step.job] = step.step
-            loss = step.loss if step.valid_loss is None else step.valid_loss
-            note = step.job if loss is None else f"{step.job}: loss {loss:.3f}"
-            self._tell(sum(self._steps.values()), sum(self._left.values()), note)
+        """Hear one step of one job; tell of all that run."""
+        if step.job not in self._left:
+            return
+        self._steps[step.job] = step.step
+        loss = step.loss if step.valid_loss is None else step.valid_loss
+        self._running[step.job] = f"{step.job} {step.step}/{step.n_steps}{'' if loss is None else f' loss {loss:.3f}'}"
+        note = in_words(list(self._running.values()))
+        if step.step == step.n_steps:
+            del self._running[step.job]
+        self._tell(sum(self._steps.values()), sum(self._left.values()), note)
 
     @contextmanager
     def watched(self) -> Iterator["Work"]:

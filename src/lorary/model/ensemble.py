@@ -1,6 +1,6 @@
 """What is routed into a base, and how: experts, router, its state, mix. Immutable: an edit makes another one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, get_args
@@ -134,23 +134,29 @@ def find_sites(base: BaseModel, members: Mapping[str, Expert]) -> dict[str, Site
 
 
 def check_fit(base: BaseModel, expert: Expert) -> None:
-    """Refuse an expert of another base (E-BASE), at a site it lacks (E-TARGET), or of other widths (E-SHAPE)."""
+    """Refuse an expert of another base (E-BASE), and as `check_places`."""
     check_base(base, expert.provenance.base_fingerprint, f"expert {expert.name!r}")
-    for site, (a, b) in expert.sites.items():
-        if site not in base.sites:
-            raise AdapterError(
-                "E-TARGET",
-                f"expert {expert.name!r} adapts {site!r}, which this base doesn't have.",
-                "Is it the right base?",
-            )
-        found, sizes = (expert.header[a].shape[1], expert.header[b].shape[0]), base.sites[site]
-        if found != (sizes.d_in, sizes.d_out):
-            raise AdapterError(
-                "E-SHAPE",
-                f"expert {expert.name!r} is {found[0]} -> {found[1]} at {site!r}, the base is {sizes.d_in} -> "
-                f"{sizes.d_out}.",
-                "Was it trained on another base?",
-            )
+    check_places(base, [expert])
+
+
+def check_places(base: BaseModel, experts: Iterable[Expert]) -> None:
+    """Refuse experts at a site that a base, real or in outline, lacks (E-TARGET), or of other widths (E-SHAPE)."""
+    for expert in experts:
+        for site, (a, b) in expert.sites.items():
+            if site not in base.sites:
+                raise AdapterError(
+                    "E-TARGET",
+                    f"expert {expert.name!r} adapts {site!r}, which this base doesn't have.",
+                    "Is it the right base?",
+                )
+            found, sizes = (expert.header[a].shape[1], expert.header[b].shape[0]), base.sites[site]
+            if found != (sizes.d_in, sizes.d_out):
+                raise AdapterError(
+                    "E-SHAPE",
+                    f"expert {expert.name!r} is {found[0]} -> {found[1]} at {site!r}, the base is {sizes.d_in} -> "
+                    f"{sizes.d_out}.",
+                    "Was it trained on another base?",
+                )
 
 
 def check_mix(members: Mapping[str, Expert], mix: Mix) -> None:

@@ -6,9 +6,12 @@ from lorary.building import estimate as module
 from lorary.building.builders.private import Private
 from lorary.building.estimate import estimate, n_tokens, recall_rate, remember_rate
 from lorary.building.jobs import build
+from lorary.errors import AdapterError
+from lorary.folder import BUILDERS
 from lorary.library.expert import Expert
 from lorary.model.outline import name_of, outline
 from lorary.model.tokens import encode
+from lorary.testing.pico import pico_base, random_library
 from recipe_files import write_base
 
 BUILDER = Private(rank=3, steps=6, batch_size=2, dropout=0.0, targets=("q_proj", "down_proj"))
@@ -25,6 +28,52 @@ def test_bytes_are_those_of_the_experts_made(base, tasks, tmp_path):
     sizes = {name: numbers_in(expert) for name, expert in library.items()}
     assert {cost.job: cost.product_bytes for cost in found.jobs} == sizes
     assert found.product_bytes == sum(sizes.values())
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "uniform", "uniform:rank=2", "ties", "dare:rank=3", "svd:rank=1", "poly:n_skills=3,steps=1",
+        "lib_poly:steps=1", "lib_polyz:steps=1", "lib_mu:steps=1", "from_expert:expert=swap,steps=1",
+    ],
+)  # fmt: skip
+def test_bytes_of_what_starts_from_a_library(spec, base, tasks, tmp_path):
+    source = random_library(tmp_path / "source", base, ["copy", "swap"], ranks=2)
+    builder = BUILDERS.parse(spec)
+    found = estimate(builder, builder.plan(tasks, source), base, base.name)
+    made = build(builder, tasks, base, source=source, into=tmp_path / "lib")
+    size = sum(numbers_in(expert) for expert in made.values())
+    if spec == "ties":  # what is trimmed may leave a rank that is not quite full
+        assert 0.9 * found.product_bytes < size <= found.product_bytes
+    else:
+        assert found.product_bytes == size
+
+
+def test_what_is_found_while_it_runs_has_no_size_before(base, toy, tmp_path):
+    source = random_library(tmp_path / "source", base, ["copy", "swap"], ranks=2)
+    for spec in ("neighbours", "pi_tuning:steps=2", "lorahub"):
+        tasks = toy.only(["copy", "swap", "last"])
+        builder = BUILDERS.parse(spec)
+        found = estimate(builder, builder.plan(tasks, source), base, base.name)
+        assert found.product_bytes is None
+
+
+@pytest.mark.parametrize("spec", ["uniform", "lib_poly:steps=1", "lib_mu:steps=1"])
+def test_what_starts_from_experts_of_another_base_is_refused(spec, base, tasks, tmp_path):
+    """By their places: a base in outline has no fingerprint."""
+    source = random_library(tmp_path / "source", base, ["copy", "swap"])
+    other = outline(str(write_base(tmp_path / "other", pico_base("gpt2"))))
+    builder = BUILDERS.parse(spec)
+    with pytest.raises(AdapterError) as caught:
+        estimate(builder, builder.plan(tasks, source), other, "other")
+    assert caught.value.code == "E-TARGET"
+
+
+def test_a_merge_passes_no_token(base, tasks, tmp_path):
+    source = random_library(tmp_path / "source", base, ["copy", "swap"], ranks=2)
+    builder = BUILDERS.parse("uniform")
+    found = estimate(builder, builder.plan(tasks, source), base, base.name)
+    assert [(cost.steps, cost.tokens) for cost in found.jobs] == [(0, 0)]
 
 
 def numbers_in(expert: Expert) -> int:

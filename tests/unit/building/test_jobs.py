@@ -173,10 +173,10 @@ def test_a_worker_that_was_thought_dead_spoils_nothing(
 
     reached = Claim.reached
 
-    def remember(self, step):
+    def remember(self, *told):
         nonlocal own
         own = own or self
-        reached(self, step)
+        reached(self, *told)
 
     own = None
     monkeypatch.setattr(Claim, "reached", remember)
@@ -187,6 +187,19 @@ def test_a_worker_that_was_thought_dead_spoils_nothing(
     assert [step for job, step in report.seen if job == first] == ([1, 2, 3] if wakes_up else [1, 2, 3, 4])
     assert library.hash == undisturbed[0]
     assert files_of(into / "experts") == files_of_experts(undisturbed)
+
+
+def test_only_jobs_with_steps_can_hang(base, tasks, tmp_path, monkeypatch):
+    limits, held = [], Claim.held
+
+    def remember(self, hang_s, on_hang):
+        limits.append(hang_s)
+        return held(self, hang_s, on_hang)
+
+    monkeypatch.setattr(Claim, "held", remember)
+    library = build(BUILDER, tasks.only(["copy", "join"]), base, into=tmp_path / "lib", hang_s=60)
+    build("uniform", Tasks([]), base, into=tmp_path / "merged", source=library, hang_s=60)
+    assert limits == [60, 60, None]
 
 
 def files_of_experts(undisturbed):
@@ -340,7 +353,8 @@ def test_a_pack_that_kills_its_workers_is_given_up(base, tasks, tmp_path, monkey
     (log,) = (into / ".work" / "logs").iterdir()
     assert str(caught.value) == (
         "error[E-JOBS] a pack of jobs failed: copy: error[E-WORKER] 3 workers died at it, the last "
-        f"after step 0: killed, or out of memory. (log: .work/logs/{log.name}) The same command tries again."
+        "after step 0: killed, out of memory, or hung for 1800 s. "
+        f"(log: .work/logs/{log.name}) The same command tries again."
     )
     assert sorted(Library.open(into)) == ["join", "swap", "upper"]
     assert sorted(build(BUILDER, tasks, base, into=into)) == NAMES

@@ -43,6 +43,33 @@ def test_gradients_are_those_of_training_alone(base, toy, counts):
         torch.testing.assert_close(together[i], alone, atol=1e-5 * float(alone.abs().max()), rtol=1e-5)
 
 
+def test_a_pack_is_as_large_as_a_step_may_have_tokens(base, toy):
+    jobs = Private(**QUICK).plan(toy)
+    width = {job.name: job.typical_length(base) for job in jobs}
+    for limit in (1, 80, 512):
+        packs = Private(**QUICK, pack_tokens=limit).packs(jobs, base)
+        assert sorted(job.name for pack in packs for job in pack) == sorted(width)
+        assert all(len(pack) == 1 or len(pack) * 2 * max(width[j.name] for j in pack) <= limit for pack in packs)
+        assert [len(pack) for pack in packs] == [
+            len(p) for p in Private(**QUICK, pack_tokens=limit).packs(jobs[::-1], base)
+        ]
+    assert len(Private(**QUICK, pack_tokens=1).packs(jobs, base)) == len(jobs)
+    assert len(Private(**QUICK).packs(jobs, base)) < len(Private(**QUICK, pack_tokens=80).packs(jobs, base)) < len(jobs)
+
+
+def test_what_shares_a_pack_is_told_and_is_no_other_expert(base, toy, tmp_path):
+    tasks = toy.only(["copy", "swap"])
+    options = {**QUICK, "steps": 2}
+    made = build(Private(**options), tasks, base, into=tmp_path / "lib")
+    apart = build(Private(**options, pack_tokens=1), tasks, base, into=tmp_path / "apart")
+    told = [library["copy"].provenance for library in (made, apart)]
+    assert [facts.builder["pack_tokens"] for facts in told] == [512, 1]
+    assert told[0].extra["job"] == told[1].extra["job"]
+    steps = []
+    build(Private(**options, pack_tokens=1), tasks, base, into=tmp_path / "lib", report=steps.append)
+    assert steps == [], "its experts stand"
+
+
 def losses_of(scripts):
     """A stand-in for the validation: what each expert's losses are, evaluation by evaluation, the start's first."""
     turn = iter(range(99))

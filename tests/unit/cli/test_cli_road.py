@@ -1,6 +1,7 @@
 """The whole road on the command line, and what each command leaves."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,10 @@ import pytest
 from cli_line import Run, World
 from safetensors.numpy import load_file, save_file
 
+from lorary.building.base import JobStep
 from lorary.building.builders.private import Private
+from lorary.building.work.survey import JobState
+from lorary.cli.work import Work
 from lorary.tasks.task import Task
 from lorary.tasks.toy import toy_tasks
 
@@ -51,7 +55,23 @@ def test_build_tells_its_steps_on_stderr(run: Run, world: World, tmp_path: Path)
     lines = built.err.splitlines()  # transformers talks if it was imported before the command line was
     loading, plan, first, last = (line for line in lines if line and not line.startswith("Loading weights"))
     assert (loading, plan) == (f"loading base {world.base} ...", "1 experts to build, 0 are there already.")
-    assert first.startswith("training steps: 1/2 (swap: loss ") and last.startswith("training steps: 2/2 (swap: loss ")
+    assert re.fullmatch(r"training steps: 1/2 \(swap 1/2 loss \d+\.\d{3}\)", first)
+    assert re.fullmatch(r"training steps: 2/2 \(swap 2/2 loss \d+\.\d{3}\)", last)
+
+
+def test_the_progress_of_a_build_tells_of_all_that_run(tmp_path: Path) -> None:
+    told: list[tuple[int, int, str]] = []
+    work = Work(lambda *heard: told.append(heard), tmp_path)
+    work.on_plan([JobState(name, "waiting", n_steps=2) for name in ("ant", "bee", "cat")], ["cat"])
+    for step in (JobStep("ant", 1, 2, 3.0), JobStep("bee", 1, 2), JobStep("ant", 2, 2, 2.5, 2.0), JobStep("bee", 2, 2)):
+        work.on_step(step)
+    work.on_step(JobStep("cat", 2, 2))
+    assert told == [
+        (1, 4, "ant 1/2 loss 3.000"),
+        (2, 4, "ant 1/2 loss 3.000, bee 1/2"),
+        (3, 4, "ant 2/2 loss 2.000, bee 1/2"),
+        (4, 4, "bee 2/2"),
+    ]
 
 
 def test_dry_run_writes_nothing(run: Run, world: World, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`lorary status` and who builds: what is parsed, printed and returned."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,10 @@ def begun(world: World, tmp_path: Path) -> Path:
     assert worker is not None
     done, running, failed = worker.packs
     assert worker.attend(done)
-    claim(worker.worklist.pack_directory(running), Watch())
+    claimed = claim(worker.worklist.pack_directory(running), Watch())
+    assert claimed is not None
+    claimed.reached(1, {"swap": 0.25})
+    claimed.beat()
     worker.worklist.fail(failed, "error[E-DIVERGED] the loss is nan.", "Traceback", "one")
     return into
 
@@ -33,13 +37,13 @@ def begun(world: World, tmp_path: Path) -> Path:
 def test_status_in_words(run: Run, begun: Path) -> None:
     told = run("status", begun)
     head, first, second, summary = told.out.splitlines()
-    assert head.split() == ["job", "state", "steps", "worker", "since"]
-    assert first.split()[:3] == ["swap", "running", "0/3"]
+    assert head.split() == ["job", "state", "steps", "loss", "worker", "since"]
+    assert first.split()[:4] == ["swap", "running", "1/3", "0.250"]
     (log,) = begun.glob(".work/logs/*.log")
     assert " ".join(second.split()) == (
         f"upper failed 0/3 error[E-DIVERGED] the loss is nan. (log: {log.relative_to(begun)})"
     )
-    assert summary == "3 jobs: 1 done, 1 running, 1 failed."
+    assert re.fullmatch(r"3 jobs: 1 done, 1 running, 1 failed; about \d+ s left\.", summary)
     assert (told.code, told.err) == (3, "")
 
 
@@ -82,10 +86,10 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ("", "Local(workers=1, gpus=(), threads=None)"),
-        ("--workers 4", "Local(workers=4, gpus=(), threads=None)"),
-        ("--backend local:threads=2 --workers 4", "Local(workers=4, gpus=(), threads=2)"),
-        ("--backend ray:address=auto,gpus=0.25", "Ray(address='auto', cpus=1.0, gpus=0.25, retries=3)"),
+        ("", "Local(workers=None, gpus=(), threads=None, hang_s=1800.0)"),
+        ("--workers 4", "Local(workers=4, gpus=(), threads=None, hang_s=1800.0)"),
+        ("--backend local:threads=2 --workers 4", "Local(workers=4, gpus=(), threads=2, hang_s=1800.0)"),
+        ("--backend ray:address=auto,gpus=0.25", "Ray(address='auto', cpus=1.0, gpus=0.25, retries=3, hang_s=1800.0)"),
     ],
 )
 def test_backends_are_chosen(run: Run, world: World, heard: dict[str, Any], given: str, expected: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -26,6 +27,8 @@ class Dare(MergeBuilder):
     density: float = 0.5
     strength: float = 1.0
     seed: int = 42
+
+    is_thin: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

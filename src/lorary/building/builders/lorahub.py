@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -19,10 +19,11 @@ from lorary.adapters.peft_format import read_experts
 from lorary.adapters.products import svd_of_sum
 from lorary.building.base import Builder, Job, JobStep, Made, Report, check_positive, require_source
 from lorary.building.job import expert_name
+from lorary.building.lone_job import LoneJob
 from lorary.building.merging import parents_of, write_plain
 from lorary.building.search import Evolution, Nevergrad, Search, replay
 from lorary.errors import BuildError
-from lorary.hashing import hash_json, short_key
+from lorary.hashing import short_key
 from lorary.library.files import write_whole
 from lorary.library.library import Library
 from lorary.model.attach import Attachment, Slot
@@ -31,6 +32,7 @@ from lorary.model.ensemble import check_library, check_mix, find_sites
 from lorary.model.speaking import score
 from lorary.options import as_dict
 from lorary.routing.base import Context, Gate, Routing
+from lorary.tasks.example import Example
 from lorary.tasks.task import Task, Tasks
 
 OVERFLOWN = 1e9
@@ -68,7 +70,7 @@ class LoraHub(Builder):
         for task in tasks.values():
             if not task.train:
                 raise BuildError("E-DATA", f"task {task.name!r} has no training examples.", "Check its splits.")
-        return [_SearchJob(expert_name(name), tasks[name], library, self) for name in tasks]
+        return [_SearchJob(expert_name(name), library, tasks[name], self) for name in tasks]
 
     def packs(self, jobs: Sequence[Job], base: BaseModel) -> list[list[Job]]:
         """Run every job alone."""
@@ -91,7 +93,7 @@ Row = dict[str, Any]
 
 
 def _search(job: "_SearchJob", base: BaseModel, experts: Experts, path: Path, report: Report | None) -> list[Row]:
-    o, examples = job.options, job.task.train[: job.options.n_examples]
+    o, examples = job.options, job.examples
     searches: dict[str, Callable[[int, int, float, int], Search]] = {"evolution": Evolution, "nevergrad": Nevergrad}
     search = searches[o.search](len(experts), o.steps, o.limit, o.seed)
     losses = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
@@ -158,18 +160,11 @@ def merge_weights(experts: Experts, point: Sequence[float], mix: Mix) -> dict[st
 
 
 @dataclass(frozen=True)
-class _SearchJob:
+class _SearchJob(LoneJob):
     """Find the weights for one task."""
 
-    name: str
     task: Task
-    source: Library = field(compare=False)
     options: LoraHub
-
-    @property
-    def experts(self) -> tuple[str, ...]:
-        """The one expert it makes."""
-        return (self.name,)
 
     @property
     def n_steps(self) -> int:
@@ -182,18 +177,13 @@ class _SearchJob:
         return (self.task.name,)
 
     @property
-    def data_hash(self) -> str:
-        """sha256 of the examples it sees."""
-        return hash_json(self.task.train[: self.options.n_examples])
+    def examples(self) -> Sequence[Example]:
+        """Those that each try is scored on."""
+        return self.task.train[: self.options.n_examples]
 
     def key(self, base_fingerprint: Mapping[str, Any]) -> str:
         """Hash of all that decides the result."""
         return short_key(as_dict(self.options), self.tasks, self.data_hash, self.source.hash, base_fingerprint)
-
-    def describe(self) -> dict[str, Any]:
-        """What --dry-run prints."""
-        examples = {"train": min(self.options.n_examples, len(self.task.train)), "valid": 0}
-        return {"expert": self.name, "tasks": list(self.tasks), "steps": self.n_steps, "examples": examples}
 
     def write(self, experts: Experts, rows: Sequence[Row], base_name: str, stage: Path) -> dict[str, Any]:
         """Write the PEFT files and metrics.jsonl; give the provenance's fields."""

@@ -11,13 +11,15 @@ import torch
 from lorary.building.base import Job, Made, Report, check_positive
 from lorary.building.builders.weighted import Weighted
 from lorary.building.job import expert_name
+from lorary.building.lone_job import LoneJob
 from lorary.building.merging import MergeJob
 from lorary.building.neighbourhood import Known, Neighbourhood, known_hashes
-from lorary.hashing import hash_json, short_key
+from lorary.hashing import short_key
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
 from lorary.model.ensemble import check_library
 from lorary.options import as_dict
+from lorary.tasks.example import Example
 from lorary.tasks.task import Task, Tasks
 
 
@@ -47,7 +49,7 @@ class Neighbours(Neighbourhood):
         Raises E-SOURCE, E-EMPTY, E-TASK, and E-DATA for a task, new or the library's own, without examples.
         """
         library, known, new = self.split(tasks, source)
-        return [_NeighbourJob(expert_name(task.name), task, known, library, self) for task in new]
+        return [_NeighbourJob(expert_name(task.name), library, task, known, self) for task in new]
 
     def packs(self, jobs: Sequence[Job], base: BaseModel) -> list[list[Job]]:
         """Run all together, so that the library is embedded once."""
@@ -68,29 +70,22 @@ class Neighbours(Neighbourhood):
 
 
 @dataclass(frozen=True)
-class _NeighbourJob:
+class _NeighbourJob(LoneJob):
     """Choose and interpolate the neighbours of one task."""
 
-    name: str
     task: Task
     known: Known = field(compare=False)
-    source: Library = field(compare=False)
     options: Neighbours
 
     @property
-    def experts(self) -> tuple[str, ...]:
-        """The one expert it makes."""
-        return (self.name,)
+    def tasks(self) -> tuple[str, ...]:
+        """The one task."""
+        return (self.task.name,)
 
     @property
-    def n_steps(self) -> int:
-        """None: nothing is trained."""
-        return 0
-
-    @property
-    def data_hash(self) -> str:
-        """sha256 of the examples that embed the task."""
-        return hash_json(self.task.train[: self.options.n_examples])
+    def examples(self) -> Sequence[Example]:
+        """Those that embed the task."""
+        return self.task.train[: self.options.n_examples]
 
     def key(self, base_fingerprint: Mapping[str, Any]) -> str:
         """Hash of all that decides the result: what the other new tasks are doesn't."""
@@ -99,15 +94,10 @@ class _NeighbourJob:
             options, self.task.name, self.data_hash, known_hashes(self.known), self.source.hash, base_fingerprint
         )
 
-    def describe(self) -> dict[str, Any]:
-        """What --dry-run prints."""
-        examples = {"train": min(self.options.n_examples, len(self.task.train)), "valid": 0}
-        return {"expert": self.name, "tasks": [self.task.name], "steps": 0, "examples": examples}
-
     def write(self, shares: Mapping[str, float], base_name: str, stage: Path) -> dict[str, Any]:
         """Merge the neighbours; give the provenance's fields."""
         merge = Weighted(experts=tuple(shares), weights=tuple(shares.values()), rank=self.options.rank)
-        facts = MergeJob(self.name, tuple(sorted(shares)), self.source, merge).write(base_name, stage)
+        facts = MergeJob(self.name, self.source, tuple(sorted(shares)), merge).write(base_name, stage)
         options = {key: value for key, value in as_dict(self.options).items() if key != "adapt_to"}
         builder = {**options, "targets": list(self.options.targets), "weights": dict(shares)}
-        return {**facts, "tasks": (self.task.name,), "data_hash": self.data_hash, "builder": builder}
+        return {**facts, "tasks": self.tasks, "data_hash": self.data_hash, "builder": builder}

@@ -68,6 +68,10 @@ class PiTuning(Neighbourhood, TrainedBuilder):
         job = self.job(expert_name(task.name), [task], start=tuple(known), source=library)
         return _PiTuningJob(**vars(job), task=task, known=known)
 
+    def n_numbers(self, job: Job, base: BaseModel) -> int | None:
+        """Give nothing: the rank is that of the sum, and the neighbours are found as the job runs."""
+        return None
+
     def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
         """Find the neighbours, train the pack's own experts in the same passes, then tune job by job."""
         jobs = [job for job in pack if isinstance(job, _PiTuningJob)]

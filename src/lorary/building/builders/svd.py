@@ -24,7 +24,7 @@ class Svd(ProductBuilder):
     def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
         """Plan a job for each expert, under its own name."""
         library, names = self.chosen(source)
-        return [MergeJob(name, (name,), library, self) for name in names]
+        return [MergeJob(name, library, (name,), self) for name in names]
 
     def combine(self, parts: Parts, names: Sequence[str], site: str) -> ThinSVD:
         """Decompose the one expert."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -27,6 +28,8 @@ class Ties(MergeBuilder):
 
     density: float = 0.2
     strength: float = 1.0
+
+    is_thin: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

@@ -3,12 +3,14 @@
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lorary.building.base import Report
 from lorary.building.recipe import Recipe
+from lorary.building.work.claims import HANG_S
 from lorary.building.work.enlist import enlist, see_through
 from lorary.building.work.follower import OnPlan
+from lorary.building.work.share import threads_for, torch_threads
 from lorary.building.work.worker import Worker
 from lorary.folder import BACKENDS
 from lorary.library.library import Library
@@ -20,14 +22,27 @@ from lorary.model.embedded import EMBEDDED
 class Order:
     """A recipe to be worked on, and who wants to hear of it. `run` names all its workers: see `build`.
 
-    tell: hears a word on what is slow to begin.
+    threads: of each worker; None = they follow from the packs. tell: hears a word on what is slow to begin. hang_s,
+    on_hang: see `Worker`.
     """
 
     recipe: Recipe
     run: str
     report: Report | None = None
     on_plan: OnPlan | None = None
-    tell: Callable[[str], None] = lambda _: None
+    tell: Callable[[str], None] | None = None
+    threads: int | None = None
+    hang_s: float = HANG_S
+    on_hang: Callable[[], None] | None = None
+
+    def say(self, what: str) -> None:
+        """Tell who listens."""
+        if self.tell:
+            self.tell(what)
+
+    def for_others(self) -> "Order":
+        """Give what another process can be sent: who listens stays here."""
+        return replace(self, report=None, on_plan=None, tell=None)
 
 
 @dataclass(frozen=True)
@@ -46,7 +61,7 @@ def build_recipe(
     run: str | None = None,
     report: Report | None = None,
     on_plan: OnPlan | None = None,
-    tell: Callable[[str], None] = lambda _: None,
+    tell: Callable[[str], None] | None = None,
 ) -> Library:
     """Build what a recipe says, with workers where the backend has them. Other arguments and errors: see `build`."""
     backend = BACKENDS.parse(backend) if isinstance(backend, str) else backend
@@ -59,16 +74,17 @@ def build_here(order: Order) -> None:
     """Be one of the workers, in this process, until all is done."""
     worker = enlist_here(order)
     if worker is not None:
-        see_through(worker)
+        with torch_threads(order.threads or threads_for(len(worker.packs))):
+            see_through(worker)
 
 
 def enlist_here(order: Order) -> Worker | None:
     """Load what a recipe names and make a worker of it; None if all is done."""
     recipe = order.recipe
     tasks, source = recipe.read_tasks(), recipe.open_source()
-    order.tell(f"loading base {recipe.base or EMBEDDED} ...")
+    order.say(f"loading base {recipe.base or EMBEDDED} ...")
     base = base_model.load_base(recipe.base or EMBEDDED, device=recipe.device, dtype=recipe.dtype)
     return enlist(
         recipe.builder, tasks, base, into=recipe.into, source=source, report=order.report, on_plan=order.on_plan,
-        run=order.run,
+        run=order.run, hang_s=order.hang_s, on_hang=order.on_hang,
     )  # fmt: skip

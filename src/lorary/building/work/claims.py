@@ -11,7 +11,9 @@ nobody can take over a number that he has not seen. Each owner writes in its own
 dead and comes back can spoil nothing; it finds a higher number and gives up.
 
 A lease is stale if its process is seen to be dead from here, or if its beat has not moved for `lease_s` by the
-watcher's own clock, so clocks of other hosts don't matter. Files must be written by atomic replace, never over.
+watcher's own clock, so clocks of other hosts don't matter. An owner whose work shows no sign of life for `hang_s` stops
+beating: it may hang for ever, while its heart, a thread of its own, would go on. Files must be written by atomic
+replace, never over.
 """
 
 import contextlib
@@ -22,7 +24,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -33,6 +35,8 @@ LEASE_S = 60.0
 """How long an owner may be silent; it speaks at least four times as often."""
 BEAT_S = 2.0
 """It speaks at least this often: what it says is also how others see its progress."""
+HANG_S = 1800.0
+"""How long a job may make no step before it counts as hung; a first compilation or a long validation takes less."""
 _LEASE = "lease.json"
 _QUICKER = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.ESTALE}
 """What the disk says when another worker was quicker, or done."""
@@ -47,7 +51,7 @@ class Lease:
     """What an owner says of itself. Times are seconds since 1970 by its own clock; steps are those of its pack.
 
     run: names the workers that were started together. tries: how many owners of one run in a row, this one included,
-    died without getting further.
+    died without getting further. losses: of its jobs, in nats per token, each at its last step; for show.
     """
 
     token: str
@@ -63,6 +67,7 @@ class Lease:
     step: int = 0
     tries: int = 1
     is_free: bool = False
+    losses: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def is_dead(self) -> bool:
@@ -118,16 +123,22 @@ class Claim:
     lease: Lease
     is_lost: bool = False
     _stop: threading.Event = field(default_factory=threading.Event)
+    _moved: float = field(default_factory=time.monotonic)
 
     @property
     def pack(self) -> Path:
         """The pack's directory."""
         return self.directory.parent
 
-    def reached(self, step: int) -> None:
-        """Say how far the work is. Raises LeaseLostError if the pack is another's by now."""
-        self.lease = replace(self.lease, step=step)
+    def reached(self, step: int, losses: Mapping[str, float] | None = None) -> None:
+        """Say how far the work is, and what losses jobs have. Raises LeaseLostError if the pack is another's by now."""
+        self.lease = replace(self.lease, step=step, losses={**self.lease.losses, **(losses or {})})
+        self.moved()
         self.check()
+
+    def moved(self) -> None:
+        """Say that the work isn't hung."""
+        self._moved = time.monotonic()
 
     def check(self) -> None:
         """Raise LeaseLostError if the last beat found that the pack is another's."""
@@ -143,9 +154,16 @@ class Claim:
                 _write(self.directory, self.lease)
 
     @contextlib.contextmanager
-    def held(self) -> Iterator["Claim"]:
-        """Beat while the `with` block works; what it doesn't finish is left for others to go on with."""
-        heart = threading.Thread(target=self._keep_beating, name=f"lease of {self.pack.name}", daemon=True)
+    def held(self, hang_s: float | None = None, on_hang: Callable[[], None] | None = None) -> Iterator["Claim"]:
+        """Beat while the `with` block works; what it doesn't finish is left for others to go on with.
+
+        A block that says neither `moved` nor `reached` for `hang_s` (None: for ever) falls silent, and `on_hang`, which
+        may end the process, is called at each beat that is left out. If it moves after all, it beats again.
+        """
+        self.moved()
+        heart = threading.Thread(
+            target=self._keep_beating, args=(hang_s, on_hang), name=f"lease of {self.pack.name}", daemon=True
+        )
         heart.start()
         try:
             yield self
@@ -155,9 +173,12 @@ class Claim:
             self.lease = replace(self.lease, is_free=True)
             self.beat()
 
-    def _keep_beating(self) -> None:
+    def _keep_beating(self, hang_s: float | None, on_hang: Callable[[], None] | None) -> None:
         while not self._stop.wait(min(BEAT_S, self.lease.lease_s / 4)):
-            self.beat()
+            if hang_s is None or time.monotonic() - self._moved <= hang_s:
+                self.beat()
+            elif on_hang:
+                on_hang()
 
     def finish(self) -> None:
         """Remove the pack's directory at one instant: its work is done and kept elsewhere."""

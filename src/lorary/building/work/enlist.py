@@ -2,11 +2,11 @@
 
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lorary.building.base import Builder, Job, Report
-from lorary.building.work.claims import LEASE_S
+from lorary.building.work.claims import HANG_S, LEASE_S
 from lorary.building.work.follower import OnPlan
 from lorary.building.work.worker import Worker, built_by
 from lorary.building.work.worklist import Worklist, clear, plan_key
@@ -27,8 +27,10 @@ def enlist(
     on_plan: OnPlan | None = None,
     run: str | None = None,
     lease_s: float = LEASE_S,
+    hang_s: float = HANG_S,
+    on_hang: Callable[[], None] | None = None,
 ) -> Worker | None:
-    """Plan a build and make this process a worker of it; None if all is done. Arguments: see `build`."""
+    """Plan a build and make this process a worker of it; None if all is done. Arguments: see `build` and `Worker`."""
     jobs = builder.plan(tasks, source)
     _check_names(jobs)
     library = Library.create(Path(into), base=base.fingerprint, exist_ok=True)
@@ -41,7 +43,9 @@ def enlist(
         return None
     worklist = Worklist(library.layout, plan_key(keys))
     named = {job.name: job for job in jobs}
-    return Worker(builder, named, keys, base, library, worklist, run or secrets.token_hex(4), lease_s, report)
+    return Worker(
+        builder, named, keys, base, library, worklist, run or secrets.token_hex(4), lease_s, report, hang_s, on_hang
+    )
 
 
 def see_through(worker: Worker) -> None:

@@ -42,7 +42,7 @@ class Follower:
         for job in found.jobs:
             if job.name in self._seen:
                 n_steps = self._seen[job.name][1]
-                self._tell(job.name, n_steps if job.state == "done" else job.step)
+                self._tell(job.name, n_steps if job.state == "done" else job.step, job.loss)
 
     def _begin(self, jobs: Sequence[JobState]) -> None:
         done = [job.name for job in jobs if job.state == "done"]
@@ -50,9 +50,9 @@ class Follower:
         if self._on_plan:
             self._on_plan(jobs, done)
 
-    def _tell(self, name: str, step: int) -> None:
+    def _tell(self, name: str, step: int, loss: float | None) -> None:
         last, n_steps = self._seen[name]
         if step != last:
             self._seen[name] = (step, n_steps)
             if self._report:
-                self._report(JobStep(name, step, n_steps))
+                self._report(JobStep(name, step, n_steps, loss))

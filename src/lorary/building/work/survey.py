@@ -16,6 +16,8 @@ STATES = ("done", "running", "stale", "failed", "waiting")
 class JobState:
     """Where one job is. since: its owner's start, in seconds since 1970; silent_s: since it was last heard of.
 
+    loss: at its last step, in nats per token; None before its owner's first, and if it isn't running.
+
     state: "stale" was claimed by a worker that is dead or silent for longer than its lease, "waiting" by nobody.
     """
 
@@ -28,6 +30,7 @@ class JobState:
     silent_s: float | None = None
     error: str = ""
     log: str = ""
+    loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,8 @@ def _unfinished(name: str, pack: Pack, lease: Lease | None, failure: Failure | N
     step = lease.step if lease else 0
     if lease and not lease.is_free:
         state = "running" if _is_heard(lease, now) else "stale"
-        return JobState(name, state, step, pack.n_steps, lease.owner, lease.since, max(0.0, now - lease.at))
+        silent_s, loss = max(0.0, now - lease.at), lease.losses.get(name)
+        return JobState(name, state, step, pack.n_steps, lease.owner, lease.since, silent_s, loss=loss)
     if failure:
         return JobState(name, "failed", step, pack.n_steps, error=failure.error, log=failure.log)
     return JobState(name, "waiting", step, pack.n_steps)

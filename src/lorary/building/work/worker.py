@@ -3,14 +3,14 @@
 import contextlib
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from lorary import __version__
 from lorary.building.base import Builder, Job, JobStep, Made, Report
 from lorary.building.estimate import n_tokens, remember_rate
-from lorary.building.work.claims import Claim, LeaseLostError, Watch, claim
+from lorary.building.work.claims import HANG_S, Claim, LeaseLostError, Watch, claim
 from lorary.building.work.worklist import Failure, Pack, Worklist, failures_of
 from lorary.errors import BuildError, LibraryError, LoraryError
 from lorary.hashing import hash_file, short_key
@@ -28,7 +28,10 @@ MOST_TRIES = 3
 
 @dataclass
 class Worker:
-    """What one process knows of a build. `run` names the workers that were started together: they try a pack once."""
+    """What one process knows of a build. `run` names the workers that were started together: they try a pack once.
+
+    on_hang: hears of a job that made no step for `hang_s`, in another thread: the job's own may never come back.
+    """
 
     builder: Builder
     jobs: Mapping[str, Job]
@@ -39,6 +42,8 @@ class Worker:
     run: str
     lease_s: float
     report: Report | None = None
+    hang_s: float = HANG_S
+    on_hang: Callable[[], None] | None = None
     watch: Watch = field(default_factory=Watch)
     _errors: dict[str, Exception] = field(default_factory=dict)
     _heard: Exception | None = None
@@ -80,7 +85,9 @@ class Worker:
             mine = claim(self.worklist.pack_directory(pack), self.watch, run=self.run, lease_s=self.lease_s)
             if mine is None:
                 return False
-            with contextlib.suppress(LeaseLostError), mine.held():
+            # Of a merge, which has no steps, nobody can say how long it takes.
+            hang_s = self.hang_s if pack.n_steps else None
+            with contextlib.suppress(LeaseLostError), mine.held(hang_s, self.on_hang):
                 self._run(pack, mine)
                 return True
         return False
@@ -106,7 +113,8 @@ class Worker:
         if self._is_settled(pack):  # by another, between our look and our claim
             return mine.finish() if not pack.missing(self.library.layout) else None
         if mine.lease.tries > MOST_TRIES:
-            reason = f"{MOST_TRIES} workers died at it, the last after step {mine.lease.step}: killed, or out of memory"
+            last = f"the last after step {mine.lease.step}"
+            reason = f"{MOST_TRIES} workers died at it, {last}: killed, out of memory, or hung for {self.hang_s:.0f} s"
             self.worklist.fail(pack, f"error[E-WORKER] {reason}.", reason, self.run)
             return None
         try:
@@ -128,13 +136,13 @@ class Worker:
         pace = _Pace()
         made = self.builder.run(jobs, self.base, mine.directory, self._listen(mine, pace))
         mine.check()
-        self._keep(pack, made)
+        self._keep(pack, made, mine)
         if tokens := pace.share(pack.n_steps) * sum(n_tokens(job, self.base) or 0 for job in jobs):
             remember_rate(self.base.name, round(tokens), pace.seconds)
 
     def _listen(self, mine: Claim, pace: "_Pace") -> Report:
         def hear(step: JobStep) -> None:
-            mine.reached(step.step)
+            mine.reached(step.step, {} if step.loss is None else {step.job: step.loss})
             pace.hear(step.step)
             try:
                 if self.report:
@@ -145,13 +153,14 @@ class Worker:
 
         return hear
 
-    def _keep(self, pack: Pack, made: Made) -> None:
+    def _keep(self, pack: Pack, made: Made, mine: Claim) -> None:
         for kind, write in made.learned.items():
             derived.put(self.library, kind, self.keys[pack.names[0]], "safetensors", write, learned=True)
         for job in (self.jobs[name] for name in pack.missing(self.library.layout)):
             for name in job.experts:
                 if not self.library.layout.expert(name).is_dir():
                     self._keep_expert(name, self.keys[job.name], made)
+                    mine.moved()
 
     def _keep_expert(self, name: str, key: str, made: Made) -> None:
         try:

@@ -42,7 +42,11 @@ def build(
         typer.Option(metavar="SPEC", is_eager=True, callback=or_list("BACKENDS"), help="As ray:gpus=0.25; or: list."),
     ] = "local",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes on this machine: --backend local:workers=N.")
+        int | None,
+        typer.Option(min=1, help="Processes on this machine; by default as cores and memory allow."),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of each; by default the cores shared out to all packs of jobs.")
     ] = None,
     run: Annotated[
         str | None,
@@ -59,7 +63,7 @@ def build(
         "device": device, "dtype": dtype,
     }  # fmt: skip
     made = gather(recipe, {key: value for key, value in given.items() if value})
-    place = choose_backend(backend, workers)
+    place = choose_backend(backend, workers=workers, threads=threads)
     if dry_run:
         return print_plan(made, json)
 

@@ -30,7 +30,9 @@ def status(
         print_json(_plain(library, found))
     else:
         unfinished = [job for job in found.jobs if job.state != "done"]
-        print_table([("job", "state", "steps", "worker", "since", ""), *map(_row, unfinished)] if unfinished else [])
+        print_table(
+            [("job", "state", "steps", "loss", "worker", "since", ""), *map(_row, unfinished)] if unfinished else []
+        )
         print(_in_words(found))
     return PARTLY if found.counts["failed"] else None
 
@@ -40,7 +42,8 @@ def _row(job: "JobState") -> list[str]:
     note = f"{job.error} (log: {job.log})" if job.error else ""
     if job.state == "stale" and job.silent_s is not None:
         note = f"last heard of {in_time(job.silent_s)} ago"
-    return [job.name, job.state, f"{job.step}/{job.n_steps}", job.owner, since, note]
+    loss = "" if job.loss is None else f"{job.loss:.3f}"
+    return [job.name, job.state, f"{job.step}/{job.n_steps}", loss, job.owner, since, note]
 
 
 def _in_words(found: "Survey") -> str:

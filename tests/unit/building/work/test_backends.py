@@ -1,10 +1,11 @@
 """Backends without their processes: what they share out, hand over and refuse. The processes: tests/slow."""
 
-import os
 import pickle
 import sys
+from dataclasses import replace
 
 import pytest
+import torch
 
 from lorary.building.builders.private import Private
 from lorary.building.recipe import Recipe
@@ -12,6 +13,7 @@ from lorary.building.work.backend import Backend, Order, build_recipe, enlist_he
 from lorary.building.work.backends import local
 from lorary.building.work.backends.local import Local
 from lorary.building.work.backends.ray import Ray
+from lorary.building.work.share import torch_threads
 from lorary.errors import BuildError, LoraryError
 from lorary.folder import BACKENDS
 from recipe_files import write_base, write_tasks
@@ -48,8 +50,9 @@ def test_without_workers_it_works_here(recipe):
     assert enlist_here(Order(recipe, "run")) is None, "all is done"
 
 
-def test_a_recipe_travels(recipe):
-    assert pickle.loads(pickle.dumps((recipe, "run"))) == (recipe, "run")
+def test_an_order_travels_without_those_who_listen(recipe):
+    order = Order(recipe, "run", report=lambda _: None, on_plan=lambda *_: None, tell=print, threads=2, hang_s=9.0)
+    assert pickle.loads(pickle.dumps(order.for_others())) == Order(recipe, "run", threads=2, hang_s=9.0)
 
 
 def test_errors_travel():
@@ -61,22 +64,41 @@ def test_errors_travel():
 # ---- local --------------------------------------------------------------------------------------
 
 
-def test_gpus_and_threads_are_shared_out(monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS")
+def test_gpus_are_shared_out(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.setattr(local.torch.cuda, "device_count", lambda: 2)
     given = [Local(workers=3).environment(number) for number in range(3)]
-    assert given == [{"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": gpu} for gpu in ("0", "1", "0")]
-    assert Local(workers=16).environment(0)["OMP_NUM_THREADS"] == "1"
-    assert Local(workers=2, threads=3, gpus=("5", "7")).environment(1) == {
-        "OMP_NUM_THREADS": "3", "CUDA_VISIBLE_DEVICES": "7",
-    }  # fmt: skip
+    assert given == [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in ("0", "1", "0")]
+    assert Local(workers=2, gpus=("5", "7")).environment(1)["CUDA_VISIBLE_DEVICES"] == "7"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a, GPU-b")
     assert Local(workers=2).environment(1)["CUDA_VISIBLE_DEVICES"] == "GPU-b"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setenv("OMP_NUM_THREADS", "6")
-    assert Local(workers=2).environment(1) == {"OMP_NUM_THREADS": "6"}
+    assert Local(workers=2).environment(1) == {}
+
+
+@pytest.mark.parametrize(("options", "threads"), [({}, 2), ({"threads": 3}, 3)])
+def test_a_build_in_this_process_uses_the_threads_of_its_packs_and_gives_them_back(recipe, options, threads):
+    """Two packs on four cores."""
+    apart = replace(recipe, builder=replace(QUICK, steps=1, batch_size=256))
+    before, seen = torch.get_num_threads(), []
+    with torch_threads(4):
+        build_recipe(apart, backend=Local(workers=1, **options), report=lambda _: seen.append(torch.get_num_threads()))
+        assert torch.get_num_threads() == 4
+    assert set(seen) == {threads}
+    assert torch.get_num_threads() == before
+
+
+def test_a_build_in_this_process_has_the_backends_options(recipe, monkeypatch):
+    heard = []
+    monkeypatch.setattr(local, "build_here", heard.append)
+    Local(workers=1, threads=2, hang_s=7.0).work(Order(recipe, "run"))
+    assert heard == [Order(recipe, "run", threads=2, hang_s=7.0)]
+
+
+def test_a_builder_that_only_this_process_knows_works_here(recipe, monkeypatch):
+    monkeypatch.setattr(QUICK.__class__, "__module__", "__main__")
+    monkeypatch.setattr(local, "workers_for", lambda *_, **__: 1 / 0)
+    assert Local()._workers(Order(recipe, "run")) == 1
 
 
 def test_workers_that_die_one_after_the_other_are_not_replaced_for_ever(recipe, monkeypatch, tmp_path):

@@ -40,6 +40,13 @@ class Clock:
         return self.now
 
 
+class Stopped:
+    """A time module whose monotonic clock is moved by hand."""
+
+    def __init__(self, clock):
+        self.monotonic, self.time = clock, time.time
+
+
 def taken(pack, **options) -> Claim:
     mine = claim(pack, Watch(), **options)
     assert mine is not None
@@ -72,6 +79,35 @@ def test_what_an_owner_leaves_the_next_goes_on_with(pack):
     ]  # fmt: skip
     assert (again.directory / "checkpoint").read_text() == "step 5"
     assert (again.lease.step, again.lease.first_step) == (7, 7)
+
+
+def wait_until(happened):
+    deadline = time.monotonic() + 10
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_an_owner_whose_work_hangs_falls_silent_until_it_moves(pack, monkeypatch):
+    clock, hung = Clock(), []
+    monkeypatch.setattr(claims, "time", Stopped(clock))
+    with taken(pack, lease_s=0.04).held(30, lambda: hung.append(read_lease(pack).beat)) as mine:
+        wait_until(lambda: read_lease(pack).beat > 2)
+        clock.now += 31
+        wait_until(lambda: len(hung) > 5)
+        assert hung[1] == hung[-1], "no beat since"
+        mine.reached(8)
+        wait_until(lambda: read_lease(pack).step == 8)
+    assert read_lease(pack).is_free
+
+
+def test_work_without_steps_may_take_any_time(pack, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(claims, "time", Stopped(clock))
+    with taken(pack, lease_s=0.04).held(None):
+        clock.now += 1e9
+        before = read_lease(pack).beat
+        wait_until(lambda: read_lease(pack).beat > before + 2)
 
 
 def test_a_finished_pack_is_gone(pack):

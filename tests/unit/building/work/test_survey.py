@@ -32,20 +32,21 @@ def states(worklist):
     return {job.name: job.state for job in survey(worklist.layout.root).jobs}
 
 
-def take(worklist, key, step=0):
+def take(worklist, key, step=0, **losses):
     mine = claim(worklist.work / key, Watch(), lease_s=60)
-    mine.reached(step)
+    mine.reached(step, losses)
     mine.beat()
     return mine
 
 
 def test_jobs_wait_run_and_are_done(worklist):
     assert states(worklist) == {"ant": "done", "bee": "waiting", "cat": "waiting", "dog": "waiting"}
-    take(worklist, "p1", step=3)
+    take(worklist, "p1", step=3, bee=0.25, ant=1.0)
     found = {job.name: job for job in survey(worklist.layout.root).jobs}
     assert found["ant"] == JobState("ant", "done", 10, 10)
     bee = found["bee"]
-    assert (bee.state, bee.step, bee.n_steps, bee.owner) == ("running", 3, 10, read_lease(worklist.work / "p1").owner)
+    assert (bee.state, bee.step, bee.n_steps, bee.loss) == ("running", 3, 10, 0.25)
+    assert bee.owner == read_lease(worklist.work / "p1").owner
     assert bee.owner.endswith(f":{os.getpid()}")
     assert abs(bee.since - time.time()) < 60 and 0 <= bee.silent_s < 60
 
@@ -119,10 +120,10 @@ def test_who_follows_hears_plan_and_steps(worklist):
     follower.look()
     assert plans == [(["ant", "bee", "cat", "dog"], ["ant"])]
     assert steps == []
-    mine = take(worklist, "p1", step=4)
+    mine = take(worklist, "p1", step=4, bee=0.5)
     follower.look()
     follower.look()
-    assert steps == [JobStep("bee", 4, 10)]
+    assert steps == [JobStep("bee", 4, 10, 0.5)]
     (worklist.layout.experts / "bee").mkdir()
     mine.finish()
     follower.look()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ import torch
 
 from lorary.building.base import check_positive
 from lorary.building.work.backend import Backend, Order, build_here
+from lorary.building.work.claims import HANG_S
 from lorary.building.work.follower import Follower
+from lorary.building.work.share import workers_for
 from lorary.building.work.survey import survey
 from lorary.building.work.worker import jobs_failed
 from lorary.building.work.worklist import WORK, clear, failures_of
@@ -31,36 +33,44 @@ _PATIENCE_S = 10.0  # for workers that are asked to stop
 class Local(Backend):
     """Run workers on this machine: this process alone, or several beside it.
 
-    workers: processes; 1, without gpus and threads, is this one. gpus: device ids that are shared out by
-    CUDA_VISIBLE_DEVICES; by default all that are visible. threads: per worker, as OMP_NUM_THREADS; by default what
-    OMP_NUM_THREADS says, else the cores shared out. A worker that dies is replaced; logs: .work/logs in the library.
-    The library is the same for any number of workers as long as each has the same number of threads.
+    workers: processes; 1, without gpus, is this one. By default as many as cores (or GPUs) and memory allow, at most
+    one per pack that is missing. gpus: device ids that are shared out by CUDA_VISIBLE_DEVICES; by default all that are
+    visible. threads: of each worker; by default the cores shared out to all packs, whatever the number of workers, so
+    that the library is the same for any. OMP_NUM_THREADS says how many cores a build may use.
+    A worker that dies, or whose job makes no step for hang_s seconds, is replaced, unless it is this process; logs:
+    .work/logs in the library.
     """
 
-    workers: int = 1
+    workers: int | None = None
     gpus: tuple[str, ...] = ()
     threads: int | None = None
+    hang_s: float = HANG_S
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
-        check_positive(self, "workers", "threads")
+        check_positive(self, "workers", "threads", "hang_s")
 
     def work(self, order: Order) -> None:
         """Work here, or look after others that do."""
-        if self == Local():
+        order = replace(order, threads=self.threads, hang_s=self.hang_s)
+        workers = self.workers or self._workers(order)
+        if workers == 1 and not self.gpus:
             return build_here(order)
-        order.tell(f"starting {self.workers} workers, logs in {order.recipe.into / WORK / 'logs'} ...")
-        with _Crew(self, order).at_work() as crew:
+        order.say(f"starting {workers} workers, logs in {order.recipe.into / WORK / 'logs'} ...")
+        with _Crew(replace(self, workers=workers), order).at_work() as crew:
             crew.look_after()
         return crew.judge()
 
+    def _workers(self, order: Order) -> int:
+        if type(order.recipe.builder).__module__ == "__main__":  # other processes wouldn't find it
+            return 1
+        n_gpus = torch.accelerator.device_count() if order.recipe.device != "cpu" else 0
+        return workers_for(order.recipe, threads=self.threads, n_gpus=len(self.gpus) or n_gpus)
+
     def environment(self, number: int) -> dict[str, str]:
-        """Share out this machine: what the n-th worker finds in its environment, beside what is in ours."""
+        """Share GPUs out: what the n-th worker finds in its environment, beside what is in ours."""
         gpus = self.gpus or _visible_gpus()
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        threads = self.threads or os.environ.get("OMP_NUM_THREADS") or max(1, cores // self.workers)
-        shared = {"OMP_NUM_THREADS": str(threads)}
-        return shared | ({"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {})
+        return {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
 
 
 def _visible_gpus() -> tuple[str, ...]:
@@ -92,7 +102,7 @@ class _Crew:
     def at_work(self) -> Iterator["_Crew"]:
         """Start all; whatever happens, none is left behind."""
         try:
-            for number in range(self.options.workers):
+            for number in range(self.options.workers or 1):
                 self.start(number)
             yield self
         finally:
@@ -110,7 +120,7 @@ class _Crew:
         assert worker.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # dead already: its end is looked at later
             # The pipe stays open: when it closes, the worker knows that nobody looks after it any more.
-            pickle.dump((self.order.recipe, self.order.run), worker.stdin)
+            pickle.dump((self.order.for_others(), torch.get_num_threads()), worker.stdin)
             worker.stdin.flush()
 
     def look_after(self) -> None:

@@ -5,15 +5,17 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from lorary.building.base import check_positive
-from lorary.building.recipe import Recipe
 from lorary.building.work.backend import Backend, Order, enlist_here
+from lorary.building.work.claims import HANG_S
 from lorary.building.work.enlist import see_through
 from lorary.building.work.follower import Follower
+from lorary.building.work.process import end_hung
+from lorary.building.work.share import torch_threads
 from lorary.building.work.worker import Worker
 from lorary.building.work.worklist import Pack
 from lorary.errors import BuildError, OptionError
@@ -28,32 +30,34 @@ class Ray(Backend):
     """Run one task per pack in a Ray cluster; needs lorary[ray], here and on every node, and one shared disk.
 
     address: of a cluster that runs, as "auto" or "ray://head:10001"; by default one is started on this machine, and
-    ended. cpus, gpus: what a task takes; gpus may be a fraction, so that 0.25 puts four tasks on a GPU. retries: after
-    a node or a worker died; a job that fails by an error is tried once. Dashboard and usage statistics are off.
+    ended. cpus, gpus: what a task takes; gpus may be a fraction, so that 0.25 puts four tasks on a GPU, and cpus are
+    its threads as well. retries: after a node or a worker died, or a job made no step for hang_s seconds; a job that
+    fails by an error is tried once. Dashboard and usage statistics are off.
     """
 
     address: str | None = None
     cpus: float = 1.0
     gpus: float = 0.0
     retries: int = 3
+    hang_s: float = HANG_S
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
-        check_positive(self, "cpus")
+        check_positive(self, "cpus", "hang_s")
         if self.gpus < 0 or self.retries < 0:
             raise OptionError("E-OPTION", f"Ray: gpus={self.gpus}, retries={self.retries}, expected 0 or more.")
 
     def work(self, order: Order) -> None:
         """Hand out a task per pack; the cluster finds places for them, and new ones when nodes die."""
-        order.tell(f"connecting to Ray at {self.address} ..." if self.address else "starting Ray on this machine ...")
+        order.say(f"connecting to Ray at {self.address} ..." if self.address else "starting Ray on this machine ...")
         with _cluster(self.address) as ray:
             remote = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=self.retries)
             follower = Follower(order.recipe.into, order.report, order.on_plan)
-            orders = (order.recipe, order.run)
-            (packs,) = _results(ray, follower, [remote(_plan).remote(*orders)])
+            theirs = replace(order.for_others(), threads=max(1, int(self.cpus)), hang_s=self.hang_s, on_hang=end_hung)
+            (packs,) = _results(ray, follower, [remote(_plan).remote(theirs)])
             run_pack = remote(_run_pack)
-            _results(ray, follower, [run_pack.remote(*orders, pack) for pack in packs])
-            _results(ray, follower, [remote(_finish).remote(*orders)])
+            _results(ray, follower, [run_pack.remote(theirs, pack) for pack in packs])
+            _results(ray, follower, [remote(_finish).remote(theirs)])
 
 
 def _results(ray: Any, follower: Follower, tasks: list[Any]) -> list[Any]:
@@ -115,24 +119,26 @@ def _cluster(address: str | None) -> Iterator[Any]:
 
 
 @lru_cache(maxsize=1)
-def _worker(recipe: Recipe, run: str) -> Worker | None:
+def _worker(order: Order) -> Worker | None:
     """Load a base once per process: Ray gives a process many tasks; `_finish` notes what all have built."""
-    worker = enlist_here(Order(recipe, run))
+    worker = enlist_here(order)
     if worker is not None:
         _NOTES.enter_context(worker.library.noted_once())
     return worker
 
 
-def _plan(recipe: Recipe, run: str) -> list[Pack]:
-    worker = _worker(recipe, run)
+def _plan(order: Order) -> list[Pack]:
+    worker = _worker(order)
     return worker.packs if worker else []
 
 
-def _run_pack(recipe: Recipe, run: str, pack: Pack) -> None:
-    if worker := _worker(recipe, run):
-        worker.work(only=pack.key)
+def _run_pack(order: Order, pack: Pack) -> None:
+    if worker := _worker(order):
+        with torch_threads(order.threads or 1):
+            worker.work(only=pack.key)
 
 
-def _finish(recipe: Recipe, run: str) -> None:
-    if worker := _worker(recipe, run):
-        see_through(worker)  # with what tasks that were lost have left
+def _finish(order: Order) -> None:
+    if worker := _worker(order):
+        with torch_threads(order.threads or 1):
+            see_through(worker)  # with what tasks that were lost have left
