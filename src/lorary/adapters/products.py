@@ -4,8 +4,10 @@ Everything here sees scale · B A only: it is the same however the factors are w
 that are missing at a site (they add zero there).
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -38,6 +40,24 @@ def inner_products(experts: Sequence[Expert], *, block_bytes: int = BLOCK_BYTES)
         check_widths(list(present.values()), site)
         _add_site(total, present, block_bytes)
     return total.triu() + total.triu(1).T
+
+
+def sketch(weights: Weights, n: int) -> Tensor:
+    """Let n numbers (n,) float32 stand for s B A: inner products of sketches are those of the products, about.
+
+    Number j is u_j^T (s B A) v_j / sqrt(n) with fixed random signs u_j, v_j. The mean is right; the standard deviation
+    of a squared norm is sqrt(8 / n) of it at rank 1, towards sqrt(2 / n) at high ranks. Equal experts, equal sketches.
+    """
+    a, b = weights.factors()
+    left, right = _signs(b.shape[0], n, 0), _signs(a.shape[1], n, 1)  # (d_out, n), (d_in, n)
+    products: Tensor = (a.cpu() @ right) * (b.cpu().T @ left)  # (r, n)
+    return products.sum(0) / math.sqrt(n)
+
+
+@lru_cache
+def _signs(width: int, n: int, side: int) -> Tensor:
+    generator = torch.Generator().manual_seed(2 * width + side)
+    return torch.randint(0, 2, (width, n), generator=generator).float() * 2 - 1
 
 
 def _at_site(experts: Sequence[Expert], site: str) -> dict[int, LowRankWeights]:

@@ -97,7 +97,8 @@ class RoutedLinear(nn.Module):
         routing = _ask(self.gate, h, slot.context)
         if slot.records is not None:
             slot.records.setdefault(self.site, []).append(routing)
-        mixed: Tensor = self.bank(h, y.unsqueeze(0) if flat else y, routing.weights, routing.experts, slot.mix)
+        weights = routing.weights_for(slot.mix)
+        mixed: Tensor = self.bank(h, y.unsqueeze(0) if flat else y, weights, routing.experts, slot.mix)
         return mixed.squeeze(0) if flat else mixed
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
-from lorary.adapters.base import Experts, Site
+from lorary.adapters.base import Experts, Mix, Site
 from lorary.options import as_dict
 from lorary.routing.evidence import Evidence
 
@@ -24,10 +24,18 @@ class Routing:
 
     weights: (B, T, S, k), any of B, T, S may be 1 = shared by all.
     experts: (B, T, k) indices into the library's names; None = all experts, in order.
+    strength: (B, T, 1, 1), how many times the mixture's answer counts, whichever the mix; None = once.
     """
 
     weights: Tensor
     experts: Tensor | None = None
+    strength: Tensor | None = None
+
+    def weights_for(self, mix: Mix) -> Tensor:
+        """Give the weights (B, T, S, k) by which experts combine; those of "factors" are multiplied in twice."""
+        if self.strength is None:
+            return self.weights
+        return self.weights * (self.strength.sqrt() if mix == "factors" else self.strength)
 
 
 @dataclass

@@ -37,20 +37,21 @@ from lorary.tasks.task import Tasks
 
 COMPASS = "compass"
 BASELINES = ("uniform", "arrow", "spectr", "task_predictor:n_examples=50", "centroid:n_examples=50", "oracle")
-PLAIN = "compass:normalise=False,n_common=0,calibrate=False,now=1,up=0"
+PLAIN = "compass:normalise=False,n_common=0,calibrate=False,now=1,up=0,n_sketch=0"
 
 ROUTERS: Mapping[str, Sequence[str]] = {
     "routers": (*BASELINES, COMPASS),
     "parts": (
         PLAIN,
-        "compass:n_common=0,calibrate=False,now=1,up=0,temperature=0.5",
-        "compass:calibrate=False,now=1,up=0,temperature=0.5",
+        "compass:n_common=0,calibrate=False,now=1,up=0,n_sketch=0,temperature=0.5",
+        "compass:calibrate=False,now=1,up=0,n_sketch=0,temperature=0.5",
         "compass:now=1,up=0",
         "compass:up=0,along=2",
         "compass:calibrate=False",
         "compass:n_common=0",
         "compass:opening=none",
         "compass:skip_first=False",
+        "compass:n_sketch=0",
         "compass:recent=0",
         "compass:recent=1",
         "compass:recent=0,now=1",

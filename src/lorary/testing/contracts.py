@@ -71,13 +71,10 @@ class RouterContract(_OptionsContract):
     """Ten promises of a router, and causality. Needs the fixture `router`."""
 
     def test_weights_are_a_distribution(self, router: Router) -> None:
-        """Each token's weights are not negative and sum to one; of a router that skips it, the first one's to zero."""
+        """Each token's weights are not negative and sum to one."""
         weights = route_with(router, SEEDS, _hidden(), _context())
         assert bool((weights >= 0).all())
-        expected = torch.ones(weights.shape[:-1])
-        if getattr(router, "skip_first", False):
-            expected[:, 0] = 0
-        torch.testing.assert_close(weights.sum(-1), expected)
+        torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
 
     def test_the_order_of_experts_does_not_matter(self, router: Router) -> None:
         """Neither the order they come in, nor the order of their names."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lorary.adapters.low_rank import LowRankWeights
-from lorary.adapters.products import inner_products, padded, runs, svd_of, svd_of_sum
+from lorary.adapters.products import inner_products, padded, runs, sketch, svd_of, svd_of_sum
 from lorary.errors import AdapterError
 from lorary.testing.fakes import fake_experts
 
@@ -45,6 +45,18 @@ def test_it_does_not_matter_how_the_factors_are_written():
     before = inner_products(experts)
     after = inner_products([*experts[:-4], written, *experts[-3:]])
     torch.testing.assert_close(before, after, rtol=1e-4, atol=1e-4)
+
+
+def test_sketches_are_as_long_and_as_far_apart_as_the_products():
+    """With 100,000 numbers a hundredth is right; equal products written differently have equal sketches."""
+    ant, bee = (fake_experts(["ant", "bee"])[name]["layers.0.q"] for name in ("ant", "bee"))
+    one, other = (sketch(weights, 100_000).double() for weights in (ant, bee))
+    exact = [(x.delta().double() * y.delta()).sum() for x, y in ((ant, ant), (bee, bee), (ant, bee))]
+    found = [(x * y).sum() for x, y in ((one, one), (other, other), (one, other))]
+    torch.testing.assert_close(torch.stack(found), torch.stack(exact), rtol=0, atol=0.02 * float(max(exact)))
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0)))[0]
+    again = LowRankWeights(turn @ ant.a, ant.b @ turn.T, ant.scale)
+    torch.testing.assert_close(sketch(again, 64), sketch(ant, 64))
 
 
 def test_experts_of_different_bases_are_refused():

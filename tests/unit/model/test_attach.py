@@ -12,7 +12,7 @@ from lorary.folder import ROUTERS
 from lorary.hashing import hash_json
 from lorary.model.attach import Attachment, RoutedLinear, Slot
 from lorary.model.route import route
-from lorary.routing.base import Context
+from lorary.routing.base import Context, Gate, Routing
 from lorary.routing.routers.arrow import Arrow
 from lorary.routing.routers.uniform import Uniform
 from lorary.testing.fakes import SITES, FakeProbe, dense, fake_context, fake_experts
@@ -152,6 +152,27 @@ def test_a_layer_may_be_given_flat_tokens(base):
     layer = RoutedLinear(site.name, base.hf.get_submodule(site.name), bank, gate, Slot("outputs"))
     x = torch.randn(2, 5, site.d_in)
     torch.testing.assert_close(layer(x.flatten(0, 1)), layer(x).flatten(0, 1))
+
+
+@pytest.mark.parametrize("mix", ["outputs", "factors"])
+def test_the_strength_of_a_mixture_multiplies_its_answer(mix):
+    class Fixed(Gate):
+        def __init__(self, strength):
+            super().__init__()
+            self.strength = strength
+
+        def forward(self, h, context):
+            return Routing(torch.tensor([0.7, 0.3]).view(1, 1, 1, 2), strength=self.strength)
+
+    site = SITES["layers.0.q"]
+    experts = fake_experts(["ant", "bee"])
+    bank = LoRA().pack([experts[name][site.name] for name in experts], site)
+    x, base = torch.randn(2, 5, site.d_in, generator=torch.Generator().manual_seed(0)), torch.nn.Linear(12, 10)
+    slot, strength = Slot(mix), torch.arange(1.0, 6.0).view(1, 5, 1, 1)
+    loud, plain = (
+        RoutedLinear(site.name, base, bank, gate, slot)(x) - base(x) for gate in (Fixed(strength), Fixed(None))
+    )
+    torch.testing.assert_close(loud, plain * strength.squeeze(-1))
 
 
 @pytest.mark.parametrize("name", ROUTERS.names())

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lorary.adapters.base import Site
+from lorary.adapters.low_rank import LowRankWeights
 from lorary.errors import OptionError, RoutingError
 from lorary.folder import ROUTERS
 from lorary.routing.base import Context
@@ -16,12 +17,17 @@ from lorary.routing.routers.spectr import SpectR
 from lorary.testing.fakes import SITES, FakeProbe, dense, fake_context, fake_experts, route_with
 
 NAMES = ("ant", "bee", "cat", "dog", "eel")
-PLAIN = "compass:normalise=False,n_common=0,calibrate=False,now=1,up=0"
+PLAIN = "compass:normalise=False,n_common=0,calibrate=False,now=1,up=0,n_sketch=0"
 SITE = Site("q", 2, 1)
 
 
 def hidden(t=6, seed=3):
     return torch.randn(2, t, 12, generator=torch.Generator().manual_seed(seed))
+
+
+def random_product(site, generator):
+    a, b = (torch.randn(*shape, generator=generator) for shape in ((4, site.d_in), (site.d_out, 4)))
+    return LowRankWeights(a, b, scale=0.5)
 
 
 def gate_by_hand(router, vectors, written):
@@ -34,7 +40,7 @@ def gate_by_hand(router, vectors, written):
 
 def test_arrow_is_a_corner_of_it():
     router = ROUTERS.parse(PLAIN)
-    assert router.deciding_options() == {"name": "compass"}
+    assert router.deciding_options() == {"name": "compass", "n_sketch": 0}
     seeds = {name: i for i, name in enumerate(NAMES)}
     found = [route_with(r, seeds, hidden(), fake_context(2, [0, 1])) for r in (router, Arrow())]
     assert torch.equal(*found)
@@ -52,15 +58,38 @@ def test_a_deviation_is_counted_in_spreads_of_the_base_s_own_texts():
     torch.testing.assert_close(context.evidence.sums["q"], torch.tensor([[[7.0, 2.0]]]))
 
 
-def test_the_first_token_of_a_text_is_no_evidence_and_nobody_speaks_at_it():
+def test_the_first_token_of_a_text_is_no_evidence_and_the_nearest_share_it():
+    """Deviations 1, 3 and 0: the second and the first expert are kept; then 9 - 1 and 0 - 1 are evidence."""
     gate = gate_by_hand(
-        Compass(normalise=False, n_common=0, top_k=None), [[1.0, 0.0], [0.0, 1.0]],
+        Compass(normalise=False, n_common=0, top_k=2), [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]],
         [[0.0, 0.0], [1.0, 0.0], [3.0, 4.0]],
     )  # fmt: skip
-    context = Context()
-    first, second = gate(torch.tensor([[[5.0, 2.0], [5.0, 2.0]]]), context).weights[0, :, 0]
-    assert first.tolist() == [0.0, 0.0]
-    torch.testing.assert_close(second, torch.softmax(2 * torch.tensor([8.0, -1.0]), -1))
+    routing = gate(torch.tensor([[[3.0, 8.0], [5.0, 2.0]]]), Context())
+    assert sorted(routing.experts[0, 0].tolist()) == [1, 2]  # (8 - 2) / 2 and (11 - 4) / 3 against (3 - 2) / 1
+    torch.testing.assert_close(routing.weights[0, 0, 0], torch.tensor([0.5, 0.5]), atol=1e-5, rtol=0)
+    assert routing.experts[0, 1].tolist() == [0, 2]
+    torch.testing.assert_close(routing.weights[0, 1, 0], torch.softmax(2 * torch.tensor([8.0, 0.0]), -1))
+
+
+def test_a_mixture_is_as_strong_as_its_experts():
+    """Two of two equal experts are as strong as one; at right angles their half sums are weaker by sqrt(2)."""
+    site, generator = Site("q", 256, 256), torch.Generator().manual_seed(0)
+    ant, bee = (random_product(site, generator) for _ in range(2))
+    router = Compass(calibrate=False, top_k=None, n_sketch=1024)
+    for experts, expected in (({"ant": ant, "bee": ant}, 1.0), ({"ant": ant, "bee": bee}, 2**0.5)):
+        state = router.fit({name: {"q": weights} for name, weights in experts.items()}, {"q": site}, None)
+        routing = router.gate(site, state, list(experts))(torch.randn(1, 1, 256, generator=generator), Context())
+        torch.testing.assert_close(routing.weights, torch.full((1, 1, 1, 2), 0.5), atol=1e-3, rtol=0)
+        torch.testing.assert_close(routing.strength, torch.full((1, 1, 1, 1), expected), atol=0.15, rtol=0)
+
+
+def test_experts_that_cancel_one_another_are_not_blown_up():
+    site, generator = Site("q", 16, 16), torch.Generator().manual_seed(0)
+    ant = random_product(site, generator)
+    experts = {"ant": {"q": ant}, "bee": {"q": replace(ant, b=-ant.b)}}
+    router = Compass(calibrate=False, top_k=None)
+    gate = router.gate(site, router.fit(experts, {"q": site}, None), list(experts))
+    assert float(gate(torch.randn(1, 1, 16, generator=generator), Context()).strength) == pytest.approx(2**0.5)
 
 
 def test_the_tokens_read_last_count_once_more():
@@ -175,9 +204,7 @@ def test_calibration_without_a_base_is_refused():
     )
     with pytest.raises(OptionError) as refused:
         replace(Compass(), n_tokens=2)
-    assert str(refused.value) == (
-        "error[E-OPTION] compass: n_texts=48, n_tokens=2, n_common=1, expected at least 1, 3 and 0."
-    )
+    assert str(refused.value) == ("error[E-OPTION] compass: n_tokens=2, expected 3 or more.")
     for wrong in ({"recent": 1.5}, {"half_life": 0.0}):
         with pytest.raises(OptionError, match="expected a share from 0 to 1 and a positive number"):
             replace(Compass(), **wrong)

@@ -1,5 +1,6 @@
 """Per token and layer, the experts that all the evidence so far points to; needs no data."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -8,11 +9,14 @@ import torch
 from torch import Tensor
 
 from lorary.adapters.base import Experts, Site
+from lorary.adapters.products import sketch
 from lorary.errors import OptionError, RoutingError
 from lorary.routing.base import Context, Gate, Probe, Router, Routing, State
 from lorary.routing.directions import prototypes, without_common
 from lorary.routing.members import members_at, refit_members, stack_members
 from lorary.routing.scored import check_options, weigh_best
+
+_ORDER = 1e-6  # puts experts in an order and leaves their weights as good as equal
 
 
 @dataclass(frozen=True)
@@ -26,10 +30,12 @@ class Compass(Router):
     ratio of "made for expert i" against "any text", up to constants, so they add up; docs/evidence.md derives it.
     The mean over tokens is of two: all alike, which knows the task of the text, and, with the share `recent`, one in
     which a token counts half after `half_life` more, which knows what is asked last. `skip_first`: a first token, at
-    which all texts look alike, is no evidence, and no expert speaks at it.
+    which all texts look alike, is no evidence; the `top_k` of the largest |d_i| share it equally.
     Score: `now` * |d_i|, standardised, + `along` * the site's own mean + `up` * e_i; softmax at `temperature` over the
-    `top_k` best (None: all). Each option off or at 0 takes its part out; what is left of
-    compass:normalise=False,n_common=0,calibrate=False,now=1,up=0 is Arrow.
+    `top_k` best (None: all). Strength: the mixture w is made as strong as its experts, times
+    sum_i w_i ||D_i|| / ||sum_i w_i D_i||, D_i = s_i B_i A_i, at most sqrt(top_k); norms from `n_sketch` random numbers
+    that stand for each D_i (`products.sketch`). Each option off or at 0 takes its part out; what is left of
+    compass:normalise=False,n_common=0,calibrate=False,now=1,up=0,n_sketch=0 is Arrow.
     opening: what the base's texts answer to: "user", where the chat template lets a user begin (Xu et al. 2024,
     2406.08464), or "none", the start token; a base without a template takes "none".
     Raises E-PROBE if calibration is wanted and there is no base to ask.
@@ -48,6 +54,7 @@ class Compass(Router):
     now: float = 0.0
     along: float = 0.0
     up: float = 2.0
+    n_sketch: int = 64
     opening: Literal["user", "none"] = "user"
     n_texts: int = 48
     n_tokens: int = 64
@@ -56,12 +63,10 @@ class Compass(Router):
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
         check_options(self)
-        if self.n_texts < 1 or self.n_tokens < 3 or self.n_common < 0:
-            raise OptionError(
-                "E-OPTION",
-                f"compass: n_texts={self.n_texts}, n_tokens={self.n_tokens}, n_common={self.n_common}, expected at "
-                "least 1, 3 and 0.",
-            )
+        least = {"n_texts": 1, "n_tokens": 3, "n_common": 0, "n_sketch": 0}
+        for name, bound in least.items():
+            if (given := getattr(self, name)) < bound:
+                raise OptionError("E-OPTION", f"compass: {name}={given}, expected {bound} or more.")
         if not (0 <= self.recent <= 1 and self.half_life > 0):
             raise OptionError(
                 "E-OPTION",
@@ -71,22 +76,27 @@ class Compass(Router):
 
     def deciding_options(self) -> dict[str, Any]:
         """List what the texts and the products depend on; all else is the gates' business."""
+        weights = {"name": "compass", "n_sketch": self.n_sketch}
         if not self.calibrate:
-            return {"name": "compass"}
+            return weights
         texts = {"opening": self.opening, "n_texts": self.n_texts, "n_tokens": self.n_tokens, "seed": self.seed}
-        return {"name": "compass", "normalise": self.normalise, **texts}
+        return {**weights, "normalise": self.normalise, **texts}
 
     def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
-        """Keep each expert's prototypes, and what they give on every token of the base's texts.
+        """Keep each expert's prototypes, what they give on every token of the base's texts, and its sketches.
 
-        Both are of one expert and one site: no other expert has a part in them. The texts are kept for experts to come.
+        All are of one expert and one site: no other expert has a part in them. The texts are kept for experts to come.
         """
         return self._fit(experts, sites, probe, None)
 
     def _fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None, texts: Tensor | None) -> State:
         state: State = {}
+        names = sorted(experts)
         for site, vectors in prototypes(experts, sites).items():
             state |= stack_members(site, vectors)
+            if vectors and self.n_sketch:
+                sketches = [sketch(experts[names[i]][site], self.n_sketch) for i in sorted(vectors)]
+                state[f"{site}.sketches"] = torch.stack(sketches)  # (P, m)
         if not self.calibrate:
             return state
         if probe is None:
@@ -119,7 +129,8 @@ class Compass(Router):
     ) -> State:
         """Look at the changed experts only; for them the base reads its texts once more."""
         texts = state.get("texts")
-        parts = ("vectors", "products") if self.calibrate else ("vectors",)
+        wanted = {"vectors": True, "products": self.calibrate, "sketches": self.n_sketch > 0}
+        parts = [part for part, is_wanted in wanted.items() if is_wanted]
 
         def fit(some: Experts) -> State:
             return self._fit(some, sites, probe, texts)
@@ -140,6 +151,7 @@ class _CompassGate(Gate):
     offset: Tensor
     mean: Tensor
     rate: Tensor
+    sketches: Tensor
 
     def __init__(self, options: Compass, site: Site, state: State, n_experts: int) -> None:
         super().__init__()
@@ -154,6 +166,10 @@ class _CompassGate(Gate):
         self.register_buffer("mean", mean, persistent=False)  # (P,)
         self.register_buffer("rate", rate * options.now, persistent=False)  # (P,)
         self.register_buffer("members", members, persistent=False)  # (P,)
+        sketches = state.get(f"{site.name}.sketches", torch.zeros(len(raw), 0))  # (P, m)
+        sizes = torch.linalg.vector_norm(sketches, dim=1, keepdim=True)
+        self.register_buffer("sketches", torch.cat([sketches, sizes], 1), persistent=False)  # (P, m + 1)
+        self.strengthens = 0 < options.n_sketch < self.sketches.shape[1] and self.n_kept > 1
 
     @property
     def keeps_evidence(self) -> bool:  # type: ignore[override]
@@ -172,15 +188,25 @@ class _CompassGate(Gate):
         score = self._score(deviation, context)
         temperature = self.options.temperature
         if self.n_kept == self.n_experts:
-            return Routing(self._audible(torch.softmax(score / temperature, dim=-1), context))
+            weights = torch.softmax(score / temperature, dim=-1)
+            return Routing(weights.unsqueeze(2), strength=self._strength(weights, None))
         weights, index = weigh_best(score, self.n_kept, temperature)  # (B, T, k)
-        return Routing(self._audible(weights, context), index if self.everybody_listens else self.members[index])
+        strength = self._strength(weights, index)
+        return Routing(weights.unsqueeze(2), index if self.everybody_listens else self.members[index], strength)
 
-    def _audible(self, weights: Tensor, context: Context) -> Tensor:
-        """Give (B, T, 1, k); nobody speaks before there is evidence, save an expert that is alone."""
-        if self.keeps_evidence and self.options.skip_first and self.n_experts > 1:
-            weights = weights * context.evidence.heard
-        return weights.unsqueeze(2)
+    def _strength(self, weights: Tensor, index: Tensor | None) -> Tensor | None:
+        """Tell how many times weaker a mixture (B, T, k) is than its experts are: (B, T, 1, 1)."""
+        if not self.strengthens:
+            return None
+        if index is None:
+            mixed = weights @ self.sketches  # (B, T, m + 1)
+        else:
+            of_each = self.sketches[index]  # (B, T, k, m + 1)
+            mixed = (weights.unsqueeze(2) @ of_each).squeeze(2)
+        size = torch.linalg.vector_norm(mixed[..., :-1], dim=-1, keepdim=True)
+        # Experts that cancel one another aren't blown up: as if at right angles, at most.
+        strength: Tensor = (mixed[..., -1:] / size).clamp(max=math.sqrt(self.n_kept))
+        return strength.unsqueeze(-1)
 
     def _score(self, deviation: Tensor, context: Context) -> Tensor:
         """Add up (B, T, P) what counts; a part of weight 0 isn't computed."""
@@ -201,7 +227,10 @@ class _CompassGate(Gate):
             parts.append(options.along * here)
         if options.up:
             parts.append(self._risen(here, context))
-        return sum(parts[1:], parts[0])
+        score = sum(parts[1:], parts[0])
+        if not options.skip_first:
+            return score
+        return torch.addcmul(score, context.evidence.unheard, deviation.abs(), value=_ORDER)
 
     def _risen(self, here: Tensor, context: Context) -> Tensor:
         """Let a site's evidence (B, T, P) join that of the sites below; give what its experts get for it."""
