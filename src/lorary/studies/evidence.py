@@ -37,21 +37,21 @@ from lorary.tasks.task import Tasks
 
 COMPASS = "compass"
 BASELINES = ("uniform", "arrow", "spectr", "task_predictor:n_examples=50", "centroid:n_examples=50", "oracle")
-PLAIN = "compass:normalise=False,n_common=0,calibrate=False,now=1,up=0,n_sketch=0"
+PLAIN = "compass:normalise=False,n_common=0,calibrate=False,now=1,up=0,strength=0"
 
 ROUTERS: Mapping[str, Sequence[str]] = {
     "routers": (*BASELINES, COMPASS),
     "parts": (
         PLAIN,
-        "compass:n_common=0,calibrate=False,now=1,up=0,n_sketch=0,temperature=0.5",
-        "compass:calibrate=False,now=1,up=0,n_sketch=0,temperature=0.5",
+        "compass:n_common=0,calibrate=False,now=1,up=0,strength=0,temperature=0.5",
+        "compass:calibrate=False,now=1,up=0,strength=0,temperature=0.5",
         "compass:now=1,up=0",
         "compass:up=0,along=2",
         "compass:calibrate=False",
         "compass:n_common=0",
         "compass:opening=none",
         "compass:skip_first=False",
-        "compass:n_sketch=0",
+        "compass:strength=0",
         "compass:recent=0",
         "compass:recent=1",
         "compass:recent=0,now=1",
@@ -61,6 +61,7 @@ ROUTERS: Mapping[str, Sequence[str]] = {
     ),
     "weights": (
         *(f"compass:up={up}" for up in (1.0, 2.0, 3.0, 4.0, 8.0)),
+        *(f"compass:strength={power}" for power in (0.0, 0.5, 1.0)),
         *(f"compass:half_life={tokens}" for tokens in (1.0, 2.0, 8.0)),
     ),
     "kept": tuple(f"{name}:top_k={k}" for name in ("compass", "arrow") for k in (1, 2, 4, 8)),

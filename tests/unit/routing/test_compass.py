@@ -17,7 +17,7 @@ from lorary.routing.routers.spectr import SpectR
 from lorary.testing.fakes import SITES, FakeProbe, dense, fake_context, fake_experts, route_with
 
 NAMES = ("ant", "bee", "cat", "dog", "eel")
-PLAIN = "compass:normalise=False,n_common=0,calibrate=False,now=1,up=0,n_sketch=0"
+PLAIN = "compass:normalise=False,n_common=0,calibrate=False,now=1,up=0,strength=0"
 SITE = Site("q", 2, 1)
 
 
@@ -71,23 +71,24 @@ def test_the_first_token_of_a_text_is_no_evidence_and_the_nearest_share_it():
     torch.testing.assert_close(routing.weights[0, 1, 0], torch.softmax(2 * torch.tensor([8.0, 0.0]), -1))
 
 
-def test_a_mixture_is_as_strong_as_its_experts():
+def test_a_mixture_is_made_as_strong_as_its_experts():
     """Two of two equal experts are as strong as one; at right angles their half sums are weaker by sqrt(2)."""
     site, generator = Site("q", 256, 256), torch.Generator().manual_seed(0)
     ant, bee = (random_product(site, generator) for _ in range(2))
-    router = Compass(calibrate=False, top_k=None, n_sketch=1024)
-    for experts, expected in (({"ant": ant, "bee": ant}, 1.0), ({"ant": ant, "bee": bee}, 2**0.5)):
+    twins, others = {"ant": ant, "bee": ant}, {"ant": ant, "bee": bee}
+    for experts, power, expected in ((twins, 1.0, 1.0), (others, 1.0, 2**0.5), (others, 0.5, 2**0.25)):
+        router = Compass(calibrate=False, top_k=None, n_sketch=1024, strength=power)
         state = router.fit({name: {"q": weights} for name, weights in experts.items()}, {"q": site}, None)
         routing = router.gate(site, state, list(experts))(torch.randn(1, 1, 256, generator=generator), Context())
         torch.testing.assert_close(routing.weights, torch.full((1, 1, 1, 2), 0.5), atol=1e-3, rtol=0)
-        torch.testing.assert_close(routing.strength, torch.full((1, 1, 1, 1), expected), atol=0.15, rtol=0)
+        torch.testing.assert_close(routing.strength, torch.full((1, 1, 1, 1), expected), atol=0.1, rtol=0)
 
 
 def test_experts_that_cancel_one_another_are_not_blown_up():
     site, generator = Site("q", 16, 16), torch.Generator().manual_seed(0)
     ant = random_product(site, generator)
     experts = {"ant": {"q": ant}, "bee": {"q": replace(ant, b=-ant.b)}}
-    router = Compass(calibrate=False, top_k=None)
+    router = Compass(calibrate=False, top_k=None, strength=1.0)
     gate = router.gate(site, router.fit(experts, {"q": site}, None), list(experts))
     assert float(gate(torch.randn(1, 1, 16, generator=generator), Context()).strength) == pytest.approx(2**0.5)
 
@@ -205,9 +206,11 @@ def test_calibration_without_a_base_is_refused():
     with pytest.raises(OptionError) as refused:
         replace(Compass(), n_tokens=2)
     assert str(refused.value) == ("error[E-OPTION] compass: n_tokens=2, expected 3 or more.")
-    for wrong in ({"recent": 1.5}, {"half_life": 0.0}):
-        with pytest.raises(OptionError, match="expected a share from 0 to 1 and a positive number"):
+    for wrong in ({"recent": 1.5}, {"strength": -1.0}):
+        with pytest.raises(OptionError, match="expected a number from 0 to 1"):
             replace(Compass(), **wrong)
+    with pytest.raises(OptionError, match="expected a positive number"):
+        replace(Compass(), half_life=0.0)
 
 
 # ---- directions in common -------------------------------------------------------------------------

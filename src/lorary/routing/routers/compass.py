@@ -32,10 +32,10 @@ class Compass(Router):
     which a token counts half after `half_life` more, which knows what is asked last. `skip_first`: a first token, at
     which all texts look alike, is no evidence; the `top_k` of the largest |d_i| share it equally.
     Score: `now` * |d_i|, standardised, + `along` * the site's own mean + `up` * e_i; softmax at `temperature` over the
-    `top_k` best (None: all). Strength: the mixture w is made as strong as its experts, times
-    sum_i w_i ||D_i|| / ||sum_i w_i D_i||, D_i = s_i B_i A_i, at most sqrt(top_k); norms from `n_sketch` random numbers
-    that stand for each D_i (`products.sketch`). Each option off or at 0 takes its part out; what is left of
-    compass:normalise=False,n_common=0,calibrate=False,now=1,up=0,n_sketch=0 is Arrow.
+    `top_k` best (None: all). A mixture is weaker than its experts, sum_i w_i ||D_i|| / ||sum_i w_i D_i|| times, D_i =
+    s_i B_i A_i; at most sqrt(top_k) times of it the power `strength` is given back (1: all), norms told by `n_sketch`
+    random numbers that stand for each D_i (`products.sketch`). Each option off or at 0 takes its part out; what is left
+    of compass:normalise=False,n_common=0,calibrate=False,now=1,up=0,strength=0 is Arrow.
     opening: what the base's texts answer to: "user", where the chat template lets a user begin (Xu et al. 2024,
     2406.08464), or "none", the start token; a base without a template takes "none".
     Raises E-PROBE if calibration is wanted and there is no base to ask.
@@ -54,29 +54,29 @@ class Compass(Router):
     now: float = 0.0
     along: float = 0.0
     up: float = 2.0
-    n_sketch: int = 64
+    strength: float = 0.5
     opening: Literal["user", "none"] = "user"
     n_texts: int = 48
     n_tokens: int = 64
+    n_sketch: int = 64
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
         check_options(self)
-        least = {"n_texts": 1, "n_tokens": 3, "n_common": 0, "n_sketch": 0}
+        least = {"n_texts": 1, "n_tokens": 3, "n_common": 0, "n_sketch": 1}
         for name, bound in least.items():
             if (given := getattr(self, name)) < bound:
                 raise OptionError("E-OPTION", f"compass: {name}={given}, expected {bound} or more.")
-        if not (0 <= self.recent <= 1 and self.half_life > 0):
-            raise OptionError(
-                "E-OPTION",
-                f"compass: recent={self.recent}, half_life={self.half_life}, expected a share from 0 to 1 and a "
-                "positive number.",
-            )
+        for name in ("recent", "strength"):
+            if not 0 <= (given := getattr(self, name)) <= 1:
+                raise OptionError("E-OPTION", f"compass: {name}={given}, expected a number from 0 to 1.")
+        if not self.half_life > 0:
+            raise OptionError("E-OPTION", f"compass: half_life={self.half_life}, expected a positive number.")
 
     def deciding_options(self) -> dict[str, Any]:
         """List what the texts and the products depend on; all else is the gates' business."""
-        weights = {"name": "compass", "n_sketch": self.n_sketch}
+        weights = {"name": "compass", "n_sketch": self.n_sketch if self.strength else 0}
         if not self.calibrate:
             return weights
         texts = {"opening": self.opening, "n_texts": self.n_texts, "n_tokens": self.n_tokens, "seed": self.seed}
@@ -94,7 +94,7 @@ class Compass(Router):
         names = sorted(experts)
         for site, vectors in prototypes(experts, sites).items():
             state |= stack_members(site, vectors)
-            if vectors and self.n_sketch:
+            if vectors and self.strength:
                 sketches = [sketch(experts[names[i]][site], self.n_sketch) for i in sorted(vectors)]
                 state[f"{site}.sketches"] = torch.stack(sketches)  # (P, m)
         if not self.calibrate:
@@ -129,7 +129,7 @@ class Compass(Router):
     ) -> State:
         """Look at the changed experts only; for them the base reads its texts once more."""
         texts = state.get("texts")
-        wanted = {"vectors": True, "products": self.calibrate, "sketches": self.n_sketch > 0}
+        wanted = {"vectors": True, "products": self.calibrate, "sketches": self.strength > 0}
         parts = [part for part, is_wanted in wanted.items() if is_wanted]
 
         def fit(some: Experts) -> State:
@@ -169,7 +169,7 @@ class _CompassGate(Gate):
         sketches = state.get(f"{site.name}.sketches", torch.zeros(len(raw), 0))  # (P, m)
         sizes = torch.linalg.vector_norm(sketches, dim=1, keepdim=True)
         self.register_buffer("sketches", torch.cat([sketches, sizes], 1), persistent=False)  # (P, m + 1)
-        self.strengthens = 0 < options.n_sketch < self.sketches.shape[1] and self.n_kept > 1
+        self.is_weaker = options.strength > 0 and sketches.shape[1] > 0 and self.n_kept > 1
 
     @property
     def keeps_evidence(self) -> bool:  # type: ignore[override]
@@ -195,8 +195,8 @@ class _CompassGate(Gate):
         return Routing(weights.unsqueeze(2), index if self.everybody_listens else self.members[index], strength)
 
     def _strength(self, weights: Tensor, index: Tensor | None) -> Tensor | None:
-        """Tell how many times weaker a mixture (B, T, k) is than its experts are: (B, T, 1, 1)."""
-        if not self.strengthens:
+        """Tell how many times a mixture (B, T, k), weaker than its experts, is to count: (B, T, 1, 1)."""
+        if not self.is_weaker:
             return None
         if index is None:
             mixed = weights @ self.sketches  # (B, T, m + 1)
@@ -205,8 +205,8 @@ class _CompassGate(Gate):
             mixed = (weights.unsqueeze(2) @ of_each).squeeze(2)
         size = torch.linalg.vector_norm(mixed[..., :-1], dim=-1, keepdim=True)
         # Experts that cancel one another aren't blown up: as if at right angles, at most.
-        strength: Tensor = (mixed[..., -1:] / size).clamp(max=math.sqrt(self.n_kept))
-        return strength.unsqueeze(-1)
+        lost: Tensor = (mixed[..., -1:] / size).clamp(max=math.sqrt(self.n_kept))
+        return lost.pow(self.options.strength).unsqueeze(-1)
 
     def _score(self, deviation: Tensor, context: Context) -> Tensor:
         """Add up (B, T, P) what counts; a part of weight 0 isn't computed."""
