@@ -35,7 +35,7 @@ def gate_by_hand(router, vectors, written):
     inputs = torch.tensor(written)[None]
     if router.calibrate:
         state["q.products"] = (inputs[0, 1:] @ state["q.vectors"].T).T
-    return router.gate(SITE, state, [f"e{i}" for i in range(len(vectors))])
+    return replace(router, strength=0.0).gate(SITE, state, [f"e{i}" for i in range(len(vectors))])
 
 
 def test_arrow_is_a_corner_of_it():
@@ -195,6 +195,9 @@ def test_a_state_of_other_experts_is_refused():
     with pytest.raises(RoutingError) as caught:
         Compass(calibrate=False).gate(SITE, state, ["a", "b"])
     assert str(caught.value) == "error[E-STATE] site 'q': the router's state is not of these experts. Fit anew."
+    with pytest.raises(RoutingError) as caught:
+        Compass(calibrate=False).gate(SITE, {**state, "q.members": torch.arange(2)}, ["a", "b"])
+    assert str(caught.value) == "error[E-STATE] site 'q': the compass's state has no sketches. Fit anew."
 
 
 def test_calibration_without_a_base_is_refused():

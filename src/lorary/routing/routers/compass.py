@@ -166,10 +166,12 @@ class _CompassGate(Gate):
         self.register_buffer("mean", mean, persistent=False)  # (P,)
         self.register_buffer("rate", rate * options.now, persistent=False)  # (P,)
         self.register_buffer("members", members, persistent=False)  # (P,)
-        sketches = state.get(f"{site.name}.sketches", torch.zeros(len(raw), 0))  # (P, m)
+        sketches = state.get(f"{site.name}.sketches", raw[:, :0])  # (P, m)
+        if len(raw) and options.strength and len(sketches.T) != options.n_sketch:
+            raise RoutingError("E-STATE", f"site {site.name!r}: the compass's state has no sketches.", "Fit anew.")
         sizes = torch.linalg.vector_norm(sketches, dim=1, keepdim=True)
         self.register_buffer("sketches", torch.cat([sketches, sizes], 1), persistent=False)  # (P, m + 1)
-        self.is_weaker = options.strength > 0 and sketches.shape[1] > 0 and self.n_kept > 1
+        self.is_weaker = options.strength > 0 and self.n_kept > 1
 
     @property
     def keeps_evidence(self) -> bool:  # type: ignore[override]
