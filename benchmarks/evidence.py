@@ -71,7 +71,7 @@ def random_state(site: Site, n_experts: int = N_EXPERTS) -> State:
     generator = torch.Generator().manual_seed(0)
     vectors = torch.nn.functional.normalize(torch.randn(n_experts, site.d_in, generator=generator), dim=1)
     products = torch.randn(n_experts, 60, generator=generator).half()
-    sketches = torch.randn(n_experts, 64, generator=generator)
+    sketches = torch.randn(n_experts, Compass().n_sketch, generator=generator)
     parts = {"vectors": vectors, "members": torch.arange(n_experts), "products": products, "sketches": sketches}
     return {f"{site.name}.{name}": part for name, part in parts.items()}
 

@@ -15,6 +15,7 @@ from lorary.building.job import TrainingJob, expert_name
 from lorary.building.mixture import MixtureBuilder, Skills
 from lorary.building.training import PackBuilder, Start
 from lorary.errors import BuildError
+from lorary.library.expert import Expert
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
 from lorary.model.ensemble import check_library, check_mix, check_places
@@ -44,8 +45,7 @@ class AdaptedBuilder(PackBuilder, ABC):
 
     def n_numbers(self, job: Job, base: BaseModel) -> int | None:
         """Count them: a mean sits wherever an expert does, with their rank. Raises as `check_places`."""
-        assert isinstance(job, TrainingJob) and job.source is not None
-        experts = [job.source[name] for name in job.start]
+        experts = started_from(job).values()
         check_places(base, experts)
         ranks = {site: rank for expert in experts for site, rank in expert.ranks.items()}
         return sum(rank * (base.sites[site].d_in + base.sites[site].d_out) for site, rank in ranks.items())
@@ -74,8 +74,7 @@ class LibraryMixture(MixtureBuilder, ABC):
 
     def n_numbers(self, job: Job, base: BaseModel) -> int | None:
         """Count those of the experts it starts from, whose shapes they keep. Raises as `check_places`."""
-        assert isinstance(job, TrainingJob) and job.source is not None
-        experts = [job.source[name] for name in job.start]
+        experts = started_from(job).values()
         check_places(base, experts)
         return sum(expert.n_parameters for expert in experts)
 
@@ -89,11 +88,17 @@ class LibraryMixture(MixtureBuilder, ABC):
         return form_of(f"expert {name!r}", weights)
 
 
+def started_from(job: Job) -> dict[str, Expert]:
+    """Give the experts that a job starts from, by name."""
+    assert isinstance(job, TrainingJob) and job.source is not None
+    return {name: job.source[name] for name in job.start}
+
+
 def read_start(job: TrainingJob, base: BaseModel) -> Experts:
     """Read the experts that a job starts from. Raises E-BASE for another base, E-RANK for unequal ranks at a site."""
     assert job.source is not None
     check_library(base, job.source)
-    members = {name: job.source[name] for name in job.start}
+    members = started_from(job)
     check_mix(members, "factors")
     return read_experts(members)
 

@@ -200,11 +200,8 @@ class _CompassGate(Gate):
         """Tell how many times a mixture (B, T, k), weaker than its experts, is to count: (B, T, 1, 1)."""
         if not self.is_weaker:
             return None
-        if index is None:
-            mixed = weights @ self.sketches  # (B, T, m + 1)
-        else:
-            of_each = self.sketches[index]  # (B, T, k, m + 1)
-            mixed = (weights.unsqueeze(2) @ of_each).squeeze(2)
+        of_each = self.sketches if index is None else self.sketches[index]  # (P, m + 1) or (B, T, k, m + 1)
+        mixed = (weights.unsqueeze(2) @ of_each).squeeze(2)  # (B, T, m + 1)
         size = torch.linalg.vector_norm(mixed[..., :-1], dim=-1, keepdim=True)
         # Experts that cancel one another aren't blown up: as if at right angles, at most.
         lost: Tensor = (mixed[..., -1:] / size).clamp(max=math.sqrt(self.n_kept))
