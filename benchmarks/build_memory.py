@@ -1,6 +1,6 @@
 """What memory a build of experts takes, and what of it is in use: steps of all widths that the build has.
 
-    python benchmarks/build_memory.py DATA [--trim] [--dtype bfloat16] [--packs 16]
+    python benchmarks/build_memory.py DATA [--trim] [--dtype bfloat16] [--packs 16] [--pass-tokens 1024]
 
 DATA: as for `lorary study evidence`, whose first 16 private experts are planned; each width that a step of theirs has
 is trained once, in the build's order, in one thread. Prints for each pack the resident memory at its start, at the peak
@@ -29,7 +29,6 @@ from lorary.model.tokens import Encoded
 from lorary.studies.evidence_tasks import read_study_tasks
 
 BUILDER = Private(steps=48, batch_size=8, dropout=0.0, pack_tokens=1)
-LAST = replace(BUILDER, steps=1)
 
 
 def steps(pupil: Pupil) -> Iterator[list[Encoded]]:
@@ -49,8 +48,10 @@ def main() -> None:
     parser.add_argument("--trim", action="store_true")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--packs", type=int, default=16)
+    parser.add_argument("--pass-tokens", type=int, default=BUILDER.pass_tokens)
     given = parser.parse_args()
     torch.set_num_threads(1)
+    one_step = replace(BUILDER, steps=1, pass_tokens=given.pass_tokens)
     give_back = ctypes.CDLL("libc.so.6").malloc_trim
     base, tasks = load_base(device="cpu", dtype=given.dtype), read_study_tasks(given.data)
     jobs = [job for job in BUILDER.plan(tasks.tasks.only(tasks.order[:16])) if isinstance(job, TrainingJob)]
@@ -69,7 +70,7 @@ def main() -> None:
                 learner.pupils = [Pupil(job.name, rows, [], [0] * len(rows))]
                 Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak counts from here
                 with tempfile.TemporaryDirectory() as work:
-                    train(learner, LAST, 1, Path(work))
+                    train(learner, one_step, 1, Path(work))
                 hungriest = max(hungriest, resident_gib("VmHWM"))
                 if given.trim:
                     give_back(0)

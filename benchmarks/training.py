@@ -99,10 +99,9 @@ class Ours:
 
     def gradients(self) -> list[torch.Tensor]:
         """Gradients of each expert's own mean loss on its first rows, one vector per expert."""
-        rows = [row for pupil in self.learner.pupils for row in pupil.train[: self.case.n_rows]]
-        owners = [i for i in range(self.case.n_experts) for _ in range(self.case.n_rows)]
-        batch = pad(rows)
-        with self.learner.turn(owners, owners):
+        rows = [row for i in range(self.case.n_experts) for row in self.learner.batch(i, range(self.case.n_rows))]
+        batch = pad([row.text for row in rows])
+        with self.learner.turn(rows):
             (row_losses(self.learner.model, batch).sum() / batch.n_labels[: self.case.n_rows].sum()).backward()
         grad = self.learner.stacks["factors"].grad
         found = list(grad.clone())

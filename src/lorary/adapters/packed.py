@@ -16,7 +16,7 @@ class Rows:
     """Whose rows a pass has: set before every pass, read by all layers of a model.
 
     owner: (B,) the expert of each row. is_even: all experts of the pack have the same number of rows, in order.
-    place: (B,) a row's place among the rows of its expert.
+    place: (B,) a row's place among the rows that its expert has in the step, of which a pass may be a part.
     """
 
     owner: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
@@ -138,14 +138,5 @@ class InputDropout:
         mask = torch.empty(rows.shape[1], self.n_rows, rows.shape[2])
         mask.bernoulli_(1 - self.p, generator=generator).div_(1 - self.p)
         mask = mask.flip(0).transpose(0, 1).to(x.device, x.dtype)  # (M, T, d)
-        if self.rows.is_even:
-            n = int(self.rows.place.shape[0]) // self.rows_each
-            even: Tensor = rows.unflatten(0, (n, -1)) * mask[: self.rows_each]
-            return even.view_as(x)
         dropped: Tensor = rows * mask[self.rows.place]
         return dropped.view_as(x)
-
-    @property
-    def rows_each(self) -> int:
-        """Rows of each expert in an even pass."""
-        return int(self.rows.place[-1]) + 1

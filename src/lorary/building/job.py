@@ -25,7 +25,8 @@ from lorary.tasks.task import Task
 
 T = TypeVar("T")
 
-_NOT_DECIDING = ("clusters", "epochs", "pack_tokens")
+_ROUNDING = ("pack_tokens", "pass_tokens")
+_NOT_DECIDING = ("clusters", "epochs", *_ROUNDING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,8 @@ class TrainingOptions:
     warm-up over the first `warmup` of the steps, then linear decay to 0. clip: largest norm of the gradient.
     n_evaluations: how often the validation loss is measured, on at most max_valid examples; the best weights are kept.
     patience: stop after so many evaluations in a row that aren't better than the best; None = never.
+    pass_tokens: most padded tokens that go through the base at once; a step of more is made in several passes whose
+    gradients are added up (equal up to rounding), which bounds memory. A row that alone is longer is a pass of its own.
     Source: Ostapenko et al. 2024 (2405.11157) section 9 and its code's configurations: lr 1e-4, AdamW without weight
     decay, warm-up 6 %, clip 0.1, 5 epochs, batch 16.
     Differs: clip 1.0, which small models with few steps need; batch 8.
@@ -50,11 +53,13 @@ class TrainingOptions:
     n_evaluations: int = 4
     max_valid: int = 64
     patience: int | None = None
+    pass_tokens: int = 1024
     seed: int = 42
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
-        check_positive(self, "steps", "epochs", "batch_size", "lr", "clip", "n_evaluations", "max_valid", "patience")
+        positive = ("steps", "epochs", "batch_size", "lr", "clip", "n_evaluations", "max_valid", "patience")
+        check_positive(self, *positive, "pass_tokens")
         dropout = getattr(self, "dropout", 0.0)
         if not 0 <= dropout < 1:
             raise OptionError("E-OPTION", f"{type(self).__name__}: dropout={dropout}, expected 0 or more, below 1.")
@@ -126,8 +131,8 @@ class TrainingJob:
         return {key: value for key, value in as_dict(self.options).items() if key not in _NOT_DECIDING}
 
     def _told_options(self) -> dict[str, Any]:
-        packed = {"pack_tokens": value} if (value := getattr(self.options, "pack_tokens", None)) else {}
-        return self._deciding_options() | packed
+        options = as_dict(self.options)
+        return self._deciding_options() | {key: options[key] for key in _ROUNDING if key in options}
 
     def describe(self) -> dict[str, Any]:
         """What --dry-run prints."""

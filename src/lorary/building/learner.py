@@ -29,6 +29,16 @@ class Pupil:
     valid_tasks: Sequence[int] = ()
 
 
+@dataclass(frozen=True)
+class Row:
+    """A row of a pass: whose it is, its place among its pupil's rows of the step, and the number of its task."""
+
+    text: Encoded
+    owner: int
+    place: int
+    task: int
+
+
 @dataclass
 class Learner:
     """What a run trains: pupils over one model. `stacks` hold one row for each pupil.
@@ -43,15 +53,25 @@ class Learner:
     rows: Rows = field(default_factory=Rows)
     dropout: InputDropout | None = None
 
+    def batch(self, i: int, chosen: Sequence[int]) -> list[Row]:
+        """List training rows of pupil i by their numbers, as the rows of a step."""
+        pupil = self.pupils[i]
+        return [Row(pupil.train[j], i, place, pupil.train_tasks[j]) for place, j in enumerate(chosen)]
+
+    def validation(self, i: int) -> list[Row]:
+        """List all validation rows of pupil i."""
+        pupil = self.pupils[i]
+        return [Row(pupil.valid[j], i, j, pupil.valid_tasks[j]) for j in range(len(pupil.valid))]
+
     @contextmanager
-    def turn(self, owners: Sequence[int], tasks: Sequence[int], *, dropout_seed: int | None = None) -> Iterator[None]:
-        """Let the model see rows of these pupils, neighbours together, and of these tasks, in the block."""
-        device, n = self.model.device, len(self.pupils)
-        counts = [owners.count(i) for i in range(n)]
+    def turn(self, rows: Sequence[Row], *, dropout_seed: int | None = None) -> Iterator[None]:
+        """Let the model see these rows in the block."""
+        device, owners = self.model.device, [row.owner for row in rows]
+        counts = {owners.count(i) for i in range(len(self.pupils))}
         self.rows.owner = torch.tensor(owners, device=device)
-        self.rows.is_even = len(set(counts)) == 1 and list(owners) == sorted(owners)
-        self.rows.place = torch.cat([torch.arange(count) for count in counts])
-        context = Context(experts=torch.tensor(tasks, device=device))
+        self.rows.is_even = len(counts) == 1 and owners == sorted(owners)
+        self.rows.place = torch.tensor([row.place for row in rows])
+        context = Context(experts=torch.tensor([row.task for row in rows], device=device))
         if self.dropout is not None and dropout_seed is not None:
             self.dropout.start(dropout_seed)
         try:

@@ -6,7 +6,7 @@ alpha patterns, and the same however the factors are written. One expert with we
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -58,10 +58,9 @@ class ProductBuilder(Builder, ABC):
     def n_numbers(self, job: Job, base: BaseModel) -> int | None:
         """Count them: the largest rank that a site needs, at all sites. Raises as `check_places`."""
         assert isinstance(job, MergeJob)
-        totals = job.total_ranks(base)
-        sites = [base.sites[name] for name in totals]
-        exact = max(min(site.d_in, site.d_out, totals[site.name] if self.is_thin else site.d_out) for site in sites)
-        return (min(self.rank, exact) if self.rank else exact) * sum(site.d_in + site.d_out for site in sites)
+        sums = sums_of_ranks(job.members.values(), base)
+        full = {site: base.sites[site].d_out for site in sums}
+        return plain_size(sums if self.is_thin else full, base, self.rank)
 
     def packs(self, jobs: Sequence[Job], base: BaseModel) -> list[list[Job]]:
         """Run every job alone."""
@@ -109,6 +108,24 @@ def check_rank(rank: int, expert: str, site: str, hint: str) -> None:
         raise BuildError("E-LIMIT", message, hint)
 
 
+def sums_of_ranks(experts: Iterable[Expert], base: BaseModel, n: int | None = None) -> dict[str, int]:
+    """Add up the ranks at each site, of all experts or the n largest ranks there. Raises as `check_places`."""
+    experts = list(experts)
+    check_places(base, experts)
+    ranks: dict[str, list[int]] = {}
+    for expert in experts:
+        for site, rank in expert.ranks.items():
+            ranks.setdefault(site, []).append(rank)
+    return {site: sum(sorted(found, reverse=True)[:n]) for site, found in ranks.items()}
+
+
+def plain_size(ranks: Mapping[str, int], base: BaseModel, limit: int | None = None) -> int:
+    """Count the numbers of what `write_plain` writes of such ranks (if a site's widths allow them), cut to a limit."""
+    sites = [base.sites[name] for name in ranks]
+    rank = max(min(site.d_in, site.d_out, ranks[site.name]) for site in sites)
+    return min(rank, limit or rank) * sum(site.d_in + site.d_out for site in sites)
+
+
 def write_plain(stage: Path, weights: Mapping[str, LowRankWeights], base_name: str) -> None:
     """Write weights of scale 1 as a PEFT adapter of one rank for all sites, which every server reads."""
     rank = max(w.rank for w in weights.values())
@@ -133,25 +150,18 @@ class MergeJob(LoneJob):
         origins = [(name, self.source[name].hash) for name in self.merged]
         return short_key(as_dict(self.options), origins, base_fingerprint)
 
-    def total_ranks(self, base: BaseModel) -> dict[str, int]:
-        """Add up the experts' ranks at each site. Raises as `check_places`."""
-        members, totals = self._members(), dict[str, int]()
-        check_places(base, members.values())
-        for expert in members.values():
-            for site, rank in expert.ranks.items():
-                totals[site] = totals.get(site, 0) + rank
-        return totals
+    @property
+    def members(self) -> dict[str, Expert]:
+        """The experts it is made of."""
+        return {name: self.source[name] for name in self.merged}
 
     def check(self, base: BaseModel) -> None:
         """Refuse experts of another base. Raises E-BASE, E-TARGET."""
         check_library(base, self.source)
-        find_sites(base, self._members())
-
-    def _members(self) -> dict[str, Expert]:
-        return {name: self.source[name] for name in self.merged}
+        find_sites(base, self.members)
 
     def _open(self) -> Experts:
-        return open_experts(self._members())
+        return open_experts(self.members)
 
     def describe(self) -> dict[str, Any]:
         """What --dry-run prints."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class Stack:
     """Parameters that share a learning rate, as one matrix of values (N, P): row i is all that pupil i learns.
 
-    The parameters become views of the matrix, and each gradient moves to `grad` (N, P) as soon as it is made. Each
+    The parameters become views of the matrix, and each gradient is added to `grad` (N, P) as soon as it is made. Each
     parameter has N along its first axis, or any shape when N is 1. `best` (N, P) keeps each pupil's best values.
     """
 
@@ -40,7 +40,7 @@ class Stack:
 def _mover(place: Tensor) -> Callable[[Tensor], None]:
     def move(p: Tensor) -> None:
         assert p.grad is not None
-        place.copy_(p.grad)
+        place.add_(p.grad)
         p.grad = None
 
     return move

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from lorary.building.base import JobStep, Report
-from lorary.building.batches import batch_rows, is_evaluation, mix_seed, schedule
+from lorary.building.batches import batch_rows, is_evaluation, mix_seed, passes, schedule
 from lorary.building.checkpoint import load_checkpoint, save_checkpoint
-from lorary.building.learner import Learner, fast_attention
+from lorary.building.learner import Learner, Row, fast_attention
 from lorary.building.stack import clip
 from lorary.errors import BuildError
 from lorary.model.speaking import row_losses
@@ -141,29 +141,38 @@ def _save(run: _Run, path: Path, step: int) -> None:
 
 def _step(run: _Run, step: int, live: Sequence[int]) -> None:
     o, learner = run.options, run.learner
-    pupils = [learner.pupils[i] for i in live]
-    picked = [batch_rows(pupil.train, o.batch_size, step, o.seed) for pupil in pupils]
-    owners = [i for i, chosen in zip(live, picked, strict=True) for _ in chosen]
-    tasks = [pupil.train_tasks[j] for pupil, chosen in zip(pupils, picked, strict=True) for j in chosen]
-    batch = pad([pupil.train[j] for pupil, chosen in zip(pupils, picked, strict=True) for j in chosen])
-    batch = batch.to(learner.model.device)
+    picked = {i: batch_rows(learner.pupils[i].train, o.batch_size, step, o.seed) for i in live}
+    rows = [row for i, chosen in picked.items() for row in learner.batch(i, chosen)]
     pace = schedule(step, run.n_steps, o.warmup)
     for group, stack in zip(run.optimizer.param_groups, learner.stacks.values(), strict=True):
         group["lr"] = pace * stack.lr
-    with learner.turn(owners, tasks, dropout_seed=mix_seed(o.seed, "dropout", step)), fast_attention(learner.model):
-        owner = torch.tensor(owners, device=learner.model.device)
-        n_tokens = _sums(batch.n_labels, owner, len(run.curves))
-        losses = _sums(row_losses(learner.model, batch), owner, len(run.curves)) / n_tokens.clamp(min=1)
-        losses.sum().backward()
+    n_tokens = [sum(len(row.text.completion) for row in rows if row.owner == i) for i in range(len(run.curves))]
+    losses = _gradients(run, rows, n_tokens, mix_seed(o.seed, "dropout", step))
     norms = clip(list(learner.stacks.values()), o.clip)
     rate = pace * next(iter(learner.stacks.values())).lr
     # Asked for before anything changes, since the answer may be waited for: until then an interrupt finds a whole step.
-    measured = losses.tolist(), norms.tolist(), n_tokens.tolist()
+    measured = losses.tolist(), norms.tolist(), n_tokens
     with run.changing(step + 1):
         run.optimizer.step()
         _note(run, live, {"step": step + 1, "lr": rate}, *measured)
     for stack in learner.stacks.values():
         stack.grad.zero_()
+
+
+def _gradients(run: _Run, rows: Sequence[Row], n_tokens: Sequence[int], dropout_seed: int) -> Tensor:
+    """Make the gradients of a step, in as many passes as needed; give each pupil's loss in nats per token, (N,)."""
+    learner, device = run.learner, run.learner.model.device
+    divisor = torch.tensor(n_tokens, device=device).clamp(min=1)
+    total = torch.zeros(len(n_tokens), device=device)
+    for part in passes([row.text for row in rows], run.options.pass_tokens):
+        seen = [rows[i] for i in part]
+        batch = pad([row.text for row in seen]).to(device)
+        with learner.turn(seen, dropout_seed=dropout_seed), fast_attention(learner.model):
+            owner = torch.tensor([row.owner for row in seen], device=device)
+            losses = _sums(row_losses(learner.model, batch), owner, len(n_tokens)) / divisor
+            losses.sum().backward()
+        total += losses.detach()
+    return total
 
 
 def _sums(values: Tensor, owner: Tensor, n: int) -> Tensor:
@@ -211,16 +220,15 @@ def _judge(run: _Run, step: int, i: int, loss: float | None) -> None:
 
 def _valid_losses(run: _Run, live: Sequence[int]) -> list[float | None]:
     learner = run.learner
-    rows = [row for i in live for row in learner.pupils[i].valid]
-    owners = [i for i in live for _ in learner.pupils[i].valid]
-    tasks = [task for i in live for task in learner.pupils[i].valid_tasks]
+    rows = [row for i in live for row in learner.validation(i)]
     total, count = torch.zeros(len(run.curves)), torch.zeros(len(run.curves))
-    for group in by_length(rows):
-        batch, owner = pad([rows[i] for i in group]).to(learner.model.device), [owners[i] for i in group]
-        with torch.inference_mode(), learner.turn(owner, [tasks[i] for i in group]):
-            losses = row_losses(learner.model, batch).cpu()
-        total.index_add_(0, torch.tensor(owner), losses)
-        count.index_add_(0, torch.tensor(owner), batch.n_labels.cpu().float())
+    for group in by_length([row.text for row in rows]):
+        seen = [rows[i] for i in group]
+        batch, owner = pad([row.text for row in seen]), torch.tensor([row.owner for row in seen])
+        with torch.inference_mode(), learner.turn(seen):
+            losses = row_losses(learner.model, batch.to(learner.model.device)).cpu()
+        total.index_add_(0, owner, losses)
+        count.index_add_(0, owner, batch.n_labels.float())
     return [float(total[i] / count[i]) if count[i] else None for i in live]
 
 

@@ -32,8 +32,7 @@ class PackBuilder(TrainingOptions, Builder, ABC):
     """A builder that trains each expert on data of its own; several share the passes over the base.
 
     dropout: on the adapter's input. pack_tokens: experts share a pass until a step of usual width has so many tokens;
-    512 are as fast as more (measured: docs/log.md), fewer take less memory. One expert's batch is never cut: where its
-    long rows take too much, lower batch_size. The same number makes the same packs on any machine.
+    512 are as fast as more (measured: docs/log.md). The same number makes the same packs on any machine.
     """
 
     dropout: float = 0.05

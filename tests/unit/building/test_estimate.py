@@ -1,5 +1,7 @@
 """What --dry-run foresees is what the build then does."""
 
+from dataclasses import replace
+
 import pytest
 
 from lorary.building import estimate as module
@@ -49,13 +51,18 @@ def test_bytes_of_what_starts_from_a_library(spec, base, tasks, tmp_path):
         assert found.product_bytes == size
 
 
-def test_what_is_found_while_it_runs_has_no_size_before(base, toy, tmp_path):
-    source = random_library(tmp_path / "source", base, ["copy", "swap"], ranks=2)
-    for spec in ("neighbours", "pi_tuning:steps=2", "lorahub"):
-        tasks = toy.only(["copy", "swap", "last"])
-        builder = BUILDERS.parse(spec)
-        found = estimate(builder, builder.plan(tasks, source), base, base.name)
-        assert found.product_bytes is None
+LOUD = "lorahub:mix=outputs,penalty=-99"  # the two tries are nothing, of rank 0, and the mean, which must win
+
+
+@pytest.mark.parametrize("spec", ["neighbours", "neighbours:rank=2", "pi_tuning", "lorahub", LOUD])
+def test_bytes_of_what_is_found_while_it_runs_are_the_most_it_can_be(spec, base, toy, tmp_path):
+    source = random_library(tmp_path / "source", base, ["copy", "swap"], ranks=2 if spec == "lorahub" else [1, 3])
+    tasks, builder = toy.only(["copy", "swap", "last"]), BUILDERS.parse(spec)
+    small = {"steps": 2, "n_examples": 2} | ({"adapt_to": ("last",)} if hasattr(builder, "adapt_to") else {})
+    builder = replace(builder, **{key: value for key, value in small.items() if hasattr(builder, key)})
+    found = estimate(builder, builder.plan(tasks, source), base, base.name)
+    made = build(builder, tasks, base, source=source, into=tmp_path / "lib")
+    assert found.product_bytes == sum(numbers_in(expert) for expert in made.values())
 
 
 @pytest.mark.parametrize("spec", ["uniform", "lib_poly:steps=1", "lib_mu:steps=1"])

@@ -7,13 +7,13 @@ import torch
 
 from lorary.adapters.peft_format import read_experts
 from lorary.building import train as training
+from lorary.building.builders.poly import Poly
 from lorary.building.builders.private import Private
 from lorary.building.jobs import build
 from lorary.building.stack import Stack, clip
 from lorary.building.training import packed
 from lorary.errors import OptionError
 from lorary.model.speaking import row_losses
-from lorary.model.tokens import pad
 from lorary.testing.contracts import Killed, files_of
 
 QUICK = {"steps": 8, "batch_size": 2, "rank": 2, "n_evaluations": 4, "dropout": 0.3, "lr": 1e-2}
@@ -26,21 +26,46 @@ def gradients(base, builder, tasks, counts):
     with packed(jobs, base, starts, builder.dropout, builder.lr, 3) as (learner, banks):
         for bank in banks.values():
             bank.b.data.fill_(0.1)
-        owners = [i for i, count in enumerate(counts) for _ in range(count)]
-        batch = pad([row for pupil, n in zip(learner.pupils, counts, strict=True) for row in pupil.train[:n]])
-        with learner.turn(owners, owners, dropout_seed=5):
-            (row_losses(base, batch) / batch.n_labels).sum().backward()
-        return learner.stacks["factors"].grad
+        rows = [row for i, count in enumerate(counts) for row in learner.batch(i, range(count))]
+        n_tokens = [sum(len(row.text.completion) for row in rows if row.owner == i) for i in range(len(counts))]
+        losses = training._gradients(training._Run(learner, builder, 1, None), rows, n_tokens, 5)
+        return losses, learner.stacks["factors"].grad
 
 
 @pytest.mark.parametrize("counts", [[2, 2, 2], [3, 1, 2]], ids=str)
 def test_gradients_are_those_of_training_alone(base, toy, counts):
     tasks, builder = toy.only(["copy", "swap", "upper"]), Private(**QUICK)
-    together = gradients(base, builder, tasks, counts)
+    losses, together = gradients(base, builder, tasks, counts)
     for i, name in enumerate(tasks):
-        alone = gradients(base, builder, tasks.only([name]), [counts[i]])[0]
+        (loss,), (alone,) = gradients(base, builder, tasks.only([name]), [counts[i]])
         assert alone.abs().max() > 0.01
         torch.testing.assert_close(together[i], alone, atol=1e-5 * float(alone.abs().max()), rtol=1e-5)
+        torch.testing.assert_close(losses[i], loss)
+
+
+@pytest.mark.parametrize("most", [1, 40, 70])
+def test_a_step_in_several_passes_is_the_same_step(base, toy, monkeypatch, most):
+    seen, tasks = [], toy.only(["copy", "swap", "upper"])
+    monkeypatch.setattr(training, "row_losses", lambda base, batch: seen.append(batch) or row_losses(base, batch))
+    losses, whole = gradients(base, Private(**QUICK), tasks, [3, 1, 2])
+    assert len(seen) == 1
+    found, parts = gradients(base, Private(**QUICK, pass_tokens=most), tasks, [3, 1, 2])
+    assert 1 < len(seen[1:]) <= 6
+    assert all(batch.ids.numel() <= most or len(batch.ids) == 1 for batch in seen[1:])
+    torch.testing.assert_close(parts, whole, atol=1e-5 * float(whole.abs().max()), rtol=1e-5)
+    torch.testing.assert_close(found, losses)
+
+
+def test_tasks_that_are_mixed_may_come_in_several_passes(base, toy, tmp_path):
+    options, tasks = {**QUICK, "steps": 2, "n_skills": 2}, toy.only(["copy", "swap", "upper"])
+    whole, parts = (
+        build(Poly(**options, pass_tokens=most), tasks, base, into=tmp_path / str(most)) for most in (1000, 1)
+    )
+    assert {library["k0"].provenance.extra["job"] for library in (whole, parts)} == {
+        whole["k0"].provenance.extra["job"]
+    }
+    for site, weights in read_experts(whole)["k0"].items():
+        torch.testing.assert_close(read_experts(parts)["k0"][site].b, weights.b, atol=1e-5, rtol=1e-3)
 
 
 def test_a_pack_is_as_large_as_a_step_may_have_tokens(base, toy):
@@ -64,6 +89,7 @@ def test_what_shares_a_pack_is_told_and_is_no_other_expert(base, toy, tmp_path):
     apart = build(Private(**options, pack_tokens=1), tasks, base, into=tmp_path / "apart")
     told = [library["copy"].provenance for library in (made, apart)]
     assert [facts.builder["pack_tokens"] for facts in told] == [512, 1]
+    assert [facts.builder["pass_tokens"] for facts in told] == [1024, 1024]
     assert told[0].extra["job"] == told[1].extra["job"]
     steps = []
     build(Private(**options, pack_tokens=1), tasks, base, into=tmp_path / "lib", report=steps.append)

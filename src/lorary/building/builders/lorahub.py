@@ -20,7 +20,7 @@ from lorary.adapters.products import svd_of_sum
 from lorary.building.base import Builder, Job, JobStep, Made, Report, check_positive, require_source
 from lorary.building.job import expert_name
 from lorary.building.lone_job import LoneJob
-from lorary.building.merging import parents_of, write_plain
+from lorary.building.merging import parents_of, plain_size, sums_of_ranks, write_plain
 from lorary.building.search import Evolution, Nevergrad, Search, replay
 from lorary.errors import BuildError
 from lorary.hashing import short_key
@@ -71,6 +71,12 @@ class LoraHub(Builder):
             if not task.train:
                 raise BuildError("E-DATA", f"task {task.name!r} has no training examples.", "Check its splits.")
         return [_SearchJob(expert_name(name), library, tasks[name], self) for name in tasks]
+
+    def n_numbers(self, job: Job, base: BaseModel) -> int | None:
+        """Count them: one rank for all, or at most the sum of all. Raises as `check_places`."""
+        assert isinstance(job, _SearchJob)
+        ranks = sums_of_ranks(job.source.values(), base, 1 if self.mix == "factors" else None)
+        return plain_size(ranks, base)
 
     def packs(self, jobs: Sequence[Job], base: BaseModel) -> list[list[Job]]:
         """Run every job alone."""

@@ -12,7 +12,7 @@ from lorary.building.base import Job, Made, Report, check_positive
 from lorary.building.builders.weighted import Weighted
 from lorary.building.job import expert_name
 from lorary.building.lone_job import LoneJob
-from lorary.building.merging import MergeJob
+from lorary.building.merging import MergeJob, plain_size, sums_of_ranks
 from lorary.building.neighbourhood import Known, Neighbourhood, known_hashes
 from lorary.hashing import short_key
 from lorary.library.library import Library
@@ -50,6 +50,11 @@ class Neighbours(Neighbourhood):
         """
         library, known, new = self.split(tasks, source)
         return [_NeighbourJob(expert_name(task.name), library, task, known, self) for task in new]
+
+    def n_numbers(self, job: Job, base: BaseModel) -> int | None:
+        """Count them, at most: the neighbours, found as the job runs, may be those of the largest ranks."""
+        assert isinstance(job, _NeighbourJob)
+        return plain_size(sums_of_ranks(job.source.values(), base, self.top_k), base, self.rank)
 
     def packs(self, jobs: Sequence[Job], base: BaseModel) -> list[list[Job]]:
         """Run all together, so that the library is embedded once."""

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from lorary.adapters.low_rank import LowRankBank, LowRankWeights
 from lorary.adapters.peft_format import read_experts
 from lorary.adapters.products import svd_of_sum
-from lorary.building.adaptation import low_rank
+from lorary.building.adaptation import low_rank, started_from
 from lorary.building.base import Job, Made, Report, check_positive
 from lorary.building.job import TrainingJob, expert_name
-from lorary.building.merging import check_rank, parents_of, write_plain
+from lorary.building.merging import check_rank, parents_of, plain_size, sums_of_ranks, write_plain
 from lorary.building.mixture import mixed, sites_of
 from lorary.building.neighbourhood import Known, Neighbourhood, known_hashes
 from lorary.building.train import Curve, train
@@ -69,8 +69,11 @@ class PiTuning(Neighbourhood, TrainedBuilder):
         return _PiTuningJob(**vars(job), task=task, known=known)
 
     def n_numbers(self, job: Job, base: BaseModel) -> int | None:
-        """Give nothing: the rank is that of the sum, and the neighbours are found as the job runs."""
-        return None
+        """Count them, at most: the neighbours, found as the job runs, may be those of the largest ranks."""
+        ranks = sums_of_ranks(started_from(job).values(), base, self.top_k)
+        for site in base.target_sites(self.targets):
+            ranks[site.name] = ranks.get(site.name, 0) + self.rank
+        return plain_size(ranks, base)
 
     def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
         """Find the neighbours, train the pack's own experts in the same passes, then tune job by job."""
