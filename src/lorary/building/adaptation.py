@@ -13,7 +13,7 @@ from lorary.adapters.peft_format import read_experts
 from lorary.building.base import Job, require_source
 from lorary.building.job import TrainingJob, expert_name
 from lorary.building.mixture import MixtureBuilder, Skills
-from lorary.building.training import PackBuilder, Start
+from lorary.building.training import LoRABuilder, Start
 from lorary.errors import BuildError
 from lorary.library.expert import Expert
 from lorary.library.library import Library
@@ -24,7 +24,7 @@ from lorary.tasks.task import Tasks
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptedBuilder(PackBuilder, ABC):
+class AdaptedBuilder(LoRABuilder, ABC):
     """A builder that trains one expert per new task; all start from the mean of some experts' factors.
 
     The form of the experts, rank and scale, is that of those they start from. Stops early on the validation loss.

@@ -13,7 +13,7 @@ from lorary.building.clusters import Clusters
 from lorary.errors import BuildError, OptionError
 from lorary.library.library import Library
 from lorary.options import as_dict
-from lorary.tasks.task import Tasks
+from lorary.tasks.task import Task, Tasks
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ Write = Callable[[Path], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Made:
-    """What a pack made: a writer per expert, and per learned artefact (kind -> writer of its safetensors file).
+    """What a pack made: a writer per expert, and (job, kind) -> a writer of the safetensors file of what it learned.
 
     An artefact is kept as learned/<kind>-<key of the job>, written before the experts that only make sense with it.
     """
 
     experts: Mapping[str, Write]
-    learned: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
+    learned: Mapping[tuple[str, str], Callable[[Path], None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -135,3 +135,13 @@ def require_source(builder: Builder, source: Library | None) -> Library:
     if not source:
         raise BuildError("E-EMPTY", f"{name}: library {str(source.path)!r} holds no experts.", "Add or build some.")
     return source
+
+
+def own_tasks(tasks: Tasks, library: Library, expert: str) -> list[Task]:
+    """Find an expert's own tasks among those given. Raises E-DATA if none of them has training examples."""
+    names = library[expert].provenance.tasks
+    found = [tasks[name] for name in names if name in tasks and tasks[name].train]
+    if not found:
+        message = f"expert {expert!r}: no training examples of its tasks {list(names)} were given."
+        raise BuildError("E-DATA", message, "Give the library's own tasks.")
+    return found

@@ -16,6 +16,7 @@ from lorary.building.learner import Pupil
 from lorary.building.train import Curve
 from lorary.errors import BuildError, OptionError
 from lorary.hashing import hash_json, short_key
+from lorary.library.expert import Expert, copy_adapter
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
 from lorary.model.tokens import encode
@@ -154,6 +155,11 @@ class TrainingJob:
     ) -> dict[str, Any]:
         """Write one expert's PEFT files and metrics.jsonl; give the provenance's fields."""
         write_weights(stage, kind, weights, base_name=base.name)
+        return self.write_facts(stage, curve)
+
+    def write_copy(self, expert: Expert, curve: Curve, stage: Path) -> dict[str, Any]:
+        """Write an expert as it is, beside which something was learned; give the provenance's fields."""
+        copy_adapter(expert.directory, stage)
         return self.write_facts(stage, curve)
 
     def write_facts(self, stage: Path, curve: Curve) -> dict[str, Any]:

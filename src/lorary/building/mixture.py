@@ -26,7 +26,7 @@ from lorary.errors import BuildError
 from lorary.library.library import Library
 from lorary.model.attach import Attachment, Slot
 from lorary.model.base_model import BaseModel
-from lorary.routing.base import Gate, State
+from lorary.routing.base import Gate
 from lorary.routing.task_skills import TaskGate, pack_state
 from lorary.tasks.task import Tasks
 
@@ -85,7 +85,7 @@ class MixtureBuilder(TrainingOptions, Builder, ABC):
             (curve,) = train(learner, self, job.n_steps, work, report)
             state = pack_state(logits, job.tasks)
             writers = {name: self.writer(job, base, name, skills, i, banks, curve) for i, name in enumerate(skills)}
-        return Made(writers, {self.left: partial(_write_state, state)})
+        return Made(writers, {(job.name, self.left): partial(save_file, state)})
 
     def _gate(self, site: Site, job: TrainingJob, n_experts: int) -> TaskGate:
         _check_blocks(site, self.n_blocks)
@@ -194,7 +194,3 @@ def _check_blocks(site: Site, n_blocks: int) -> None:
     if site.d_in % n_blocks or site.d_out % n_blocks:
         message = f"site {site.name!r} is {site.d_in} -> {site.d_out}, which {n_blocks} heads can't divide."
         raise BuildError("E-BLOCKS", message, "Choose n_heads that divides both.")
-
-
-def _write_state(state: State, path: Path) -> None:
-    save_file(state, path)

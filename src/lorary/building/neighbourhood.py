@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lorary.adapters.kinds.lora import LoRA
-from lorary.building.base import Builder, check_positive, require_source
+from lorary.building.base import Builder, check_positive, own_tasks, require_source
 from lorary.building.fisher import fisher
 from lorary.errors import BuildError
 from lorary.library.library import Library
@@ -48,7 +48,7 @@ class Neighbourhood(Builder, ABC):
         Raises E-SOURCE, E-EMPTY, E-TASK, and E-DATA for a task, new or the library's own, without examples.
         """
         library = require_source(self, source)
-        known = {name: _own(tasks, library[name].provenance.tasks, name) for name in sorted(library)}
+        known = {name: own_tasks(tasks, library, name) for name in sorted(library)}
         owned = {task.name for own in known.values() for task in own}
         new = [tasks[name] for name in self.adapt_to] or [task for task in tasks.values() if task.name not in owned]
         for task in new:
@@ -72,14 +72,6 @@ class Neighbourhood(Builder, ABC):
             for task in tasks
         ]
         return torch.stack(found).mean(0)
-
-
-def _own(tasks: Tasks, names: Sequence[str], expert: str) -> list[Task]:
-    found = [tasks[name] for name in names if name in tasks and tasks[name].train]
-    if not found:
-        message = f"expert {expert!r}: no training examples of its tasks {list(names)} were given."
-        raise BuildError("E-DATA", message, "Give the library's own tasks beside the new ones.")
-    return found
 
 
 def known_hashes(known: Known) -> list[list[str]]:

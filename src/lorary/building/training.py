@@ -29,23 +29,18 @@ Start = Mapping[str, LowRankWeights]
 
 @dataclass(frozen=True, kw_only=True)
 class PackBuilder(TrainingOptions, Builder, ABC):
-    """A builder that trains each expert on data of its own; several share the passes over the base.
+    """A builder that trains something for each expert on data of its own; several share the passes over the base.
 
-    dropout: on the adapter's input. pack_tokens: experts share a pass until a step of usual width has so many tokens;
-    512 are as fast as more (measured: docs/log.md). The same number makes the same packs on any machine.
+    pack_tokens: experts share a pass until a step of usual width has so many tokens; 512 are as fast as more (measured:
+    docs/log.md). The same number makes the same packs on any machine.
     """
 
-    dropout: float = 0.05
     pack_tokens: int = 512
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
         super().__post_init__()
         check_positive(self, "pack_tokens")
-
-    @abstractmethod
-    def start(self, jobs: Sequence[TrainingJob], base: BaseModel) -> tuple[LoRA, Sequence[Start]]:
-        """Give the form of a pack's experts and what each of them starts from: the same sites, ranks and scales."""
 
     def packs(self, jobs: Sequence[Job], base: BaseModel) -> list[list[Job]]:
         """Group jobs of equal length of run, short rows with short rows, until a step has about pack_tokens.
@@ -62,6 +57,17 @@ class PackBuilder(TrainingOptions, Builder, ABC):
             else:
                 packs.append([job])
         return packs
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRABuilder(PackBuilder, ABC):
+    """A builder that trains each expert on data of its own. dropout: on the adapter's input."""
+
+    dropout: float = 0.05
+
+    @abstractmethod
+    def start(self, jobs: Sequence[TrainingJob], base: BaseModel) -> tuple[LoRA, Sequence[Start]]:
+        """Give the form of a pack's experts and what each of them starts from: the same sites, ranks and scales."""
 
     def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
         """Train the pack."""
@@ -127,7 +133,7 @@ class _Everyone(Gate):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainedBuilder(PackBuilder, ABC):
+class TrainedBuilder(LoRABuilder, ABC):
     """Options of a builder that trains LoRAs from scratch.
 
     rank, alpha, rslora, targets: the adapter; targets are last parts of module paths, or "attention" (ATT+O).

@@ -20,9 +20,10 @@ class LearnedProbe(Probe):
 
     library: Library
 
-    def learned(self, kind: str) -> State | None:
-        """Load learned/<kind>-<key> of the job that made all experts together; None if there is none."""
-        keys = {expert.provenance.extra.get("job") for expert in self.library.values()}
+    def learned(self, kind: str, expert: str | None = None) -> State | None:
+        """Load learned/<kind>-<key> of the job that made the expert, or all together; None if there is none."""
+        made = [self.library.get(expert)] if expert else self.library.values()
+        keys = {one and one.provenance.extra.get("job") for one in made}
         key = keys.pop() if len(keys) == 1 else None
         found = derived.get(self.library, kind, key, "safetensors") if isinstance(key, str) else None
         try:

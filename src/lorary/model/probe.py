@@ -97,7 +97,7 @@ class DataProbe:
         """Name the tasks that an expert was trained on."""
         return self.owned[expert]
 
-    def learned(self, kind: str) -> None:
+    def learned(self, kind: str, expert: str | None = None) -> None:
         """Tell nothing: data alone is known here."""
 
     def mean_inputs(self, expert: str, *, n_examples: int) -> Mapping[str, Tensor]:

@@ -97,8 +97,8 @@ class Probe(Protocol):
     def tasks_of(self, expert: str) -> Sequence[str]:
         """Name the tasks that an expert was trained on."""
 
-    def learned(self, kind: str) -> State | None:
-        """Fetch what the builder `kind` learned beside the experts, if it did; for `needs` with "learned"."""
+    def learned(self, kind: str, expert: str | None = None) -> State | None:
+        """Fetch what the builder `kind` learned beside all experts together, or beside one, if it did."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from lorary.building.builders.lib_polyz import LibPolyZ
 from lorary.building.builders.lorahub import LoraHub
 from lorary.building.builders.mhr import MHR
 from lorary.building.builders.per_cluster import PerCluster
+from lorary.building.builders.phatgoose import Phatgoose
 from lorary.building.builders.pi_tuning import PiTuning
 from lorary.building.builders.poly import Poly
 from lorary.building.builders.private import Private
@@ -51,8 +52,9 @@ RELATIVES = (
 """The built-in tasks to build from: two relatives of each of the four that are held out."""
 
 ROUTERS: Mapping[str, Sequence[str]] = {
-    "private": ("uniform", "arrow", "oracle"),
-    "mbc": ("uniform", "arrow", "oracle"),
+    "private": ("uniform", "arrow", "compass", "oracle"),
+    "gated": ("phatgoose",),
+    "mbc": ("uniform", "arrow", "compass", "oracle"),
     "shared": ("uniform",),
     "poly": ("uniform", "arrow", "poly"),
     "mhr": ("uniform", "mhr"),
@@ -73,7 +75,8 @@ class Budget:
 
     Libraries: n_tasks * steps in all, whether the experts share them out (private), train one after the other, or are
     trained jointly (shared, poly, mhr); of per_cluster's, `first_share` go to the private experts that are clustered
-    (2405.11157 Algorithm 1). So all see the same number of examples, and of tokens up to the draw.
+    (2405.11157 Algorithm 1). So all see the same number of examples, and of tokens up to the draw. The gates of
+    `gated`, the private experts once more, come on top: `steps` for each.
     Adaptation: `new_steps` per new task on its first n_few examples; methods that train all new tasks jointly get the
     sum. LoraHub tries as many mixtures of five examples as cost the same, a backward pass counted as two forward ones.
     Validation picks the better of the half-way and the last weights. n_score, n_score_new: test examples per task.
@@ -99,6 +102,11 @@ class Budget:
     def private(self) -> Private:
         """Options of the private library."""
         return Private(steps=self.steps, **self.training)
+
+    def gates(self) -> Phatgoose:
+        """Options of the private experts' gates, whose learning rate is their own."""
+        options = {key: value for key, value in self.training.items() if key not in ("lr", "dropout")}
+        return Phatgoose(steps=self.steps, **options)
 
     def first(self) -> Private:
         """Options of the shorter private experts that are clustered."""
@@ -181,7 +189,8 @@ class _Run:
             runs[group].append(self._score("base", group, self.base))
         for name, library in libraries.items():
             for router in ROUTERS[name]:
-                with route(self.base, library, router, mix=_mix(library)) as model:
+                mix: Mix = "outputs" if router == "phatgoose" else _mix(library)  # as its authors do
+                with route(self.base, library, router, mix=mix) as model:
                     for group in (TRAINED,) if router in KNOW_THE_TASK else (TRAINED, UNSEEN):
                         runs[group].append(self._score(f"{name}, {router}", group, model))
         runs[ADAPTED] = list(self._adapted(libraries))
@@ -192,6 +201,7 @@ class _Run:
     def _libraries(self) -> Iterator[tuple[str, Library]]:
         private = self._build("private", self.budget.private())
         yield "private", private
+        yield "gated", self._build("gated", self.budget.gates(), source=private)
         first = self._build("first", self.budget.first())
         groups = cluster(MBC(k=min(self.budget.n_clusters, len(first))), first)
         yield "mbc", self._build("mbc", self.budget.per_cluster(groups, len(self.tasks)))

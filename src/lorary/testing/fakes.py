@@ -60,8 +60,11 @@ class FakeProbe:
         """Name the one task of an expert."""
         return (f"t{self.seeds[expert]}",)
 
-    def learned(self, kind: str) -> State:
-        """Make up logits: each expert's task, in order of the experts' names, has a number for each expert."""
+    def learned(self, kind: str, expert: str | None = None) -> State:
+        """Make up a gate for an expert; for all, logits: each one's task, by their names, has a number for each."""
+        if expert is not None:
+            generator = torch.Generator().manual_seed(300 + self.seeds[expert])
+            return {name: torch.randn(site.d_in, generator=generator) for name, site in SITES.items()}
         seeds = [self.seeds[name] for name in sorted(self.seeds)]
         table = torch.tensor([[float((7 * task + 3 * expert) % 5 - 2) for expert in seeds] for task in seeds])
         return pack_state({site: table.unsqueeze(1) for site in SITES}, [f"t{seed}" for seed in seeds])

@@ -85,7 +85,7 @@ def test_the_library_s_own_tasks_are_needed(toy, library):
         Neighbours().plan(toy.only(["copy", "last"]), library)
     assert str(caught.value) == (
         "error[E-DATA] expert 'swap': no training examples of its tasks ['swap'] were given. "
-        "Give the library's own tasks beside the new ones."
+        "Give the library's own tasks."
     )
 
 

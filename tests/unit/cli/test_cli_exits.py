@@ -64,7 +64,7 @@ def test_embedded_base_is_called_as_its_home_calls_it() -> None:
         (
             "ask {library} hello --router arow",
             "error[E-NAME] unknown router 'arow'. Did you mean 'arrow'? "
-            "Known: arrow, centroid, compass, mhr, oracle, poly, spectr, task_predictor, uniform.",
+            "Known: arrow, centroid, compass, mhr, oracle, phatgoose, poly, spectr, task_predictor, uniform.",
         ),
         ("show {library}/swop", "error[E-NAME] unknown expert 'swop'. Did you mean 'swap'? Known: copy, swap, upper."),
         ("show nowhere", "error[E-LIBRARY] there is no directory '{cwd}/nowhere'. Check the path."),
@@ -142,17 +142,17 @@ def test_a_study_takes_no_option_that_it_does_not_read(run: Run, option: str) ->
 
 
 def test_partly_done(run: Run, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lorary.building.training import PackBuilder
+    from lorary.building.training import LoRABuilder
 
-    train = PackBuilder.run
+    train = LoRABuilder.run
 
     def fail_at_upper(self: Any, pack: Any, *rest: Any) -> Any:
         if pack[0].name == "upper":
             raise BuildError("E-DIVERGED", "expert 'upper': the loss is nan at step 1.", "Lower lr=1.0.")
         return train(self, pack, *rest)
 
-    monkeypatch.setattr(PackBuilder, "packs", lambda self, jobs, base: [[job] for job in jobs])
-    monkeypatch.setattr(PackBuilder, "run", fail_at_upper)
+    monkeypatch.setattr(LoRABuilder, "packs", lambda self, jobs, base: [[job] for job in jobs])
+    monkeypatch.setattr(LoRABuilder, "run", fail_at_upper)
     line = ("build", world.tasks, "--method", "private:steps=1", "--base", world.base, "--into", tmp_path / "lib")
     failed = run(*line)
     assert failed.code == 3
@@ -160,7 +160,7 @@ def test_partly_done(run: Run, world: World, tmp_path: Path, monkeypatch: pytest
         "error[E-DIVERGED] expert 'upper': the loss is nan at step 1. Lower lr=1.0.",
         "2 of 3 experts are done and kept; missing: upper. The same command tries these again.",
     ]
-    monkeypatch.setattr(PackBuilder, "run", train)
+    monkeypatch.setattr(LoRABuilder, "run", train)
     assert run(*line).out == f"{tmp_path / 'lib'}: 3 experts\n"
 
 

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankBank, LowRankWeights
@@ -13,7 +12,6 @@ from lorary.building.base import Write
 from lorary.building.job import TrainingJob
 from lorary.building.mixture import Skills
 from lorary.building.train import Curve
-from lorary.library.expert import Expert, copy_adapter
 from lorary.model.base_model import BaseModel
 
 
@@ -43,9 +41,4 @@ class LibPolyZ(LibraryMixture):
     ) -> Write:
         """Make the writer of a copy."""
         assert job.source is not None
-        return partial(_copy, job, job.source[name], curve)
-
-
-def _copy(job: TrainingJob, expert: Expert, curve: Curve, stage: Path) -> dict[str, Any]:
-    copy_adapter(expert.directory, stage)
-    return job.write_facts(stage, curve)
+        return partial(job.write_copy, job.source[name], curve)

@@ -154,9 +154,11 @@ class Worker:
         return hear
 
     def _keep(self, pack: Pack, made: Made, mine: Claim) -> None:
-        for kind, write in made.learned.items():
-            derived.put(self.library, kind, self.keys[pack.names[0]], "safetensors", write, learned=True)
-        for job in (self.jobs[name] for name in pack.missing(self.library.layout)):
+        missing = pack.missing(self.library.layout)
+        for (name, kind), write in made.learned.items():
+            if name in missing:
+                derived.put(self.library, kind, self.keys[name], "safetensors", write, learned=True)
+        for job in (self.jobs[name] for name in missing):
             for name in job.experts:
                 if not self.library.layout.expert(name).is_dir():
                     self._keep_expert(name, self.keys[job.name], made)

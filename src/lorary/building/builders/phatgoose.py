@@ -1,0 +1,122 @@
+"""A gate for each expert of a library, learned after the expert, by which tokens choose."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lorary.adapters.base import Bank, Experts, Site
+from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.packed import Rows
+from lorary.adapters.peft_format import read_experts
+from lorary.building.adaptation import started_from
+from lorary.building.base import Job, Made, Report, own_tasks, require_source
+from lorary.building.job import TrainingJob
+from lorary.building.learner import Learner
+from lorary.building.stack import Stack
+from lorary.building.train import train
+from lorary.building.training import PackBuilder
+from lorary.library.expert import Expert
+from lorary.library.library import Library
+from lorary.model.attach import Attachment, Slot
+from lorary.model.base_model import BaseModel
+from lorary.model.ensemble import check_library, check_places, find_sites
+from lorary.routing.base import Context, Gate, Routing
+from lorary.tasks.task import Tasks
+
+KIND = "phatgoose"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phatgoose(PackBuilder):
+    """Train, for each expert of a library, a gate at each of its layers; the experts stay as they are.
+
+    On the expert's own tasks, which must be among those given, a layer answers W x + sigmoid(v . x) s B A x; v (d_in,)
+    starts at zero and is all that learns. The new library holds copies of the experts and under learned/ their gates,
+    which the router `phatgoose` reads. No gate is trained with a view of the other experts, so that those who come
+    later change none. `lr` is that of the gates.
+    Source: Muqeeth et al. 2024 (2402.05859) and its code: 100 steps; lr 1e-3 as the code of 2405.11157 has it.
+    """
+
+    steps: int | None = 100
+    lr: float = 1e-3
+
+    def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
+        """Plan one job per expert, of its name. Raises E-SOURCE, E-EMPTY, and E-DATA for one without examples."""
+        library = require_source(self, source)
+        return [
+            self.job(name, own_tasks(tasks, library, name), start=(name,), source=library) for name in sorted(library)
+        ]
+
+    def n_numbers(self, job: Job, base: BaseModel) -> int | None:
+        """Count those of the expert that is copied. Raises as `check_places`."""
+        experts = started_from(job).values()
+        check_places(base, experts)
+        return sum(expert.n_parameters for expert in experts)
+
+    def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
+        """Train the gates of a pack's experts in the same passes."""
+        jobs = [job for job in pack if isinstance(job, TrainingJob)]
+        members = {name: expert for job in jobs for name, expert in started_from(job).items()}
+        for job in jobs:
+            assert job.source is not None
+            check_library(base, job.source)
+        with _gated(jobs, members, base, self.lr) as (learner, gates):
+            curves = train(learner, self, jobs[0].n_steps, work, report)
+            found = [_vectors(gates, members[job.name], i) for i, job in enumerate(jobs)]
+        copies = {
+            job.name: partial(job.write_copy, members[job.name], curve) for job, curve in zip(jobs, curves, strict=True)
+        }
+        learned = {(job.name, KIND): partial(save_file, state) for job, state in zip(jobs, found, strict=True)}
+        return Made(copies, learned)
+
+
+@contextmanager
+def _gated(
+    jobs: Sequence[TrainingJob], members: Mapping[str, Expert], base: BaseModel, lr: float
+) -> Iterator[tuple[Learner, dict[str, "_OwnGate"]]]:
+    """Attach the experts, each with gates of its own, to the base for the time of a run; experts in order of jobs."""
+    rows, experts = Rows(), read_experts(members)
+    sites = find_sites(base, members)
+    gates = {name: _OwnGate(len(jobs), site.d_in, rows).to(base.device) for name, site in sites.items()}
+    parts: dict[str, tuple[Bank, Gate]] = {
+        name: (_frozen(experts, [job.name for job in jobs], site, base), gates[name]) for name, site in sites.items()
+    }
+    stacks = {"gates": Stack([gate.vectors for gate in gates.values()], len(jobs), lr=lr)}
+    attachment = Attachment(base.hf, parts, Slot("outputs"))
+    try:
+        yield Learner(base, [job.pupil(base) for job in jobs], stacks, attachment, rows), gates
+    finally:
+        attachment.detach()
+
+
+def _frozen(experts: Experts, names: Sequence[str], site: Site, base: BaseModel) -> Bank:
+    return LoRA().pack([experts[name].get(site.name) for name in names], site).cast(base.dtype).to(base.device)
+
+
+class _OwnGate(Gate):
+    """Let each row's own expert speak, sigmoid(v . h) of it: vectors (N, d_in), one for each expert of the pack."""
+
+    def __init__(self, n_experts: int, d_in: int, rows: Rows) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(torch.zeros(n_experts, d_in))
+        self.rows = rows
+
+    def forward(self, h: Tensor, context: Context) -> Routing:
+        """Weigh each token, (B, T, 1, 1); some blocks hand over (1, B * T, d_in)."""
+        owner = self.rows.owner
+        tokens = h.reshape(len(owner), -1, h.shape[-1]).float()  # (B, T, d_in)
+        scores = torch.bmm(tokens, self.vectors.index_select(0, owner).unsqueeze(2))  # (B, T, 1)
+        experts = owner.view(-1, 1, 1).expand(scores.shape)
+        shape = h.shape[:2]
+        return Routing(torch.sigmoid(scores).view(*shape, 1, 1), experts.reshape(*shape, 1))
+
+
+def _vectors(gates: Mapping[str, _OwnGate], expert: Expert, index: int) -> dict[str, Tensor]:
+    """Take one expert's gates out, by site, on the CPU."""
+    return {site: gate.vectors.detach()[index].cpu().clone() for site, gate in gates.items() if site in expert.sites}

@@ -1,0 +1,91 @@
+"""Per token and layer, the experts whose own gates were trained to open."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lorary.adapters.base import Experts, Site
+from lorary.errors import RoutingError
+from lorary.routing.base import Gate, Probe, Router, State
+from lorary.routing.members import refit_members, stack_members
+from lorary.routing.scored import ScoredGate, check_options
+
+
+@dataclass(frozen=True)
+class PhatgooseRouter(Router):
+    """Send each token to the experts whose gates fit it best; for libraries of the builder phatgoose.
+
+    Score g_i . h / sqrt(d_in), with the gate g_i and the hidden state h each standardised: mean 0, variance 1 over
+    their d_in entries. In float32; keep the top_k (none: all); softmax over the kept at `temperature`. The authors
+    mix outputs.
+    Raises E-LEARNED for an expert without gates under learned/.
+    Source: Muqeeth et al. 2024 (2402.05859): two experts a token.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"learned"})
+
+    top_k: int | None = 2
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse options that have no meaning."""
+        check_options(self)
+
+    def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
+        """Fetch every expert's gates and standardise them."""
+        gates = {name: probe.learned("phatgoose", name) if probe else None for name in sorted(experts)}
+        state: State = {}
+        for site in sites.values():
+            found = {
+                i: _standardised(_checked(gates[name], name, site))
+                for i, name in enumerate(sorted(experts))
+                if site.name in experts[name]
+            }
+            state |= stack_members(site.name, found)
+        return state
+
+    def refit(
+        self,
+        state: State,
+        experts: Experts,
+        sites: Mapping[str, Site],
+        probe: Probe | None,
+        *,
+        before: Sequence[str],
+        changed: Collection[str],
+    ) -> State:
+        """Fetch the gates of the changed experts only."""
+        return refit_members(
+            lambda some: self.fit(some, sites, probe), state, experts, sites, before=before, changed=changed
+        )
+
+    def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
+        """Make the gate of one site from all experts' own."""
+        return ScoredGate(_fit, site, state, n_experts=len(names), top_k=self.top_k, temperature=self.temperature)
+
+
+def _checked(gates: State | None, expert: str, site: Site) -> Tensor:
+    if gates is None:
+        hint = "Build a library of this one with --method phatgoose --from it, and route that."
+        raise RoutingError("E-LEARNED", f"expert {expert!r} has no gates in this library.", hint)
+    vector = gates.get(site.name, torch.zeros(0))
+    if vector.shape != (site.d_in,) or not bool(vector.isfinite().all()):
+        raise RoutingError(
+            "E-LEARNED",
+            f"the gate of expert {expert!r} at {site.name!r} is {tuple(vector.shape)}, expected {site.d_in} finite "
+            "numbers.",
+            "The file is damaged: build the library again.",
+        )
+    return vector.float()
+
+
+def _standardised(x: Tensor) -> Tensor:
+    return torch.nn.functional.layer_norm(x, x.shape[-1:])
+
+
+def _fit(h: Tensor, vectors: Tensor) -> Tensor:
+    scale: float = vectors.shape[-1] ** -0.5
+    return torch.matmul(_standardised(h.float()), vectors.T) * scale  # (B, T, P)
