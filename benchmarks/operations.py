@@ -4,12 +4,14 @@ python benchmarks/operations.py [--experts 64]
 
 Counted where torch dispatches them, without those that only look at memory otherwise or set it aside; the base's three
 are taken off. `once`: what the compass does once a call, at the first of all sites. `compiled`: with the optional
-operators, if `python -m lorary.adapters.compiled` has built them.
+operators, if `python -m lorary.adapters.compiled` has built them. `inductor`: kernels and library calls of the program
+that torch.compile writes, without the optional operators; needs a C++ compiler.
 """
 
 import argparse
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from unittest.mock import patch
 
@@ -18,6 +20,7 @@ from evidence import random_state
 from subjects import random_experts
 from timing import one_thread, save, table
 from torch import Tensor, nn
+from torch._inductor.utils import run_and_get_code
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lorary.adapters import compiled
@@ -57,8 +60,11 @@ def main() -> None:
         blocks = [_block(router, n, i) for i in range(2)]
         with patch.object(compiled, "_operators", lambda: None):
             plain, once = _count(blocks)
+            written = _count_written(blocks)
         fused = _count(blocks)[0].total() if compiled.library_path().exists() else None
-        rows.append({"router": name, "plain": plain.total(), "compiled": fused, "once": once.total()})
+        rows.append(
+            {"router": name, "plain": plain.total(), "compiled": fused, "inductor": written, "once": once.total()}
+        )
         print(name, dict(plain))
     print(table(rows))
     print("written to", save("operations", rows, experts=n))
@@ -87,6 +93,26 @@ def _count(blocks: Sequence[Sequence[RoutedLinear]]) -> tuple[Counter[str], Coun
         for layer in blocks[0]:
             layer.base(x)
     return later - base.found, first - later
+
+
+@torch.inference_mode()
+def _count_written(blocks: Sequence[Sequence[RoutedLinear]]) -> int:
+    """Count what the compiled program of the second block starts beyond that of its base, at a second token."""
+    x, context = torch.randn(1, 1, WIDTH), Context()
+    for _ in range(2):
+        context.evidence.start_call()
+        for block in blocks:
+            _counted(x, block, context)
+    routed = _calls(lambda x: [layer(x) for layer in blocks[1]], x)
+    return routed - _calls(lambda x: [layer.base(x) for layer in blocks[1]], x)
+
+
+def _calls(run: Callable[[Tensor], list[Tensor]], x: Tensor) -> int:
+    torch._dynamo.reset()
+    _, (program,) = run_and_get_code(torch.compile(run, fullgraph=True), x)
+    return len(
+        re.findall(r"(?:extern_kernels\.\w+|cpp_fused\w*|torch\.ops\.[\w.]+)\(", program.partition("def call(")[2])
+    )
 
 
 def _counted(x: Tensor, block: Sequence[RoutedLinear], context: Context) -> Counter[str]:
