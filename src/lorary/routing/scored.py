@@ -1,15 +1,17 @@
-"""Gates that score every token against one vector per expert: what Arrow and centroid matching share."""
+"""Routers that score every token against one vector per expert: what Arrow, centroids and trained gates share."""
 
-from collections.abc import Callable
+from abc import ABC
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lorary.adapters.base import Site
+from lorary.adapters.base import Experts, Site
 from lorary.adapters.compiled import usable
 from lorary.errors import OptionError
-from lorary.routing.base import Context, Gate, Router, Routing, State
-from lorary.routing.members import members_at
+from lorary.routing.base import Context, Gate, Probe, Router, Routing, State
+from lorary.routing.members import members_at, refit_members
 
 _FEW_SCORES = 256
 """As many or fewer are sorted. Scores that are never negative have shorter keys: of them half as many."""
@@ -25,6 +27,30 @@ def check_options(router: Router) -> None:
     temperature = getattr(router, "temperature", 1.0)
     if not 0 < temperature < float("inf"):
         raise OptionError("E-OPTION", f"{name}: temperature={temperature}, expected a positive number.")
+
+
+@dataclass(frozen=True)
+class ScoredRouter(Router, ABC):
+    """A router with one vector for each expert at a site, in which is nothing of other experts."""
+
+    def __post_init__(self) -> None:
+        """Refuse options that have no meaning."""
+        check_options(self)
+
+    def refit(
+        self,
+        state: State,
+        experts: Experts,
+        sites: Mapping[str, Site],
+        probe: Probe | None,
+        *,
+        before: Sequence[str],
+        changed: Collection[str],
+    ) -> State:
+        """Find the vectors of the changed experts only."""
+        return refit_members(
+            lambda some: self.fit(some, sites, probe), state, experts, sites, before=before, changed=changed
+        )
 
 
 class ScoredGate(Gate):

@@ -1,20 +1,20 @@
 """Per token and layer, the experts whose update listens to the hidden state."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lorary.adapters.base import Experts, Site
-from lorary.routing.base import Gate, Probe, Router, State
+from lorary.routing.base import Gate, Probe, State
 from lorary.routing.directions import prototypes
-from lorary.routing.members import refit_members, stack_members
-from lorary.routing.scored import ScoredGate, check_options
+from lorary.routing.members import stack_members
+from lorary.routing.scored import ScoredGate, ScoredRouter
 
 
 @dataclass(frozen=True)
-class Arrow(Router):
+class Arrow(ScoredRouter):
     """Send each token to the experts that would change it most; needs no data and no training.
 
     Prototype v_i (d_in,): first right singular vector of B_i A_i, computed from the factors alone.
@@ -27,31 +27,12 @@ class Arrow(Router):
     top_k: int = 4
     temperature: float = 1.0
 
-    def __post_init__(self) -> None:
-        """Refuse options that have no meaning."""
-        check_options(self)
-
     def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
         """Compute the prototypes of every site."""
         state: State = {}
         for site, vectors in prototypes(experts, sites).items():
             state |= stack_members(site, vectors)
         return state
-
-    def refit(
-        self,
-        state: State,
-        experts: Experts,
-        sites: Mapping[str, Site],
-        probe: Probe | None,
-        *,
-        before: Sequence[str],
-        changed: Collection[str],
-    ) -> State:
-        """Compute the prototypes of the changed experts only."""
-        return refit_members(
-            lambda some: self.fit(some, sites, probe), state, experts, sites, before=before, changed=changed
-        )
 
     def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
         """Make the gate of one site from its prototypes."""

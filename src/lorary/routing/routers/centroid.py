@@ -1,6 +1,6 @@
 """Per token and layer, the experts whose own data looks like the hidden state."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -9,13 +9,13 @@ from torch import Tensor
 
 from lorary.adapters.base import Experts, Site
 from lorary.errors import RoutingError
-from lorary.routing.base import Gate, Probe, Router, State
-from lorary.routing.members import refit_members, stack_members
-from lorary.routing.scored import ScoredGate, check_options
+from lorary.routing.base import Gate, Probe, State
+from lorary.routing.members import stack_members
+from lorary.routing.scored import ScoredGate, ScoredRouter
 
 
 @dataclass(frozen=True)
-class Centroid(Router):
+class Centroid(ScoredRouter):
     """Match each token with the mean hidden state of every expert's own data (the paper's CM).
 
     Centroid c_i (d_in,): mean over training prompts of the last token's input to the site, with expert i at work.
@@ -31,10 +31,6 @@ class Centroid(Router):
     top_k: int | None = None
     temperature: float = 1.0
 
-    def __post_init__(self) -> None:
-        """Refuse options that have no meaning."""
-        check_options(self)
-
     def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
         """Ask the probe for each expert's mean inputs."""
         if probe is None:
@@ -49,21 +45,6 @@ class Centroid(Router):
             }
             state |= stack_members(site, vectors)
         return state
-
-    def refit(
-        self,
-        state: State,
-        experts: Experts,
-        sites: Mapping[str, Site],
-        probe: Probe | None,
-        *,
-        before: Sequence[str],
-        changed: Collection[str],
-    ) -> State:
-        """Compute the centroids of the changed experts only."""
-        return refit_members(
-            lambda some: self.fit(some, sites, probe), state, experts, sites, before=before, changed=changed
-        )
 
     def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
         """Make the gate of one site from its centroids."""

@@ -1,6 +1,6 @@
 """Per token and layer, the experts whose own gates were trained to open."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,13 +9,13 @@ from torch import Tensor
 
 from lorary.adapters.base import Experts, Site
 from lorary.errors import RoutingError
-from lorary.routing.base import Gate, Probe, Router, State
-from lorary.routing.members import refit_members, stack_members
-from lorary.routing.scored import ScoredGate, check_options
+from lorary.routing.base import Gate, Probe, State
+from lorary.routing.members import stack_members
+from lorary.routing.scored import ScoredGate, ScoredRouter
 
 
 @dataclass(frozen=True)
-class PhatgooseRouter(Router):
+class PhatgooseRouter(ScoredRouter):
     """Send each token to the experts whose gates fit it best; for libraries of the builder phatgoose.
 
     Score g_i . h / sqrt(d_in), with the gate g_i and the hidden state h each standardised: mean 0, variance 1 over
@@ -30,10 +30,6 @@ class PhatgooseRouter(Router):
     top_k: int | None = 2
     temperature: float = 1.0
 
-    def __post_init__(self) -> None:
-        """Refuse options that have no meaning."""
-        check_options(self)
-
     def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
         """Fetch every expert's gates and standardise them."""
         gates = {name: probe.learned("phatgoose", name) if probe else None for name in sorted(experts)}
@@ -46,21 +42,6 @@ class PhatgooseRouter(Router):
             }
             state |= stack_members(site.name, found)
         return state
-
-    def refit(
-        self,
-        state: State,
-        experts: Experts,
-        sites: Mapping[str, Site],
-        probe: Probe | None,
-        *,
-        before: Sequence[str],
-        changed: Collection[str],
-    ) -> State:
-        """Fetch the gates of the changed experts only."""
-        return refit_members(
-            lambda some: self.fit(some, sites, probe), state, experts, sites, before=before, changed=changed
-        )
 
     def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
         """Make the gate of one site from all experts' own."""
