@@ -12,8 +12,8 @@ from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.peft_format import write_weights
 from lorary.building.base import check_positive
+from lorary.building.curve import Curve
 from lorary.building.learner import Pupil
-from lorary.building.train import Curve
 from lorary.errors import BuildError, OptionError
 from lorary.hashing import hash_json, short_key
 from lorary.library.expert import Expert, copy_adapter

@@ -18,10 +18,11 @@ from lorary.adapters.low_rank import LowRankBank, LowRankWeights
 from lorary.adapters.packed import Dropped, InputDropout, Rows
 from lorary.building.base import Builder, Job, Made, Report, Write, check_positive
 from lorary.building.batches import mix_seed
+from lorary.building.curve import Curve
 from lorary.building.job import TrainingJob, TrainingOptions
 from lorary.building.learner import Learner, Pupil
 from lorary.building.stack import Stack
-from lorary.building.train import Curve, train
+from lorary.building.train import train
 from lorary.errors import BuildError
 from lorary.library.library import Library
 from lorary.model.attach import Attachment, Slot

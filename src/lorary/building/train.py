@@ -13,9 +13,9 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,30 +23,16 @@ from torch import Tensor
 from lorary.building.base import JobStep, Report
 from lorary.building.batches import batch_rows, is_evaluation, mix_seed, passes, schedule
 from lorary.building.checkpoint import load_checkpoint, save_checkpoint
+from lorary.building.curve import Curve
+from lorary.building.job import TrainingOptions
 from lorary.building.learner import Learner, Row, fast_attention
 from lorary.building.stack import clip
 from lorary.errors import BuildError
 from lorary.model.speaking import row_losses
 from lorary.model.tokens import by_length, pad
 
-if TYPE_CHECKING:
-    from lorary.building.training import TrainingOptions
-
 CHECKPOINT_EVERY_S = 10.0
 """At least so much time between checkpoints; if one takes longer than a second, so many times as long as it took."""
-
-
-@dataclass
-class Curve:
-    """How one pupil's training went; losses in nats per completion token, one row of metrics per step.
-
-    n_worse: validations since the best one.
-    """
-
-    best_loss: float = math.inf
-    best_step: int = 0
-    n_worse: int = 0
-    rows: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass
@@ -54,7 +40,7 @@ class _Run:
     """whole: the step that the state is of, None while it changes; saved: the step of the checkpoint."""
 
     learner: Learner
-    options: "TrainingOptions"
+    options: TrainingOptions
     n_steps: int
     report: Report | None
 
@@ -83,7 +69,7 @@ class _Run:
 
 
 def train(
-    learner: Learner, options: "TrainingOptions", n_steps: int, work: Path, report: Report | None = None
+    learner: Learner, options: TrainingOptions, n_steps: int, work: Path, report: Report | None = None
 ) -> list[Curve]:
     """Train all pupils: loss on completions only, AdamW, best validation checkpoint kept. Gives each pupil's curve.
 

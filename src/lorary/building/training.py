@@ -15,10 +15,11 @@ from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.packed import Dropped, InputDropout, PackedBank, Rows
 from lorary.building.base import Builder, Job, Made, Report, check_positive
 from lorary.building.batches import mix_seed
+from lorary.building.curve import Curve
 from lorary.building.job import TrainingJob, TrainingOptions
 from lorary.building.learner import Learner
 from lorary.building.stack import Stack
-from lorary.building.train import Curve, train
+from lorary.building.train import train
 from lorary.model.attach import Attachment, Slot
 from lorary.model.base_model import BaseModel
 from lorary.routing.base import Context, Gate, Routing

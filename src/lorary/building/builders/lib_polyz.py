@@ -9,9 +9,9 @@ from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankBank, LowRankWeights
 from lorary.building.adaptation import LibraryMixture
 from lorary.building.base import Write
+from lorary.building.curve import Curve
 from lorary.building.job import TrainingJob
 from lorary.building.mixture import Skills
-from lorary.building.train import Curve
 from lorary.model.base_model import BaseModel
 
 

@@ -14,11 +14,12 @@ from lorary.adapters.peft_format import read_experts
 from lorary.adapters.products import svd_of_sum
 from lorary.building.adaptation import low_rank, started_from
 from lorary.building.base import Job, Made, Report, check_positive
+from lorary.building.curve import Curve
 from lorary.building.job import TrainingJob, expert_name
 from lorary.building.merging import check_rank, parents_of, plain_size, sums_of_ranks, write_plain
 from lorary.building.mixture import mixed, sites_of
 from lorary.building.neighbourhood import Known, Neighbourhood, known_hashes
-from lorary.building.train import Curve, train
+from lorary.building.train import train
 from lorary.building.training import Start, TrainedBuilder
 from lorary.errors import OptionError
 from lorary.hashing import short_key
