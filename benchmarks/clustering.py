@@ -16,6 +16,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from lorary.adapters.base import Site
@@ -78,10 +79,12 @@ def measure(way: str, path: Path) -> dict[str, float]:
     peak.start()
     started = time.process_time()
     experts = list(open_experts(library).values())
-    if way == "truncated-svd":
+    if way.startswith("truncated-svd"):
         rows = torch.empty(len(experts), sum(e.n_parameters for e in library.values()) // len(experts))
         for row, expert in zip(rows, experts, strict=True):
             torch.cat([t.flatten() for w in expert.values() for t in (w.a, w.b)], out=row)
+            if way.endswith("sparse"):
+                row *= row.abs() > float(np.quantile(row.abs().numpy(), 0.5))
         features = TruncatedSVD(50, algorithm="randomized", n_iter=5, n_oversamples=10, random_state=42).fit_transform(
             rows.numpy()
         )
@@ -111,7 +114,8 @@ def main() -> None:
     if given.measure:
         print(json.dumps(measure(given.measure[0], Path(given.measure[1]))))
         return
-    ways = ["factors", "factors-sparse", "products"] + ([] if given.without_svd else ["truncated-svd"])
+    ways = ["factors", "factors-sparse", "products"]
+    ways += [] if given.without_svd else ["truncated-svd", "truncated-svd-sparse"]
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "library"
         write_library(path, given.experts, given.sites)
@@ -126,7 +130,7 @@ def main() -> None:
                 found[way].append(json.loads(answer.splitlines()[-1]))
     for way, rows in found.items():
         median = {key: sorted(row[key] for row in rows)[len(rows) // 2] for key in rows[0]}
-        print(f"{way:15}", "  ".join(f"{key} {value:8.2f}" for key, value in median.items()))
+        print(f"{way:20}", "  ".join(f"{key} {value:8.2f}" for key, value in median.items()))
 
 
 if __name__ == "__main__":

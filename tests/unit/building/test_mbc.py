@@ -7,7 +7,7 @@ from sklearn.cluster import KMeans
 
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.building.cluster import cluster
-from lorary.building.clusterers.mbc import MBC, _threshold, cosine_map, gram
+from lorary.building.clusterers.mbc import MBC, _thresholds, cosine_map, gram
 from lorary.errors import BuildError, OptionError
 from lorary.library.library import Library
 from lorary.testing.fakes import fake_experts
@@ -54,7 +54,8 @@ def test_the_similarity_is_that_of_a_full_svd(sparsity, components):
 def test_the_threshold_is_a_quantile(sparsity):
     expert = fake_experts(["x"])["x"]
     values = torch.cat([t.flatten() for _, w in sorted(expert.items()) for t in (w.a, w.b)]).abs()
-    assert _threshold(expert, sparsity) == pytest.approx(float(torch.quantile(values, sparsity)), rel=1e-6)
+    expected = pytest.approx(float(torch.quantile(values, sparsity)), rel=1e-6)
+    assert _thresholds([expert, expert], sparsity) == [expected, expected]
 
 
 def test_clusters_are_k_means_on_the_similarity():

@@ -6,7 +6,9 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import hardshrink
 
 from lorary.adapters.base import Experts, Weights
 from lorary.adapters.low_rank import LowRankWeights
@@ -73,15 +75,16 @@ class MBC(Clusterer):
 
 def gram(experts: Sequence[Mapping[str, Weights]], sparsity: float, *, block_bytes: int = BLOCK_BYTES) -> Points:
     """Compute all inner products of the sparsified flattened experts, (N, N) float64, by blocks of columns."""
-    floors = torch.tensor([_threshold(expert, sparsity) for expert in experts]).unsqueeze(1)
+    floors = _thresholds(experts, sparsity) if sparsity else [0.0] * len(experts)
     step = max(1, block_bytes // (4 * len(experts)))
     total = torch.zeros(len(experts), len(experts), dtype=torch.float64)
     for site in sorted({site for expert in experts for site in expert}):
         for rows in _flat_factors(experts, site):
             found = torch.zeros(len(experts), len(experts))
             for start in range(0, len(rows[0]), step):
-                block = torch.stack([row[start : start + step].float() for row in rows])  # (N, step)
-                block = block * (block.abs() > floors) if sparsity else block
+                parts = (row[start : start + step].float() for row in rows)
+                kept = (hardshrink(part, floor) for part, floor in zip(parts, floors, strict=True))
+                block = torch.stack(list(kept if sparsity else parts))  # (N, step)
                 add_upper_products(found, block, [1] * len(rows))
             total += found
     return np.asarray((total.triu() + total.triu(1).T).numpy())
@@ -101,16 +104,24 @@ def _low_rank(weights: Weights) -> LowRankWeights:
     return weights
 
 
-def _threshold(expert: Mapping[str, Weights], sparsity: float) -> float:
-    """Find the `sparsity` quantile of |a_t| (linear between neighbours, as torch.quantile)."""
-    if not sparsity:
-        return -1.0
-    weights = [_low_rank(expert[site]) for site in sorted(expert)]
-    values = torch.cat([t.float().flatten() for w in weights for t in (w.a, w.b)]).abs_().numpy()
-    place, share = divmod(sparsity * (len(values) - 1), 1)
-    parted = np.partition(values, int(place))  # np.quantile takes fifteen times as long
-    low, above = parted[int(place)], parted[int(place) + 1 :]
-    return float(low + share * (above.min() - low)) if share else float(low)
+def _thresholds(experts: Sequence[Mapping[str, Weights]], sparsity: float) -> list[float]:
+    """Find the `sparsity` quantile of |a_t| of each expert (linear between neighbours, as torch.quantile)."""
+    found, values = [], torch.empty(0)
+    for expert in experts:
+        weights = [_low_rank(expert[site]) for site in sorted(expert)]
+        parts = [t.float().flatten() for w in weights for t in (w.a, w.b)]
+        if (size := sum(map(len, parts))) != len(values):
+            values = torch.empty(size)  # for all experts: new memory for each takes longer than what is done in it
+        found.append(_quantile(torch.cat(parts, out=values).abs_().numpy(), sparsity))
+    return found
+
+
+def _quantile(values: NDArray[np.float32], share: float) -> float:
+    """Find a quantile, in place; np.quantile takes fifteen times as long."""
+    place, between = divmod(share * (len(values) - 1), 1)
+    values.partition(int(place))
+    low, above = values[int(place)], values[int(place) + 1 :]
+    return float(low + between * (above.min() - low)) if between else float(low)
 
 
 def cosine_map(inner: Points, components: int) -> Points:
