@@ -7,7 +7,7 @@ from itertools import groupby
 from lorary.evaluation.compare import Comparison, compare
 from lorary.evaluation.evaluators.exact_match import ExactMatch
 from lorary.evaluation.scores import Scores
-from lorary.studies.evidence import Result
+from lorary.studies.evidence import COMPASS, Cell, Result
 from lorary.studies.evidence_tasks import StudyTasks, halves
 
 
@@ -28,8 +28,12 @@ class Line:
 
 
 def make_lines(results: Iterable[Result], tasks: StudyTasks) -> list[Line]:
-    """Put every router beside uniform, Arrow and the oracle of its own library, mix and metric, where they were run."""
+    """Put every router beside uniform, Arrow and the oracle of its own library, mix and metric, where they were run.
+
+    What was run with several seeds comes once more, behind the others, each example's value averaged over them.
+    """
     kept = [also for result in results for also in _with_accuracy(result)]
+    kept += _over_seeds(kept)
     found = {(_place(r), r.cell.router): _parts(r, tasks) for r in kept}
     return [_line(r, found[_place(r), r.cell.router], _rivals(found, _place(r))) for r in kept]
 
@@ -46,6 +50,25 @@ def _judged(scores: Scores) -> Scores:
     judge = ExactMatch().judge
     outcomes = (replace(o, value=judge(o.details["prediction"], o.details["references"])) for o in scores.outcomes)
     return Scores({**scores.header, "metric": "exact_match", "options": {}}, tuple(outcomes))
+
+
+def _over_seeds(results: Sequence[Result]) -> Iterator[Result]:
+    alike: dict[Cell, list[Result]] = {}
+    for result in results:
+        if result.cell.pool.startswith("seed"):
+            alike.setdefault(replace(result.cell, pool=""), []).append(result)
+    for cell, found in alike.items():
+        if len(found) > 1:
+            pool = "seeds" + "+".join(result.cell.pool.removeprefix("seed") for result in found)
+            scores = {group: _averaged([result.scores[group] for result in found]) for group in found[0].scores}
+            yield Result(replace(cell, pool=pool), scores)
+
+
+def _averaged(several: Sequence[Scores]) -> Scores:
+    """Average each example's value; who bootstraps then draws examples, and keeps the seeds as it keeps the tasks."""
+    rows = zip(*(scores.outcomes for scores in several), strict=True)
+    means = (replace(row[0], value=sum(o.value for o in row) / len(row), details={}) for row in rows)
+    return Scores(several[0].header, tuple(means))
 
 
 Place = tuple[str, int, str, str]
@@ -66,7 +89,7 @@ def _line(result: Result, parts: Parts, rivals: Mapping[str, Parts]) -> Line:
     gap = {
         name: (low[name].mean - scores.mean) / (low[name].mean - high[name].mean)
         for name, scores in parts.items()
-        if name in low and name in high
+        if name in low and name in high and low[name].mean != high[name].mean
     }
     against = {name: compare(scores, arrow[name]) for name, scores in parts.items() if name in arrow}
     cell = result.cell
@@ -115,17 +138,40 @@ def to_markdown(lines: Sequence[Line]) -> str:
     return "\n".join(blocks)
 
 
+def summarise(lines: Sequence[Line]) -> str:
+    """Write one table of all libraries: gap closed by Arrow and the compass, and how far the latter is from Arrow."""
+    found = {(line.library, line.router): line for line in lines if line.arm == "routers"}
+    heads = ("library", "Arrow", "compass", *(f"{group}, minus Arrow" for group in _NEVER))
+    rows = [heads, (":--", *["--:"] * (len(heads) - 1))]
+    for library in dict.fromkeys(library for library, _ in found):
+        arrow, compass = found.get((library, "arrow")), found.get((library, COMPASS))
+        if arrow and compass:
+            minus = (_minus(compass, f"{group} report") for group in _NEVER)
+            rows.append((library, _gap(arrow), _gap(compass), *minus))
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return f"### all libraries, the halves that report\n\n{table}\n" if len(rows) > 2 else ""
+
+
+_NEVER = ("unseen", "alike", "other")
+
+
+def _minus(line: Line, part: str) -> str:
+    found = line.against.get(part)
+    return "–" if found is None else f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+
+
+def _gap(line: Line) -> str:
+    gap = line.gap.get("trained report")
+    return "–" if gap is None else f"{gap:.0%}"
+
+
 def _row(line: Line) -> tuple[str, ...]:
     def mean(name: str) -> str:
         return f"{line.means[name]:.3f}" if name in line.means else "–"
 
-    def minus(name: str) -> str:
-        found = line.against.get(name)
-        return "–" if found is None else f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
-
-    gap = line.gap.get("trained report")
     return (
-        f"`{line.router}`", mean("trained choose"), mean("trained report"), "–" if gap is None else f"{gap:.0%}",
-        minus("trained report"), mean("unseen choose"), mean("unseen report"), minus("unseen report"),
-        mean("alike choose"), mean("alike report"), minus("alike report"), mean("other report"), minus("other report"),
+        f"`{line.router}`", mean("trained choose"), mean("trained report"), _gap(line), _minus(line, "trained report"),
+        mean("unseen choose"), mean("unseen report"), _minus(line, "unseen report"),
+        mean("alike choose"), mean("alike report"), _minus(line, "alike report"),
+        mean("other report"), _minus(line, "other report"),
     )  # fmt: skip

@@ -12,7 +12,7 @@ from lorary.evaluation.scores import Scores
 from lorary.routing.routers.compass import Compass
 from lorary.studies import evidence, evidence_tasks
 from lorary.studies.evidence import Study, run_study
-from lorary.studies.evidence_table import make_lines, to_markdown
+from lorary.studies.evidence_table import make_lines, summarise, to_markdown
 from lorary.studies.evidence_tasks import UNSEEN, halves, in_turns, read_study_tasks
 from lorary.studies.evidence_texts import route_on_texts
 from lorary.tasks.example import Example
@@ -136,6 +136,32 @@ def test_answers_are_judged_to_the_letter_too(base, data, tmp_path):
     assert [(line.arm, line.means) for line in found] == [
         ("answers", {"trained choose": 70.0, "trained report": 99.0}),
         ("answers, exact match", {"trained choose": 100.0, "trained report": 0.0}),
+    ]
+
+
+def test_seeds_are_averaged_example_by_example(data):
+    header = {"metric": "perplexity", "options": {}, "name": "x", "unit": "", "higher_is_better": False}
+    header |= {"tasks": {"b": {"n_examples": 1, "hash": ""}, "d": {"n_examples": 2, "hash": ""}}}
+    values = {  # of task d, which reports; of two seeds
+        "uniform": ([4.0, 6.0], [4.0, 4.0]),
+        "arrow": ([3.0, 4.0], [5.0, 2.0]), "oracle": ([1.0, 1.0], [1.0, 3.0]),
+        "compass": ([2.0, 1.0], [4.0, 1.0]),
+    }  # fmt: skip
+    results = []
+    for router, seeds in values.items():
+        for seed, found in zip((7, 8), seeds, strict=True):
+            outcomes = (Outcome("b", 0, 9.0, {}), *(Outcome("d", i, value, {}) for i, value in enumerate(found)))
+            cell = evidence.Cell("routers", f"seed{seed}", 2, router, "factors", "perplexity")
+            results.append(evidence.Result(cell, {"trained": Scores(header, outcomes)}))
+    lines = make_lines(results, data)
+    (compass,) = [line for line in lines if line.library == "seeds7+8-2" and line.router == "compass"]
+    assert compass.means == {"trained choose": 9.0, "trained report": 2.0}
+    assert compass.gap["trained report"] == pytest.approx((4.5 - 2.0) / (4.5 - 1.5))
+    assert compass.against["trained report"].difference == pytest.approx(2.0 - 3.5)
+    assert summarise(lines).splitlines()[4:] == [
+        "| seed7-2 | 38% | 88% | – | – | – |",
+        "| seed8-2 | 25% | 75% | – | – | – |",
+        "| seeds7+8-2 | 33% | 83% | – | – | – |",
     ]
 
 

@@ -52,7 +52,7 @@ def study(
         raise typer.BadParameter("evidence needs its collections of tasks", param_hint="--data")
 
     from lorary.studies.evidence import Study, run_study
-    from lorary.studies.evidence_table import make_lines, to_markdown
+    from lorary.studies.evidence_table import make_lines, summarise, to_markdown
     from lorary.studies.evidence_tasks import read_study_tasks
 
     asked = Study(
@@ -65,7 +65,7 @@ def study(
     lines = make_lines(results, tasks)
     if json:
         return print_json([vars(line) for line in lines])
-    return print(to_markdown(lines))
+    return print("\n".join([to_markdown(lines), summarise(lines)]))
 
 
 def _refuse_evidence_options(context: typer.Context) -> None:
