@@ -82,6 +82,8 @@ def only_public_class(module: Any) -> type[Any]:
 
 
 ROUTERS = Folder("lorary.routing.routers", "router", "lorary.routers")
+DEFAULT_ROUTER = "compass"
+"""Needs no data; why this one: docs/evidence.md."""
 BUILDERS = Folder("lorary.building.builders", "builder", "lorary.builders")
 CLUSTERERS = Folder("lorary.building.clusterers", "clusterer", "lorary.clusterers")
 BACKENDS = Folder("lorary.building.work.backends", "backend", "lorary.backends")

@@ -52,17 +52,20 @@ def opened(
         with _loaded(target, base, device, dtype) as model:
             yield model
         return
-    from lorary.folder import ROUTERS
+    from lorary.folder import DEFAULT_ROUTER, ROUTERS
     from lorary.library.library import Library
     from lorary.tasks.read import read_tasks
 
     library = Library.open(target)
     data = read_tasks(tasks) if tasks else None
-    options = ROUTERS.parse(router or "arrow")
+    options = ROUTERS.parse(router or DEFAULT_ROUTER)
 
     from lorary.model.route import route
+    from lorary.options import to_spec
 
     loaded = load(base or base_of(library), device, dtype)
+    if options.needs & {"base", "examples"}:
+        say(f"fitting {to_spec(options)} to the library, unless that was done before ...")
     with progress("opening experts") if len(library) >= _MANY else nullcontext() as tell:
         report = (lambda done, total: tell(done, total, "")) if tell else None
         model = route(loaded, library, options, mix=(mix or Mix.FACTORS).value, tasks=data, report=report)

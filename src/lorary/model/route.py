@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from lorary.adapters.base import Mix
 from lorary.errors import LibraryError
-from lorary.folder import ROUTERS
+from lorary.folder import DEFAULT_ROUTER, ROUTERS
 from lorary.library.library import Library
 from lorary.model.attach import Attachment, Slot
 from lorary.model.base_model import BaseModel
@@ -23,7 +23,7 @@ T = TypeVar("T")
 def route(
     base: BaseModel,
     library: Library,
-    router: Router | str,
+    router: Router | str = DEFAULT_ROUTER,
     *,
     mix: Mix = "factors",
     tasks: Tasks | None = None,

@@ -69,7 +69,7 @@ def test_a_reader_who_leaves_is_no_error(world: World) -> None:
 
 @pytest.mark.slow
 def test_our_parents_keep_quiet(world: World) -> None:
-    done = run_apart("ask", world.library, "hello", "--base", world.base, "--max-new-tokens", 1)
+    done = run_apart("ask", world.library, "hello", "--base", world.base, "--max-new-tokens", 1, "--router", "arrow")
     loading, loaded = done.stderr.splitlines()
     assert loading == f"loading base {world.base} ..."
     assert loaded.startswith("LOADED torch transformers")

@@ -159,6 +159,7 @@ def test_ask(run: Run, world: World) -> None:
     told = json.loads(run(*line, "--json", "--explain", "--router", "uniform", "--mix", "outputs").out)
     assert plain.code == 0
     assert plain.out
+    assert "fitting compass to the library" in plain.err
     assert told["question"] == "swap: red fox"
     assert told["trace"]["experts"] == ["copy", "swap", "upper"]
     assert len(told["trace"]["shares"]) == len(told["trace"]["tokens"]) >= len("swap: red fox")

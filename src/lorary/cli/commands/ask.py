@@ -31,7 +31,7 @@ def ask(
     dtype: Dtype = "auto",
     json: Json = False,
 ) -> None:
-    """Ask a library one question. The router is arrow unless you say otherwise."""
+    """Ask a library one question. The router is compass unless you say otherwise."""
     if explain and library == BARE:
         raise typer.BadParameter("the bare base has no experts.", param_hint="--explain")
 

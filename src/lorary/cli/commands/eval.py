@@ -37,7 +37,7 @@ def evaluate(
     dtype: Dtype = "auto",
     json: Json = False,
 ) -> None:
-    """Score a library on held-out tasks. The router is arrow unless you say otherwise."""
+    """Score a library on held-out tasks. The router is compass unless you say otherwise."""
     from lorary.evaluation.run import evaluate as run
     from lorary.folder import EVALUATORS
     from lorary.tasks.read import read_tasks

@@ -28,7 +28,7 @@ def save(
     dtype: Dtype = "auto",
     json: Json = False,
 ) -> None:
-    """Save a routed model whole: experts, router, what it learnt, mix. The router is arrow unless you say otherwise."""
+    """Save a routed model whole: experts, router, its state, mix. The router is compass unless you say otherwise."""
     with opened(library, router=router, mix=mix, base=base, tasks=tasks, device=device, dtype=dtype) as model:
         model.save(into, experts="refer" if refer else "copy")
         names, identity = model.names, model.identity
