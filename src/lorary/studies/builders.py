@@ -52,9 +52,9 @@ RELATIVES = (
 """The built-in tasks to build from: two relatives of each of the four that are held out."""
 
 ROUTERS: Mapping[str, Sequence[str]] = {
-    "private": ("uniform", "arrow", "compass", "oracle"),
+    "private": ("uniform", "arrow", "oracle"),
     "gated": ("phatgoose",),
-    "mbc": ("uniform", "arrow", "compass", "oracle"),
+    "mbc": ("uniform", "arrow", "oracle"),
     "shared": ("uniform",),
     "poly": ("uniform", "arrow", "poly"),
     "mhr": ("uniform", "mhr"),

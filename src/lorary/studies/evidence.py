@@ -12,6 +12,7 @@ from pathlib import Path
 from lorary.adapters.base import Mix
 from lorary.building.base import JobStep
 from lorary.building.builders.per_cluster import PerCluster
+from lorary.building.builders.phatgoose import Phatgoose
 from lorary.building.builders.private import Private
 from lorary.building.cluster import cluster
 from lorary.building.clusterers.mbc import MBC
@@ -68,12 +69,14 @@ ROUTERS: Mapping[str, Sequence[str]] = {
     "texts": tuple(f"compass:n_texts={n},opening={o}" for n in (3, 12, 48) for o in ("user", "none")),
     "other_texts": (f"{COMPASS}@prompts", f"{COMPASS}@english"),
     "mixes": ("uniform", "arrow", COMPASS, "oracle"),
+    "gates": ("phatgoose",),
     "answers": ("uniform", "arrow", COMPASS, "oracle"),
     "routing": ("arrow", "spectr", "task_predictor:n_examples=50", "centroid:n_examples=50", COMPASS),
 }
 """The arms of the study, and the routers of each; behind an @ stands whose texts calibrate in the place of the base's.
 
 prompts: unlabelled prompts of tasks that are neither in the library nor tested on. english: plain English paragraphs.
+mixes and gates mix outputs; gates are trained first, on the experts' own tasks.
 """
 
 EVALUATORS: Mapping[str, Evaluator] = {
@@ -123,7 +126,7 @@ class Study:
         for number, (pool, size) in enumerate(self.libraries()):
             for arm in self.arms if number == 0 else [arm for arm in self.arms if arm in EVERYWHERE]:
                 for router in ROUTERS[arm] if (pool, arm) != ("mbc", "routing") else ():  # no expert is a task's own
-                    mix: Mix = "outputs" if arm == "mixes" else "factors"
+                    mix: Mix = "outputs" if arm in ("mixes", "gates") else "factors"
                     yield Cell(arm, pool, size, router, mix, METRICS.get(arm, "perplexity"))
 
 
@@ -182,7 +185,8 @@ class _Run:
     def results(self) -> Iterator[Result]:
         for cell in self.study.cells():
             self.tell(f"{cell.arm}: {cell.pool}, {cell.size} tasks, {cell.router}, {cell.mix}")
-            yield Result(cell, self._score(cell, self._library(cell.pool, cell.size)))
+            library = self._library(cell.pool, cell.size)
+            yield Result(cell, self._score(cell, self._gated(cell, library) if cell.arm == "gates" else library))
 
     def draw(self) -> None:
         """Draw how evidence grows where it alone decides, on the first library."""
@@ -230,6 +234,15 @@ class _Run:
         builder = PerCluster(groups, steps=_private().steps, max_valid=16, **options)
         into = self.into / "experts" / f"mbc-{len(names)}"
         return build(builder, self.tasks.tasks.only(names), self.base, into=into, report=self._on_step)
+
+    def _gated(self, cell: Cell, library: Library) -> Library:
+        """Give the library once more, each expert with a gate that had as many steps as the expert itself."""
+        options = {name: getattr(_private(), name) for name in ("steps", "batch_size", "n_evaluations", "max_valid")}
+        into, tasks = (
+            self.into / "experts" / f"gated-{cell.pool}-{cell.size}",
+            self.tasks.tasks.only(self.tasks.order[: cell.size]),
+        )
+        return build(Phatgoose(**options), tasks, self.base, into=into, source=library, report=self._on_step)
 
     def _build(self, builder: Private, names: Sequence[str], into: Path) -> Library:
         return build(builder, self.tasks.tasks.only(names), self.base, into=into, report=self._on_step)

@@ -80,11 +80,12 @@ def short(monkeypatch):
 @pytest.mark.slow
 def test_the_whole_study(base, data, short, tmp_path):
     told = []
-    arms = ("routers", "mixes", "answers", "routing")
+    arms = ("routers", "mixes", "gates", "answers", "routing")
     study = Study(sizes=(2,), seeds=(7,), others=("mbc",), arms=arms, n_score=1, n_answer=1)
     lines = make_lines(run_study(study, base, data, tmp_path / "out", told.append), data)
     assert [(line.arm, line.library, line.mix) for line in lines[3:]] == [
-        ("routers", "seed7-2", "factors"), ("mixes", "seed7-2", "outputs"), ("answers", "seed7-2", "factors"),
+        ("routers", "seed7-2", "factors"), ("mixes", "seed7-2", "outputs"), ("gates", "seed7-2", "outputs"),
+        ("answers", "seed7-2", "factors"),
         ("answers, exact match", "seed7-2", "factors"), *[("routing", "seed7-2", "factors")] * 2,
         *[("routers", "mbc-2", "factors")] * 4,
     ]  # fmt: skip
