@@ -15,7 +15,7 @@ from lorary.studies.evidence_tasks import StudyTasks, halves
 class Line:
     """One router on one library. means: by part, as "trained report"; gap: share of the way from uniform to the oracle.
 
-    against: by part, this router minus Arrow on the same examples, with its interval.
+    against: by part, this router minus Arrow on the same examples, with its interval; of the compass, minus each other.
     """
 
     arm: str
@@ -24,7 +24,7 @@ class Line:
     mix: str
     means: Mapping[str, float]
     gap: Mapping[str, float]
-    against: Mapping[str, Comparison]
+    against: Mapping[str, Mapping[str, Comparison]]
 
 
 def make_lines(results: Iterable[Result], tasks: StudyTasks) -> list[Line]:
@@ -35,7 +35,7 @@ def make_lines(results: Iterable[Result], tasks: StudyTasks) -> list[Line]:
     kept = [also for result in results for also in _with_accuracy(result)]
     kept += _over_seeds(kept)
     found = {(_place(r), r.cell.router): _parts(r, tasks) for r in kept}
-    return [_line(r, found[_place(r), r.cell.router], _rivals(found, _place(r))) for r in kept]
+    return [_line(r, found[_place(r), r.cell.router], _beside(found, _place(r))) for r in kept]
 
 
 def _with_accuracy(result: Result) -> Iterator[Result]:
@@ -75,8 +75,8 @@ Place = tuple[str, int, str, str]
 Parts = Mapping[str, Scores]
 
 
-def _rivals(found: Mapping[tuple[Place, str], Parts], place: Place) -> Mapping[str, Parts]:
-    return {name: found.get((place, name), {}) for name in ("uniform", "oracle", "arrow")}
+def _beside(found: Mapping[tuple[Place, str], Parts], place: Place) -> Mapping[str, Parts]:
+    return {router: parts for (where, router), parts in found.items() if where == place}
 
 
 def _place(result: Result) -> Place:
@@ -84,17 +84,22 @@ def _place(result: Result) -> Place:
     return cell.pool, cell.size, cell.mix, cell.metric
 
 
-def _line(result: Result, parts: Parts, rivals: Mapping[str, Parts]) -> Line:
-    low, high, arrow = rivals["uniform"], rivals["oracle"], rivals["arrow"]
+def _line(result: Result, parts: Parts, beside: Mapping[str, Parts]) -> Line:
+    low, high = beside.get("uniform", {}), beside.get("oracle", {})
     gap = {
         name: (low[name].mean - scores.mean) / (low[name].mean - high[name].mean)
         for name, scores in parts.items()
         if name in low and name in high and low[name].mean != high[name].mean
     }
-    against = {name: compare(scores, arrow[name]) for name, scores in parts.items() if name in arrow}
     cell = result.cell
+    rivals = [router for router in beside if router == "arrow" or (cell.router == COMPASS and router != COMPASS)]
+    against = {router: _against(parts, beside[router]) for router in rivals}
     means = {name: scores.mean for name, scores in parts.items()}
     return Line(cell.arm, f"{cell.pool}-{cell.size}", cell.router, cell.mix, means, gap, against)
+
+
+def _against(parts: Parts, other: Parts) -> Mapping[str, Comparison]:
+    return {name: compare(scores, other[name]) for name, scores in parts.items() if name in other}
 
 
 def _parts(result: Result, tasks: StudyTasks) -> Parts:
@@ -133,13 +138,16 @@ def to_markdown(lines: Sequence[Line]) -> str:
     lines = sorted(lines, key=lambda line: (line.library, line.arm, line.mix))  # stable: routers as they were run
     for (arm, library, mix), group in groupby(lines, key=lambda line: (line.arm, line.library, line.mix)):
         rows = [_HEADS, (":--", *["--:"] * (len(_HEADS) - 1)), *map(_row, group)]
-        table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-        blocks.append(f"### {arm}: {library}, mix of {mix}\n\n{table}\n")
+        blocks.append(f"### {arm}: {library}, mix of {mix}\n\n{_table(rows)}\n")
     return "\n".join(blocks)
 
 
 def summarise(lines: Sequence[Line]) -> str:
-    """Write one table of all libraries: gap closed by Arrow and the compass, and how far the latter is from Arrow."""
+    """Write what the compass comes to: gap closed in all libraries beside Arrow, and how far it is from each router."""
+    return "\n".join(filter(None, (_of_libraries(lines), _of_rivals(lines))))
+
+
+def _of_libraries(lines: Sequence[Line]) -> str:
     found = {(line.library, line.router): line for line in lines if line.arm == "routers"}
     heads = ("library", "Arrow", "compass", *(f"{group}, minus Arrow" for group in _NEVER))
     rows = [heads, (":--", *["--:"] * (len(heads) - 1))]
@@ -148,15 +156,31 @@ def summarise(lines: Sequence[Line]) -> str:
         if arrow and compass:
             minus = (_minus(compass, f"{group} report") for group in _NEVER)
             rows.append((library, _gap(arrow), _gap(compass), *minus))
-    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-    return f"### all libraries, the halves that report\n\n{table}\n" if len(rows) > 2 else ""
+    return f"### all libraries, the halves that report\n\n{_table(rows)}\n" if len(rows) > 2 else ""
+
+
+def _of_rivals(lines: Sequence[Line]) -> str:
+    parts = [f"{group} report" for group in ("trained", *_NEVER)]
+    heads = ("library", "compass minus", *("trained", *_NEVER))
+    rows = [heads, (":--", ":--", *["--:"] * len(parts))]
+    for line in (line for line in lines if line.arm == "routers" and line.router == COMPASS):
+        rows += [(line.library, f"`{rival}`", *(_minus(line, part, rival) for part in parts)) for rival in line.against]
+    return (
+        f"### the compass beside every other router, the halves that report\n\n{_table(rows)}\n"
+        if len(rows) > 2
+        else ""
+    )
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 _NEVER = ("unseen", "alike", "other")
 
 
-def _minus(line: Line, part: str) -> str:
-    found = line.against.get(part)
+def _minus(line: Line, part: str, rival: str = "arrow") -> str:
+    found = line.against.get(rival, {}).get(part)
     return "–" if found is None else f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 

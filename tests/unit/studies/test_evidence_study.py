@@ -92,8 +92,8 @@ def test_the_whole_study(base, data, short, tmp_path):
     arrow, compass, oracle = lines[1:4]
     assert set(lines[-5].means) == {"trained choose", "trained report"}
     assert {line.means["trained choose"] for line in lines if line.arm == "routing"} <= {0.0, 100.0}
-    assert arrow.against["unseen report"].difference == 0
-    assert compass.against["other report"].difference == pytest.approx(
+    assert arrow.against["arrow"]["unseen report"].difference == 0
+    assert compass.against["arrow"]["other report"].difference == pytest.approx(
         compass.means["other report"] - arrow.means["other report"]
     )
     assert oracle.gap["trained report"] == pytest.approx(1)
@@ -158,8 +158,11 @@ def test_seeds_are_averaged_example_by_example(data):
     (compass,) = [line for line in lines if line.library == "seeds7+8-2" and line.router == "compass"]
     assert compass.means == {"trained choose": 9.0, "trained report": 2.0}
     assert compass.gap["trained report"] == pytest.approx((4.5 - 2.0) / (4.5 - 1.5))
-    assert compass.against["trained report"].difference == pytest.approx(2.0 - 3.5)
-    assert summarise(lines).splitlines()[4:] == [
+    assert compass.against["arrow"]["trained report"].difference == pytest.approx(2.0 - 3.5)
+    assert compass.against["oracle"]["trained report"].difference == pytest.approx(2.0 - 1.5)
+    libraries, rivals = summarise(lines).split("\n\n###")
+    assert "| seeds7+8-2 | `oracle` | +0.500 [" in rivals
+    assert libraries.splitlines()[4:] == [
         "| seed7-2 | 38% | 88% | – | – | – |",
         "| seed8-2 | 25% | 75% | – | – | – |",
         "| seeds7+8-2 | 33% | 83% | – | – | – |",
