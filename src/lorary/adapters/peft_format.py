@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +40,22 @@ def read_weights(expert: Expert) -> dict[str, Weights]:
 
 
 def _map_tensors(expert: Expert) -> dict[str, Tensor]:
-    """Map the file once, privately, and look at each tensor where it lies: nothing is read before it is used."""
+    """Map the file once, privately, and look at each tensor where it lies."""
+    data = _map_file(expert)
+    return {key: _view(data, info) for key, info in expert.header.items()}
+
+
+def _map_file(expert: Expert) -> Tensor:
+    """Map a file's bytes, privately, and check all numbers in them. Raises E-FILE, E-NONFINITE."""
     path = expert.weights_path
     size = max(t.start + _n_bytes(t) for t in expert.header.values())
     if path.stat().st_size != size:
         raise LibraryError("E-FILE", f"expert {expert.name!r}: {path.name} was changed since it was opened.", "Retry.")
     data = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
-    tensors = {key: _view(data, info) for key, info in expert.header.items()}
     if not _are_sane(data, expert.header):
-        for key, tensor in tensors.items():
-            check_numbers(expert.name, key, tensor)
-    return tensors
+        for key, info in expert.header.items():
+            check_numbers(expert.name, key, _view(data, info))
+    return data
 
 
 def _n_bytes(info: TensorInfo) -> int:
@@ -86,31 +91,46 @@ def open_experts(library: Mapping[str, Expert]) -> dict[str, Mapping[str, Weight
     return {name: _OpenExpert(library[name]) for name in sorted(library)}
 
 
+def as_vectors(experts: Sequence[Mapping[str, Weights]]) -> list[Tensor] | None:
+    """Map the files of opened experts as vectors of all their numbers, (D,) each, whose entries stand for the same.
+
+    None unless all files are laid out alike, of one dtype and of factors alone. Raises E-FILE, E-NONFINITE.
+    """
+    opened = [expert.expert for expert in experts if isinstance(expert, _OpenExpert)]
+    if len(opened) < len(experts) or not opened or any(one.header != opened[0].header for one in opened):
+        return None
+    header, factors = opened[0].header, {key for keys in opened[0].sites.values() for key in keys}
+    start, dtypes = min(info.start for info in header.values()), {info.dtype for info in header.values()}
+    if factors != header.keys() or len(dtypes) > 1 or start % ITEM_BYTES[min(dtypes)]:
+        return None
+    return [_map_file(one)[start:].view(_DTYPES[min(dtypes)]) for one in opened]
+
+
 class _OpenExpert(Mapping[str, Weights]):
     """One expert's file, mapped; nothing is kept of what was asked for."""
 
     def __init__(self, expert: Expert) -> None:
-        self._expert = expert
+        self.expert = expert
         self._file: Any = safe_open(expert.weights_path, framework="pt")
 
     def __getitem__(self, site: str) -> Weights:
-        expert = self._expert
+        expert = self.expert
         factors = [self._read(key) for key in expert.sites[site]]
         return LowRankWeights(factors[0], factors[1], expert.scales[site])
 
     def _read(self, key: str) -> Tensor:
         tensor: Tensor = self._file.get_tensor(key)
-        check_numbers(self._expert.name, key, tensor)
+        check_numbers(self.expert.name, key, tensor)
         return tensor
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._expert.sites)
+        return iter(self.expert.sites)
 
     def __contains__(self, site: object) -> bool:
-        return site in self._expert.sites
+        return site in self.expert.sites
 
     def __len__(self) -> int:
-        return len(self._expert.sites)
+        return len(self.expert.sites)
 
 
 def check_numbers(name: str, key: str, tensor: Tensor) -> None:

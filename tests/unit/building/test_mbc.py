@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sklearn.cluster import KMeans
 
 from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.peft_format import as_vectors, open_experts, read_experts
 from lorary.building.cluster import cluster
 from lorary.building.clusterers.mbc import MBC, _thresholds, cosine_map, gram
-from lorary.errors import BuildError, OptionError
+from lorary.errors import AdapterError, BuildError, OptionError
 from lorary.library.library import Library
 from lorary.testing.fakes import fake_experts
 from lorary.testing.pico import random_library
@@ -55,7 +57,7 @@ def test_the_threshold_is_a_quantile(sparsity):
     expert = fake_experts(["x"])["x"]
     values = torch.cat([t.flatten() for _, w in sorted(expert.items()) for t in (w.a, w.b)]).abs()
     expected = pytest.approx(float(torch.quantile(values, sparsity)), rel=1e-6)
-    assert _thresholds([expert, expert], sparsity) == [expected, expected]
+    assert _thresholds([expert, expert], None, sparsity) == [expected, expected]
 
 
 def test_clusters_are_k_means_on_the_similarity():
@@ -134,3 +136,32 @@ def test_an_expert_without_tasks_can_t_be_clustered(base, tmp_path):
     assert str(caught.value) == (
         "error[E-CLUSTERS] expert 'dogs' names no task in its expert.json. Add it with --task."
     )
+
+
+def reopened(library, change):
+    """Open a library anew after the weights of its second expert were changed."""
+    path = library["e1"].weights_path
+    save_file(change(load_file(path)), path, metadata={"format": "pt"})
+    library = Library.open(library.path)
+    return library, list(open_experts(library).values())
+
+
+@pytest.mark.parametrize("is_odd", [False, True])
+def test_files_are_compared_whole_or_tensor_by_tensor(base, tmp_path, is_odd):
+    """The same inner products, whether all files are laid out alike or one isn't."""
+    library = random_library(tmp_path / "lib", base, 3, ranks=2)
+    library, opened = reopened(library, lambda tensors: {k: t.half() if is_odd else t for k, t in tensors.items()})
+    assert (as_vectors(opened) is None) == is_odd
+    for sparsity in (0.0, 0.5):
+        whole, apart = (gram(some, sparsity) for some in (opened, list(read_experts(library).values())))
+        np.testing.assert_allclose(whole, apart, rtol=1e-4, atol=1e-4 * np.abs(apart).max())
+
+
+def test_bad_numbers_are_found_in_whole_files(base, tmp_path):
+    def spoil(tensors):
+        next(iter(tensors.values()))[0, 0] = torch.nan
+        return tensors
+
+    _, opened = reopened(random_library(tmp_path / "lib", base, 3, ranks=2), spoil)
+    with pytest.raises(AdapterError, match=r"^error\[E-NONFINITE\] expert 'e1': "):
+        gram(opened, 0.5)

@@ -1,6 +1,6 @@
 """Model-based clustering: tasks whose private LoRAs are alike."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +12,7 @@ from torch.nn.functional import hardshrink
 
 from lorary.adapters.base import Experts, Weights
 from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.peft_format import as_vectors
 from lorary.adapters.products import BLOCK_BYTES, add_upper_products, inner_products
 from lorary.building.base import Clusterer, TaskProbe, check_positive
 from lorary.building.clusters import Clusters, name_groups
@@ -75,19 +76,24 @@ class MBC(Clusterer):
 
 def gram(experts: Sequence[Mapping[str, Weights]], sparsity: float, *, block_bytes: int = BLOCK_BYTES) -> Points:
     """Compute all inner products of the sparsified flattened experts, (N, N) float64, by blocks of columns."""
-    floors = _thresholds(experts, sparsity) if sparsity else [0.0] * len(experts)
+    vectors = as_vectors(experts)  # whole files, if they are alike: much faster than tensor by tensor
+    floors = _thresholds(experts, vectors, sparsity) if sparsity else [0.0] * len(experts)
     step = max(1, block_bytes // (4 * len(experts)))
-    total = torch.zeros(len(experts), len(experts), dtype=torch.float64)
-    for site in sorted({site for expert in experts for site in expert}):
-        for rows in _flat_factors(experts, site):
-            found = torch.zeros(len(experts), len(experts))
-            for start in range(0, len(rows[0]), step):
-                parts = (row[start : start + step].float() for row in rows)
-                kept = (hardshrink(part, floor) for part, floor in zip(parts, floors, strict=True))
-                block = torch.stack(list(kept if sparsity else parts))  # (N, step)
-                add_upper_products(found, block, [1] * len(rows))
+    total, memory = torch.zeros(len(experts), len(experts), dtype=torch.float64), torch.empty(len(experts) * step)
+    for rows in [vectors] if vectors else _all_flat_factors(experts):
+        for start in range(0, len(rows[0]), step):
+            parts = (row[start : start + step].float() for row in rows)
+            kept = (hardshrink(part, floor) for part, floor in zip(parts, floors, strict=True))
+            width, found = min(step, len(rows[0]) - start), torch.zeros(len(experts), len(experts))
+            block = memory[: len(experts) * width].view(len(experts), width)
+            add_upper_products(found, torch.stack(list(kept if sparsity else parts), out=block), [1] * len(rows))
             total += found
     return np.asarray((total.triu() + total.triu(1).T).numpy())
+
+
+def _all_flat_factors(experts: Sequence[Mapping[str, Weights]]) -> Iterator[list[Tensor]]:
+    for site in sorted({site for expert in experts for site in expert}):
+        yield from _flat_factors(experts, site)
 
 
 def _flat_factors(experts: Sequence[Mapping[str, Weights]], site: str) -> tuple[list[Tensor], list[Tensor]]:
@@ -104,12 +110,14 @@ def _low_rank(weights: Weights) -> LowRankWeights:
     return weights
 
 
-def _thresholds(experts: Sequence[Mapping[str, Weights]], sparsity: float) -> list[float]:
+def _thresholds(
+    experts: Sequence[Mapping[str, Weights]], vectors: Sequence[Tensor] | None, sparsity: float
+) -> list[float]:
     """Find the `sparsity` quantile of |a_t| of each expert (linear between neighbours, as torch.quantile)."""
     found, values = [], torch.empty(0)
-    for expert in experts:
-        weights = [_low_rank(expert[site]) for site in sorted(expert)]
-        parts = [t.float().flatten() for w in weights for t in (w.a, w.b)]
+    for i, expert in enumerate(experts):
+        weights = [] if vectors else [_low_rank(expert[site]) for site in sorted(expert)]
+        parts = [vectors[i].float()] if vectors else [t.float().flatten() for w in weights for t in (w.a, w.b)]
         if (size := sum(map(len, parts))) != len(values):
             values = torch.empty(size)  # for all experts: new memory for each takes longer than what is done in it
         found.append(_quantile(torch.cat(parts, out=values).abs_().numpy(), sparsity))
