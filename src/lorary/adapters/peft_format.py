@@ -69,12 +69,20 @@ def _view(data: Tensor, info: TensorInfo) -> Tensor:
     return piece.view(_DTYPES[info.dtype]).view(info.shape)
 
 
-def _are_sane(data: Tensor, header: Header) -> bool:
-    """Check all numbers of a file in one pass; False also where tensors of several dtypes forbid it."""
+def _span(header: Header) -> tuple[int, torch.dtype] | None:
+    """Tell where a file's numbers start and their dtype; None where they can't be seen as one vector."""
     start, dtypes = min(t.start for t in header.values()), {t.dtype for t in header.values()}
     if len(dtypes) > 1 or start % ITEM_BYTES[min(dtypes)]:
+        return None
+    return start, _DTYPES[min(dtypes)]
+
+
+def _are_sane(data: Tensor, header: Header) -> bool:
+    """Check all numbers of a file in one pass; False also where tensors of several dtypes forbid it."""
+    if (span := _span(header)) is None:
         return False
-    least, most = data[start:].view(_DTYPES[min(dtypes)]).aminmax()
+    start, dtype = span
+    least, most = data[start:].view(dtype).aminmax()
     return bool((least >= -MAX_ABS) & (most <= MAX_ABS))  # a NaN compares false
 
 
@@ -100,10 +108,10 @@ def as_vectors(experts: Sequence[Mapping[str, Weights]]) -> list[Tensor] | None:
     if len(opened) < len(experts) or not opened or any(one.header != opened[0].header for one in opened):
         return None
     header, factors = opened[0].header, {key for keys in opened[0].sites.values() for key in keys}
-    start, dtypes = min(info.start for info in header.values()), {info.dtype for info in header.values()}
-    if factors != header.keys() or len(dtypes) > 1 or start % ITEM_BYTES[min(dtypes)]:
+    if factors != header.keys() or (span := _span(header)) is None:
         return None
-    return [_map_file(one)[start:].view(_DTYPES[min(dtypes)]) for one in opened]
+    start, dtype = span
+    return [_map_file(one)[start:].view(dtype) for one in opened]
 
 
 class _OpenExpert(Mapping[str, Weights]):

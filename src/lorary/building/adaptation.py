@@ -74,9 +74,7 @@ class LibraryMixture(MixtureBuilder, ABC):
 
     def n_numbers(self, job: Job, base: BaseModel) -> int | None:
         """Count those of the experts it starts from, whose shapes they keep. Raises as `check_places`."""
-        experts = started_from(job).values()
-        check_places(base, experts)
-        return sum(expert.n_parameters for expert in experts)
+        return size_of_start(job, base)
 
     def start(self, job: TrainingJob, base: BaseModel) -> Skills:
         """Read the experts. Raises E-BASE for another base, E-RANK for experts of unequal rank at a site."""
@@ -92,6 +90,13 @@ def started_from(job: Job) -> dict[str, Expert]:
     """Give the experts that a job starts from, by name."""
     assert isinstance(job, TrainingJob) and job.source is not None
     return {name: job.source[name] for name in job.start}
+
+
+def size_of_start(job: Job, base: BaseModel) -> int:
+    """Count the numbers of the experts that a job starts from. Raises as `check_places`."""
+    experts = started_from(job).values()
+    check_places(base, experts)
+    return sum(expert.n_parameters for expert in experts)
 
 
 def read_start(job: TrainingJob, base: BaseModel) -> Experts:

@@ -154,8 +154,7 @@ def _gradients(run: _Run, rows: Sequence[Row], n_tokens: Sequence[int], dropout_
         seen = [rows[i] for i in part]
         batch = pad([row.text for row in seen]).to(device)
         with learner.turn(seen, dropout_seed=dropout_seed), fast_attention(learner.model):
-            owner = torch.tensor([row.owner for row in seen], device=device)
-            losses = _sums(row_losses(learner.model, batch), owner, len(n_tokens)) / divisor
+            losses = _sums(row_losses(learner.model, batch), learner.rows.owner, len(n_tokens)) / divisor
             losses.sum().backward()
         total += losses.detach()
     return total

@@ -7,7 +7,7 @@ from itertools import groupby
 from lorary.evaluation.compare import Comparison, compare
 from lorary.evaluation.evaluators.exact_match import ExactMatch
 from lorary.evaluation.scores import Scores
-from lorary.studies.evidence import COMPASS, Cell, Result
+from lorary.studies.evidence import BASELINES, COMPASS, Cell, Result
 from lorary.studies.evidence_tasks import StudyTasks, halves
 
 
@@ -15,7 +15,7 @@ from lorary.studies.evidence_tasks import StudyTasks, halves
 class Line:
     """One router on one library. means: by part, as "trained report"; gap: share of the way from uniform to the oracle.
 
-    against: by part, this router minus Arrow on the same examples, with its interval; of the compass, minus each other.
+    against: by rival and part, this router minus Arrow on the same examples; the compass minus each baseline.
     """
 
     arm: str
@@ -92,8 +92,8 @@ def _line(result: Result, parts: Parts, beside: Mapping[str, Parts]) -> Line:
         if name in low and name in high and low[name].mean != high[name].mean
     }
     cell = result.cell
-    rivals = [router for router in beside if router == "arrow" or (cell.router == COMPASS and router != COMPASS)]
-    against = {router: _against(parts, beside[router]) for router in rivals}
+    rivals = BASELINES if cell.router == COMPASS else ("arrow",)
+    against = {router: _against(parts, beside[router]) for router in rivals if router in beside}
     means = {name: scores.mean for name, scores in parts.items()}
     return Line(cell.arm, f"{cell.pool}-{cell.size}", cell.router, cell.mix, means, gap, against)
 
@@ -137,8 +137,7 @@ def to_markdown(lines: Sequence[Line]) -> str:
     blocks = []
     lines = sorted(lines, key=lambda line: (line.library, line.arm, line.mix))  # stable: routers as they were run
     for (arm, library, mix), group in groupby(lines, key=lambda line: (line.arm, line.library, line.mix)):
-        rows = [_HEADS, (":--", *["--:"] * (len(_HEADS) - 1)), *map(_row, group)]
-        blocks.append(f"### {arm}: {library}, mix of {mix}\n\n{_table(rows)}\n")
+        blocks.append(_table(f"{arm}: {library}, mix of {mix}", _HEADS, list(map(_row, group))))
     return "\n".join(blocks)
 
 
@@ -149,31 +148,28 @@ def summarise(lines: Sequence[Line]) -> str:
 
 def _of_libraries(lines: Sequence[Line]) -> str:
     found = {(line.library, line.router): line for line in lines if line.arm == "routers"}
-    heads = ("library", "Arrow", "compass", *(f"{group}, minus Arrow" for group in _NEVER))
-    rows = [heads, (":--", *["--:"] * (len(heads) - 1))]
+    heads, rows = ("library", "Arrow", "compass", *(f"{group}, minus Arrow" for group in _NEVER)), []
     for library in dict.fromkeys(library for library, _ in found):
         arrow, compass = found.get((library, "arrow")), found.get((library, COMPASS))
         if arrow and compass:
             minus = (_minus(compass, f"{group} report") for group in _NEVER)
             rows.append((library, _gap(arrow), _gap(compass), *minus))
-    return f"### all libraries, the halves that report\n\n{_table(rows)}\n" if len(rows) > 2 else ""
+    return _table("all libraries, the halves that report", heads, rows)
 
 
 def _of_rivals(lines: Sequence[Line]) -> str:
     parts = [f"{group} report" for group in ("trained", *_NEVER)]
-    heads = ("library", "compass minus", *("trained", *_NEVER))
-    rows = [heads, (":--", ":--", *["--:"] * len(parts))]
+    heads, rows = ("library", "compass minus", "trained", *_NEVER), []
     for line in (line for line in lines if line.arm == "routers" and line.router == COMPASS):
         rows += [(line.library, f"`{rival}`", *(_minus(line, part, rival) for part in parts)) for rival in line.against]
-    return (
-        f"### the compass beside every other router, the halves that report\n\n{_table(rows)}\n"
-        if len(rows) > 2
-        else ""
-    )
+    return _table("the compass beside every other router, the halves that report", heads, rows, n_names=2)
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], n_names: int = 1) -> str:
+    """Write a table, its first columns to the left; nothing for no rows."""
+    aligned = [":--"] * n_names + ["--:"] * (len(heads) - n_names)
+    body = "\n".join("| " + " | ".join(row) + " |" for row in (heads, aligned, *rows))
+    return f"### {title}\n\n{body}\n" if rows else ""
 
 
 _NEVER = ("unseen", "alike", "other")

@@ -55,9 +55,10 @@ def test_the_similarity_is_that_of_a_full_svd(sparsity, components):
 @pytest.mark.parametrize("sparsity", [0.1, 0.25, 0.5, 0.8, 0.99])
 def test_the_threshold_is_a_quantile(sparsity):
     expert = fake_experts(["x"])["x"]
-    values = torch.cat([t.flatten() for _, w in sorted(expert.items()) for t in (w.a, w.b)]).abs()
+    parts = [t.flatten() for _, w in sorted(expert.items()) for t in (w.a, w.b)]
+    values = torch.cat(parts).abs()
     expected = pytest.approx(float(torch.quantile(values, sparsity)), rel=1e-6)
-    assert _thresholds([expert, expert], None, sparsity) == [expected, expected]
+    assert _thresholds([parts, parts], sparsity) == [expected, expected]
 
 
 def test_clusters_are_k_means_on_the_similarity():

@@ -14,7 +14,7 @@ from lorary.adapters.base import Bank, Experts, Site
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.packed import Rows
 from lorary.adapters.peft_format import read_experts
-from lorary.building.adaptation import started_from
+from lorary.building.adaptation import size_of_start, started_from
 from lorary.building.base import Job, Made, Report, own_tasks, require_source
 from lorary.building.job import TrainingJob
 from lorary.building.learner import Learner
@@ -25,7 +25,7 @@ from lorary.library.expert import Expert
 from lorary.library.library import Library
 from lorary.model.attach import Attachment, Slot
 from lorary.model.base_model import BaseModel
-from lorary.model.ensemble import check_library, check_places, find_sites
+from lorary.model.ensemble import check_library, find_sites
 from lorary.routing.base import Context, Gate, Routing
 from lorary.tasks.task import Tasks
 
@@ -55,17 +55,14 @@ class Phatgoose(PackBuilder):
 
     def n_numbers(self, job: Job, base: BaseModel) -> int | None:
         """Count those of the expert that is copied. Raises as `check_places`."""
-        experts = started_from(job).values()
-        check_places(base, experts)
-        return sum(expert.n_parameters for expert in experts)
+        return size_of_start(job, base)
 
     def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
         """Train the gates of a pack's experts in the same passes."""
         jobs = [job for job in pack if isinstance(job, TrainingJob)]
         members = {name: expert for job in jobs for name, expert in started_from(job).items()}
-        for job in jobs:
-            assert job.source is not None
-            check_library(base, job.source)
+        assert jobs[0].source is not None
+        check_library(base, jobs[0].source)
         with _gated(jobs, members, base, self.lr) as (learner, gates):
             curves = train(learner, self, jobs[0].n_steps, work, report)
             found = [_vectors(gates, members[job.name], i) for i, job in enumerate(jobs)]

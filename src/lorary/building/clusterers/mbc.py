@@ -1,6 +1,6 @@
 """Model-based clustering: tasks whose private LoRAs are alike."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -77,7 +77,8 @@ class MBC(Clusterer):
 def gram(experts: Sequence[Mapping[str, Weights]], sparsity: float, *, block_bytes: int = BLOCK_BYTES) -> Points:
     """Compute all inner products of the sparsified flattened experts, (N, N) float64, by blocks of columns."""
     vectors = as_vectors(experts)  # whole files, if they are alike: much faster than tensor by tensor
-    floors = _thresholds(experts, vectors, sparsity) if sparsity else [0.0] * len(experts)
+    each = ([vector] for vector in vectors) if vectors else map(_factors, experts)
+    floors = _thresholds(each, sparsity) if sparsity else [0.0] * len(experts)
     step = max(1, block_bytes // (4 * len(experts)))
     total, memory = torch.zeros(len(experts), len(experts), dtype=torch.float64), torch.empty(len(experts) * step)
     for rows in [vectors] if vectors else _all_flat_factors(experts):
@@ -110,14 +111,16 @@ def _low_rank(weights: Weights) -> LowRankWeights:
     return weights
 
 
-def _thresholds(
-    experts: Sequence[Mapping[str, Weights]], vectors: Sequence[Tensor] | None, sparsity: float
-) -> list[float]:
-    """Find the `sparsity` quantile of |a_t| of each expert (linear between neighbours, as torch.quantile)."""
+def _factors(expert: Mapping[str, Weights]) -> list[Tensor]:
+    weights = [_low_rank(expert[site]) for site in sorted(expert)]
+    return [factor.flatten() for w in weights for factor in (w.a, w.b)]
+
+
+def _thresholds(experts: Iterable[Sequence[Tensor]], sparsity: float) -> list[float]:
+    """Find the `sparsity` quantile of |a_t| of each expert, given in parts (linear between neighbours)."""
     found, values = [], torch.empty(0)
-    for i, expert in enumerate(experts):
-        weights = [] if vectors else [_low_rank(expert[site]) for site in sorted(expert)]
-        parts = [vectors[i].float()] if vectors else [t.float().flatten() for w in weights for t in (w.a, w.b)]
+    for expert in experts:
+        parts = [part.float() for part in expert]
         if (size := sum(map(len, parts))) != len(values):
             values = torch.empty(size)  # for all experts: new memory for each takes longer than what is done in it
         found.append(_quantile(torch.cat(parts, out=values).abs_().numpy(), sparsity))
