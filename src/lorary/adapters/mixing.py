@@ -124,7 +124,10 @@ def _gathered(bank: "LowRankBank", x: Tensor, y: Tensor, weights: Tensor, expert
     a, b = (f.to(y.dtype).view(bank.n_experts, -1).index_select(0, experts) for f in (bank.a, bank.b))  # (N * k, r * d)
     z = torch.bmm(a.view(n, -1, x.shape[-1]), x.reshape(n, -1, 1)).view(n, n_kept, -1)  # (N, k, r)
     v = _weigh(z, w, w, mix).view(n, 1, -1)
-    return torch.baddbmm(y.reshape(n, 1, -1), v, b.view(n, v.shape[-1], -1), alpha=scale).view_as(y)
+    b = b.view(n, v.shape[-1], -1)  # (N, k * r, d_out)
+    if torch.compiler.is_compiling():  # a sum is written into one kernel with the copy, which a library's product isn't
+        return y + (scale * (v.transpose(1, 2) * b).sum(1)).view_as(y)
+    return torch.baddbmm(y.reshape(n, 1, -1), v, b, alpha=scale).view_as(y)
 
 
 def _of_each(x: Tensor, shared: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from lorary.routing.members import members_at, refit_members
 
 _FEW_SCORES = 256
 """As many or fewer are sorted. Scores that are never negative have shorter keys: of them half as many."""
+_FEW_PAIRS = 1 << 20
+"""As many or fewer are compared in pairs by a compiled program."""
 
 
 def check_options(router: Router) -> None:
@@ -118,14 +120,49 @@ def keep_best(scores: Tensor, k: int, *, never_negative: bool = False) -> tuple[
     n = scores.shape[-1]
     if k == n:
         return scores, torch.arange(k, device=scores.device).expand(scores.shape)
-    if scores.numel() <= (_FEW_SCORES // 2 if never_negative else _FEW_SCORES):
+    if k == 1:
+        largest: tuple[Tensor, Tensor] = scores.max(dim=-1, keepdim=True)  # of equals, the first
+        return largest
+    compiles = torch.compiler.is_compiling() and scores.numel() * n <= _FEW_PAIRS
+    if not compiles and scores.numel() <= (_FEW_SCORES // 2 if never_negative else _FEW_SCORES):
         values, index = scores.sort(dim=-1, descending=True, stable=True)
         return values[..., :k], index[..., :k]
     plain = scores.detach() if scores.requires_grad else scores
     ordered = plain.view(torch.int32) if never_negative else _ordered_bits(plain)
-    backwards = torch.arange(n - 1, -1, -1, device=scores.device)
-    index = torch.add(backwards, ordered, alpha=1 << 32).topk(k, dim=-1)[1]
+    if compiles:
+        index = _best_by_rank(ordered, k)
+    elif _in_rounds(scores, k):
+        index = _best_in_rounds(ordered, k)
+    else:
+        backwards = torch.arange(n - 1, -1, -1, device=scores.device)
+        index = torch.add(backwards, ordered, alpha=1 << 32).topk(k, dim=-1)[1]
     return scores.gather(-1, index), index
+
+
+def _best_by_rank(ordered: Tensor, k: int) -> Tensor:
+    """Count for each how many are better: whole numbers (..., P) -> indices of the best (..., k), in two fused steps.
+
+    A compiler makes one kernel of each, for all sites that read one input, and one call of a library for each topk.
+    """
+    place = torch.arange(ordered.shape[-1], device=ordered.device)
+    one, other = ordered.unsqueeze(-1), ordered.unsqueeze(-2)
+    rank = ((other > one) | ((other == one) & (place < place.unsqueeze(-1)))).sum(-1)  # (..., P), all different
+    return torch.where(rank.unsqueeze(-2) == place[:k].unsqueeze(-1), place, 0).sum(-1)
+
+
+def _in_rounds(scores: Tensor, k: int) -> bool:
+    """Tell whether k rounds are sooner than a topk: on a CPU, where torch's topk parts all numbers at the k-th."""
+    n = scores.shape[-1]
+    return scores.is_cpu and not torch.compiler.is_compiling() and 8 * k <= n < 64 * k and scores.numel() >= 64 * n
+
+
+def _best_in_rounds(ordered: Tensor, k: int) -> Tensor:
+    """Take the largest, of equals the first, k times: whole numbers (..., P) -> their indices (..., k)."""
+    left, found = ordered.clone(), []
+    for _ in range(k):
+        found.append(left.max(dim=-1, keepdim=True)[1])
+        left.scatter_(-1, found[-1], torch.iinfo(left.dtype).min)
+    return torch.cat(found, dim=-1)
 
 
 def _ordered_bits(scores: Tensor) -> Tensor:

@@ -21,9 +21,9 @@ class AllocatedBytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operation and count its results, unless they share memory with what it was given."""
-        given = [t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+        given = [storage.data_ptr() for storage in _storages((args, kwargs))]
         found = func(*args, **(kwargs or {}))
-        for storage in {t.untyped_storage() for t in tree_leaves(found) if isinstance(t, torch.Tensor)}:
+        for storage in _storages(found):
             if storage.data_ptr() not in given:
                 self.now += storage.nbytes()
                 self.most = max(self.most, self.now)
@@ -32,6 +32,19 @@ class AllocatedBytes(TorchDispatchMode):
 
     def _free(self, n_bytes: int) -> None:
         self.now -= n_bytes
+
+
+def _storages(tree: Any) -> set[torch.UntypedStorage]:
+    """Find where the tensors in a tree lie; a sparse one's parts."""
+    tensors = [t for t in tree_leaves(tree) if isinstance(t, torch.Tensor)]
+    dense = [t for t in tensors if t.layout != torch.sparse_csr]
+    parts = [
+        part
+        for t in tensors
+        if t.layout == torch.sparse_csr
+        for part in (t.crow_indices(), t.col_indices(), t.values())
+    ]
+    return {t.untyped_storage() for t in dense + parts}
 
 
 def peak_mib(run: Callable[[], Any]) -> float:
