@@ -3,9 +3,11 @@
 python benchmarks/layer.py [--width 576] [--tokens 1 8 64 512] [--experts 8 64 256] [--kept 1 4 0 (all)] [--peft]
 
 `bare`: the base and the exact scores of all experts, nothing else. `floor`: multiply-adds counted, E/d + 2 k r / d.
+The optional compiled operators are left out, built or not.
 """
 
 import argparse
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +25,7 @@ MOST_NUMBERS = 1 << 21  # copying more empties the caches for whoever comes next
 
 def main() -> None:
     args = _arguments()
+    os.environ["LORARY_COMPILED"] = "off"
     one_thread()
     sizes = [(t, e, k or e) for t in args.tokens for e in args.experts for k in args.kept]
     rows = [_row(t, e, k, args) for t, e, k in dict.fromkeys(sizes) if k <= e]

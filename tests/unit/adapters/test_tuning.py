@@ -47,7 +47,7 @@ def bank(n=64, d=40):
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("LORARY_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "strategies.json"
+    return tmp_path / "cache" / "strategies-2.json"
 
 
 def slow_but(best):
