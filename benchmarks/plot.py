@@ -79,7 +79,7 @@ def _memory() -> None:
 
 
 def _models() -> None:
-    rows = _with_decoding(_rows("model")[0], _rows("decode")[0])
+    rows = _rows("model")[0]
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     kinds = {"PEFT Arrow": "peft", "lorary": "outputs", "lorary, compiled operators": "compiled"}
     for axis, phase in zip(axes, ("prefill 512", "decode"), strict=True):
@@ -103,12 +103,6 @@ def _models() -> None:
     axes[1].legend(frameon=False, fontsize=8)
     figure.suptitle("SmolLM2-135M's shape, q, k, v, o routed, rank 4, k = 4, float32, one thread", fontsize=11)
     _save(figure, "performance-model.png")
-
-
-def _with_decoding(rows: list[dict[str, Any]], decoding: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Take lorary's decoding from a run without PEFT, whose large allocations slow what runs beside it."""
-    own = {r["experts"]: {key: r[key] for key in ("outputs", "factors", "compiled")} for r in decoding}
-    return [r | own[r["experts"]] if r["phase"] == "decode" else r | {"compiled": None} for r in rows]
 
 
 def _lines(axis: Axes, x: list[int], curves: Mapping[str, list[float | None]]) -> None:

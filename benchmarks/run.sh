@@ -16,14 +16,13 @@ python="${PYTHON:-python}"
 "$python" -W ignore prototypes.py
 "$python" -W ignore edit.py
 "$python" -W ignore adding.py
+"$python" -W ignore -m lorary.adapters.compiled
 "$python" -W ignore model.py
 "$python" -W ignore model.py --experts 256 --layers 6 --peft-most 256 --phases "prefill 512" --mixes outputs --name model-6-layers
 "$python" -W ignore model.py --experts 8 64 --prompts 4 --phases "prefill 512" --mixes outputs --name model-4-prompts
 "$python" -W ignore model.py --experts 256 --layers 6 --prompts 4 --peft-most 256 --phases "prefill 512" --mixes outputs --name model-4-prompts-6-layers
 MALLOC_MMAP_THRESHOLD_=131072 "$python" -W ignore model.py --experts 8 64 --prompts 4 --phases "prefill 512" --mixes outputs --name model-fresh-pages
-"$python" -W ignore -m lorary.adapters.compiled
 "$python" -W ignore operations.py
-"$python" -W ignore model.py --phases decode --peft-most 0 --rounds 21 --name decode
 "$python" -W ignore grouping.py --phases decode --rounds 61 --name grouping-decode
 "$python" -W ignore grouping.py --phases "prefill 512" --rounds 7 --name grouping-prefill
 "$python" plot.py
