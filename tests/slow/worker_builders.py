@@ -5,6 +5,7 @@ import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 
@@ -22,13 +23,12 @@ class Careful(Private):
         return [[job] for job in jobs]
 
     def run(self, pack, base, work, report):
-        train.CHECKPOINT_EVERY_S = 0.0
-
         def slowly(step):
             report(step)
             time.sleep(self.pause_s)
 
-        return super().run(pack, base, work, slowly)
+        with patch.object(train, "CHECKPOINT_EVERY_S", 0.0):  # this may be the process of the tests
+            return super().run(pack, base, work, slowly)
 
 
 @dataclass(frozen=True, kw_only=True)
