@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lorary.adapters.compiled import is_plain
+
 _dot_each = torch.ops.aten._embedding_bag_per_sample_weights_backward
 _SUM = 0
 
@@ -39,17 +41,12 @@ def sums(v: Tensor, table: Tensor, rows: Tensor) -> Tensor:
 
 def _dots(x: Tensor, table: Tensor, rows: Tensor) -> Tensor:
     n_tokens, n = rows.shape
-    if n <= len(table) and _is_plain(x) and _has_sampled():
+    if n <= len(table) and is_plain(x) and _has_sampled():
         return _sampled(x, table, rows)
     token = torch.arange(n_tokens, dtype=rows.dtype, device=rows.device).unsqueeze(1).expand(n_tokens, n)
     token = token.flatten().contiguous()
     found: Tensor = _dot_each(x.contiguous(), table, rows.flatten(), _starts(rows), token, _SUM)
     return found.view(n_tokens, n)
-
-
-def _is_plain(x: Tensor) -> bool:
-    """Tell whether x is what the sparse product takes: float32 numbers (no tracer's stand-in) on the CPU."""
-    return type(x) is Tensor and not torch.compiler.is_compiling() and x.dtype == torch.float32 and x.is_cpu
 
 
 @functools.cache

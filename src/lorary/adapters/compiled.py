@@ -27,11 +27,14 @@ _FLAGS = ["-O3", "-march=native", "-fopenmp-simd"]
 
 def usable(x: Tensor) -> Any:
     """Give the operators if they are built and fit a call with x (..., d), else None."""
-    if type(x) is not Tensor or x.dtype != torch.float32 or x.numel() > MOST_TOKENS * x.shape[-1]:
-        return None  # a subclass may be a tensor without numbers
-    if torch.compiler.is_compiling() or torch.is_grad_enabled() or x.device.type != "cpu":
+    if not is_plain(x) or torch.is_grad_enabled() or x.numel() > MOST_TOKENS * x.shape[-1]:
         return None
     return _operators()
+
+
+def is_plain(x: Tensor) -> bool:
+    """Tell whether x is float32 on the CPU and has numbers: a subclass or a tracer's may have none."""
+    return type(x) is Tensor and x.dtype == torch.float32 and x.is_cpu and not torch.compiler.is_compiling()
 
 
 @functools.cache

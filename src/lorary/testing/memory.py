@@ -35,16 +35,13 @@ class AllocatedBytes(TorchDispatchMode):
 
 
 def _storages(tree: Any) -> set[torch.UntypedStorage]:
-    """Find where the tensors in a tree lie; a sparse one's parts."""
     tensors = [t for t in tree_leaves(tree) if isinstance(t, torch.Tensor)]
-    dense = [t for t in tensors if t.layout != torch.sparse_csr]
-    parts = [
-        part
-        for t in tensors
-        if t.layout == torch.sparse_csr
-        for part in (t.crow_indices(), t.col_indices(), t.values())
-    ]
-    return {t.untyped_storage() for t in dense + parts}
+    return {part.untyped_storage() for t in tensors for part in _parts(t)}
+
+
+def _parts(t: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Give the tensors that a sparse one is made of: it has no storage of its own."""
+    return (t.crow_indices(), t.col_indices(), t.values()) if t.layout == torch.sparse_csr else (t,)
 
 
 def peak_mib(run: Callable[[], Any]) -> float:
