@@ -16,11 +16,11 @@ from unittest.mock import patch
 
 import torch
 from model import PROMPT
-from subjects import routed_model, smollm2_shape
+from subjects import routed_model, smollm2_shape, without_operators
 from timing import measure, one_thread, save, table
 from torch import Tensor
 
-from lorary.adapters import compiled, mixing
+from lorary.adapters import mixing
 from lorary.adapters.base import Mix
 from lorary.adapters.low_rank import LowRankBank
 from lorary.routing.base import Context, Routing
@@ -115,7 +115,7 @@ def _rows(n: int, args: argparse.Namespace) -> list[dict[str, Any]]:
 def _patched(run: Callable[[], Tensor], patches: Sequence[Any]) -> Callable[[], Tensor]:
     def go() -> Tensor:
         with ExitStack() as stack:
-            stack.enter_context(patch.object(compiled, "_operators", lambda: None))
+            stack.enter_context(without_operators())
             for each in patches:
                 stack.enter_context(each)
             return run()

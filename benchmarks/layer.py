@@ -7,12 +7,11 @@ The optional compiled operators are left out, built or not.
 """
 
 import argparse
-import os
 from dataclasses import replace
 from typing import Any
 
 import torch
-from subjects import peft_arrow, random_experts, routed_layer
+from subjects import peft_arrow, random_experts, routed_layer, without_operators
 from timing import measure, one_thread, save, table
 from torch import nn
 
@@ -25,10 +24,10 @@ MOST_NUMBERS = 1 << 21  # copying more empties the caches for whoever comes next
 
 def main() -> None:
     args = _arguments()
-    os.environ["LORARY_COMPILED"] = "off"
     one_thread()
     sizes = [(t, e, k or e) for t in args.tokens for e in args.experts for k in args.kept]
-    rows = [_row(t, e, k, args) for t, e, k in dict.fromkeys(sizes) if k <= e]
+    with without_operators():
+        rows = [_row(t, e, k, args) for t, e, k in dict.fromkeys(sizes) if k <= e]
     print(table(rows))
     worst = max(row["auto_over_best"] for row in rows)
     print(f"automatic choice over the best fixed strategy, worst of the grid: {worst:.2f}")

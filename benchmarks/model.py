@@ -3,16 +3,16 @@
 python benchmarks/model.py [--experts 8 64 256] [--layers 30] [--rounds 11] [--mixes outputs factors] [--peft-most 64]
 
 `compiled` is decoding with the optional operators, if `python -m lorary.adapters.compiled` has built them.
+`--threads 2` takes the time of the clock on the wall.
 """
 
 import argparse
 from collections.abc import Callable
 from typing import Any
-from unittest.mock import patch
 
 import torch
-from subjects import peft_arrow, routed_model, smollm2_shape, twin
-from timing import measure, one_thread, save, table
+from subjects import peft_arrow, routed_model, smollm2_shape, twin, without_operators
+from timing import measure, save, table
 
 from lorary.adapters import compiled
 
@@ -21,7 +21,7 @@ PROMPT = 512
 
 def main() -> None:
     args = _arguments()
-    one_thread()
+    torch.set_num_threads(args.threads)
     rows = [
         row for n in args.experts for row in _rows(n, args, peft=n <= args.peft_most, dtype=getattr(torch, args.dtype))
     ]
@@ -34,6 +34,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--experts", type=int, nargs="+", default=[8, 64, 256])
     parser.add_argument("--layers", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--threads", type=int, default=1, help="with more than one, time is wall time")
     parser.add_argument("--peft-most", type=int, default=64, help="leave PEFT out above this number of experts")
     parser.add_argument("--prompts", type=int, default=1, help="prefill: the 512 tokens as so many prompts")
     parser.add_argument("--mixes", nargs="+", default=["outputs", "factors"])
@@ -78,10 +79,8 @@ def _times(row: dict[str, Any]) -> float | None:
 
 
 def _plain(run: Callable[[], Any]) -> Callable[[], Any]:
-    """Leave the compiled operators out, built or not."""
-
     def go() -> Any:
-        with patch.object(compiled, "_operators", lambda: None):
+        with without_operators():
             return run()
 
     return go

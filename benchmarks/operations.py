@@ -13,11 +13,10 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from evidence import random_state
-from subjects import random_experts
+from subjects import random_experts, without_operators
 from timing import one_thread, save, table
 from torch import Tensor, nn
 from torch._inductor.utils import run_and_get_code
@@ -58,7 +57,7 @@ def main() -> None:
     rows = []
     for name, router in {"arrow": Arrow(), "compass": Compass()}.items():
         blocks = [_block(router, n, i) for i in range(2)]
-        with patch.object(compiled, "_operators", lambda: None):
+        with without_operators():
             plain, once = _count(blocks)
             written = _count_written(blocks)
         fused = _count(blocks)[0].total() if compiled.library_path().exists() else None

@@ -2,13 +2,16 @@
 
 import copy
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from peft import ArrowConfig, LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from lorary.adapters import compiled
 from lorary.adapters.base import Experts, Mix, Site
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
@@ -36,6 +39,11 @@ def smollm2_shape(n_layers: int = 30, dtype: torch.dtype = torch.float32) -> Lla
     )
     torch.manual_seed(0)
     return LlamaForCausalLM(config).to(dtype).eval()
+
+
+def without_operators() -> AbstractContextManager[Any]:
+    """Leave the compiled operators out, built or not."""
+    return patch.object(compiled, "_operators", lambda: None)
 
 
 def twin(hf: nn.Module) -> Any:

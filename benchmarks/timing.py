@@ -1,6 +1,7 @@
 """Time variants side by side: CPU time of one thread, in interleaved rounds, as ratios to the first variant.
 
 Other work on the machine slows all variants of a round alike, and time that a thread waits isn't counted.
+With several threads it is the clock on the wall, which wants a machine with nothing else on it.
 """
 
 import json
@@ -28,27 +29,28 @@ def one_thread() -> None:
 def measure(variants: Variants, *, rounds: int = 11) -> dict[str, Any]:
     """Time each variant in every round; give the median seconds and the median ratio to the first, with quartiles."""
     repeats = {name: _repeats(run) for name, run in variants.items()}
-    warmed = {name for name, run in variants.items() if _cpu_seconds(run, 1) < WARMED_SECONDS}
+    warmed = {name for name, run in variants.items() if _seconds(run, 1) < WARMED_SECONDS}
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(rounds):
         for name, run in variants.items():
             if name in warmed:
                 run()  # caches and heap are as the variant before left them
-            seconds[name].append(_cpu_seconds(run, repeats[name]))
+            seconds[name].append(_seconds(run, repeats[name]))
     base = next(iter(seconds.values()))
     return {name: _summary(found, base) for name, found in seconds.items()}
 
 
 def _repeats(run: Callable[[], Any]) -> int:
     run()
-    return max(1, round(ENOUGH_SECONDS / max(_cpu_seconds(run, 1), 1e-6)))
+    return max(1, round(ENOUGH_SECONDS / max(_seconds(run, 1), 1e-6)))
 
 
-def _cpu_seconds(run: Callable[[], Any], repeats: int) -> float:
-    start = time.thread_time()
+def _seconds(run: Callable[[], Any], repeats: int) -> float:
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    start = clock()
     for _ in range(repeats):
         run()
-    return (time.thread_time() - start) / repeats
+    return (clock() - start) / repeats
 
 
 def _summary(seconds: list[float], base: list[float]) -> dict[str, float]:

@@ -132,7 +132,7 @@ def keep_best(scores: Tensor, k: int, *, never_negative: bool = False) -> tuple[
     if compiles:
         index = _best_by_rank(ordered, k)
     elif _in_rounds(scores, k):
-        index = _best_in_rounds(ordered, k)
+        index = _best_in_rounds(ordered.clone() if never_negative else ordered, k)  # the bits may be the scores' own
     else:
         backwards = torch.arange(n - 1, -1, -1, device=scores.device)
         index = torch.add(backwards, ordered, alpha=1 << 32).topk(k, dim=-1)[1]
@@ -156,12 +156,12 @@ def _in_rounds(scores: Tensor, k: int) -> bool:
     return scores.is_cpu and not torch.compiler.is_compiling() and 8 * k <= n < 64 * k and scores.numel() >= 64 * n
 
 
-def _best_in_rounds(ordered: Tensor, k: int) -> Tensor:
-    """Take the largest, of equals the first, k times: whole numbers (..., P) -> their indices (..., k)."""
-    left, found = ordered.clone(), []
-    for _ in range(k):
-        found.append(left.max(dim=-1, keepdim=True)[1])
+def _best_in_rounds(left: Tensor, k: int) -> Tensor:
+    """Take the largest, of equals the first, k times: whole numbers (..., P), spoilt -> their indices (..., k)."""
+    found = [left.max(dim=-1, keepdim=True)[1]]
+    while len(found) < k:
         left.scatter_(-1, found[-1], torch.iinfo(left.dtype).min)
+        found.append(left.max(dim=-1, keepdim=True)[1])
     return torch.cat(found, dim=-1)
 
 
