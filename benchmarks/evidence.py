@@ -15,8 +15,9 @@ import torch
 
 from lorary.adapters.base import Site
 from lorary.adapters.kinds.lora import LoRA
-from lorary.model.attach import Attachment, Slot
+from lorary.model.attach import Attachment
 from lorary.model.base_model import load_base
+from lorary.model.slot import Slot
 from lorary.routing.base import Context, Gate, Router, State
 from lorary.routing.routers.arrow import Arrow
 from lorary.routing.routers.compass import Compass

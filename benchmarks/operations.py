@@ -25,7 +25,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lorary.adapters import compiled
 from lorary.adapters.base import Site
 from lorary.adapters.kinds.lora import LoRA
-from lorary.model.attach import RoutedLinear, Slot
+from lorary.model.attach import RoutedLinear
+from lorary.model.slot import Slot
 from lorary.routing.base import Context, Router
 from lorary.routing.routers.arrow import Arrow
 from lorary.routing.routers.compass import Compass

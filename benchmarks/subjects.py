@@ -15,8 +15,9 @@ from lorary.adapters import compiled
 from lorary.adapters.base import Experts, Mix, Site
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
-from lorary.model.attach import Attachment, RoutedLinear, Slot
+from lorary.model.attach import Attachment, RoutedLinear
 from lorary.model.base_model import BaseModel
+from lorary.model.slot import Slot
 from lorary.routing.base import State
 from lorary.routing.routers.arrow import Arrow
 from lorary.testing.pico import pico_tokenizer

@@ -13,7 +13,8 @@ from lorary.adapters.peft_format import read_experts
 from lorary.errors import LoraryError
 from lorary.library.expert import read_expert
 from lorary.library.library import Library
-from lorary.model.attach import Attachment, Slot
+from lorary.model.attach import Attachment
+from lorary.model.slot import Slot
 from lorary.routing.base import Gate, Routing
 from lorary.testing.pico import ARCHITECTURES, add_expert, pico_base, random_library, random_weights
 

@@ -8,8 +8,9 @@ from torch import Tensor
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankBank
 from lorary.building.batches import mix_seed
-from lorary.model.attach import Attachment, Slot
+from lorary.model.attach import Attachment
 from lorary.model.base_model import BaseModel
+from lorary.model.slot import Slot
 from lorary.model.speaking import row_losses
 from lorary.model.tokens import by_length, encode, pad
 from lorary.routing.base import Context

@@ -25,8 +25,9 @@ from lorary.building.stack import Stack
 from lorary.building.train import train
 from lorary.errors import BuildError
 from lorary.library.library import Library
-from lorary.model.attach import Attachment, Slot
+from lorary.model.attach import Attachment
 from lorary.model.base_model import BaseModel
+from lorary.model.slot import Slot
 from lorary.routing.base import Gate
 from lorary.routing.task_skills import TaskGate, pack_state
 from lorary.tasks.task import Tasks

@@ -20,8 +20,9 @@ from lorary.building.job import TrainingJob, TrainingOptions
 from lorary.building.learner import Learner
 from lorary.building.stack import Stack
 from lorary.building.train import train
-from lorary.model.attach import Attachment, Slot
+from lorary.model.attach import Attachment
 from lorary.model.base_model import BaseModel
+from lorary.model.slot import Slot
 from lorary.routing.base import Context, Gate, Routing
 
 Start = Mapping[str, LowRankWeights]

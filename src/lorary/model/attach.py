@@ -1,6 +1,5 @@
 """RoutedLinear in; RoutedLinear out, bit for bit."""
 
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,59 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lorary.adapters.base import Bank, Mix
+from lorary.adapters.base import Bank
 from lorary.errors import AdapterError, RoutingError
 from lorary.model.cache_follower import bind, cache_in, evidence_of
 from lorary.model.checkpoints import forget_contexts, remember_contexts
+from lorary.model.padding import real_tokens
+from lorary.model.slot import Slot
 from lorary.routing.base import Context, Gate, Routing
-
-
-class Slot:
-    """What all routed layers of one model share during a call: set and cleared by the model, one thread at a time."""
-
-    def __init__(self, mix: Mix) -> None:
-        self.mix: Mix = mix
-        self.context = self._idle = Context()
-        self.bypassed = False
-        self.records: dict[str, list[Routing]] | None = None
-        self._lock = threading.Lock()
-        self._owner: int | None = None
-        self._depth = 0
-
-    def enter(self) -> None:
-        """Take the slot for this thread. Raises E-BUSY if another thread is in a call that isn't compiled."""
-        if torch.compiler.is_compiling():
-            return  # a lock can't be in a graph
-        if self._owner != threading.get_ident():
-            if not self._lock.acquire(blocking=False):
-                raise RoutingError(
-                    "E-BUSY", "this routed model is busy in another thread.", "Give each thread a model of its own."
-                )
-            self._owner = threading.get_ident()
-        self._depth += 1
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Hold the slot in the block, with no call under way, not even one of this thread. Raises E-BUSY."""
-        if self._owner == threading.get_ident():
-            raise RoutingError("E-BUSY", "this routed model is in a call of its own.", "Change it when that has ended.")
-        self.enter()
-        try:
-            yield
-        finally:
-            self.leave()
-
-    def leave(self) -> None:
-        """Give the slot back; the context goes with the last one out. Does nothing in a thread that did not get in."""
-        if torch.compiler.is_compiling():
-            self.context = self.context if self._depth else self._idle
-            return
-        if self._owner != threading.get_ident():
-            return
-        self._depth -= 1
-        if self._depth == 0:
-            self._owner, self.context = None, self._idle
-            self._lock.release()
 
 
 class RoutedLinear(nn.Module):
@@ -87,19 +40,40 @@ class RoutedLinear(nn.Module):
         return self.base.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map x (B, T, d_in) to (B, T, d_out)."""
+        """Map x (B, T, d_in) to (B, T, d_out), or x (B * T, d_in), as some blocks hand it over, to (B * T, d_out).
+
+        Raises E-ROWS where a block hands over some of the tokens only and the gate must know whose they are.
+        """
         y: Tensor = self.base(x)
         slot = self.slot
         if slot.bypassed:
             return y
-        flat = x.dim() == 2  # some blocks hand over (B * T, d_in)
-        h = x.unsqueeze(0) if flat else x
-        routing = _ask(self.gate, h, slot.context)
+        if x.dim() == 2:
+            shape = self._rows_of(x)
+            return self._mix(x.unflatten(0, shape), y.unflatten(0, shape)).flatten(0, 1)
+        return self._mix(x, y)
+
+    def _mix(self, x: Tensor, y: Tensor) -> Tensor:
+        slot = self.slot
+        routing = _ask(self.gate, x, slot.context)
         if slot.records is not None:
             slot.records.setdefault(self.site, []).append(routing)
-        weights = routing.weights_for(slot.mix)
-        mixed: Tensor = self.bank(h, y.unsqueeze(0) if flat else y, weights, routing.experts, slot.mix)
-        return mixed.squeeze(0) if flat else mixed
+        mixed: Tensor = self.bank(x, y, routing.weights_for(slot.mix), routing.experts, slot.mix)
+        return mixed
+
+    def _rows_of(self, x: Tensor) -> tuple[int, int]:
+        """Give B and T of flattened tokens."""
+        shape, context = self.slot.shape, self.slot.context
+        if shape is not None and shape[0] * shape[1] == len(x):
+            return shape
+        per_row = [value for value in (context.experts, context.features) if value is not None and len(value) > 1]
+        if per_row or self.gate.keeps_evidence:
+            raise RoutingError(
+                "E-ROWS",
+                f"site {self.site!r} is given {len(x)} tokens of {shape}: this router must know whose they are.",
+                "Use a router that looks at each token alone, such as arrow, or experts without this site.",
+            )
+        return 1, len(x)
 
 
 def _ask(gate: Gate, h: Tensor, context: Context) -> Routing:
@@ -121,7 +95,7 @@ class Attachment:
                 "E-ATTACHED", "this base already carries a library.", "Detach the other routed model first."
             )
         self.model = model
-        self.slot = slot
+        self.slot, slot.model = slot, model
         self.layers: dict[str, RoutedLinear] = {}
         self._keeps_evidence = False
         self.swap(parts)
@@ -151,41 +125,41 @@ class Attachment:
             bank, gate = parts[site]
             layer.bank, layer.gate = bank.train(layer.training), gate.train(layer.training)
         self._keeps_evidence = any(gate.keeps_evidence for _, gate in parts.values())
+        self.slot.new_era()
 
     def _routed(self, site: str, bank: Bank, gate: Gate) -> RoutedLinear:
         base = self.model.get_submodule(site)
         return RoutedLinear(site, base, bank, gate, self.slot).train(base.training)
 
     def detach(self) -> None:
-        """Put the base layers back; a second call does nothing."""
-        for site, layer in self.layers.items():
-            _put(self.model, site, layer.base)
-        for hook in self.hooks:
-            hook.remove()
-        forget_contexts(self.model)
-        self.layers, self.hooks = {}, []
+        """Put the base layers back; a second call does nothing. Raises E-BUSY."""
+        if not self.layers:
+            return
+        with self.slot.alone():
+            for site, layer in self.layers.items():
+                _put(self.model, site, layer.base)
+            for hook in self.hooks:
+                hook.remove()
+            forget_contexts(self.model)
+            self.layers, self.hooks = {}, []
 
     @contextmanager
     def turn(self, context: Context) -> Iterator[None]:
         """Let all calls in the block see this context. Raises E-BUSY, and E-DETACHED after `detach`."""
         self._require_attached()
-        self.slot.enter()
-        self.slot.context = context
-        try:
+        with self.slot.held():
+            self.slot.context = context
             yield
-        finally:
-            self.slot.leave()
 
     @contextmanager
     def bypassed(self) -> Iterator[None]:
         """Let the base speak alone in the block."""
-        self.slot.enter()
-        before, self.slot.bypassed = self.slot.bypassed, True
-        try:
-            yield
-        finally:
-            self.slot.bypassed = before
-            self.slot.leave()
+        with self.slot.held():
+            before, self.slot.bypassed = self.slot.bypassed, True
+            try:
+                yield
+            finally:
+                self.slot.bypassed = before
 
     def _require_attached(self) -> None:
         if not self.layers:
@@ -194,14 +168,15 @@ class Attachment:
     def _before(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.slot.enter()
         ids = kwargs.get("input_ids", args[0] if args else None)
-        shape = (ids if ids is not None else kwargs["inputs_embeds"]).shape
-        context = _repeat_rows(self.slot.context, shape[0])
+        n_rows, n_tokens = (ids if ids is not None else kwargs["inputs_embeds"]).shape[:2]
+        context = _repeat_rows(self.slot.context, n_rows)
         if self._keeps_evidence:
-            mask = kwargs.get("attention_mask")
-            mask = mask[:, -shape[1] :].bool() if mask is not None and mask.dim() == 2 else None
-            context = replace(context, mask=mask, evidence=evidence_of(cache_in(kwargs)))
+            cache = cache_in(kwargs)
+            n_before = cache.get_seq_length() if cache is not None else 0
+            mask = real_tokens(kwargs.get("attention_mask"), n_tokens, n_before)
+            context = replace(context, mask=mask, evidence=evidence_of(cache, self.slot.era))
             context.evidence.start_call()
-        self.slot.context = context
+        self.slot.context, self.slot.shape = context, (n_rows, n_tokens)
         if model.training and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             seen = self._keeps_evidence or context.experts is not None or context.features is not None
             remember_contexts(model, self.slot, needed=seen)
@@ -209,7 +184,7 @@ class Attachment:
     def _after(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         cache = cache_in(output) if isinstance(output, Mapping) else None
         if self._keeps_evidence and cache is not None:
-            bind(cache, self.slot.context.evidence)  # made during the call
+            bind(cache, self.slot.context.evidence, self.slot.era)  # made during the call
         self.slot.leave()
 
 
@@ -219,11 +194,16 @@ def _put(model: nn.Module, site: str, module: nn.Module) -> None:
 
 
 def _repeat_rows(context: Context, n_rows: int) -> Context:
-    """Follow a search that expands each row to several: (B, ...) -> (B * n, ...)."""
-    if context.experts is not None and context.experts.shape[0] != n_rows:
-        n = n_rows // context.experts.shape[0]
-        context = replace(context, experts=torch.repeat_interleave(context.experts, n, dim=0))
-    if context.features is not None and context.features.shape[0] != n_rows:
-        n = n_rows // context.features.shape[0]
-        context = replace(context, features=torch.repeat_interleave(context.features, n, dim=0))
-    return context
+    """Follow a search that expands each row to several: (B, ...) -> (B * n, ...). Raises E-ROWS."""
+    changed: dict[str, Any] = {}
+    for name in ("experts", "features"):
+        value: Tensor | None = getattr(context, name)
+        if value is not None and len(value) != n_rows:
+            if not len(value) or n_rows % len(value):
+                raise RoutingError(
+                    "E-ROWS",
+                    f"the model is called with {n_rows} rows, its router was told of {len(value)}.",
+                    "Call the routed model, with the task of each row.",
+                )
+            changed[name] = torch.repeat_interleave(value, n_rows // len(value), dim=0)
+    return replace(context, **changed) if changed else context

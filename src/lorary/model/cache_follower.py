@@ -1,5 +1,6 @@
 """Evidence that lives and dies with a KV cache: reordered, repeated and dropped when the cache is."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from lorary.errors import RoutingError
 from lorary.routing.evidence import Evidence
 
 _NAME = "_lorary_evidence"
+_OURS = {_NAME, "reorder_cache", "batch_repeat_interleave", "batch_select_indices", "crop", "reset", "__deepcopy__"}
 _WORDS = ("cache", "past_key_values")  # since transformers 5.24, and until then
 
 
@@ -17,30 +19,39 @@ def cache_in(named: Mapping[str, Any]) -> Any:
     return next((named[word] for word in _WORDS if named.get(word) is not None), None)
 
 
-def evidence_of(cache: Any) -> Evidence:
+def evidence_of(cache: Any, era: int) -> Evidence:
     """Give the evidence that belongs to a cache; without a cache, or before its first token, a fresh one.
 
     The first time a cache is seen, its own methods are made to take the evidence along; other caches are untouched.
-    Raises E-CACHE for a cache that was filled before its model was routed.
+    era: whose evidence it is (`Slot.era`). Raises E-CACHE for a cache that was filled before its model was routed, or
+    before it was changed.
     """
     if cache is None:
         return Evidence()
-    evidence: Evidence | None = getattr(cache, _NAME, None)
-    if evidence is not None:
+    found: tuple[Evidence, int] | None = getattr(cache, _NAME, None)
+    if found is not None:
+        evidence, its_era = found
+        if its_era != era and not evidence.is_empty:
+            raise RoutingError(
+                "E-CACHE",
+                "this KV cache was filled before the model's experts or router were changed.",
+                "Start with a new cache.",
+            )
+        setattr(cache, _NAME, (evidence, era))
         return evidence
     if cache.get_seq_length() > 0:
         raise RoutingError(
             "E-CACHE", "this KV cache was filled by another model; its evidence is unknown.", "Start with a new cache."
         )
     evidence = Evidence()
-    bind(cache, evidence)
+    bind(cache, evidence, era)
     return evidence
 
 
-def bind(cache: Any, evidence: Evidence) -> None:
+def bind(cache: Any, evidence: Evidence, era: int) -> None:
     """Let evidence go with a cache from now on; a cache that has its evidence keeps it."""
     if not hasattr(cache, _NAME):
-        setattr(cache, _NAME, evidence)
+        setattr(cache, _NAME, (evidence, era))
         _follow(cache, evidence)
 
 
@@ -70,5 +81,12 @@ def _follow(cache: Any, evidence: Evidence) -> None:
         reset()
         evidence.clear()
 
+    def deep_copy(memo: dict[int, Any]) -> Any:
+        copied = memo[id(cache)] = object.__new__(type(cache))
+        vars(copied).update(copy.deepcopy({k: v for k, v in vars(cache).items() if k not in _OURS}, memo))
+        bind(copied, evidence.copy(), getattr(cache, _NAME)[1])
+        return copied
+
     cache.reorder_cache, cache.batch_repeat_interleave = reorder_cache, batch_repeat_interleave
     cache.batch_select_indices, cache.crop, cache.reset = batch_select_indices, crop_cache, reset_cache
+    cache.__deepcopy__ = deep_copy

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import torch
 
-from lorary.model.attach import Slot
 from lorary.model.base_model import BaseModel
+from lorary.model.slot import Slot
 from lorary.model.speaking import Turn
 from lorary.model.tokens import encode
 from lorary.model.trace import Trace, make_trace

@@ -14,7 +14,7 @@ from lorary.library.files import open_regular
 from lorary.library.findings import quote
 from lorary.library.library import Library
 from lorary.model import base_model
-from lorary.model.attach import Attachment, Slot
+from lorary.model.attach import Attachment
 from lorary.model.base_model import BaseModel, find_here
 from lorary.model.ensemble import (
     Ensemble,
@@ -28,6 +28,7 @@ from lorary.model.ensemble import (
 )
 from lorary.model.routed_model import RoutedModel
 from lorary.model.saved import MODEL, STATE, Saved, read_saved, require_same
+from lorary.model.slot import Slot
 from lorary.model.state import in_rows
 from lorary.routing.base import State
 

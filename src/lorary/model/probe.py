@@ -11,9 +11,10 @@ from transformers import AutoModel, AutoTokenizer
 from lorary.adapters.base import Experts, Site
 from lorary.adapters.kinds.lora import LoRA
 from lorary.errors import RoutingError
-from lorary.model.attach import Attachment, Slot
+from lorary.model.attach import Attachment
 from lorary.model.base_model import BaseModel
 from lorary.model.packaged import find_packaged
+from lorary.model.slot import Slot
 from lorary.model.tokens import by_length, encode, pad, render_prompt
 from lorary.routing.routers.uniform import Uniform
 from lorary.tasks.example import Example

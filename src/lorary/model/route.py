@@ -9,10 +9,11 @@ from lorary.adapters.base import Mix
 from lorary.errors import LibraryError
 from lorary.folder import DEFAULT_ROUTER, ROUTERS
 from lorary.library.library import Library
-from lorary.model.attach import Attachment, Slot
+from lorary.model.attach import Attachment
 from lorary.model.base_model import BaseModel
 from lorary.model.ensemble import Ensemble, check_library, check_mix, find_sites, make_pager, make_part, open_expert
 from lorary.model.routed_model import RoutedModel
+from lorary.model.slot import Slot
 from lorary.model.state import fetch_or_fit
 from lorary.routing.base import Router
 from lorary.tasks.task import Tasks

@@ -17,7 +17,7 @@ from lorary.evaluation.base import LogLikelihood
 from lorary.folder import ROUTERS
 from lorary.library.expert import Expert
 from lorary.library.library import Library
-from lorary.model.attach import Attachment, Slot
+from lorary.model.attach import Attachment
 from lorary.model.base_model import BaseModel
 from lorary.model.edit import add_expert, change_router, remove_expert, replace_expert
 from lorary.model.ensemble import Ensemble, Parts, check_mix
@@ -26,10 +26,11 @@ from lorary.model.paging import PagingFacts
 from lorary.model.probe import make_encoder
 from lorary.model.save import save
 from lorary.model.saved import Keep
+from lorary.model.slot import Slot
 from lorary.model.speaking import answer, score
 from lorary.model.tokens import render_prompt
 from lorary.model.trace import Trace, average_shares
-from lorary.model.twin import twin_base
+from lorary.model.twin import twin_base, twin_part
 from lorary.options import to_spec
 from lorary.routing.base import Context, Router
 from lorary.tasks.example import Example
@@ -62,7 +63,7 @@ class RoutedModel:
         self.detach()
 
     def detach(self) -> None:
-        """Put the base's own layers back; a second call does nothing."""
+        """Put the base's own layers back; a second call does nothing. Raises E-BUSY during a call."""
         self._attachment.detach()
 
     @property
@@ -127,7 +128,11 @@ class RoutedModel:
         """
         with self._taking:
             twin, parts, ensemble = twin_base(self.base, self._attachment), self._attachment.parts, self._ensemble
-        return RoutedModel(twin, Attachment(twin.hf, parts, Slot(ensemble.mix)), ensemble)
+            era = self._attachment.slot.era
+        parts = {site: (twin_part(bank), twin_part(gate)) for site, (bank, gate) in parts.items()}
+        attachment = Attachment(twin.hf, parts, Slot(ensemble.mix))
+        attachment.slot.era = era  # one can go on with the other's KV cache
+        return RoutedModel(twin, attachment, ensemble)
 
     def save(self, directory: Path | str, *, experts: Keep = "copy") -> Path:
         """Write this model to a new directory, whole or not at all; `lorary.load` gives it back, to the bit.
@@ -197,20 +202,23 @@ class RoutedModel:
         features = None
         if self._encoder is not None:
             features = self._features([render_prompt(self.base.tokenizer, e) for e in examples])
-        return self._attachment.turn(Context(experts=self._experts([e.task for e in examples]), features=features))
+        experts = self._experts([e.task for e in examples], len(examples))
+        return self._attachment.turn(Context(experts=experts, features=features))
 
     def _context_of_ids(self, ids: Tensor, tasks: Sequence[str] | None) -> Context:
         features = None
         if self._encoder is not None:
             features = self._features(self.base.tokenizer.batch_decode(ids, skip_special_tokens=True))
-        return Context(experts=self._experts(tasks), features=features)
+        return Context(experts=self._experts(tasks, len(ids)), features=features)
 
     def _features(self, texts: Sequence[str]) -> Tensor:
         assert self._encoder is not None
         with self._attachment.bypassed():
             return self._encoder(texts).to(self.base.device)
 
-    def _experts(self, tasks: Sequence[str] | None) -> Tensor | None:
+    def _experts(self, tasks: Sequence[str] | None, n_rows: int) -> Tensor | None:
         if "task" not in self.router.needs or tasks is None:
             return None
+        if len(tasks) != n_rows:
+            raise RoutingError("E-ROWS", f"{len(tasks)} tasks for {n_rows} rows.", "Name the task of each row.")
         return torch.tensor(self._ensemble.numbers_of(tasks), device=self.base.device)

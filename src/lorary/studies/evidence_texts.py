@@ -10,11 +10,12 @@ from lorary.adapters.base import Mix
 from lorary.adapters.peft_format import read_experts
 from lorary.errors import TaskError
 from lorary.library.library import Library
-from lorary.model.attach import Attachment, Slot
+from lorary.model.attach import Attachment
 from lorary.model.base_model import BaseModel
 from lorary.model.ensemble import Ensemble, find_sites, make_parts
 from lorary.model.probe import DataProbe
 from lorary.model.routed_model import RoutedModel
+from lorary.model.slot import Slot
 from lorary.model.state import in_rows
 from lorary.routing.base import Router
 from lorary.tasks.task import Tasks

@@ -13,7 +13,8 @@ from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.mixing import mix_low_rank
 from lorary.adapters.tuning import STRATEGIES
-from lorary.model.attach import RoutedLinear, Slot
+from lorary.model.attach import RoutedLinear
+from lorary.model.slot import Slot
 from lorary.routing.base import Context
 from lorary.routing.routers.arrow import Arrow
 from lorary.testing.memory import peak_mib

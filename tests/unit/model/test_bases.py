@@ -7,12 +7,15 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from transformers import AutoModelForCausalLM, OPTConfig
 
 import lorary
 from lorary.errors import LoraryError
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
 from lorary.model.route import route
+from lorary.tasks.example import Example
+from lorary.tasks.task import Task, Tasks
 from lorary.testing.pico import pico_base, pico_tokenizer, random_library
 
 IDS = torch.arange(2, 26).view(3, 8)
@@ -198,3 +201,43 @@ def test_half_precision_computes_in_half_and_routes_in_full(mix, dtype, toy_libr
     with route(full, toy_library, "arrow:top_k=2", mix=mix) as model:
         exact = logits(model)
     assert (found.float() - exact).norm() / exact.norm() < (0.2 if dtype == torch.bfloat16 else 0.03)
+
+
+# ---- blocks that flatten their tokens -----------------------------------------------------------
+
+
+@pytest.fixture
+def flattening():
+    """A base whose feed-forward blocks hand over (B * T, d)."""
+    sizes = {"hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = OPTConfig(**sizes, vocab_size=258, word_embed_proj_dim=32, max_position_embeddings=256, init_std=0.3)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        hf = AutoModelForCausalLM.from_config(config)
+    return BaseModel(hf, pico_tokenizer(), "pico-opt")
+
+
+@pytest.mark.parametrize("router", ["compass:n_texts=4,n_tokens=8", "arrow", "oracle", "task_predictor"])
+@pytest.mark.parametrize("targets", [["fc1", "fc2"], ["q_proj", "fc1"]])
+def test_rows_are_told_apart_where_a_block_flattens_them(router, targets, flattening, tmp_path):
+    library = random_library(tmp_path / "lib", flattening, 3, targets=targets)
+    names = ["e0", "e1", "e2"]
+    tasks = Tasks(Task(name, train=(Example(f"{name} asks", "say", name),)) for name in names)
+    with route(flattening, library, router, tasks=tasks) as model, torch.inference_mode():
+        together = model(IDS, tasks=names).logits
+        for i, name in enumerate(names):
+            alone = model(IDS[i : i + 1], tasks=[name]).logits
+            torch.testing.assert_close(together[i : i + 1], alone, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("router", ["compass:n_texts=4,n_tokens=8", "oracle"])
+def test_some_tokens_without_their_rows_are_refused(router, flattening, tmp_path):
+    library = random_library(tmp_path / "lib", flattening, 2, targets=["fc1"])
+    with route(flattening, library, router) as model:
+        flattening.hf.model.decoder.layers[0].fc1.register_forward_pre_hook(lambda _, args: (args[0][:5],))
+        with pytest.raises(LoraryError) as caught:
+            model(IDS, tasks=["e0", "e1", "e0"])
+        assert str(caught.value) == (
+            "error[E-ROWS] site 'model.decoder.layers.0.fc1' is given 5 tokens of (3, 8): this router must know whose "
+            "they are. Use a router that looks at each token alone, such as arrow, or experts without this site."
+        )

@@ -1,5 +1,6 @@
 """Evidence lives and dies with the KV cache: with a cache or without, alone or in a batch, the answer is the same."""
 
+import copy
 import inspect
 from dataclasses import dataclass, replace
 
@@ -187,3 +188,46 @@ def test_other_caches_and_other_gates_are_untouched(gathering, toy_library):
     gathering.detach()
     with route(gathering.base, toy_library, "arrow") as model:
         assert "crop" not in vars(filled(model, IDS))
+
+
+def test_a_static_cache_counts_no_padding(model):
+    batch = batch_of(model)
+    options = {"cache_implementation": "static", "disable_compile": True}
+    assert torch.equal(generate(model, batch, **options), generate(model, batch))
+
+
+def test_a_copied_cache_has_evidence_of_its_own(model):
+    """Transformers' way to read a common beginning once."""
+    ids = torch.arange(5, 13).view(1, -1)
+    expected = generate(model, {"input_ids": ids}, num_beams=3)
+    beginning = filled(model, ids[:, :5].repeat(3, 1))
+    for _ in range(2):
+        options = {CACHE: copy.deepcopy(beginning), "num_beams": 3}
+        assert torch.equal(generate(model, {"input_ids": ids}, **options), expected)
+    again = copy.deepcopy(copy.deepcopy(beginning))
+    again.batch_select_indices(torch.tensor([0]))
+    assert (len(again.layers[0].keys), len(beginning.layers[0].keys)) == (1, 3)
+
+
+@pytest.mark.parametrize("change", [
+    lambda model, more: model.add(more["new"]),
+    lambda model, more: model.remove("e0"),
+    lambda model, more: model.set_router("compass:up=1,n_texts=4,n_tokens=8"),
+])  # fmt: skip
+def test_a_cache_from_before_a_change_is_refused(base, change, tmp_path):
+    library = random_library(tmp_path / "lib", base, 4)
+    with route(base, library, ROUTERS["compass"]) as model, model.twin() as twin:
+        cache, other, empty = filled(model, IDS), filled(model, IDS), filled(model, IDS)
+        empty.reset()
+        change(model, random_library(tmp_path / "more", base, ["new"], seed=1))
+        with pytest.raises(RoutingError) as caught:
+            model(IDS, **{CACHE: cache})
+        assert str(caught.value) == (
+            "error[E-CACHE] this KV cache was filled before the model's experts or router were changed. "
+            "Start with a new cache."
+        )
+        with torch.inference_mode():
+            assert torch.equal(model(IDS, **{CACHE: empty}).logits, model(IDS).logits)
+            torch.testing.assert_close(
+                twin(IDS, **{CACHE: other}).logits, twin(torch.cat([IDS, IDS], 1)).logits[:, 3:], atol=1e-5, rtol=1e-5
+            )

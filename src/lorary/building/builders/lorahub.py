@@ -26,9 +26,10 @@ from lorary.errors import BuildError
 from lorary.hashing import short_key
 from lorary.library.files import write_whole
 from lorary.library.library import Library
-from lorary.model.attach import Attachment, Slot
+from lorary.model.attach import Attachment
 from lorary.model.base_model import BaseModel
 from lorary.model.ensemble import check_library, check_mix, find_sites
+from lorary.model.slot import Slot
 from lorary.model.speaking import score
 from lorary.options import as_dict
 from lorary.routing.base import Context, Gate, Routing

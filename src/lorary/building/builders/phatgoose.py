@@ -23,9 +23,10 @@ from lorary.building.train import train
 from lorary.building.training import PackBuilder
 from lorary.library.expert import Expert
 from lorary.library.library import Library
-from lorary.model.attach import Attachment, Slot
+from lorary.model.attach import Attachment
 from lorary.model.base_model import BaseModel
 from lorary.model.ensemble import check_library, find_sites
+from lorary.model.slot import Slot
 from lorary.routing.base import Context, Gate, Routing
 from lorary.tasks.task import Tasks
 
