@@ -28,6 +28,14 @@ class Slot:
         self._owner: int | None = None
         self._depth = 0
 
+    def __reduce__(self) -> str:
+        """Refuse to be copied or pickled, and with it the model that it belongs to. Raises E-ATTACHED."""
+        raise AdapterError(
+            "E-ATTACHED",
+            "this base carries a library: neither it nor its routed model can be copied or pickled.",
+            "model.twin() makes a second one over the same memory, model.save() puts it on disk; or detach it first.",
+        )
+
     def enter(self) -> None:
         """Take the slot for this thread. Raises E-BUSY if another thread is in a call that isn't compiled."""
         if torch.compiler.is_compiling():
@@ -133,7 +141,7 @@ class Attachment:
     @property
     def parts(self) -> dict[str, tuple[Bank, Gate]]:
         """The bank and the gate at every site. Raises E-DETACHED after `detach`."""
-        self._require_attached()
+        self.require_attached()
         return {site: (layer.bank, layer.gate) for site, layer in self.layers.items()}
 
     def swap(self, parts: Mapping[str, tuple[Bank, Gate]]) -> None:
@@ -168,7 +176,7 @@ class Attachment:
     @contextmanager
     def turn(self, context: Context) -> Iterator[None]:
         """Let all calls in the block see this context. Raises E-BUSY, and E-DETACHED after `detach`."""
-        self._require_attached()
+        self.require_attached()
         self.slot.enter()
         self.slot.context = context
         try:
@@ -187,7 +195,8 @@ class Attachment:
             self.slot.bypassed = before
             self.slot.leave()
 
-    def _require_attached(self) -> None:
+    def require_attached(self) -> None:
+        """Raise E-DETACHED after `detach`."""
         if not self.layers:
             raise RoutingError("E-DETACHED", "this routed model was detached from its base.", "Route the library anew.")
 
