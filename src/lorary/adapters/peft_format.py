@@ -169,6 +169,19 @@ def write_weights(directory: Path, kind: LoRA, weights: Mapping[str, LowRankWeig
     (directory / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
+def write_factors(directory: Path, expert: Expert, weights: Mapping[str, LowRankWeights]) -> None:
+    """Write an expert's adapter_model.safetensors with other values at its sites, in their dtype. Raises E-NONFINITE.
+
+    Its adapter_config.json stays true: ranks and scales are the expert's.
+    """
+    tensors: dict[str, Tensor] = {}
+    for site, (a_key, b_key) in expert.sites.items():
+        for key, tensor in ((a_key, weights[site].a), (b_key, weights[site].b)):
+            check_numbers(expert.name, key, tensor)
+            tensors[key] = tensor.detach().cpu().contiguous()
+    save_file(tensors, directory / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
 def _patterns(kind: LoRA, weights: Mapping[str, LowRankWeights]) -> dict[str, object]:
     other = {site: w for site, w in sorted(weights.items()) if w.rank != kind.rank}
     if not other:

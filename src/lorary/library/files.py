@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lorary.errors import LibraryError
+from lorary.library.findings import quote
 
 # Windows has none of these flags, nor the FIFOs they are for.
 _SAFE_READ = (
@@ -30,6 +31,14 @@ def cache_directory() -> Path:
     if own := os.environ.get("LORARY_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lorary"
+
+
+def as_path(given: Path | str) -> Path:
+    """Take a path that a caller gave, absolute. Raises E-PATH for what can't be one."""
+    text = os.fspath(given) if isinstance(given, str | os.PathLike) else None
+    if not isinstance(text, str) or "\0" in text:
+        raise LibraryError("E-PATH", f"{quote(given)} is no path.", "Give a text or a pathlib.Path.")
+    return Path(text).absolute()
 
 
 def open_regular(path: Path) -> BinaryIO:

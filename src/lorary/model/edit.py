@@ -6,6 +6,7 @@ the cost of what changed. The model then takes them over at one instant.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from types import NoneType
 
 from lorary.adapters.base import Site, Weights
 from lorary.adapters.low_rank import LowRankBank, LowRankWeights
@@ -15,6 +16,7 @@ from lorary.model.base_model import BaseModel
 from lorary.model.ensemble import Ensemble, Parts, check_fit, check_mix, make_gate, open_expert
 from lorary.model.paging import PagedBank
 from lorary.model.state import fetch_or_fit, in_rows, make_probe
+from lorary.options import require
 from lorary.routing.base import Router
 from lorary.tasks.task import Tasks
 
@@ -22,7 +24,8 @@ Edited = tuple[Ensemble, Parts]
 
 
 def add_expert(base: BaseModel, ensemble: Ensemble, parts: Parts, expert: Expert) -> Edited:
-    """Take in one more expert. Raises E-EXISTS, E-BASE, E-TARGET, E-SHAPE, E-RANK, E-NONFINITE."""
+    """Take in one more expert. Raises E-EXISTS, E-BASE, E-TARGET, E-SHAPE, E-RANK, E-NONFINITE, E-OPTION."""
+    _require_expert(expert)
     if expert.name in ensemble.members:
         hint = "Replace it, or add it under another name."
         raise LibraryError("E-EXISTS", f"expert {expert.name!r} is routed already.", hint)
@@ -31,6 +34,7 @@ def add_expert(base: BaseModel, ensemble: Ensemble, parts: Parts, expert: Expert
 
 def replace_expert(base: BaseModel, ensemble: Ensemble, parts: Parts, expert: Expert) -> Edited:
     """Put an expert in the place of the one that has its name. Raises E-NAME, and as `add_expert`."""
+    _require_expert(expert)
     _require(ensemble, expert.name)
     return _edited(base, ensemble, parts, expert.name, expert)
 
@@ -45,13 +49,19 @@ def remove_expert(base: BaseModel, ensemble: Ensemble, parts: Parts, name: str) 
 
 def change_router(base: BaseModel, ensemble: Ensemble, parts: Parts, router: Router, tasks: Tasks | None) -> Edited:
     """Let another router choose among the same experts. Raises E-PROBE if it needs data that isn't there."""
+    require("tasks", tasks, (Tasks, NoneType), "Tasks", "Read them: read_tasks(path).")
     fitting = replace(ensemble, router=router, tasks=tasks or ensemble.tasks, state={})
     changed = replace(fitting, state=fetch_or_fit(base, fitting))
     device = base.device
     return changed, {n: (parts[n][0], make_gate(changed, site, device)) for n, site in changed.sites.items()}
 
 
+def _require_expert(expert: Expert) -> None:
+    require("expert", expert, Expert, "an expert or its name", "Take one out of a library: library[name].")
+
+
 def _require(ensemble: Ensemble, name: str) -> None:
+    require("name", name, str, "the name of an expert")
     if name not in ensemble.members:
         raise LibraryError("E-NAME", f"no expert {name!r} is routed.", known_names(name, ensemble.names))
 

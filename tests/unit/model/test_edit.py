@@ -12,6 +12,7 @@ from lorary.errors import AdapterError, LibraryError, OptionError, RoutingError
 from lorary.library.library import Library
 from lorary.model.route import route
 from lorary.routing.routers.arrow import Arrow
+from lorary.tasks.example import Example
 from lorary.testing.pico import add_expert, pico_base, random_library, random_weights
 
 IDS = torch.arange(2, 26).view(3, 8)
@@ -203,12 +204,15 @@ def test_a_nan_never_gets_in(base, library, tmp_path):
         assert torch.equal(logits(model), anew(library, "arrow"))
 
 
-def test_a_detached_model_neither_answers_nor_changes(base, library, spare):
+def test_a_detached_model_neither_answers_nor_changes(base, library, spare, tmp_path):
     with route(base, library, "arrow") as model:
         pass
     for change in (
         lambda: logits(model), lambda: model.generate(IDS), lambda: model.add(spare["fox"]), model.twin,
-        lambda: model.set_router("uniform"),
+        lambda: model.set_router("uniform"), lambda: model.set_mix("outputs"), lambda: model.remove("cat"),
+        lambda: model.replace(spare["cat"]), lambda: model.save(tmp_path / "model"), lambda: model.explain("x"),
+        lambda: model.choices(["x"]), lambda: model.log_likelihood([Example("x", "y")]),
+        lambda: model.generate_text([Example("x", "y")], max_new_tokens=2),
     ):  # fmt: skip
         with pytest.raises(RoutingError) as caught:
             change()

@@ -15,9 +15,9 @@ from lorary.testing.pico import pico_base, random_library
 IDS = torch.arange(2, 26).view(3, 8)
 
 
-def logits(model, **options):
+def logits(model, input_ids=IDS, **options):
     with torch.inference_mode():
-        return model(IDS, **options).logits
+        return model(input_ids, **options).logits
 
 
 def alone(base, library, name, path):
@@ -108,6 +108,73 @@ def test_unknown_mixes_and_routers_are_refused(base, toy_library):
         route(base, toy_library, "arow")
 
 
+ARGUMENTS = {
+    "expert is None, expected an expert or its name. Take one out of a library: library[name].": (
+        lambda model: model.add(None), lambda model: model.replace(None),
+    ),
+    "name is None, expected the name of an expert.": (lambda model: model.remove(None),),
+    'router is None, expected a router. Give one, such as Arrow(top_k=2) or "arrow:top_k=2".': (
+        lambda model: model.set_router(None),
+    ),
+    'router is the class Arrow, expected a router. Give one, such as Arrow(top_k=2) or "arrow:top_k=2".': (
+        lambda model: model.set_router(Arrow),
+    ),
+    "tasks is 'toy', expected Tasks. Read them: read_tasks(path).": (
+        lambda model: model.set_router("uniform", tasks="toy"),
+    ),
+    "unknown mix None. Known: factors, outputs.": (lambda model: model.set_mix(None),),
+    "input_ids is NoneType, expected whole numbers (B, T). Write tokenizer(text, return_tensors=\"pt\").input_ids.": (
+        lambda model: model(None), lambda model: model.generate(None),
+    ),
+    "input_ids is a torch.int64 tensor (8,), expected whole numbers (B, T). "
+    'Write tokenizer(text, return_tensors="pt").input_ids.': (lambda model: model(IDS[0]),),
+    "tasks is 'copy', expected a list of task names.": (lambda model: model(IDS[:1], tasks="copy"),),
+    "max_new_tokens=0, expected 1 or more.": (
+        lambda model: model.generate_text([Example("a", "")], max_new_tokens=0),
+        lambda model: model.base.generate_text([Example("a", "")], max_new_tokens=0),
+    ),
+    "max_new_tokens=1.5, expected a whole number.": (lambda model: model.explain("a", max_new_tokens=1.5),),
+    "max_new_tokens=-1, expected 0 or more.": (lambda model: model.explain("a", max_new_tokens=-1),),
+    "prompt is None, expected a text or an example.": (lambda model: model.explain(None),),
+    "prompts is 'hello', expected a list of texts or examples. Write [prompt] for a single one.": (
+        lambda model: model.choices("hello"),
+    ),
+    "prompts[1] is 3, expected a list of texts or examples. Write [prompt] for a single one.": (
+        lambda model: model.choices(["a", 3]),
+    ),
+    "examples is 'hello', expected a list of examples. Write [Example(prompt, completion)].": (
+        lambda model: model.log_likelihood("hello"), lambda model: model.generate_text("hello", max_new_tokens=1),
+    ),
+    "examples[0] is 'hello', expected a list of examples. Write [Example(prompt, completion)].": (
+        lambda model: model.log_likelihood(["hello"]), lambda model: model.base.log_likelihood(["hello"]),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", ARGUMENTS)
+def test_arguments_of_other_types_are_refused(message, base, toy_library):
+    with route(base, toy_library, "oracle") as model:
+        for call in ARGUMENTS[message]:
+            with pytest.raises(OptionError) as caught:
+                call(model)
+            assert str(caught.value) == f"error[E-OPTION] {message}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"library": "libs/mine"}, "library is 'libs/mine', expected a library. Open it: Library.open(path)."),
+        ({"base": None}, "base is None, expected a base model. Load one: load_base()."),
+        ({"tasks": ["copy"]}, "tasks is ['copy'], expected Tasks. Read them: read_tasks(path)."),
+        ({"router": 3}, 'router is 3, expected a router. Give one, such as Arrow(top_k=2) or "arrow:top_k=2".'),
+    ],
+)
+def test_what_can_t_be_routed_is_said(arguments, message, base, toy_library):
+    with pytest.raises(OptionError) as caught:
+        route(**{"base": base, "library": toy_library, **arguments})
+    assert str(caught.value) == f"error[E-OPTION] {message}"
+
+
 @pytest.mark.parametrize("router", ["centroid", "task_predictor"])
 def test_routers_that_need_data_say_so(router, base, toy_library, toy):
     with pytest.raises(RoutingError) as caught:
@@ -157,6 +224,19 @@ def test_the_task_predictor_reads_prompts_and_not_their_padding(base, toy_librar
         together = model(**batch).logits[:, -1]
         alone = [model(base.tokenizer(p, return_tensors="pt")["input_ids"]).logits[0, -1] for p in prompts]
     torch.testing.assert_close(together, torch.stack(alone), atol=1e-4, rtol=1e-4)
+
+
+def test_the_task_predictor_doesn_t_read_what_the_mask_hides(base, toy_library, toy):
+    ids = torch.tensor([[70, 71, 72, 5, 9, 17, 33]])
+    mask = torch.tensor([[0, 0, 0, 1, 1, 1, 1]])
+    with route(base, toy_library, "task_predictor", tasks=toy) as model:
+        read, encoder = [], model._encoder
+        model._encoder = lambda texts: read.append(texts) or encoder(texts)
+        padded = logits(model, input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0))
+        alone = logits(model, input_ids=ids[:, 3:])
+        model.generate(ids, attention_mask=mask, max_new_tokens=1, do_sample=False)
+    assert read[0] == read[1] == read[2]
+    torch.testing.assert_close(padded[:, 3:], alone, atol=1e-4, rtol=1e-4)
 
 
 # ---- what is kept -------------------------------------------------------------------------------
