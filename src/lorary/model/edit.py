@@ -64,7 +64,6 @@ def _edited(base: BaseModel, ensemble: Ensemble, parts: Parts, name: str, coming
     if coming is not None:
         check_fit(base, coming)
         check_mix({name: coming, **_first_at_each_site(members, coming)}, ensemble.mix)
-        coming.hash  # noqa: B018 - raises when its file isn't what expert.json promises
         members = dict(sorted({**members, name: coming}.items()))
         experts = dict(sorted({**experts, name: open_expert(coming, ensemble.pager)}.items()))
     sites = _sites(base, ensemble, members, leaving, coming)
