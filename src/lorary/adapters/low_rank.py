@@ -54,7 +54,7 @@ class LowRankBank(Bank):
     """The factors of E experts at one site, stacked along the ranks: a (R, d_in), b (R, d_out).
 
     Ranks may differ and an expert may be absent; `layout` tells whose rows are where. The factors keep their values
-    from disk, whatever dtypes the files have; the scale is applied to the mixing weights, so that packing loses nothing.
+    from disk, whatever their dtypes; the scale is applied to the mixing weights, so that packing loses nothing.
     """
 
     layout: Layout

@@ -93,8 +93,22 @@ def open_expert(expert: Expert, pager: Pager | None) -> Mapping[str, Weights]:
 
 
 def make_parts(base: BaseModel, ensemble: Ensemble) -> Parts:
-    """Pack the bank and make the gate of every site, on the base's device."""
+    """Pack the bank and make the gate of every site, on the base's device, with a state that comes from elsewhere.
+
+    Raises E-STATE where there is none and the router has one.
+    """
+    if not ensemble.state and _needs_state(ensemble):
+        what = f"there is no state for router {to_spec(ensemble.router)!r}, without which no expert would speak."
+        raise RoutingError("E-STATE", what, "Save the model again.")
     return {name: make_part(base, ensemble, site) for name, site in ensemble.sites.items()}
+
+
+def _needs_state(ensemble: Ensemble) -> bool:
+    """Tell whether a router keeps anything of these experts: if `fit`, asked nothing but their weights, finds nothing."""
+    try:
+        return bool(ensemble.router.fit(ensemble.experts, ensemble.sites, None))
+    except RoutingError:  # it has questions
+        return True
 
 
 def make_part(base: BaseModel, ensemble: Ensemble, site: Site) -> tuple[Bank, Gate]:

@@ -228,6 +228,17 @@ def test_a_state_that_lacks_what_the_router_reads_is_refused(base, library, toy,
     )
 
 
+@pytest.mark.parametrize("router", ["arrow", "compass:n_texts=2,n_tokens=4", "uniform"])
+def test_a_model_that_names_no_state_is_refused_if_its_router_has_one(router, base, library, tmp_path):
+    with route(base, library, router) as model:
+        saved = model.save(tmp_path / "model")
+    rewrite(saved, lambda facts: facts.update(state=None))
+    if router == "uniform":
+        return lorary.load(saved, base=base).detach()
+    message = f"error[E-STATE] there is no state for router '{router}', without which no expert would speak."
+    return refuse(lambda: lorary.load(saved, base=base), f"{message} Save the model again.")
+
+
 def test_a_giant_state_is_refused_before_it_is_read(base, saved):
     with (saved / "state.safetensors").open("r+b") as file:
         file.truncate(1 << 40)
