@@ -104,10 +104,10 @@ def make_parts(base: BaseModel, ensemble: Ensemble) -> Parts:
 
 
 def _needs_state(ensemble: Ensemble) -> bool:
-    """Tell whether a router keeps anything of these experts: if `fit`, asked nothing but their weights, finds nothing."""
+    """Tell whether a router keeps anything of these experts: not if its `fit` finds nothing and has no questions."""
     try:
         return bool(ensemble.router.fit(ensemble.experts, ensemble.sites, None))
-    except RoutingError:  # it has questions
+    except RoutingError:
         return True
 
 
