@@ -156,7 +156,8 @@ def copy_adapter(source: Path, target: Path) -> None:
 
 
 def _named(caught: LibraryError, name: str) -> LibraryError:
-    return LibraryError(caught.code, f"expert {quote(name)}: {caught.message}", caught.hint)
+    hint = caught.hint or "Bring it back, or leave the expert out."
+    return LibraryError(caught.code, f"expert {quote(name)}: {caught.message}", hint)
 
 
 def read_expert(directory: Path, name: str, *, base: BaseFacts | None = None) -> Expert:

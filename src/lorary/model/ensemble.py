@@ -31,6 +31,7 @@ class Ensemble:
     members: the experts as their library has them. experts: their weights, memory-mapped: files that are replaced or
     removed later don't change them. sites: where any of them sits, in the base's order. tasks: training data, for
     routers that need it. library: keeps the router's states. pager: fetches weights on demand; None: all are resident.
+    left: name, experts and state of the router before, if a builder learned that state: a saved model can't fetch it.
     """
 
     members: Mapping[str, Expert]
@@ -42,6 +43,7 @@ class Ensemble:
     tasks: Tasks | None
     library: Library
     pager: Pager | None = None
+    left: tuple[str, Mapping[str, Expert], State] | None = None
 
     @cached_property
     def names(self) -> tuple[str, ...]:

@@ -75,5 +75,5 @@ def hash_tensors(tensors: Iterable[Tensor]) -> str:
     """Hash the bytes of tensors, one after the other: sha256 in hex."""
     digest = hashlib.sha256()
     for tensor in tensors:
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

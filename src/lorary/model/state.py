@@ -17,7 +17,7 @@ from lorary.model.fingerprint import hash_tensors
 from lorary.model.learned import LearnedProbe
 from lorary.model.probe import DataProbe
 from lorary.options import to_spec
-from lorary.routing.base import Probe, State
+from lorary.routing.base import Probe, Router, State
 from lorary.routing.members import RoomyState
 from lorary.tasks.task import Tasks
 
@@ -26,9 +26,11 @@ _SEAL = "seal"
 
 def fetch_or_fit(base: BaseModel, ensemble: Ensemble) -> State:
     """Give the router's state for these experts. `base` carries no experts. Raises E-PROBE where data is missing."""
-    router, tasks = ensemble.router, ensemble.tasks
+    router, tasks, kind = ensemble.router, ensemble.tasks, name_of(ensemble.router)
     probe = make_probe(base, ensemble)
     if "learned" in router.needs:
+        if ensemble.left is not None and ensemble.left[:2] == (kind, ensemble.members):
+            return ensemble.left[2]
         return in_rows(router.fit(ensemble.experts, ensemble.sites, probe))  # it stands in the library as it is
     origins = [router.deciding_options(), ensemble.hash, sorted(ensemble.sites)]
     if probe is not None:
@@ -36,13 +38,18 @@ def fetch_or_fit(base: BaseModel, ensemble: Ensemble) -> State:
     if "examples" in router.needs and tasks is not None:
         known = [tasks[t].hash for names in ensemble.owned.values() for t in names if t in tasks]
         origins.append(known)
-    kind, key = to_spec(router).partition(":")[0], short_key(*origins)
+    key = short_key(*origins)
     if found := _fetch(ensemble.library, kind, key):
         return in_rows(found)
     state = in_rows(router.fit(ensemble.experts, ensemble.sites, probe))
     if state:
         _keep(ensemble.library, kind, key, state)
     return state
+
+
+def name_of(router: Router) -> str:
+    """Give the name under which a router's states are kept."""
+    return to_spec(router).partition(":")[0]
 
 
 def in_rows(state: State) -> RoomyState:
@@ -57,7 +64,7 @@ def make_probe(base: BaseModel, ensemble: Ensemble) -> Probe | None:
     """Make what answers the router's questions; None if it has none. Raises E-PROBE."""
     needs = ensemble.router.needs
     if "learned" in needs:
-        return LearnedProbe(ensemble.library)
+        return LearnedProbe(ensemble.members)
     if "examples" not in needs:
         return DataProbe(base, ensemble.experts, ensemble.sites, {}, Tasks([])) if "base" in needs else None
     if ensemble.tasks is None:

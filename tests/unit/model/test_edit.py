@@ -240,6 +240,16 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(base, library, spare, 
         assert model.mix == "outputs"
 
 
+def test_a_name_that_some_disks_can_t_tell_from_another_is_refused(base, library, tmp_path):
+    other = random_library(tmp_path / "other", base, ["Cat"])
+    with route(base, library, "arrow") as model, pytest.raises(LibraryError) as caught:
+        model.add(other["Cat"])
+    assert str(caught.value) == (
+        "error[E-EXISTS] expert 'Cat' differs from 'cat' only by case, which some disks can't tell apart. "
+        "Choose another name."
+    )
+
+
 def test_the_last_expert_stays(base, tmp_path):
     library = random_library(tmp_path / "lib", base, ["ant"])
     with route(base, library, "arrow") as model:

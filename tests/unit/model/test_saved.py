@@ -145,6 +145,15 @@ def test_an_expert_that_changed_before_saving_is_refused(base, library, tmp_path
 # ---- what is missing, changed or wrong is named -------------------------------------------------
 
 
+def test_an_expert_that_left_before_saving_is_named(base, library, tmp_path):
+    with route(base, library, "arrow") as model:
+        library.remove("join")
+        refuse(
+            lambda: model.save(tmp_path / "model"),
+            "error[E-FILE] expert 'join': adapter_config.json is missing. Bring it back, or leave the expert out.",
+        )
+
+
 def test_a_missing_expert_is_named(base, library, saved):
     shutil.rmtree(library.path / "experts" / "join")
     refuse(
