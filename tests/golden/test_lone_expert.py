@@ -112,8 +112,8 @@ def test_what_changes_the_base_is_refused_until_peft_has_converted_it(init, base
     model = peft_open("llama", library.path, subfolder="experts/poems")
     after = {n.replace(".base_layer", ""): t for n, t in model.get_base_model().state_dict().items()}
     assert all(torch.equal(after[name], t) for name, t in before.items())
-    assert_same(answer(model), trained)
-    assert_same(routed_answer(base, library), trained)
+    assert_same(answer(model), trained, atol=1e-4)  # the base is taken apart and put together again
+    assert_same(routed_answer(base, library), answer(model))
 
 
 REFUSED = {

@@ -174,7 +174,7 @@ def test_a_model_that_stands_takes_in_who_came_later(base, private, with_gates, 
         torch.testing.assert_close(answer(model), expected, atol=1e-4, rtol=1e-4)  # with the gates of that library
         model.remove("upper")
         library.add(private["upper"].directory, "upper")
-        grown = build(Phatgoose(**QUICK), toy, base, source=library, into=into)
+        grown = build(Phatgoose(**QUICK), toy, pico_base(), source=library, into=into)
         with route(pico_base(), grown, "phatgoose") as anew:
             expected = answer(anew)
         model.add("upper")  # its own library has it by now
