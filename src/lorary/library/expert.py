@@ -105,7 +105,9 @@ class Expert:
             message = (
                 f"expert {quote(self.name)}: {WEIGHTS} has changed: sha256 {found[:12]}, expected {expected[:12]}."
             )
-            raise LibraryError("E-FILE", message, "Fetch it again; if you changed it on purpose, replace the expert.")
+            raise LibraryError(
+                "E-FILE", message, "Open the library again if another process replaced it; else fetch it again."
+            )
         self._seen.update(sha256=found, signature=touched)
 
     def _is_vouched_for(self) -> bool:
