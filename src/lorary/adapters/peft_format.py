@@ -29,7 +29,7 @@ def read_weights(expert: Expert) -> dict[str, Weights]:
     """Read one expert: site name -> weights, by memory map, in the file's own dtype.
 
     Raises E-NONFINITE for a NaN, an infinity or an absurd number, with its tensor and place; E-FILE for a file that is
-    no longer what it was when its header was read.
+    not what expert.json promised, or no longer what it was when its header was read.
     """
     tensors = _map_tensors(expert)
     weights: dict[str, Weights] = {}
@@ -45,13 +45,17 @@ def _map_tensors(expert: Expert) -> dict[str, Tensor]:
     return {key: _view(data, info) for key, info in expert.header.items()}
 
 
-def _map_file(expert: Expert) -> Tensor:
-    """Map a file's bytes, privately, and check all numbers in them. Raises E-FILE, E-NONFINITE."""
+def _map_file(expert: Expert, *, recorded: bool = False) -> Tensor:
+    """Map a file's bytes, privately, and check all numbers in them. Raises E-FILE, E-NONFINITE.
+
+    recorded: as `Expert.confirm` has it.
+    """
     path = expert.weights_path
     size = max(t.start + _n_bytes(t) for t in expert.header.values())
-    if path.stat().st_size != size:
+    if not path.exists() or path.stat().st_size != size:
         raise LibraryError("E-FILE", f"expert {expert.name!r}: {path.name} was changed since it was opened.", "Retry.")
     data = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+    expert.confirm(recorded=recorded)  # after the mapping: what is put in the file's place from now on isn't read
     if not _are_sane(data, expert.header):
         for key, info in expert.header.items():
             check_numbers(expert.name, key, _view(data, info))
@@ -111,7 +115,7 @@ def as_vectors(experts: Sequence[Mapping[str, Weights]]) -> list[Tensor] | None:
     if factors != header.keys() or (span := _span(header)) is None:
         return None
     start, dtype = span
-    return [_map_file(one)[start:].view(dtype) for one in opened]
+    return [_map_file(one, recorded=True)[start:].view(dtype) for one in opened]
 
 
 class _OpenExpert(Mapping[str, Weights]):
@@ -120,6 +124,7 @@ class _OpenExpert(Mapping[str, Weights]):
     def __init__(self, expert: Expert) -> None:
         self.expert = expert
         self._file: Any = safe_open(expert.weights_path, framework="pt")
+        expert.confirm(recorded=True)
 
     def __getitem__(self, site: str) -> Weights:
         expert = self.expert

@@ -14,6 +14,7 @@ from pathlib import Path
 from lorary.errors import LibraryError
 from lorary.library.files import disk_errors, sync
 from lorary.library.findings import quote
+from lorary.library.layout import Layout
 from lorary.library.library import Library
 
 STALE_AFTER_S = 24 * 3600.0  # for the temporary files of writers that died
@@ -50,8 +51,13 @@ def put(
 
 def get(library: Library, kind: str, key: str, suffix: str) -> Path | None:
     """Find an artefact, learned or derived; None when it has to be made. Links don't count."""
+    return find(library.layout, kind, key, suffix)
+
+
+def find(layout: Layout, kind: str, key: str, suffix: str) -> Path | None:
+    """Find an artefact as `get` does, in a library that nobody opened."""
     name = _file_name(kind, key, suffix)
-    for folder in (library.layout.learned, library.layout.derived):
+    for folder in (layout.learned, layout.derived):
         path = folder / name
         if not folder.is_symlink() and not path.is_symlink() and path.is_file():
             return path

@@ -60,6 +60,15 @@ def open_regular(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
+def signature(path: Path) -> tuple[int, ...]:
+    """Tell a file from those that come in its place and from what is made of it: equal ones are of the same bytes.
+
+    Unequal ones may be, too: a hard link, a chmod or a touch changes the times of a file and none of its bytes.
+    """
+    found = os.stat(path, follow_symlinks=False)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 def _not_regular(name: str) -> LibraryError:
     return LibraryError("E-PATH", f"{name} is not a regular file.", "Copy the real file there (cp -L), not a link.")
 

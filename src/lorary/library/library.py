@@ -129,8 +129,8 @@ class Library(Mapping[str, Expert]):
     ) -> Expert:
         """Check an adapter directory and copy it in, whole or not at all; the first writer of a name wins.
 
-        `provenance` replaces the source's expert.json; with `base`, the sites must fit it. What would let PEFT change
-        the base is neutralised in the copy. The source is not modified.
+        `provenance` replaces the source's expert.json; with `base`, the sites must fit it. What would let PEFT import
+        code is neutralised in the copy. The source is not modified.
         Raises LibraryError: all that `check` finds, E-NAME, E-EXISTS, E-BASE, E-DISK, E-PERM.
         """
         self._require_ours()
@@ -282,4 +282,5 @@ def _near(name: str, names: list[str]) -> str:
 
 
 def _as_json(config: Mapping[str, Any]) -> bytes:
-    return (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
+    # In the order it came in: of patterns that match a site, the first one counts.
+    return (json.dumps(config, indent=2) + "\n").encode()

@@ -41,8 +41,10 @@ def route(
     mix: "factors" is the paper's, "outputs" PEFT's; see adapters/mixing.py. `tasks`: training data, for routers that
     need examples. `memory`: None keeps all weights in memory; "2GiB" keeps at most so much, and fetches them as experts
     speak, for libraries of thousands (see model/paging.py). The router's state is kept in the library's derived/ under
-    the hash of its origins. `report` hears how many parts are done, and of how many: experts read, then layers packed.
-    Raises E-EMPTY for a library without experts, E-BASE for another base, E-RANK for ranks that `mix` can't hold.
+    the hash of its origins; a damaged one is fitted again, with a warning. `report` hears how many parts are done, and
+    of how many: experts read, then layers packed.
+    Raises E-EMPTY for a library without experts, E-BASE for another base, E-RANK for ranks that `mix` can't hold,
+    E-FILE for an expert that is no longer what it was when the library was opened.
     """
     require("base", base, BaseModel, "a base model", "Load one: load_base().")
     require("library", library, Library, "a library", "Open it: Library.open(path).")

@@ -1,9 +1,11 @@
 """A library on a base: who may speak, what is refused, what is kept, what is told."""
 
+import re
 import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lorary.errors import LibraryError, OptionError, RoutingError
 from lorary.library.library import Library
@@ -254,6 +256,65 @@ def test_the_state_is_kept_under_its_origins_and_used_again(base, toy_library, t
     monkeypatch.setattr(Arrow, "fit", lambda *_: pytest.fail("fitted again"))
     with route(base, library, "arrow") as model:
         assert torch.equal(logits(model), first)
+
+
+def _turned(data):
+    return data[:-1] + bytes([data[-1] ^ 64])
+
+
+DAMAGES = {
+    "empty": lambda kept, other: kept.write_bytes(b""),
+    "cut": lambda kept, other: kept.write_bytes(kept.read_bytes()[:-7]),
+    "a bit turned": lambda kept, other: kept.write_bytes(_turned(kept.read_bytes())),
+    "a NaN": lambda kept, other: save_file({k: t * float("nan") for k, t in load_file(kept).items()}, kept),
+    "no seal": lambda kept, other: save_file(load_file(kept), kept),
+    "other tensors": lambda kept, other: save_file({"x": torch.zeros(1)}, kept),
+    "another router's": lambda kept, other: shutil.copy(other, kept),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("router", ["arrow", "compass:n_texts=2,n_tokens=4"])
+def test_a_damaged_state_is_fitted_again(router, damage, base, toy_library, tmp_path):
+    library = Library.open(shutil.copytree(toy_library.path, tmp_path / "lib"))
+    shutil.rmtree(library.path / "derived", ignore_errors=True)
+    with route(base, library, router) as model:
+        first = logits(model)
+    (kept,) = (library.path / "derived").iterdir()
+    good = kept.read_bytes()
+    with route(base, library, "arrow:top_k=2" if router == "arrow" else "compass:n_texts=3,n_tokens=4"):
+        (other,) = (path for path in (library.path / "derived").iterdir() if path != kept)
+    DAMAGES[damage](kept, other)
+    told = f"library 'lib': derived/{kept.name} is damaged, the router is fitted again."
+    with pytest.warns(RuntimeWarning, match=re.escape(told)), route(base, library, router) as model:
+        assert torch.equal(logits(model), first)
+    assert kept.read_bytes() == good
+    with route(base, library, router) as model:
+        assert torch.equal(logits(model), first)
+
+
+def test_a_state_that_the_base_has_a_part_in_is_of_one_dtype(base, tmp_path):
+    """What a bfloat16 base reads of its own texts is other than what a float32 one does; prototypes are the same."""
+    half = pico_base(dtype=torch.bfloat16)
+    shared, own = (random_library(tmp_path / name, base, 4) for name in ("shared", "own"))
+    more = random_library(tmp_path / "more", base, ["z"], seed=5)
+    for router, n_states in (("compass:n_texts=2,n_tokens=8", 2), ("arrow", 3)):
+        with route(base, shared, router):
+            pass
+        with route(half, own, router) as model:
+            expected = logits(model)
+        with route(half, shared, router) as model:
+            assert torch.equal(logits(model), expected)
+            assert len(list((shared.path / "derived").iterdir())) == n_states
+            model.add(more["z"])
+            edited = logits(model)
+        added = Library.create(tmp_path / f"added-{n_states}", base=base.fingerprint)
+        for name, expert in (*shared.items(), ("z", more["z"])):
+            added.add(expert.directory, name)
+        with route(base, added, router):
+            pass
+        with route(half, added, router) as model:
+            assert torch.equal(logits(model), edited)
 
 
 def test_routing_changes_no_expert(base, toy_library, toy):

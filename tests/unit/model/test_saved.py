@@ -272,6 +272,15 @@ def test_an_expert_that_changed_before_saving_is_refused(base, library, tmp_path
 # ---- what is missing, changed or wrong is named -------------------------------------------------
 
 
+def test_an_expert_that_left_before_saving_is_named(base, library, tmp_path):
+    with route(base, library, "arrow") as model:
+        library.remove("join")
+        refuse(
+            lambda: model.save(tmp_path / "model"),
+            "error[E-FILE] expert 'join': adapter_config.json is missing. Bring it back, or leave the expert out.",
+        )
+
+
 def test_a_missing_expert_is_named(base, library, saved):
     shutil.rmtree(library.path / "experts" / "join")
     refuse(
@@ -353,6 +362,17 @@ def test_a_state_that_lacks_what_the_router_reads_is_refused(base, library, toy,
         lambda: lorary.load(saved, base=base),
         "error[E-STATE] state.safetensors doesn't fit the router: KeyError: 'bias'. Save the model again.",
     )
+
+
+@pytest.mark.parametrize("router", ["arrow", "compass:n_texts=2,n_tokens=4", "uniform"])
+def test_a_model_that_names_no_state_is_refused_if_its_router_has_one(router, base, library, tmp_path):
+    with route(base, library, router) as model:
+        saved = model.save(tmp_path / "model")
+    rewrite(saved, lambda facts: facts.update(state=None))
+    if router == "uniform":
+        return lorary.load(saved, base=base).detach()
+    message = f"error[E-STATE] there is no state for router '{router}', without which no expert would speak."
+    return refuse(lambda: lorary.load(saved, base=base), f"{message} Save the model again.")
 
 
 def test_a_giant_state_is_refused_before_it_is_read(base, saved):
