@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from lorary.disk import ELSEWHERE, disk_errors, sync
 from lorary.errors import LibraryError
-from lorary.library.files import disk_errors, sync
 from lorary.library.findings import quote
 
 
@@ -18,8 +18,8 @@ def arriving(target: Path | str) -> Iterator[Path]:
 
     Raises E-EXISTS when the target is there already, E-DISK and E-PERM from the disk, for the block's writing too.
     """
-    target = Path(target).absolute()
-    with disk_errors(quote(target.name)):
+    named, target = quote(str(target), 200), Path(target).absolute()
+    with disk_errors(named, ELSEWHERE):
         if target.exists() or target.is_symlink():
             raise LibraryError("E-EXISTS", f"{quote(str(target), 200)} exists already.", "Choose another path.")
         target.parent.mkdir(parents=True, exist_ok=True)

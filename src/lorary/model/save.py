@@ -5,13 +5,12 @@ import os
 from pathlib import Path
 from typing import Any, get_args
 
-from safetensors.torch import save_file
-
+from lorary.adapters.tensor_file import write_tensors
+from lorary.disk import need_space
 from lorary.errors import OptionError, known_names
 from lorary.hashing import hash_file
 from lorary.library.arrival import arriving
 from lorary.library.expert import copy_adapter, read_expert
-from lorary.library.files import need_space
 from lorary.library.manifest import this_version
 from lorary.model.base_model import BaseModel
 from lorary.model.ensemble import Ensemble
@@ -26,7 +25,7 @@ def save(base: BaseModel, ensemble: Ensemble, directory: Path | str, experts: Ke
     root = Path(directory).absolute()
     with arriving(root) as stage:
         if ensemble.state:
-            save_file(ensemble.state, stage / STATE)
+            write_tensors(ensemble.state, stage / STATE)
         if experts == "copy":
             need_space(stage, 4 * sum(expert.n_parameters for expert in ensemble.members.values()))
         for name, expert in ensemble.members.items():

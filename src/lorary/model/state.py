@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
+from lorary.adapters.tensor_file import write_tensors
 from lorary.errors import LibraryError, RoutingError
 from lorary.hashing import short_key
 from lorary.library import derived
@@ -65,10 +66,10 @@ def make_probe(base: BaseModel, ensemble: Ensemble) -> Probe | None:
 
 def _keep(library: Library, kind: str, key: str, state: State) -> None:
     def write(path: Path) -> None:
-        save_file(state, path)
+        write_tensors(state, path)
 
     try:
         derived.put(library, kind, key, "safetensors", write)
     except LibraryError as error:
-        if error.code != "E-PERM":  # a read-only library works, it just fits again next time
+        if error.code not in ("E-PERM", "E-DISK"):  # the library works without, it just fits again next time
             raise
