@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lorary.adapters.base import Weights
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.tensor_file import write_tensors
 from lorary.errors import AdapterError, LibraryError
 from lorary.library.expert import Expert
 from lorary.library.safetensors_header import ITEM_BYTES, Header, TensorInfo
@@ -169,7 +169,7 @@ def write_weights(directory: Path, kind: LoRA, weights: Mapping[str, LowRankWeig
     for site in sorted(weights):
         tensors[f"{PREFIX}{site}.lora_A.weight"] = weights[site].a.detach().float().cpu().contiguous()
         tensors[f"{PREFIX}{site}.lora_B.weight"] = weights[site].b.detach().float().cpu().contiguous()
-    save_file(tensors, directory / "adapter_model.safetensors", metadata={"format": "pt"})
+    write_tensors(tensors, directory / "adapter_model.safetensors", metadata={"format": "pt"})
     config = {"base_model_name_or_path": base_name, **kind.peft_config(sorted(weights)), **_patterns(kind, weights)}
     (directory / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
 
@@ -184,7 +184,7 @@ def write_factors(directory: Path, expert: Expert, weights: Mapping[str, LowRank
         for key, tensor in ((a_key, weights[site].a), (b_key, weights[site].b)):
             check_numbers(expert.name, key, tensor)
             tensors[key] = tensor.detach().cpu().contiguous()
-    save_file(tensors, directory / "adapter_model.safetensors", metadata={"format": "pt"})
+    write_tensors(tensors, directory / "adapter_model.safetensors", {"format": "pt"})
 
 
 def _patterns(kind: LoRA, weights: Mapping[str, LowRankWeights]) -> dict[str, object]:

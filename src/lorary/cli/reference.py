@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 import typer.main
 
 from lorary import folder
-from lorary.cli.main import make_app
+from lorary.cli.app import make_app
 from lorary.cli.python_reference import python_page
 
 _NOTICE = "<!-- Generated from the code by `make docs`. -->"

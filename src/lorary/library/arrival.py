@@ -8,8 +8,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from lorary.disk import ELSEWHERE, disk_errors, sync
 from lorary.errors import LibraryError
-from lorary.library.files import as_path, disk_errors, sync
+from lorary.library.files import as_path
 from lorary.library.findings import quote
 
 _NO_PLACE = {errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
@@ -22,8 +23,8 @@ def arriving(target: Path | str) -> Iterator[Path]:
     Raises E-EXISTS when the target is there already, E-PATH where none can be, E-DISK and E-PERM from the disk, for the
     block's writing too.
     """
-    target = as_path(target)
-    with disk_errors(quote(target.name)):
+    named, target = quote(str(target), 200), as_path(target)
+    with disk_errors(named, ELSEWHERE):
         stage = _make_stage(target)
         try:
             yield stage

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from lorary.disk import disk_errors, sync
 from lorary.errors import LibraryError
-from lorary.library.files import disk_errors, sync
 from lorary.library.findings import quote
 from lorary.library.layout import Layout
 from lorary.library.library import Library
@@ -50,7 +50,7 @@ def put(
 
 
 def get(library: Library, kind: str, key: str, suffix: str) -> Path | None:
-    """Find an artefact, learned or derived; None when it has to be made. Links don't count."""
+    """Find an artefact, learned or derived; None when it has to be made. Links don't count, nor what can't be read."""
     return find(library.layout, kind, key, suffix)
 
 
@@ -59,8 +59,11 @@ def find(layout: Layout, kind: str, key: str, suffix: str) -> Path | None:
     name = _file_name(kind, key, suffix)
     for folder in (layout.learned, layout.derived):
         path = folder / name
-        if not folder.is_symlink() and not path.is_symlink() and path.is_file():
-            return path
+        with contextlib.suppress(PermissionError):  # somebody else's
+            if not folder.is_symlink() and not path.is_symlink() and path.is_file():
+                if folder == layout.derived:  # else it can't be made again: its reader says what is wrong
+                    path.open("rb").close()
+                return path
     return None
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from lorary.adapters.base import Site
+from lorary.adapters.tensor_file import filled_by_others
 from lorary.errors import LibraryError, ModelError
 from lorary.evaluation.base import LogLikelihood
 from lorary.library import sync
@@ -119,8 +120,9 @@ class BaseModel:
 
     def write(self, directory: Path) -> None:
         """Write weights, config and tokenizer to a directory that `load_base` and transformers open."""
-        self.hf.save_pretrained(directory)
-        self.tokenizer.save_pretrained(directory)
+        with filled_by_others(directory):
+            self.hf.save_pretrained(directory)
+            self.tokenizer.save_pretrained(directory)
 
     @contextmanager
     def head_at(self, mask: Tensor) -> Iterator[None]:

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from safetensors.torch import save_file
-
+from lorary.adapters.tensor_file import write_tensors
+from lorary.disk import need_space
 from lorary.errors import OptionError, known_names
 from lorary.hashing import hash_file
 from lorary.library.arrival import arriving
 from lorary.library.expert import Expert, copy_adapter, read_expert
-from lorary.library.files import as_path, need_space
+from lorary.library.files import as_path
 from lorary.library.findings import some
 from lorary.library.manifest import this_version
 from lorary.model.base_model import BaseModel
@@ -38,7 +38,7 @@ def save(base: BaseModel, ensemble: Ensemble, parts: Parts, directory: Path | st
     check_gates(ensemble, parts)
     with arriving(root) as stage:
         if ensemble.state:
-            save_file(ensemble.state, stage / STATE)
+            write_tensors(ensemble.state, stage / STATE)
         if experts == "copy":
             need_space(stage, 4 * sum(expert.n_parameters for expert in ensemble.members.values()))
             for name, expert in ensemble.members.items():

@@ -4,8 +4,8 @@ import warnings
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
+from lorary.adapters.tensor_file import write_tensors
 from lorary.errors import LibraryError, RoutingError
 from lorary.hashing import hash_json, short_key
 from lorary.library import derived
@@ -95,12 +95,12 @@ def _fetch(library: Library, kind: str, key: str) -> State | None:
 
 def _keep(library: Library, kind: str, key: str, state: State) -> None:
     def write(path: Path) -> None:
-        save_file(state, path, metadata={_SEAL: _seal(kind, key, state)})
+        write_tensors(state, path, {_SEAL: _seal(kind, key, state)})
 
     try:
         derived.put(library, kind, key, "safetensors", write)
     except LibraryError as error:
-        if error.code != "E-PERM":  # a read-only library works, it just fits again next time
+        if error.code not in ("E-PERM", "E-DISK"):  # the library works without, it just fits again next time
             raise
 
 

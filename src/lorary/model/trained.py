@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from lorary.adapters.low_rank import LowRankBank, LowRankWeights
 from lorary.adapters.peft_format import write_factors
+from lorary.disk import write_whole
 from lorary.errors import RoutingError
 from lorary.hashing import hash_file
-from lorary.library.files import write_whole
 from lorary.library.layout import CONFIG, PROVENANCE, WEIGHTS
 from lorary.library.manifest import this_version
 from lorary.library.provenance import Provenance

@@ -1,6 +1,7 @@
 """Full fine-tuning: a new base that opens anywhere, the same after a kill, and the old base untouched."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lorary.building import train as training
 from lorary.building.finetune import FullFineTuning, finetune
-from lorary.errors import BuildError
+from lorary.errors import BuildError, LibraryError
 from lorary.model.base_model import load_base
 from lorary.testing.contracts import Killed, files_of
 from lorary.testing.pico import ARCHITECTURES, pico_base
@@ -89,3 +90,21 @@ def test_what_is_there_is_not_written_over(base, toy, tmp_path):
         f"error[E-EXISTS] '{tmp_path / 'full'}' is there and was not made by this run: other options, data or base. "
         "Give another --into, or remove it."
     )
+
+
+def test_a_full_disk_is_told_before_training(base, toy, tmp_path, full_disk):
+    steps = []
+    with full_disk(), pytest.raises(LibraryError) as caught:
+        finetune(QUICK, toy.only(["copy"]), base, into=tmp_path / "full", report=steps.append)
+    assert str(caught.value).startswith(f"error[E-DISK] '{tmp_path / 'full'}': the disk is full (")
+    assert not steps
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_umask_says_who_may_read_the_new_base(base, toy, tmp_path):
+    before = os.umask(0o022)
+    try:
+        into = finetune(QUICK, toy.only(["copy"]), base, into=tmp_path / "full")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in into.iterdir()} == {0o644}

@@ -317,6 +317,16 @@ def test_a_state_that_the_base_has_a_part_in_is_of_one_dtype(base, tmp_path):
             assert torch.equal(logits(model), edited)
 
 
+def test_a_full_disk_only_costs_the_next_one_a_fit(base, toy_library, tmp_path, full_disk):
+    library = Library.open(shutil.copytree(toy_library.path, tmp_path / "lib"))
+    shutil.rmtree(library.path / "derived", ignore_errors=True)
+    with full_disk(100), route(base, library, "arrow") as model:
+        first = logits(model)
+    assert not list((library.path / "derived").iterdir())
+    with route(base, library, "arrow") as model:
+        assert torch.equal(logits(model), first)
+
+
 def test_routing_changes_no_expert(base, toy_library, toy):
     before = {name: toy_library[name].weights_path.read_bytes() for name in toy_library}
     for router in ("arrow", "centroid", "task_predictor", "uniform", "oracle"):

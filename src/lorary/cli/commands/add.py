@@ -56,8 +56,8 @@ def _fetched(source: str, folder: Path) -> Path:
 def _stage(library: "Library", found: "Expert", tasks: list[str], source: str) -> "Expert":
     """Copy, look at the numbers of the copy, and only then let it become an expert: a NaN never gets in."""
     from lorary.adapters.peft_format import read_weights
+    from lorary.disk import disk_errors, need_space
     from lorary.library.expert import copy_adapter, read_expert
-    from lorary.library.files import disk_errors, need_space
     from lorary.library.findings import quote
     from lorary.library.layout import PROVENANCE
 

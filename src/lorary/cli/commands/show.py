@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorary.cli.application import FAILED, PARTLY
 from lorary.cli.console import in_words, print_json, print_table
+from lorary.cli.exit_codes import FAILED, PARTLY
 from lorary.cli.parameters import Json
 
 if TYPE_CHECKING:
