@@ -79,9 +79,12 @@ class LowRankBank(Bank):
         self.plan = plan or Plan(len(a[0]), max(layout.ranks), forced_strategy())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LowRankBank":
-        """Move the layout, too, when the bank is moved to another device."""
+        """Move the layout, too, when the bank is moved to another device or precision."""
+        places = self.a.data_ptr(), self.b.data_ptr()
         super()._apply(fn, recurse)
         self.layout = self.layout.to(self.a.device)
+        if (self.a.data_ptr(), self.b.data_ptr()) != places:
+            self.rooms = (None, None)  # lets go of the memory where they lay
         return self
 
     @torch.no_grad()

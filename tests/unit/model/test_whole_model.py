@@ -4,6 +4,7 @@ import copy
 import inspect
 import pickle
 import warnings
+import weakref
 from contextlib import contextmanager
 
 import pytest
@@ -208,6 +209,17 @@ def test_in_another_precision_it_is_the_model_of_a_base_of_that(router, memory, 
             numbers = [t for g in gates for t in (*g.buffers(), *g.parameters()) if t.is_floating_point()]
             assert {t.dtype for t in numbers} == {torch.float32}
     assert torch.equal(*found)
+
+
+def test_what_is_moved_lets_go_of_where_it_lay(library, tmp_path):
+    base = pico_base()
+    with route(base, library, "uniform") as model:
+        bank = next(iter(model._attachment.parts.values()))[0]
+        lay = weakref.ref(bank.rooms[0])
+        base.hf.to(torch.bfloat16)
+        assert lay() is None
+        model.add(random_library(tmp_path / "more", base, ["new"], seed=1)["new"])  # room is made anew
+        assert next(iter(model._attachment.parts.values()))[0].rooms[0] is not None
 
 
 def test_a_gate_follows_to_another_device(library):
