@@ -35,10 +35,11 @@ def ask(
     if explain and library == BARE:
         raise typer.BadParameter("the bare base has no experts.", param_hint="--explain")
 
-    with opened(library, router=router, mix=mix, base=base, tasks=tasks, device=device, dtype=dtype) as model:
-        from lorary.tasks.example import Example
+    from lorary.tasks.example import Example
 
-        answer = model.generate_text([Example(question, "")], max_new_tokens=max_new_tokens)[0]
+    asked = Example(question, "")
+    with opened(library, router=router, mix=mix, base=base, tasks=tasks, device=device, dtype=dtype) as model:
+        answer = model.generate_text([asked], max_new_tokens=max_new_tokens)[0]
         trace = model.explain(question, max_new_tokens=max_new_tokens) if explain else None
     if json:
         return print_json({"question": question, "answer": answer, **({"trace": _plain(trace)} if trace else {})})
