@@ -1,6 +1,7 @@
 """Exit codes and the messages that go with them."""
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import pytest
 from cli_line import Run, World
 
 from lorary import __version__
-from lorary.cli.console import _time_left
+from lorary.cli.console import _time_left, print_json
 from lorary.cli.parameters import EMBEDDED
 from lorary.errors import BuildError
 from lorary.folder import CLUSTERERS
@@ -81,6 +82,39 @@ def test_errors_are_one_message(run: Run, world: World, in_empty: Path, line: st
     assert answer.err == message.format(**names) + "\n"
     assert (answer.code, answer.out) == (1, "")
     assert not list(in_empty.iterdir())
+
+
+@pytest.mark.parametrize("seeds", ["", "99999999999999999999999"])
+def test_a_study_refuses_seeds_before_it_loads_anything(run: Run, monkeypatch: pytest.MonkeyPatch, seeds: str) -> None:
+    monkeypatch.setattr("lorary.model.base_model.load_base", None)
+    answer = run("study", "builders", "--seeds", seeds)
+    assert answer.err.startswith("error[E-OPTION] study builders: ")
+    assert (answer.code, answer.out) == (1, "")
+
+
+@pytest.mark.parametrize("line", ["eval {library} {tasks} --into {cwd}", "ask {library} bad\udcff"])
+def test_what_can_be_known_at_once_is_told_before_anything_is_loaded(
+    run: Run, world: World, in_empty: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    monkeypatch.setattr("lorary.cli.models.load", None)
+    answer = run(*(part.format(cwd=in_empty, **vars(world)) for part in line.split()))
+    assert answer.err in (
+        f"error[E-RUN] {in_empty}: can't be read: not a regular file.\n",
+        "error[E-DATA] example: 'prompt' holds half a character (\\udcff). Write the text as UTF-8.\n",
+    )
+    assert answer.code == 1
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8", "UTF8"])
+def test_json_is_json_in_any_encoding(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    value = {"é": "日本\x80\udcff"}
+    stream = io.TextIOWrapper(io.BytesIO(), encoding, errors="backslashreplace")  # as `main` sets it
+    monkeypatch.setattr("sys.stdout", stream)
+    print_json(value)
+    stream.flush()
+    written = stream.buffer.getvalue()  # type: ignore[attr-defined]
+    assert json.loads(written.decode(encoding)) == value
+    assert written.isascii() == ("utf" not in encoding.lower())
 
 
 @pytest.fixture
