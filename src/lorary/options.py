@@ -1,6 +1,8 @@
 """Options <-> "arrow:top_k=4": one grammar for every method, on the command line and in files."""
 
 import dataclasses
+import reprlib
+import types
 import typing
 from typing import Any, TypeVar
 
@@ -77,9 +79,23 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
         return None
     try:
         return TypeAdapter(hint).validate_python(value)
-    except ValidationError as error:
-        name = getattr(hint, "__name__", None) or str(hint)
-        raise OptionError("E-OPTION", f"{where} is not {name}: {error.errors()[0]['msg']}.") from None
+    except ValidationError:
+        raise OptionError("E-OPTION", f"{where}, expected {in_words(hint)}.") from None
+
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "none"}
+
+
+def in_words(hint: Any) -> str:
+    """Say what a type takes, for those who write its text: int | None is "a whole number or none"."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return " or ".join(map(str, inner))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(in_words, inner))
+    if origin is tuple:
+        return f"a list, [..., ...], each {in_words(inner[0])}"
+    return _WORDS.get(hint) or getattr(hint, "__name__", None) or str(hint)
 
 
 def to_spec(options: Any) -> str:
@@ -100,3 +116,16 @@ def as_dict(options: Any) -> dict[str, Any]:
     """List the method's name and all its options, defaults included: the form that is hashed and stored."""
     name = type(options).__module__.rsplit(".", 1)[-1]
     return {"name": name, **{f.name: getattr(options, f.name) for f in dataclasses.fields(options)}}
+
+
+# ---- what callers pass ------------------------------------------------------------------------------
+
+
+def require(what: str, value: object, kinds: type | tuple[type, ...], expected: str, hint: str = "") -> None:
+    """Refuse an argument of another type. Raises E-OPTION, saying what was expected."""
+    if not isinstance(value, kinds):
+        raise OptionError("E-OPTION", f"{what} is {_show(value)}, expected {expected}.", hint)
+
+
+def _show(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else reprlib.repr(value)

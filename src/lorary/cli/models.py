@@ -64,11 +64,15 @@ def opened(
     from lorary.options import to_spec
 
     loaded = load(base or base_of(library), device, dtype)
-    if options.needs & {"base", "examples"}:
-        say(f"fitting {to_spec(options)} to the library, unless that was done before ...")
+
+    def fitting() -> None:
+        say(f"fitting {to_spec(options)} to the library ...")
+
     with progress("opening experts") if len(library) >= _MANY else nullcontext() as tell:
         report = (lambda done, total: tell(done, total, "")) if tell else None
-        model = route(loaded, library, options, mix=(mix or Mix.FACTORS).value, tasks=data, report=report)
+        model = route(
+            loaded, library, options, mix=(mix or Mix.FACTORS).value, tasks=data, report=report, on_fit=fitting
+        )
     with model:
         yield model
 
@@ -82,6 +86,15 @@ def _loaded(target: str, base: str | None, device: str, dtype: str) -> "RoutedMo
     return load_model(target, base=load(base, device, dtype) if base else None, device=device, dtype=dtype)
 
 
+def names_of_base(library: "Library") -> list[str]:
+    """List how a library's experts call its base, sorted; "" if they don't. Imports no torch.
+
+    Those that carry its fingerprint were made on it: where some do, the others' names don't count.
+    """
+    made_on_it = [expert for expert in library.values() if expert.provenance.base_fingerprint]
+    return sorted({str(e.config.get("base_model_name_or_path") or "") for e in made_on_it or library.values()})
+
+
 def base_of(library: "Library") -> str:
     """Name the base of a library whose user named none: the one that its experts name, or else the embedded one.
 
@@ -93,7 +106,7 @@ def base_of(library: "Library") -> str:
     from lorary.model.base_model import find_here
 
     # Without a name the embedded one is meant.
-    named = sorted({str(expert.config.get("base_model_name_or_path") or EMBEDDED) for expert in library.values()})
+    named = sorted({name or EMBEDDED for name in names_of_base(library)})
     here = {name: find_here(name) for name in named}
     if len(set(here.values())) == 1 and here[named[0]] is not None:
         return str(here[named[0]])

@@ -1,5 +1,6 @@
 """A router's state: fetched by the hash of its origins, or fitted and kept."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -18,8 +19,11 @@ from lorary.routing.members import RoomyState
 from lorary.tasks.task import Tasks
 
 
-def fetch_or_fit(base: BaseModel, ensemble: Ensemble) -> State:
-    """Give the router's state for these experts. `base` carries no experts. Raises E-PROBE where data is missing."""
+def fetch_or_fit(base: BaseModel, ensemble: Ensemble, on_fit: Callable[[], None] | None = None) -> State:
+    """Give the router's state for these experts. `base` carries no experts. Raises E-PROBE where data is missing.
+
+    `on_fit` is called before one is fitted by more than a look at the experts.
+    """
     router, tasks = ensemble.router, ensemble.tasks
     probe = make_probe(base, ensemble)
     if "learned" in router.needs:
@@ -33,6 +37,8 @@ def fetch_or_fit(base: BaseModel, ensemble: Ensemble) -> State:
     kind, key = to_spec(router).partition(":")[0], short_key(*origins)
     if found := derived.get(ensemble.library, kind, key, "safetensors"):
         return in_rows(load_file(found))
+    if on_fit is not None and probe is not None:
+        on_fit()
     state = in_rows(router.fit(ensemble.experts, ensemble.sites, probe))
     if state:
         _keep(ensemble.library, kind, key, state)

@@ -53,8 +53,7 @@ def test_embedded_base_is_called_as_its_home_calls_it() -> None:
         ),
         (
             "build {tasks} --method private:rank=four --into x",
-            "error[E-OPTION] private: rank='four' is not int: Input should be a valid integer, "
-            "unable to parse string as an integer.",
+            "error[E-OPTION] private: rank='four', expected a whole number.",
         ),
         (
             "eval {library} {tasks} --metric rouge --into x.jsonl",
@@ -107,6 +106,9 @@ def test_what_the_disk_refuses_is_one_message(run: Run, world: World, tmp_path: 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ("ask x y --mix output", "Error: Invalid value for '--mix': 'output' is not one of 'factors', 'outputs'."),
+        ("ask x y --max-new-tokens 0", "Error: Invalid value for '--max-new-tokens': expected 1 or more"),
+        ("ask x y --max-new-tokens few", "Error: Invalid value for '--max-new-tokens': expected a whole number"),
         ("bild tasks", "Error: No such command 'bild'. Did you mean 'build'?"),
         ("show", "Error: Missing argument 'PATH'."),
         ("ask base hello --router arrow", "Error: Invalid value for --router: the bare base has no router."),

@@ -157,7 +157,10 @@ def test_taken_name_and_case_twin(library, poems):
     library.add(poems, "poems")
     with pytest.raises(LibraryError) as caught:
         library.add(poems, "poems")
-    assert message(caught) == "error[E-EXISTS] expert 'poems' exists already. Choose another name, or replace it."
+    assert (
+        message(caught)
+        == "error[E-EXISTS] expert 'poems' exists already. Choose another name, or replace it (--replace)."
+    )
     with pytest.raises(LibraryError) as caught:
         library.add(poems, "Poems")
     assert message(caught) == (
@@ -336,10 +339,10 @@ def test_newer_schema_and_damaged_manifest(library):
     with pytest.raises(LibraryError) as caught:
         Library.open(library.path)
     assert message(caught) == (
-        "error[E-SCHEMA] library.json has schema 2; this lorary reads up to 1. Install a newer lorary."
+        f"error[E-SCHEMA] {library.layout.manifest} has schema 2; this lorary reads up to 1. Install a newer lorary."
     )
     manifest.write_text("{")
-    with pytest.raises(LibraryError, match=r"error\[E-LIBRARY\] library.json:1:2 is not JSON"):
+    with pytest.raises(LibraryError, match=r"lib/library.json:1:2 is not JSON.*delete it, then"):
         Library.open(library.path)
 
 
@@ -416,7 +419,8 @@ def test_one_bad_expert_of_many(library, poems):
         Library.open(library.path)
     assert message(caught) == (
         "error[E-FILE] expert 'e3': adapter_model.safetensors is damaged: it has 5 bytes, a header needs more than 8. "
-        "Fetch or save it again. Open with skip_bad=True to go on without."
+        f"Fetch or save it again. `lorary remove {library.path} e3` takes it out; "
+        "Library.open(..., skip_bad=True) passes over it."
     )
     partial = Library.open(library.path, skip_bad=True)
     assert list(partial) == ["e0", "e1", "e2", "e4"]

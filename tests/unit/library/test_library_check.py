@@ -161,7 +161,9 @@ def test_not_a_regular_file(adapter, tmp_path, name, what):
 def test_not_a_directory(adapter, tmp_path):
     (tmp_path / "link").symlink_to(adapter)
     assert codes(check(tmp_path / "link")) == [("E-PATH", "'link' is not a plain directory.")]
-    assert codes(check(tmp_path / "nowhere")) == [("E-FILE", "there is no directory 'nowhere'.")]
+    assert codes(check(tmp_path / "nowhere")) == [("E-FILE", f"there is no directory '{tmp_path}/nowhere'.")]
+    file = adapter / "adapter_config.json"
+    assert codes(check(file)) == [("E-PATH", f"'{file}' is a file, expected an adapter's directory.")]
 
 
 # ---- the config ---------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lorary.building.base import Builder, Job, Report
+from lorary.building.base import Builder, Job, Report, plan_jobs
 from lorary.building.work.claims import HANG_S, LEASE_S
 from lorary.building.work.follower import OnPlan
 from lorary.building.work.worker import Worker, built_by
@@ -31,7 +31,8 @@ def enlist(
     on_hang: Callable[[], None] | None = None,
 ) -> Worker | None:
     """Plan a build and make this process a worker of it; None if all is done. Arguments: see `build` and `Worker`."""
-    jobs = builder.plan(tasks, source)
+    jobs = plan_jobs(builder, tasks, source)
+    builder.check_base(base)
     _check_names(jobs)
     library = Library.create(Path(into), base=base.fingerprint, exist_ok=True)
     keys = {job.name: job.key(base.identity["base"]) for job in jobs}
@@ -74,6 +75,6 @@ def _is_done(job: Job, key: str, library: Library) -> bool:
             raise BuildError(
                 "E-EXISTS",
                 f"library {str(library.path)!r} holds an expert {name!r} that was built with other options or data.",
-                "Give another --into, or remove the expert.",
+                f"Give another --into, or remove the expert: `lorary remove {library.path} {name}`.",
             )
     return len(standing) == len(job.experts)
