@@ -4,6 +4,7 @@ import dataclasses
 import reprlib
 import types
 import typing
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -83,7 +84,9 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
         raise OptionError("E-OPTION", f"{where}, expected {in_words(hint)}.") from None
 
 
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "none"}
+_WORDS = {
+    int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a path", type(None): "none",
+}  # fmt: skip
 
 
 def in_words(hint: Any) -> str:

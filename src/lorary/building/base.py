@@ -133,7 +133,8 @@ def check_positive(options: Any, *names: str) -> None:
 
 
 def plan_jobs(builder: Builder, tasks: Tasks, source: Library | None) -> list[Job]:
-    """List the jobs of a build. Raises E-TASK if there is none, and what the plan raises."""
+    """List the jobs of a build. Raises E-TASK if there is none, E-OPTION, and what the plan raises."""
+    require("builder", builder, Builder, "a builder, as Private(rank=4)")
     require("tasks", tasks, Tasks, "tasks", "read_tasks(path) reads them.")
     jobs = builder.plan(tasks, source)
     if not jobs:

@@ -53,7 +53,8 @@ class Neighbourhood(Builder, ABC):
         new = [tasks[name] for name in self.adapt_to] or [task for task in tasks.values() if task.name not in owned]
         if not new:
             what = f"every given task has an expert in library {str(library.path)!r} already"
-            hint = f"Give new tasks beside {', '.join(sorted(owned)[:4])}, ..., or name some of them: adapt_to=[NAME]."
+            more = ", ..." if len(owned) > 4 else ""
+            hint = f"Give new tasks beside {', '.join(sorted(owned)[:4])}{more}, or name some of them: adapt_to=[NAME]."
             raise BuildError("E-TASK", f"there is nothing to build: {what}.", hint)
         for task in new:
             if not task.train:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from lorary.library.expert import Expert
     from lorary.library.library import Library
 
+_UNCHECKED = "W-BASE"
+
 
 class OneBase:
     """The base of one library, None: it is still to be made. asked: what the user says the base is."""
@@ -61,7 +63,7 @@ class OneBase:
         if sizes is None and not self._is_told:
             self._is_told = True
             why = f"base {name!r} isn't on this machine" if name else "it names no base; give it with --base"
-            say(f"warning[W-BASE] expert {expert!r}: whether it fits was not checked, for {why}.")
+            say(f"warning[{_UNCHECKED}] expert {expert!r}: whether it fits was not checked, for {why}.")
         return sizes
 
 

@@ -166,6 +166,18 @@ def test_partly_done(run: Run, world: World, tmp_path: Path, monkeypatch: pytest
     assert run(*line).out == f"{tmp_path / 'lib'}: 3 experts\n"
 
 
+def test_an_error_after_which_all_stand_is_an_error(
+    run: Run, world: World, copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exists(*_: Any) -> NoReturn:
+        raise BuildError("E-EXISTS", "library 'x' holds an expert 'copy' that was built with other options or data.")
+
+    monkeypatch.setattr("lorary.building.work.backend.see_through", exists)
+    monkeypatch.setattr("lorary.building.work.enlist._is_done", lambda *_: False)
+    failed = run("build", world.tasks, "--method", "private:steps=3", "--base", world.base, "--into", copied)
+    assert (failed.code, failed.err.splitlines()[-1].split("]")[0]) == (1, "error[E-EXISTS")
+
+
 # ---- 130: interrupted ---------------------------------------------------------------------------
 
 

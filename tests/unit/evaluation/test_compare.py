@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lorary.errors import EvaluationError
+from lorary.errors import EvaluationError, OptionError
 from lorary.evaluation.base import Outcome
 from lorary.evaluation.compare import compare
 from lorary.evaluation.scores import Scores
@@ -95,3 +95,12 @@ def test_runs_on_other_examples_are_refused(other, message):
     with pytest.raises(EvaluationError) as caught:
         compare(make_scores("a", x=[1, 2]), other)
     assert str(caught.value) == message
+
+
+def test_runs_without_names_are_the_first_and_the_second():
+    assert str(compare(make_scores("", x=[1]), make_scores("", x=[0]))).startswith("the first - the second: +1 [")
+
+
+def test_what_is_no_run_is_refused():
+    with pytest.raises(OptionError, match=r"run is 1, expected scores\."):
+        compare(1, 2)

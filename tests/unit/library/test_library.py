@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from library_pico import BASE, SITES, D, tensors, write_adapter
 
@@ -516,3 +517,42 @@ def test_card_never_names_a_local_base(tmp_path):
 
 def test_tensors_of_pico_are_what_the_tests_think():
     assert len(tensors()) == 2 * len(SITES)
+
+
+# ---- what gets in -------------------------------------------------------------------------------
+
+
+def test_a_nan_gets_in_by_no_door(library, poems, tmp_path):
+    arrays = tensors()
+    arrays[min(arrays)][0, 0] = np.inf
+    bad = write_adapter(tmp_path / "bad", arrays)
+    library.add(poems, "poems")
+
+    def stage():
+        with library.stage("b") as stage:
+            write_adapter(stage, arrays)
+
+    for door in (lambda: library.add(bad, "a"), lambda: library.replace(bad, "poems"), stage):
+        with pytest.raises(LibraryError, match="E-NONFINITE"):
+            door()
+    assert list(Library.open(library.path)) == ["poems"]
+    assert not list(library.layout.staging.iterdir())
+
+
+def test_a_copy_may_call_its_base_otherwise(library, poems):
+    config = json.loads((poems / "adapter_config.json").read_text())
+    added = library.add(poems, "poems", base_name="me/base")
+    stored = json.loads((added.directory / "adapter_config.json").read_text())
+    assert stored == {**config, "base_model_name_or_path": "me/base"} == dict(added.config)
+
+
+def test_bad_experts_are_replaced_and_removed(library, poems):
+    for name in ("a", "b", "c"):
+        library.add(poems, name)
+        (library.path / "experts" / name / "adapter_model.safetensors").write_bytes(b"")
+    library = Library.open(library.path, skip_bad=True)
+    library.replace(poems, "a")
+    library.remove("b")
+    assert (list(library), list(library.bad)) == (["a"], ["c"])
+    with pytest.raises(LibraryError, match="E-NAME"):
+        library.remove("b")

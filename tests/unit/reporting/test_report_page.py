@@ -4,6 +4,7 @@ import re
 import numpy as np
 import pytest
 
+from lorary.errors import OptionError
 from lorary.reporting import html as page
 from lorary.reporting.figure import Picture, draw_scores, draw_similarity, draw_training
 from lorary.reporting.html import write_report
@@ -86,3 +87,9 @@ def test_runs_are_grouped_by_their_tasks(tmp_path, make_group):
         ("piqa, quail, race, …", "4 tasks"),
     ]
     assert "<dt>mbc-arrow, rouge_l.router</dt><dd>mbc-arrow</dd>" in text
+
+
+@pytest.mark.parametrize("runs", ["runs/x.jsonl", ["runs/x.jsonl"]])
+def test_what_is_no_run_is_refused(tmp_path, runs):
+    with pytest.raises(OptionError, match=r"E-OPTION\] runs? is 'runs/x.jsonl', expected "):
+        report(runs, tmp_path / "page.html")

@@ -13,6 +13,7 @@ from lorary.building.work.worklist import Worklist, clear, plan_key
 from lorary.errors import BuildError
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
+from lorary.options import require
 from lorary.tasks.task import Tasks
 
 
@@ -32,6 +33,7 @@ def enlist(
 ) -> Worker | None:
     """Plan a build and make this process a worker of it; None if all is done. Arguments: see `build` and `Worker`."""
     jobs = plan_jobs(builder, tasks, source)
+    require("base", base, BaseModel, "a base model", "Load one: load_base().")
     builder.check_base(base)
     _check_names(jobs)
     library = Library.create(Path(into), base=base.fingerprint, exist_ok=True)
