@@ -1,9 +1,11 @@
 """What `lorary show` tells of a library, of a saved model and of one adapter. Imports no torch, looks at no number."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorary.cli.models import names_of_base
+from lorary.errors import ModelError
 
 if TYPE_CHECKING:
     from lorary.library.expert import Expert
@@ -34,10 +36,13 @@ def facts_of(expert: "Expert") -> dict[str, Any]:
 def base_in_words(library: "Library") -> str:
     """Name a library's base, with what its fingerprint tells."""
     names = [name or "(no name)" for name in names_of_base(library)]
-    known = library.base or {}
+    return _with_sizes(" and ".join(names) or "not known yet", library.base or {})
+
+
+def _with_sizes(name: str, known: Mapping[str, Any]) -> str:
     sizes = [f"{known[key]} {word}" for key, word in (("n_layers", "layers"), ("hidden_size", "wide")) if key in known]
     about = ", ".join([str(known["architecture"]), *sizes]) if "architecture" in known else ""
-    return " ".join([" and ".join(names) or "not known yet", *([f"({about})"] if about else [])])
+    return f"{name} ({about})" if about else name
 
 
 def adapter_facts(directory: Path) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
@@ -56,5 +61,16 @@ def saved_facts(path: Path) -> dict[str, Any]:
     from lorary.library.strict_json import parse_object
 
     fields = parse_object(read_capped(path, 100_000_000, "E-MODEL"), str(path), "E-MODEL")
-    experts = fields.get("experts")
-    return {**{key: fields.get(key) for key in _FIELDS}, "experts": list(experts) if isinstance(experts, dict) else []}
+    for key in ("base", "router", "experts"):
+        if not isinstance(fields.get(key), dict):
+            raise ModelError("E-MODEL", f"{path}: {key} is no object.", "Save the model again.")
+    return {**{key: fields.get(key) for key in _FIELDS}, "experts": list(fields["experts"])}
+
+
+def saved_in_words(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Say the same for people."""
+    base, router = facts["base"], facts["router"]
+    fingerprint = base.get("fingerprint")
+    named = _with_sizes(str(base.get("name")), fingerprint if isinstance(fingerprint, dict) else {})
+    told = {"base": f"{named}, {base.get('dtype')}", "router": router.get("name"), "options": router.get("options")}
+    return {**facts, **told}

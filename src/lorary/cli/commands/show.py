@@ -9,7 +9,7 @@ from lorary.cli.application import FAILED, PARTLY
 from lorary.cli.console import in_words, print_json, print_table
 from lorary.cli.models import names_of_base
 from lorary.cli.parameters import Json
-from lorary.cli.shown import COLUMNS, adapter_facts, base_in_words, facts_of, saved_facts
+from lorary.cli.shown import COLUMNS, adapter_facts, base_in_words, facts_of, saved_facts, saved_in_words
 
 if TYPE_CHECKING:
     from lorary.library.library import Library
@@ -30,7 +30,7 @@ def show(
         return _show_adapter(path, json)
     if (path / "model.json").is_file():
         facts = saved_facts(path / "model.json")
-        shown = [(key, in_words(value)) for key, value in {"model": path, **facts}.items() if value]
+        shown = [(key, in_words(value)) for key, value in saved_in_words({"model": path, **facts}).items() if value]
         print_json({"model": str(path), **facts}) if json else print_table(shown)
         return None
     if not path.exists() and (path.parent / "experts").is_dir():
