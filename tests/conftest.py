@@ -1,5 +1,6 @@
 """What all tests share: a pico base, toy tasks, a toy library, and no network."""
 
+import contextlib
 import os
 import socket
 import tempfile
@@ -68,6 +69,45 @@ def toy_library(_pico, toy, tmp_path_factory):
     from lorary.testing.pico import random_library
 
     return random_library(tmp_path_factory.mktemp("toy") / "lib", _pico, list(toy)[:5])
+
+
+@pytest.fixture
+def full_disk():
+    """Make, for a block, a disk on which no file may have more than some bytes."""
+    resource = pytest.importorskip("resource")  # POSIX
+    if not hasattr(resource, "RLIMIT_FSIZE"):
+        pytest.skip("needs file size limits")
+
+    @contextlib.contextmanager
+    def filled(room_bytes=0):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return filled
+
+
+@pytest.fixture
+def someone_else(tmp_path):
+    """Be, for a block, another user, who may come as far as tmp_path."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        pytest.skip("needs to become another user")
+    for path in (tmp_path, *tmp_path.parents):
+        if path.stat().st_uid == 0 and not path.stat().st_mode & 0o001:
+            path.chmod(0o755)
+
+    @contextlib.contextmanager
+    def become():
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+    return become
 
 
 @pytest.fixture

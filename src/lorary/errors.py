@@ -52,8 +52,8 @@ class EvaluationError(LoraryError):
     """An evaluation that would give a wrong or empty number."""
 
 
-def known_names(wrong: str, known: list[str] | tuple[str, ...]) -> str:
+def known_names(wrong: object, known: list[str] | tuple[str, ...]) -> str:
     """Say what is near a wrong name and what is known, as in: Did you mean 'arrow'? Known: arrow, oracle."""
-    near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(str(wrong), known, n=1, cutoff=0.6)
     guess = f"Did you mean {near[0]!r}? " if near else ""
     return f"{guess}Known: {', '.join(known) or 'none'}."

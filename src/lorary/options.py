@@ -1,9 +1,11 @@
 """Options <-> "arrow:top_k=4": one grammar for every method, on the command line and in files."""
 
 import dataclasses
+import numbers
 import reprlib
 import types
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,8 +80,12 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
         value = [part.strip() for part in value.strip("()[]").split(",") if part.strip()]
     if value == "none" and type(None) in typing.get_args(hint):
         return None
+    return _validated(hint, value, where)
+
+
+def _validated(hint: Any, value: Any, where: str, *, strict: bool = False) -> Any:
     try:
-        return TypeAdapter(hint).validate_python(value)
+        return TypeAdapter(hint).validate_python(value, strict=strict)
     except ValidationError:
         raise OptionError("E-OPTION", f"{where}, expected {in_words(hint)}.") from None
 
@@ -102,9 +108,10 @@ def in_words(hint: Any) -> str:
 
 
 def to_spec(options: Any) -> str:
-    """Write an options object as its spec, defaults left out: Arrow(top_k=2) -> "arrow:top_k=2"."""
+    """Write an options object as its spec, defaults left out, None as none: Arrow(top_k=2) -> "arrow:top_k=2"."""
     name = type(options).__module__.rsplit(".", 1)[-1]
-    parts = [f"{f.name}={getattr(options, f.name)}" for f in dataclasses.fields(options) if not _is_default(f, options)]
+    changed = {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if not _is_default(f, options)}
+    parts = [f"{key}={'none' if value is None else value}" for key, value in changed.items()]
     return name + (":" + ",".join(parts) if parts else "")
 
 
@@ -124,10 +131,34 @@ def as_dict(options: Any) -> dict[str, Any]:
 # ---- what callers pass ------------------------------------------------------------------------------
 
 
+def check_types(options: Any) -> None:
+    """Refuse an options object whose fields aren't of their declared types. Raises E-OPTION."""
+    called, hints = type(options).__module__.rsplit(".", 1)[-1], typing.get_type_hints(type(options))
+    for name in (f.name for f in dataclasses.fields(options)):
+        value = getattr(options, name)
+        _validated(hints[name], value, f"{called}: {name}={reprlib.repr(value)}", strict=True)
+
+
 def require(what: str, value: object, kinds: type | tuple[type, ...], expected: str, hint: str = "") -> None:
     """Refuse an argument of another type. Raises E-OPTION, saying what was expected."""
     if not isinstance(value, kinds):
         raise OptionError("E-OPTION", f"{what} is {_show(value)}, expected {expected}.", hint)
+
+
+def require_each(what: str, values: object, kinds: type | tuple[type, ...], expected: str, hint: str = "") -> None:
+    """Refuse what is no sequence of some types; a text isn't a sequence of its letters. Raises E-OPTION."""
+    if isinstance(values, str | bytes) or not isinstance(values, Sequence):
+        raise OptionError("E-OPTION", f"{what} is {_show(values)}, expected a list of {expected}.", hint)
+    for index, value in enumerate(values):
+        require(f"{what}[{index}]", value, kinds, f"a list of {expected}", hint)
+
+
+def require_count(what: str, value: object, *, least: int = 1) -> None:
+    """Refuse what is no whole number, or too small. Raises E-OPTION."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise OptionError("E-OPTION", f"{what}={_show(value)}, expected a whole number.")
+    if value < least:
+        raise OptionError("E-OPTION", f"{what}={value}, expected {least} or more.")
 
 
 def _show(value: object) -> str:

@@ -67,7 +67,7 @@ def test_python_runs(page: Path, data: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_command_parses(place: str, arguments: list[str]) -> None:
     import typer.main
 
-    from lorary.cli.main import make_app
+    from lorary.cli.app import make_app
 
     app = typer.main.get_command(make_app())
     names = app.commands  # type: ignore[attr-defined]

@@ -5,6 +5,8 @@ import re
 import pytest
 from pages import ROOT
 
+from lorary import folder
+from lorary.cli.python_reference import front_door
 from lorary.cli.reference import PAGES
 
 CODE = re.compile(r"[\"']([EW]-[A-Z]+)\b")
@@ -17,6 +19,21 @@ def test_generated_page_is_fresh(name: str) -> None:
     page = ROOT / "docs" / "reference" / f"{name}.md"
     assert page.exists(), f"{page.relative_to(ROOT)} isn't there: run `make docs`"
     assert page.read_text(encoding="utf-8") == PAGES[name](), f"{page.relative_to(ROOT)} is stale: run `make docs`"
+
+
+def test_every_public_name_is_described() -> None:
+    page, methods = PAGES["python"](), {name for registry in METHODS for name in registry_names(registry)}
+    missing = [name for name in front_door() if name not in methods and f"### lo.{name}\n" not in page]
+    assert not missing, f"src/lorary/cli/python_reference.py lacks {missing}"
+
+
+METHODS = (folder.BUILDERS, folder.CLUSTERERS, folder.ROUTERS, folder.EVALUATORS, folder.KINDS)
+
+
+def registry_names(registry: folder.Folder) -> set[str]:
+    """Name the classes of a folder as the front door does."""
+    classes = {registry.load(name).__name__ for name in registry.names()}
+    return classes | {f"{name}Router" for name in classes}  # where a builder has the name
 
 
 def test_every_code_is_explained() -> None:

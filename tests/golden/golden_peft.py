@@ -23,18 +23,24 @@ def peft_only(*harmless):
         yield
 
 
-def make_adapter(directory, architecture="llama", *, seed=0, **options):
-    """Let PEFT make an adapter with random factors; gives the answer of PEFT's own model."""
+def make_adapter(directory, architecture="llama", *, seed=0, initial=None, **options):
+    """Let PEFT make an adapter with random factors; gives the answer of PEFT's own model.
+
+    initial: where the adapter as it began is put, so that PEFT saves plain LoRA whatever it began with.
+    """
     names = ATTENTION.get(architecture, ["q_proj", "k_proj", "v_proj", "o_proj"])
     config = LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": names, "task_type": "CAUSAL_LM"} | options)
-    with peft_only("`lora_bias=True` was passed but the targeted layer"):
+    with peft_only("`lora_bias=True` was passed but the targeted layer", "lora with eva initialization used with"):
         model = get_peft_model(pico_base(architecture).hf, config)
+        if initial is not None:
+            model.save_pretrained(initial)
     generator = torch.Generator().manual_seed(seed)
     for name, p in model.named_parameters():
         if "lora_" in name:
             p.data = torch.randn(p.shape, generator=generator) * 0.2
-    with peft_only("Could not find a config file", "Setting `save_embedding_layers`", ".*lora_B.bias"):
-        model.save_pretrained(directory)
+    changes = "(PiSSA|OLoRA) changes the base weights"
+    with peft_only("Could not find a config file", "Setting `save_embedding_layers`", ".*lora_B.bias", changes):
+        model.save_pretrained(directory, path_initial_model_for_weight_conversion=initial)
     return answer(model)
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from golden_peft import answer, assert_same, ids, library_of, make_adapter, peft_answer, routed_answer
@@ -197,9 +198,18 @@ def test_it_tells_where_it_comes_from(base, library, tmp_path):
     assert made.builder == {"name": "export", "mix": "outputs", "rank": 3, "shares": {"bee": 0.5, "dog": 0.5}}
 
 
+def test_shares_may_be_numbers_of_numpy(library, tmp_path):
+    told = lorary.export(library, {"bee": np.float32(0.5)}, into=tmp_path / "out", rank=np.int64(2), mix="outputs")
+    assert read_expert(told.directory, "out").provenance.builder["shares"] == {"bee": 0.5}
+
+
 REFUSALS = {
     "error[E-NAME] unknown expert 'bea'. Did you mean 'bee'? Known: ant, bee, cat, dog.": ({"bea": 1}, {}),
     "error[E-OPTION] the share of 'bee' is nan, expected a number.": ({"bee": float("nan")}, {}),
+    "error[E-OPTION] the share of 'bee' is '0.5', expected a number.": ({"bee": "0.5"}, {}),
+    "error[E-OPTION] the share of 'ant' is None, expected a number.": ({SITE: {"ant": None}}, {}),
+    "error[E-OPTION] shares is None, expected \"uniform\", {name: share} or {site: {name: share}}.": (None, {}),
+    "error[E-OPTION] rank=1.5, expected a whole number.": ({"bee": 1}, {"rank": 1.5}),
     "error[E-OPTION] unknown shares 'unifrom'. Did you mean 'uniform'? Known: uniform.": ("unifrom", {}),
     "error[E-OPTION] rank=0, expected 1 or more.": ({"bee": 1}, {"rank": 0}),
     "error[E-OPTION] unknown mix 'both'. Known: factors, outputs.": ({"bee": 1}, {"mix": "both"}),
@@ -219,6 +229,18 @@ def test_what_can_t_be_exported_is_said(message, library, tmp_path):
     with pytest.raises(LoraryError) as caught:
         lorary.export(library, shares, into=tmp_path / "out", **options)
     assert str(caught.value).startswith(message)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("share", [1e300, -1e38, 1e7, 1e-50])
+@pytest.mark.parametrize(("mix", "rank"), [("factors", None), ("outputs", None), ("outputs", 1)])
+def test_shares_whose_numbers_don_t_fit_are_refused(share, mix, rank, equals, tmp_path):
+    with pytest.raises(LoraryError) as caught:
+        lorary.export(equals, {"ant": share, "bee": share}, into=tmp_path / "out", mix=mix, rank=rank)
+    assert str(caught.value).startswith(
+        "error[E-NONFINITE] site 'model.layers.0.self_attn.k_proj': the mixture's largest number is "
+    )
+    assert str(caught.value).endswith(", an adapter's may be 1e-38 to 10000. Give other shares.")
     assert not (tmp_path / "out").exists()
 
 

@@ -15,6 +15,7 @@ from golden_peft import (
     peft_open,
     routed_answer,
 )
+from peft import EvaConfig, LoraGAConfig
 
 from lorary.errors import LibraryError
 from lorary.library.library import Library
@@ -36,6 +37,11 @@ OPTIONS = {
     "all_linear": {"target_modules": "all-linear"},
     "pattern_of_targets": {"target_modules": r".*layers\.1.*\.(q|v)_proj"},
     "dropout": {"lora_dropout": 0.5},
+    "gaussian": {"init_lora_weights": "gaussian"},
+    "orthogonal": {"init_lora_weights": "orthogonal"},
+    "eva": {"init_lora_weights": "eva", "eva_config": EvaConfig()},
+    "mica": {"init_lora_weights": "mica"},
+    "lora_ga": {"init_lora_weights": "lora_ga", "lora_ga_config": LoraGAConfig()},
 }  # fmt: skip
 
 
@@ -84,17 +90,29 @@ def test_a_library_of_strangers_opens_where_it_is(base, tmp_path):
     assert_same(routed_answer(base, Library.open(tmp_path / "hub")), peft_answer("llama", tmp_path / "hub" / "one"))
 
 
-def test_peft_loads_the_copy_of_an_adapter_that_would_change_the_base(base, tmp_path):
-    make_adapter(tmp_path / "adapter")
-    text = (tmp_path / "adapter" / "adapter_config.json").read_text()
-    changed = text.replace('"init_lora_weights": true', '"init_lora_weights": "pissa"')
-    assert changed != text
-    (tmp_path / "adapter" / "adapter_config.json").write_text(changed)
-    library = library_of(tmp_path / "lib", base, {"poems": tmp_path / "adapter"})
+@pytest.mark.parametrize("init", ["pissa", "pissa_niter_4", "olora"])
+def test_what_changes_the_base_is_refused_until_peft_has_converted_it(init, base, tmp_path):
+    """Under PEFT it speaks on a base without what it began with; converted, it is plain LoRA of twice the rank."""
+    raw = tmp_path / "hub" / "raw"
+    expected = make_adapter(raw, init_lora_weights=init)
+    library = Library.create(tmp_path / "lib", base=base.fingerprint)
+    for refused in (lambda: library.add(raw, "raw"), lambda: Library.open(tmp_path / "hub")):
+        with pytest.raises(
+            LibraryError, match=rf"^error\[E-FEATURE\] expert 'raw': init_lora_weights='{init}' \(\w+\) "
+        ):
+            refused()
+    config = raw / "adapter_config.json"
+    config.write_text(config.read_text().replace(f'"{init}"', "true"))
+    assert (routed_answer(base, Library.open(tmp_path / "hub")) - expected).abs().max() > 1, "what would come of it"
+
+    trained = make_adapter(tmp_path / "adapter", init_lora_weights=init, initial=tmp_path / "initial")
+    library.add(tmp_path / "adapter", "poems")
+    assert library["poems"].rank == 8
     before = pico_base().hf.state_dict()
     model = peft_open("llama", library.path, subfolder="experts/poems")
     after = {n.replace(".base_layer", ""): t for n, t in model.get_base_model().state_dict().items()}
     assert all(torch.equal(after[name], t) for name, t in before.items())
+    assert_same(answer(model), trained, atol=1e-4)  # the base is taken apart and put together again
     assert_same(routed_answer(base, library), answer(model))
 
 

@@ -1,19 +1,22 @@
 """PHATGOOSE against numbers computed by hand and against plain autograd, and a whole library with gates."""
 
+import dataclasses
 import math
+import shutil
 from functools import partial
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import lorary
 from lorary.adapters.base import Site
 from lorary.adapters.peft_format import read_experts
 from lorary.building import train as training
 from lorary.building.builders import phatgoose
 from lorary.building.builders.phatgoose import Phatgoose
 from lorary.building.jobs import build
-from lorary.errors import BuildError, RoutingError
+from lorary.errors import BuildError, LibraryError, RoutingError
 from lorary.library.library import Library
 from lorary.model.route import route
 from lorary.model.speaking import row_losses
@@ -152,6 +155,47 @@ def test_who_comes_later_changes_no_gate(base, private, toy, tmp_path):
     assert before.items() < after.items()
     with route(base, grown, "phatgoose", mix="outputs") as model:
         assert model.log_likelihood(toy["copy"].test[:1])
+
+
+def answer(model):
+    with torch.inference_mode():
+        return model(torch.arange(2, 26).view(3, 8)).logits
+
+
+def test_a_model_that_stands_takes_in_who_came_later(base, private, with_gates, toy, tmp_path):
+    library, into = Library.create(tmp_path / "two", base=base.fingerprint), tmp_path / "lib"
+    for name in NAMES[:2]:
+        library.add(private[name].directory, name)
+    two = build(Phatgoose(**QUICK), toy, base, source=library, into=into)
+    with route(pico_base(), with_gates, "phatgoose") as model:
+        expected = answer(model)
+    with route(base, two, "phatgoose") as model:
+        model.add(with_gates["upper"])
+        torch.testing.assert_close(answer(model), expected, atol=1e-4, rtol=1e-4)  # with the gates of that library
+        model.remove("upper")
+        library.add(private["upper"].directory, "upper")
+        grown = build(Phatgoose(**QUICK), toy, pico_base(), source=library, into=into)
+        with route(pico_base(), grown, "phatgoose") as anew:
+            expected = answer(anew)
+        model.add("upper")  # its own library has it by now
+        assert torch.equal(answer(model), expected)
+        saved = model.save(tmp_path / "saved")
+    with lorary.load(saved, base=base) as model:
+        model.set_router("uniform")
+        model.set_router("phatgoose")
+        assert torch.equal(answer(model), expected), "with what it was saved with"
+        model.replace(grown["copy"])
+        assert torch.equal(answer(model), expected)
+
+
+@pytest.mark.parametrize("memory", [None, "1MB"])
+def test_an_expert_that_another_process_replaced_is_not_taken_for_the_one_opened(memory, base, with_gates, tmp_path):
+    library = Library.open(shutil.copytree(with_gates.path, tmp_path / "lib"))
+    other = random_library(tmp_path / "other", base, ["copy"], ranks=2)
+    job = dataclasses.replace(library["copy"].provenance, weights_sha256="")
+    Library.open(library.path).replace(other["copy"].directory, "copy", provenance=job)
+    with pytest.raises(LibraryError, match=r"^error\[E-FILE\] expert 'copy': adapter_model.safetensors has changed"):
+        route(base, library, "phatgoose", memory=memory)
 
 
 def test_a_library_without_gates_says_how_to_get_them(base, private):

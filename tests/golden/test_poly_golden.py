@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import lorary
 from lorary.adapters.base import Site
 from lorary.adapters.low_rank import LowRankBank, LowRankWeights
 from lorary.adapters.peft_format import read_experts
@@ -129,6 +130,18 @@ def test_a_task_that_nobody_trained_has_no_mixture(built, base, toy):
         model.log_likelihood([Example("a", "b", "poems")])
 
 
+@pytest.mark.parametrize("keep", ["copy", "refer"])
+def test_a_saved_model_returns_to_the_weights_it_came_with(keep, built, base, tmp_path):
+    name, library = built
+    with route(base, library, name, mix="factors") as model, torch.inference_mode():
+        expected = model(torch.tensor([[5, 6, 7]]), tasks=["swap"]).logits
+        saved = model.save(tmp_path / "saved", experts=keep)
+    with lorary.load(saved, base=base) as model, torch.inference_mode():
+        model.set_router("uniform")
+        model.set_router(name)
+        assert torch.equal(model(torch.tensor([[5, 6, 7]]), tasks=["swap"]).logits, expected)
+
+
 # ---- refusals -----------------------------------------------------------------------------------
 
 
@@ -146,6 +159,25 @@ def test_z_of_other_experts_is_refused(base, toy, tmp_path):
     library.remove("k1")
     with pytest.raises(RoutingError, match=r"^error\[E-LEARNED\] the Poly weights of '.*' are \(3, 1, 3\), expected "):
         route(base, Library.open(tmp_path / "lib"), "poly")
+
+
+def test_weights_learned_for_all_together_take_nobody_in_and_let_nobody_go(built, base, tmp_path):
+    name, library = built
+    other = random_library(tmp_path / "other", base, ["k0", "new"], ranks=2)
+    with route(base, library, name, mix="factors") as model:
+        saved = model.save(tmp_path / "saved")
+    for opening in (lambda: route(base, library, name, mix="factors"), lambda: lorary.load(saved, base=base)):
+        with opening() as model:
+            for change in (lambda m: m.add(other["new"]), lambda m: m.replace(other["k0"]), lambda m: m.remove("k1")):
+                with pytest.raises(RoutingError) as caught:
+                    change(model)
+                assert str(caught.value) == (
+                    f"error[E-LEARNED] what router '{name}' knows was learned for just these experts, all together. "
+                    "Take another router first (set_router), or route a library that was built with the change."
+                )
+            model.set_router("uniform")
+            model.replace(other["k0"])
+            model.remove("k1")
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 100], ids=["empty", "garbage"])

@@ -54,7 +54,7 @@ class LowRankBank(Bank):
     """The factors of E experts at one site, stacked along the ranks: a (R, d_in), b (R, d_out).
 
     Ranks may differ and an expert may be absent; `layout` tells whose rows are where. The factors keep their values
-    from disk; the scale is applied to the mixing weights, so that packing loses nothing.
+    from disk, whatever their dtypes; the scale is applied to the mixing weights, so that packing loses nothing.
     """
 
     layout: Layout
@@ -79,9 +79,12 @@ class LowRankBank(Bank):
         self.plan = plan or Plan(len(a[0]), max(layout.ranks), forced_strategy())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LowRankBank":
-        """Move the layout, too, when the bank is moved to another device."""
+        """Move the layout, too, when the bank is moved to another device or precision."""
+        places = self.a.data_ptr(), self.b.data_ptr()
         super()._apply(fn, recurse)
         self.layout = self.layout.to(self.a.device)
+        if (self.a.data_ptr(), self.b.data_ptr()) != places:
+            self.rooms = (None, None)  # lets go of the memory where they lay
         return self
 
     @torch.no_grad()
@@ -105,7 +108,7 @@ class LowRankBank(Bank):
 
     def cast(self, dtype: torch.dtype) -> "LowRankBank":
         """Store the factors in the dtype the base computes in; scales stay float32."""
-        if dtype != self.a.dtype:
+        if {self.a.dtype, self.b.dtype} != {dtype}:
             a, b = (in_room([t.detach().to(dtype)]) for t in (self.a, self.b))
             self.a.data, self.b.data, self.rooms = a[0], b[0], (a[1], b[1])
         return self

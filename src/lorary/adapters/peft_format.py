@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lorary.adapters.base import Weights
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.tensor_file import write_tensors
 from lorary.errors import AdapterError, LibraryError
 from lorary.library.expert import Expert
 from lorary.library.numbers import MAX_ABS, in_words
@@ -27,7 +27,7 @@ def read_weights(expert: Expert) -> dict[str, Weights]:
     """Read one expert: site name -> weights, by memory map, in the file's own dtype.
 
     Raises E-NONFINITE for a NaN, an infinity or an absurd number, with its tensor and place; E-FILE for a file that is
-    no longer what it was when its header was read.
+    not what expert.json promised, or no longer what it was when its header was read.
     """
     tensors = _map_tensors(expert)
     weights: dict[str, Weights] = {}
@@ -43,13 +43,17 @@ def _map_tensors(expert: Expert) -> dict[str, Tensor]:
     return {key: _view(data, info) for key, info in expert.header.items()}
 
 
-def _map_file(expert: Expert) -> Tensor:
-    """Map a file's bytes, privately, and check all numbers in them. Raises E-FILE, E-NONFINITE."""
+def _map_file(expert: Expert, *, recorded: bool = False) -> Tensor:
+    """Map a file's bytes, privately, and check all numbers in them. Raises E-FILE, E-NONFINITE.
+
+    recorded: as `Expert.confirm` has it.
+    """
     path = expert.weights_path
     size = max(t.start + _n_bytes(t) for t in expert.header.values())
-    if path.stat().st_size != size:
+    if not path.exists() or path.stat().st_size != size:
         raise LibraryError("E-FILE", f"expert {expert.name!r}: {path.name} was changed since it was opened.", "Retry.")
     data = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+    expert.confirm(recorded=recorded)  # after the mapping: what is put in the file's place from now on isn't read
     if not _are_sane(data, expert.header):
         for key, info in expert.header.items():
             check_numbers(expert.name, key, _view(data, info))
@@ -109,7 +113,7 @@ def as_vectors(experts: Sequence[Mapping[str, Weights]]) -> list[Tensor] | None:
     if factors != header.keys() or (span := _span(header)) is None:
         return None
     start, dtype = span
-    return [_map_file(one)[start:].view(dtype) for one in opened]
+    return [_map_file(one, recorded=True)[start:].view(dtype) for one in opened]
 
 
 class _OpenExpert(Mapping[str, Weights]):
@@ -118,6 +122,7 @@ class _OpenExpert(Mapping[str, Weights]):
     def __init__(self, expert: Expert) -> None:
         self.expert = expert
         self._file: Any = safe_open(expert.weights_path, framework="pt")
+        expert.confirm(recorded=True)
 
     def __getitem__(self, site: str) -> Weights:
         expert = self.expert
@@ -158,9 +163,22 @@ def write_weights(directory: Path, kind: LoRA, weights: Mapping[str, LowRankWeig
     for site in sorted(weights):
         tensors[f"{PREFIX}{site}.lora_A.weight"] = weights[site].a.detach().float().cpu().contiguous()
         tensors[f"{PREFIX}{site}.lora_B.weight"] = weights[site].b.detach().float().cpu().contiguous()
-    save_file(tensors, directory / "adapter_model.safetensors", metadata={"format": "pt"})
+    write_tensors(tensors, directory / "adapter_model.safetensors", metadata={"format": "pt"})
     config = {"base_model_name_or_path": base_name, **kind.peft_config(sorted(weights)), **_patterns(kind, weights)}
     (directory / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
+def write_factors(directory: Path, expert: Expert, weights: Mapping[str, LowRankWeights]) -> None:
+    """Write an expert's adapter_model.safetensors with other values at its sites, in their dtype. Raises E-NONFINITE.
+
+    Its adapter_config.json stays true: ranks and scales are the expert's.
+    """
+    tensors: dict[str, Tensor] = {}
+    for site, (a_key, b_key) in expert.sites.items():
+        for key, tensor in ((a_key, weights[site].a), (b_key, weights[site].b)):
+            check_numbers(expert.name, key, tensor)
+            tensors[key] = tensor.detach().cpu().contiguous()
+    write_tensors(tensors, directory / "adapter_model.safetensors", {"format": "pt"})
 
 
 def _patterns(kind: LoRA, weights: Mapping[str, LowRankWeights]) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """Rows that grow at the end without being copied, while whoever holds the earlier rows keeps them as they were."""
 
+import functools
 import threading
 from collections.abc import Sequence
 
@@ -23,10 +24,11 @@ class Room:
     def extend(self, rows: Tensor, new: Tensor) -> Tensor | None:
         """Give `rows` and then `new` (n, d) in one piece.
 
-        None if `rows` aren't those in this memory, others wrote behind them, or there is no space.
+        None if `rows` aren't those in this memory, `new` has another dtype, others wrote behind them, or there is no
+        space.
         """
         n_all = len(rows) + len(new)
-        if rows.data_ptr() != self._buffer.data_ptr() or rows.dtype != self._buffer.dtype:
+        if rows.data_ptr() != self._buffer.data_ptr() or {rows.dtype, new.dtype} != {self._buffer.dtype}:
             return None
         with self._lock:
             if self._n_used != len(rows) or n_all > len(self._buffer):
@@ -39,9 +41,13 @@ class Room:
 @torch.inference_mode(False)  # what is made in that mode can't be written to outside of it
 @torch.no_grad()
 def in_room(pieces: Sequence[Tensor]) -> tuple[Tensor, Room]:
-    """Copy pieces (n_i, d), one after the other, to new memory with room behind them: rows (R, d), and the room."""
+    """Copy pieces (n_i, d), one after the other, to new memory with room behind them: rows (R, d), and the room.
+
+    Pieces of several dtypes come to lie in one that holds the numbers of all.
+    """
     n_rows = sum(len(piece) for piece in pieces)
-    buffer = pieces[0].new_empty(n_rows + int(SPARE * n_rows), *pieces[0].shape[1:])
+    dtype = functools.reduce(torch.promote_types, [piece.dtype for piece in pieces])
+    buffer = pieces[0].new_empty(n_rows + int(SPARE * n_rows), *pieces[0].shape[1:], dtype=dtype)
     torch.cat(list(pieces), out=buffer[:n_rows])
     return buffer[:n_rows], Room(buffer, n_rows)
 

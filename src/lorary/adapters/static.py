@@ -13,6 +13,8 @@ from torch import Tensor
 from lorary.adapters.base import Mix
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.products import thin_svd
+from lorary.errors import AdapterError
+from lorary.library.numbers import MAX_ABS
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,17 +26,32 @@ class StaticMix:
     missing2: float
 
 
-def mix_static(parts: Sequence[LowRankWeights], shares: Sequence[float], mix: Mix, rank: int | None) -> StaticMix:
+def mix_static(
+    parts: Sequence[LowRankWeights], shares: Sequence[float], mix: Mix, rank: int | None, *, site: str
+) -> StaticMix:
     """Mix experts in fixed shares; the outcome has scale 1 and float32 factors.
 
     rank: the largest allowed; None = no truncation. More rank than the layer has is taken away in any case, exactly.
+    Raises E-NONFINITE, naming the site, for shares that make numbers which no adapter may hold.
     """
     a, b = _stacked(parts, shares, mix)
+    _check(a, b, site)  # in float64, before anything is squared
     limit = min(rank or a.shape[0], *a.shape[1:], b.shape[0])
     if a.shape[0] <= limit:
         return StaticMix(LowRankWeights(a.float(), b.float(), 1.0), _norm2(a, b), 0.0)
     svd = thin_svd(a, b)
-    return StaticMix(svd.keep(limit)[0], svd.norm2, float(svd.s[limit:].square().sum()))
+    kept = svd.keep(limit)[0]
+    _check(kept.a, kept.b, site)
+    return StaticMix(kept, svd.norm2, float(svd.s[limit:].square().sum()))
+
+
+def _check(a: Tensor, b: Tensor, site: str) -> None:
+    least = torch.finfo(torch.float32).tiny
+    for factor in (a, b):
+        largest = float(factor.abs().max())
+        if largest != 0 and not least <= largest <= MAX_ABS:
+            what = f"site {site!r}: the mixture's largest number is {largest:.3g}, an adapter's may be {least:.0e} to "
+            raise AdapterError("E-NONFINITE", f"{what}{MAX_ABS:g}.", "Give other shares.")
 
 
 def _stacked(parts: Sequence[LowRankWeights], shares: Sequence[float], mix: Mix) -> tuple[Tensor, Tensor]:

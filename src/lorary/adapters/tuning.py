@@ -15,8 +15,9 @@ from typing import Literal, get_args
 
 import torch
 
+from lorary.disk import write_whole
 from lorary.errors import LibraryError, OptionError, known_names
-from lorary.library.files import cache_directory, write_whole
+from lorary.library.files import cache_directory
 
 Strategy = Literal["dense", "dense_in", "chosen", "gathered"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, optim
 
+from lorary.adapters.tensor_file import write_tensors
 from lorary.building.stack import Stack
 
 _ADAM = ("step", "exp_avg", "exp_avg_sq")
@@ -25,8 +25,13 @@ def save_checkpoint(
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(path.name + ".tmp")
     header = {"facts": json.dumps(facts)}
-    save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, staged, metadata=header)
+    write_tensors({name: t.cpu().contiguous() for name, t in tensors.items()}, staged, metadata=header)
     staged.replace(path)
+
+
+def checkpoint_bytes(stacks: Mapping[str, Stack]) -> int:
+    """Say about how large the checkpoint of a run will be."""
+    return sum(4 * stack.values.numel() * stack.values.element_size() for stack in stacks.values())
 
 
 def load_checkpoint(path: Path, stacks: Mapping[str, Stack], optimizer: optim.Optimizer) -> dict[str, Any] | None:

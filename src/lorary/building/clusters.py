@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lorary.disk import ELSEWHERE, disk_errors, write_whole
 from lorary.errors import BuildError
 from lorary.hashing import hash_json
 from lorary.tasks.example import Example
@@ -62,7 +63,7 @@ class Clusters(Mapping[str, tuple[str, ...]]):
         return Task(task.name, own(task.train), own(task.valid), own(task.test))
 
     def write(self, path: Path) -> None:
-        """Write groups.json by atomic replace."""
+        """Write groups.json, over earlier groups by atomic replace. Raises E-EXISTS for all else, E-DISK, E-PERM."""
         content = {
             "clusters": {name: list(tasks) for name, tasks in self.groups.items()},
             "method": dict(self.method),
@@ -72,10 +73,13 @@ class Clusters(Mapping[str, tuple[str, ...]]):
             "curve": [dict(row) for row in self.curve],
             "dealt": self.dealt,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staged = path.with_name(path.name + ".tmp")
-        staged.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        staged.replace(path)
+        with disk_errors(repr(str(path)), ELSEWHERE):
+            if (path.exists() or path.is_symlink()) and not _holds_groups(path):
+                raise BuildError(
+                    "E-EXISTS", f"{str(path)!r} is there and is no groups file.", "Choose another path, or remove it."
+                )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
 
     @classmethod
     def from_option(cls, text: str) -> "Clusters":
@@ -102,6 +106,14 @@ def read_clusters(path: Path) -> Clusters:
             "E-CLUSTERS", f'{path} is no groups file: expected {{"clusters": {{"c0": ["task", ...]}}}}.',
             "`lorary cluster` writes one.",
         ) from None  # fmt: skip
+
+
+def _holds_groups(path: Path) -> bool:
+    try:
+        read_clusters(path)
+    except BuildError:
+        return False
+    return path.is_file()
 
 
 def _task_names(value: Any) -> tuple[str, ...]:

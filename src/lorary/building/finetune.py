@@ -1,5 +1,6 @@
 """Tasks -> a new base: all weights are trained. The baseline that libraries are compared with; no library itself."""
 
+import contextlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -7,11 +8,13 @@ from pathlib import Path
 
 from lorary import __version__
 from lorary.building.base import Report
-from lorary.building.job import TrainingOptions
+from lorary.building.job import TrainingJob, TrainingOptions
 from lorary.building.learner import Learner
 from lorary.building.stack import Stack
 from lorary.building.train import train
+from lorary.disk import ELSEWHERE, disk_errors
 from lorary.errors import BuildError
+from lorary.library.findings import quote
 from lorary.model.base_model import BaseModel
 from lorary.options import require
 from lorary.tasks.task import Tasks
@@ -41,7 +44,8 @@ def finetune(
     Interrupted or killed, a second call goes on where the first one was; the result is the same to the byte. The
     directory appears by one rename when all is in it. The base given is not changed.
     Raises E-EXISTS if the directory is there and was made otherwise, E-DATA for tasks without training examples,
-    E-OPTION for a builder's options, which are of a library.
+    E-OPTION for a builder's options, which are of a library, E-DISK and E-PERM, before training if the directory
+    can't be written.
     """
     require("options", options, FullFineTuning, "FullFineTuning(...)", "Builders make libraries: build(...).")
     into = Path(into)
@@ -50,18 +54,30 @@ def finetune(
     if _stands(into, key):
         return into
     work = into.with_name(f".{into.name}.work")
+    try:
+        with disk_errors(quote(str(into), 200), ELSEWHERE):
+            _make(options, job, base, into, work / key, report)
+            shutil.rmtree(work, ignore_errors=True)
+    finally:
+        for left in (work / key, work):
+            with contextlib.suppress(OSError):  # only what is empty goes: the disk refused before training began
+                left.rmdir()
+    return into
+
+
+def _make(
+    options: FullFineTuning, job: TrainingJob, base: BaseModel, into: Path, work: Path, report: Report | None
+) -> None:
     copy = base.trainable_copy()
     learner = Learner(copy, [job.pupil(copy)], {"weights": Stack(list(copy.hf.parameters()), 1, lr=options.lr)})
-    (curve,) = train(learner, options, job.n_steps, work / key, report)
-    stage = work / "stage"
+    (curve,) = train(learner, options, job.n_steps, work, report)
+    stage = work.with_name("stage")
     shutil.rmtree(stage, ignore_errors=True)
     stage.mkdir(parents=True)
     facts = job.write_facts(stage, curve)
     copy.write(stage)
-    _write_facts(stage / FACTS, {**facts, "job": key, "base_fingerprint": base.fingerprint})
+    _write_facts(stage / FACTS, {**facts, "job": work.name, "base_fingerprint": base.fingerprint})
     stage.rename(into)
-    shutil.rmtree(work, ignore_errors=True)
-    return into
 
 
 def _stands(into: Path, key: str) -> bool:

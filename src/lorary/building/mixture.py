@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from lorary.adapters.base import Bank, Mix, Site
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankBank, LowRankWeights
 from lorary.adapters.packed import Dropped, InputDropout, Rows
+from lorary.adapters.tensor_file import write_tensors
 from lorary.building.base import Builder, Job, Made, Report, Write, check_positive
 from lorary.building.batches import mix_seed
 from lorary.building.curve import Curve
@@ -87,7 +87,7 @@ class MixtureBuilder(TrainingOptions, Builder, ABC):
             (curve,) = train(learner, self, job.n_steps, work, report)
             state = pack_state(logits, job.tasks)
             writers = {name: self.writer(job, base, name, skills, i, banks, curve) for i, name in enumerate(skills)}
-        return Made(writers, {(job.name, self.left): partial(save_file, state)})
+        return Made(writers, {(job.name, self.left): partial(write_tensors, state)})
 
     def _gate(self, site: Site, job: TrainingJob, n_experts: int) -> TaskGate:
         _check_blocks(site, self.n_blocks)

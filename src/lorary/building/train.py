@@ -22,11 +22,12 @@ from torch import Tensor
 
 from lorary.building.base import JobStep, Report
 from lorary.building.batches import batch_rows, is_evaluation, mix_seed, passes, schedule
-from lorary.building.checkpoint import load_checkpoint, save_checkpoint
+from lorary.building.checkpoint import checkpoint_bytes, load_checkpoint, save_checkpoint
 from lorary.building.curve import Curve
 from lorary.building.job import TrainingOptions
 from lorary.building.learner import Learner, Row, fast_attention
 from lorary.building.stack import clip
+from lorary.disk import try_place
 from lorary.errors import BuildError
 from lorary.model.speaking import row_losses
 from lorary.model.tokens import by_length, pad
@@ -74,7 +75,8 @@ def train(
     """Train all pupils: loss on completions only, AdamW, best validation checkpoint kept. Gives each pupil's curve.
 
     The learner's parameters are the best ones afterwards. `work` receives checkpoint.safetensors; a run that finds one
-    goes on from it. Interrupted, it saves the last whole step first. Raises E-DIVERGED if a loss stops being a number.
+    goes on from it. Interrupted, it saves the last whole step first. Raises E-DIVERGED if a loss stops being a number,
+    and before the first step E-DISK, or OSError, if a checkpoint can't be written.
     """
     run = _Run(learner, options, n_steps, report)
     path = work / "checkpoint.safetensors"
@@ -108,6 +110,8 @@ def _go_on(run: _Run, path: Path, start: int) -> None:
 
 def _resume(run: _Run, path: Path) -> int:
     facts = load_checkpoint(path, run.learner.stacks, run.optimizer)
+    if facts is None or facts["step"] < run.n_steps:
+        try_place(path.parent, checkpoint_bytes(run.learner.stacks))
     if facts is None:
         _evaluate(run, 0, run.live)
         return 0

@@ -11,10 +11,9 @@ import typer
 from typer.core import TyperGroup
 
 from lorary.cli.console import print_json, print_table, say
+from lorary.cli.exit_codes import FAILED, INTERRUPTED, PARTLY, READER_GONE
 from lorary.errors import LoraryError
 
-FAILED, PARTLY, INTERRUPTED = 1, 3, 130
-READER_GONE = 141  # what a shell shows for a program that SIGPIPE ended
 _JSON = "lorary.json"
 _WORDS = (
     (r"^Value error, ", ""),
@@ -58,7 +57,11 @@ class Application(TyperGroup):
             raise
         except BrokenPipeError:
             code = READER_GONE
-        except (LoraryError, PartlyDone, OSError, KeyboardInterrupt) as error:
+        except KeyboardInterrupt as stop:
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            raise _past_typer(stop) from None
+        except (LoraryError, PartlyDone, OSError) as error:
             if ctx.params.get("debug"):
                 traceback.print_exc()
             code = _explain(error)
@@ -73,18 +76,25 @@ def _reworded(message: str) -> str:
     return message
 
 
+def _past_typer(stop: KeyboardInterrupt) -> SystemExit:
+    """Make of it what typer lets pass, notes included; `main` tells it."""
+    end = SystemExit(INTERRUPTED)
+    for note in getattr(stop, "__notes__", []):
+        end.add_note(note)
+    return end
+
+
 def _explain(error: BaseException) -> int:
     """Say on stderr what happened; give the exit code."""
-    if isinstance(error, KeyboardInterrupt):
-        say(" ".join(["interrupted.", *getattr(error, "__notes__", [])]))
-        return INTERRUPTED
     if isinstance(error, PartlyDone):
         say(str(error.__cause__))
         say(str(error))
         return PARTLY
     if isinstance(error, OSError):
+        from lorary.disk import code_of
+
         where = f"{str(error.filename)!r}: " if error.filename is not None else ""
-        say(f"error[E-FILE] {where}{error.strerror or error}.")
+        say(f"error[{code_of(error) or 'E-FILE'}] {where}{error.strerror or error}.")
         return FAILED
     say(str(error))
     return FAILED

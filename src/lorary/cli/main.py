@@ -1,31 +1,18 @@
-"""The entry point `lorary`. Whatever is slow to import is imported by the command that needs it."""
+"""The entry point `lorary`: signals, streams and exit codes; `app` has the commands."""
 
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from types import FrameType
+from typing import Any, NoReturn
 
-import typer
+from lorary.cli.exit_codes import FAILED, INTERRUPTED, READER_GONE
 
-from lorary import __version__
-from lorary.cli.application import FAILED, READER_GONE, Application
-from lorary.cli.commands.add import add
-from lorary.cli.commands.ask import ask
-from lorary.cli.commands.build import build
-from lorary.cli.commands.cluster import cluster
-from lorary.cli.commands.eval import evaluate
-from lorary.cli.commands.export import export
-from lorary.cli.commands.finetune import finetune
-from lorary.cli.commands.quickstart import quickstart
-from lorary.cli.commands.remove import remove
-from lorary.cli.commands.report import report
-from lorary.cli.commands.save import save
-from lorary.cli.commands.show import show
-from lorary.cli.commands.status import status
-from lorary.cli.commands.study import study
-
+_AGAIN_S = 0.02
+_PATIENCE_S = 5.0  # with imports
 _QUIET = {
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -44,54 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to fail
     with _stoppable(), _unheard():
+        from lorary.cli.app import make_app  # in here, since it takes a moment in which Ctrl-C may come
+
         make_app()(_debug_first(list(sys.argv[1:] if arguments is None else arguments)), prog_name="lorary")
-
-
-def make_app() -> typer.Typer:
-    """Make the application with all its commands."""
-    app = typer.Typer(
-        cls=Application,
-        no_args_is_help=True,
-        add_completion=False,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        epilog="Exit codes: 0 done, 1 error, 2 usage, 3 partly done, 130 interrupted.",
-    )
-    app.callback()(_about)
-    verbs: dict[str, Callable[..., int | None]] = {
-        "build": build,
-        "status": status,
-        "finetune": finetune,
-        "cluster": cluster,
-        "add": add,
-        "remove": remove,
-        "show": show,
-        "ask": ask,
-        "eval": evaluate,
-        "save": save,
-        "export": export,
-        "report": report,
-        "quickstart": quickstart,
-        "study": study,
-    }
-    for name, verb in verbs.items():
-        app.command(name)(verb)
-    return app
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"lorary {__version__}")
-        raise typer.Exit
-
-
-def _about(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
-    ] = False,
-) -> None:
-    """Build and reuse a library of LoRA experts on one frozen language model."""
 
 
 def _debug_first(arguments: list[str]) -> list[str]:
@@ -118,22 +60,71 @@ def _unheard() -> Iterator[None]:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Make SIGTERM behave as Ctrl-C, and the second of either end the process at once."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
+    """Make SIGTERM behave as Ctrl-C, and the second of either end the process at once. The first is never lost.
 
-    def stop(_number: int, _frame: Any) -> None:
+    Python raises KeyboardInterrupt wherever it is. In a finaliser or a callback nobody hears it, so it is raised again;
+    what is being imported may swallow it, so it waits for that; and a library may make another error of it, so what
+    counts at the end is that it came.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    clock = getattr(signal, "SIGALRM", None)  # not on Windows: there it is raised once and at once
+    before = {number: signal.getsignal(number) for number in (*numbers, *([clock] if clock else []))}
+    hook, deadline, over = sys.unraisablehook, None, False
+
+    def stop(_number: int, frame: FrameType | None) -> None:
+        nonlocal deadline
+        deadline = time.monotonic() + _PATIENCE_S
         for number in numbers:
             signal.signal(number, signal.SIG_DFL)
-        raise KeyboardInterrupt
+        interrupt(0, frame)
+
+    def interrupt(_number: int, frame: FrameType | None) -> None:
+        if clock and time.monotonic() < (deadline or 0) and _is_importing(frame):
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
+        elif not over:
+            raise KeyboardInterrupt
+
+    def unheard(lost: Any) -> None:
+        if deadline is None or not issubclass(lost.exc_type, KeyboardInterrupt):
+            hook(lost)
+        elif clock:
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
 
     try:
-        for number in numbers:
-            signal.signal(number, stop)
+        sys.unraisablehook = unheard
+        for number in before:
+            signal.signal(number, interrupt if number == clock else stop)
         yield
+    except BaseException as end:
+        if deadline is None and not (isinstance(end, SystemExit) and end.code == INTERRUPTED):
+            raise
+        _leave_interrupted(*getattr(end, "__notes__", []))
+    else:
+        if deadline is not None:
+            _leave_interrupted()
     finally:
+        over = True
+        if clock and deadline is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Tell whether what is running, below our own entry, is an import."""
+    while frame is not None and frame.f_code is not main.__code__:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _leave_interrupted(*notes: str) -> NoReturn:
+    from lorary.cli.console import say
+
+    say(" ".join(["interrupted.", *notes]))
+    raise SystemExit(INTERRUPTED) from None
 
 
 if __name__ == "__main__":

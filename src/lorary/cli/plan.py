@@ -39,7 +39,7 @@ def _row(cost: "Cost") -> list[object]:
 
 
 def _in_words(found: "Estimate", base: str) -> str:
-    from lorary.library.files import megabytes
+    from lorary.disk import megabytes
 
     steps, size = sum(cost.steps for cost in found.jobs), found.product_bytes
     parts = [f"{len(found.jobs)} jobs, {steps:,} steps", f"about {found.tokens:,} tokens to train on"]

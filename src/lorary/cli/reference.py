@@ -11,7 +11,8 @@ from typing import Any, get_type_hints
 import typer.main
 
 from lorary import folder
-from lorary.cli.main import make_app
+from lorary.cli.app import make_app
+from lorary.cli.python_reference import python_page
 
 _NOTICE = "<!-- Generated from the code by `make docs`. -->"
 _CHAPTERS = (
@@ -126,7 +127,11 @@ def _first_line(path: Path) -> str:
     return text.partition("\n")[0].removesuffix(".")
 
 
-PAGES = {"methods": methods_page, "commands": commands_page}
+def _python_page() -> str:
+    return "\n".join([_NOTICE, "", *python_page()]).rstrip() + "\n"
+
+
+PAGES = {"methods": methods_page, "commands": commands_page, "python": _python_page}
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:

@@ -3,10 +3,12 @@
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from lorary.errors import EvaluationError
+from lorary.disk import ELSEWHERE, discard, disk_errors
+from lorary.errors import EvaluationError, LibraryError
 from lorary.evaluation.base import Evaluator, LanguageModel, Outcome, Place
 from lorary.evaluation.scores import FORMAT, Scores, parse_lines, part_of, read_scores, to_line
 from lorary.folder import EVALUATORS
@@ -33,7 +35,7 @@ def evaluate(
     unfinished one (`<into>.part`) is continued. `name`: what tables call the model; by default the file's name.
     `limit`: at most so many examples per task. `progress(done, total)`: called before the first batch and after each.
     Raises E-EVAL for a task without test examples and for values that aren't finite, E-RUN if `into` holds another run,
-    E-OPTION for arguments of other types.
+    E-OPTION for arguments of other types, E-DISK, E-PERM.
     """
     evaluator = EVALUATORS.parse(evaluator) if isinstance(evaluator, str) else evaluator
     require("evaluator", evaluator, Evaluator, "a metric, as RougeL()")
@@ -101,38 +103,46 @@ class _Part:
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
         self.final, self.path = path, part_of(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._refusals():
+            path.parent.mkdir(parents=True, exist_ok=True)
         data = self.path.read_bytes() if self.path.exists() else b""
-        data = data[: data.rfind(b"\n") + 1] or to_line(header)
-        found, self.outcomes = parse_lines(data, str(self.path))
+        known = data[: data.rfind(b"\n") + 1]
+        found, self.outcomes = parse_lines(known or to_line(header), str(self.path))
         _check_same(self.path, found, header)
-        _write(self.path, "r+b" if self.path.exists() else "wb", 0, data)
-        self.size = len(data)
+        try:
+            self._write(0, known or to_line(header))
+        except LibraryError:
+            if not known:
+                discard(self.path)
+            raise
 
     def append(self, batch: Sequence[Outcome]) -> None:
         data = b"".join(map(to_line, batch))
         self._check_alone()
-        _write(self.path, "r+b", self.size, data)
-        self.size += len(data)
+        self._write(self.size, data)
 
     def finish(self) -> None:
         self._check_alone()
-        os.replace(self.path, self.final)
+        with self._refusals():
+            os.replace(self.path, self.final)
+
+    def _write(self, start: int, data: bytes) -> None:
+        with self._refusals(), self.path.open("r+b" if self.path.exists() else "wb") as file:
+            file.seek(start)
+            file.write(data)
+            file.truncate()
+            file.flush()
+            os.fsync(file.fileno())
+        self.size = start + len(data)
+
+    def _refusals(self) -> AbstractContextManager[None]:
+        return disk_errors(repr(str(self.final)), ELSEWHERE)
 
     def _check_alone(self) -> None:
         if not self.path.exists() or self.path.stat().st_size != self.size:
             raise EvaluationError(
                 "E-RUN", f"{self.path}: another process writes to it too.", "Let one run finish, or use another file."
             )
-
-
-def _write(path: Path, mode: str, start: int, data: bytes) -> None:
-    with path.open(mode) as file:
-        file.seek(start)
-        file.write(data)
-        file.truncate()
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _check_same(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

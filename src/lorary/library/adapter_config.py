@@ -35,7 +35,9 @@ FEATURES = {
     "monteclora_config": "MonteCLoRA",
     "velora_config": "VeLoRA",
 }
-_HARMLESS_INITS = (True, False, None, "gaussian", "orthogonal")
+_HARMLESS_INITS = ("gaussian", "orthogonal", "eva", "mica", "lora_ga")
+_CHANGED_BASE = {"pissa": "PiSSA", "olora": "OLoRA", "corda": "CorDA", "loftq": "LoftQ"}
+"""How the names of initialisations begin that take the factors out of the base: what is trained fits the rest only."""
 _DROPPED = ("auto_mapping", "megatron_config")
 _WITHOUT_EFFECT = {
     "base_model_name_or_path", "revision", "task_type", "peft_version", "inference_mode", "lora_dropout",
@@ -57,10 +59,8 @@ def check_config(config: Mapping[str, Any]) -> list[Finding]:
 
 
 def neutralised(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy a config without what changes the base or imports code when PEFT loads it; the adapter stays the same."""
+    """Copy a config without what imports code when PEFT loads it; the adapter stays the same, so does the order."""
     safe = dict(config)
-    if _init_touches_base(config):
-        safe["init_lora_weights"] = True
     for field in _DROPPED:
         if safe.get(field):
             safe[field] = None
@@ -164,16 +164,30 @@ def _check_features(config: Mapping[str, Any]) -> list[Finding]:
     bias = config.get("bias")
     if bias not in (None, "none"):
         findings.append(error("E-FEATURE", f"bias={quote(bias)} changes the base; expected 'none'.", hint))
-    if _init_touches_base(config):
-        message = f"init_lora_weights={quote(config['init_lora_weights'])} lets PEFT change the base on load."
-        hint = "`add` stores true in its place. If it was saved unconverted, convert it with save_pretrained first."
-        findings.append(warning("W-INIT", message, hint))
-    return findings
+    return findings + _check_init(config.get("init_lora_weights"))
 
 
-def _init_touches_base(config: Mapping[str, Any]) -> bool:
-    value = config.get("init_lora_weights")
-    return isinstance(value, str) and value.lower() not in _HARMLESS_INITS
+def _check_init(value: Any) -> list[Finding]:
+    """Refuse factors that were trained on another base than the one they are to be added to.
+
+    PEFT takes what it began with out of the base, then and on load; routed experts share the base as it is.
+    """
+    if not isinstance(value, str):
+        return []
+    told = f"init_lora_weights={quote(value)}"
+    hint = "Save it with PEFT's save_pretrained(..., path_initial_model_for_weight_conversion=...): plain LoRA again."
+    if value == "lora_ga":
+        message = f"{told} changed the base it was trained on; PEFT opens it on the unchanged one, and so does lorary."
+        return [warning("W-INIT", message, hint)]
+    if value in _HARMLESS_INITS:
+        return []
+    name = next((name for start, name in _CHANGED_BASE.items() if value.lower().startswith(start)), None)
+    if name is None:
+        message = f"{told} is unknown, it may have changed the base it was trained on."
+        return [error("E-FEATURE", message, "If it did not, write true in its place.")]
+    hint = "PEFT can't convert it: train it without." if name == "LoftQ" else hint
+    message = f"{told} ({name}) changed the base it was trained on; on the base as it is it would answer otherwise."
+    return [error("E-FEATURE", message, hint)]
 
 
 def _check_inertia(config: Mapping[str, Any]) -> list[Finding]:

@@ -1,30 +1,31 @@
 """A directory that is there whole or not at all."""
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from lorary.disk import ELSEWHERE, disk_errors, sync
 from lorary.errors import LibraryError
-from lorary.library.files import disk_errors, sync
+from lorary.library.files import as_path
 from lorary.library.findings import quote
+
+_NO_PLACE = {errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
 
 @contextlib.contextmanager
 def arriving(target: Path | str) -> Iterator[Path]:
     """Give an empty directory that becomes `target` when the `with` block ends; if the block raises, nothing remains.
 
-    Raises E-EXISTS when the target is there already, E-DISK and E-PERM from the disk, for the block's writing too.
+    Raises E-EXISTS when the target is there already, E-PATH where none can be, E-DISK and E-PERM from the disk, for the
+    block's writing too.
     """
-    target = Path(target).absolute()
-    with disk_errors(quote(target.name)):
-        if target.exists() or target.is_symlink():
-            raise LibraryError("E-EXISTS", f"{quote(str(target), 200)} exists already.", "Choose another path.")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        stage = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-        stage.mkdir()
+    named, target = quote(str(target), 200), as_path(target)
+    with disk_errors(named, ELSEWHERE):
+        stage = _make_stage(target)
         try:
             yield stage
             for path in sorted(stage.rglob("*"), reverse=True):
@@ -34,3 +35,18 @@ def arriving(target: Path | str) -> Iterator[Path]:
         finally:
             shutil.rmtree(stage, ignore_errors=True)
         sync(target.parent)
+
+
+def _make_stage(target: Path) -> Path:
+    try:
+        if target.exists() or target.is_symlink():
+            raise LibraryError("E-EXISTS", f"{quote(str(target), 200)} exists already.", "Choose another path.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        stage = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+        stage.mkdir()
+    except OSError as error:
+        if error.errno not in _NO_PLACE:
+            raise
+        what = f"no directory can be made at {quote(str(target), 200)}: a part of it is a file, or too long."
+        raise LibraryError("E-PATH", what, "Choose another path.") from None
+    return stage

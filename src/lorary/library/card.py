@@ -5,8 +5,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lorary.disk import write_whole
 from lorary.library.expert import Expert
-from lorary.library.files import write_whole
 from lorary.library.layout import Layout
 
 MARK = "<!-- written by lorary; delete this line to keep your own text -->"

@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from lorary.disk import disk_errors, sync
 from lorary.errors import LibraryError
-from lorary.library.files import disk_errors, sync
 from lorary.library.findings import quote
+from lorary.library.layout import Layout
 from lorary.library.library import Library
 
 STALE_AFTER_S = 24 * 3600.0  # for the temporary files of writers that died
@@ -49,12 +50,20 @@ def put(
 
 
 def get(library: Library, kind: str, key: str, suffix: str) -> Path | None:
-    """Find an artefact, learned or derived; None when it has to be made. Links don't count."""
+    """Find an artefact, learned or derived; None when it has to be made. Links don't count, nor what can't be read."""
+    return find(library.layout, kind, key, suffix)
+
+
+def find(layout: Layout, kind: str, key: str, suffix: str) -> Path | None:
+    """Find an artefact as `get` does, in a library that nobody opened."""
     name = _file_name(kind, key, suffix)
-    for folder in (library.layout.learned, library.layout.derived):
+    for folder in (layout.learned, layout.derived):
         path = folder / name
-        if not folder.is_symlink() and not path.is_symlink() and path.is_file():
-            return path
+        with contextlib.suppress(PermissionError):  # somebody else's
+            if not folder.is_symlink() and not path.is_symlink() and path.is_file():
+                if folder == layout.derived:  # else it can't be made again: its reader says what is wrong
+                    path.open("rb").close()
+                return path
     return None
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from lorary.errors import LibraryError
 from lorary.hashing import hash_file, hash_json
 from lorary.library.arrival import arriving
 from lorary.library.check import BaseFacts, inspect
-from lorary.library.files import copy_durably, open_regular
+from lorary.library.files import copy_durably, open_regular, signature
 from lorary.library.findings import from_exception, quote, raise_errors
 from lorary.library.layout import CONFIG, PROVENANCE, WEIGHTS
 from lorary.library.provenance import Provenance, read_provenance
@@ -33,6 +33,8 @@ class Expert:
     config: Mapping[str, Any]
     header: Header
     provenance: Provenance
+    _seen: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """sha256 of the weights file, and its signature when that was found."""
 
     @property
     def weights_path(self) -> Path:
@@ -70,15 +72,9 @@ class Expert:
 
         Reads the whole file once. Raises E-FILE when the bytes are not those that expert.json promises.
         """
-        with open_regular(self.weights_path):  # refuses what became a link or a FIFO since it was checked
-            weights = hash_file(self.weights_path)
-        promised = self.provenance.weights_sha256
-        if promised and promised != weights:
-            message = (
-                f"expert {quote(self.name)}: {WEIGHTS} has changed: sha256 {weights[:12]}, expected {promised[:12]}."
-            )
-            raise LibraryError("E-FILE", message, "Fetch it again; if you changed it on purpose, replace the expert.")
-        return hash_json([weights, self.scales])
+        if "sha256" not in self._seen:
+            self.confirm()
+        return hash_json([self._seen["sha256"], self.scales])
 
     @cached_property
     def recorded_hash(self) -> str:
@@ -86,10 +82,45 @@ class Expert:
 
         For thousands of experts, whose bytes nobody wants to read. In doubt it reads the file, as `hash` does.
         """
+        return hash_json([self.provenance.weights_sha256, self.scales]) if self._is_vouched_for() else self.hash
+
+    def confirm(self, *, recorded: bool = False) -> None:
+        """Make sure that the weights on disk are those of this expert: for whoever read them, after it did.
+
+        Reads the whole file, but for one that was read before and that nobody touched since. `recorded`: not if
+        expert.json vouches for it, as `recorded_hash` does. Raises E-FILE when it is another file, damaged or gone.
+        """
+        if recorded and self._is_vouched_for():
+            return
+        try:
+            with open_regular(self.weights_path):  # refuses what became a link or a FIFO since it was checked
+                touched = signature(self.weights_path)
+                if touched == self._seen.get("signature"):
+                    return
+                found = hash_file(self.weights_path)
+        except LibraryError as caught:
+            raise _named(caught, self.name) from None
+        expected = self.provenance.weights_sha256 or self._seen.get("sha256", found)
+        if found != expected:
+            message = (
+                f"expert {quote(self.name)}: {WEIGHTS} has changed: sha256 {found[:12]}, expected {expected[:12]}."
+            )
+            raise LibraryError(
+                "E-FILE", message, "Open the library again if another process replaced it; else fetch it again."
+            )
+        self._seen.update(sha256=found, signature=touched)
+
+    def _is_vouched_for(self) -> bool:
+        """Tell whether expert.json, as it is on disk now, names this expert's weights and nobody wrote to them since.
+
+        It has to be read again: another process may have put another expert there, expert.json and all.
+        """
         promised = self.provenance.weights_sha256
-        if promised and _last_touched(self.weights_path) < _last_touched(self.directory / PROVENANCE):
-            return hash_json([promised, self.scales])
-        return self.hash
+        try:
+            untouched = _last_touched(self.weights_path) < _last_touched(self.directory / PROVENANCE)
+            return bool(promised) and untouched and read_provenance(self.directory).weights_sha256 == promised
+        except (FileNotFoundError, LibraryError):
+            return False
 
     def copy_to(self, directory: Path | str) -> Path:
         """Copy it to a new directory that opens in PEFT and vLLM; expert.json goes along, both ignore it.
@@ -116,11 +147,19 @@ def hash_experts(experts: Mapping[str, Expert], *, recorded: bool = False) -> st
 
 
 def copy_adapter(source: Path, target: Path) -> None:
-    """Copy the files that make an adapter, and no others, into an existing empty directory."""
+    """Copy the files that make an adapter, and no others, into an existing empty directory. Raises E-FILE, E-PATH."""
     for name in (CONFIG, WEIGHTS, PROVENANCE):
         path = source / name
         if name != PROVENANCE or path.exists() or path.is_symlink():
-            copy_durably(path, target / name)
+            try:
+                copy_durably(path, target / name)
+            except LibraryError as caught:
+                raise _named(caught, source.name) from None
+
+
+def _named(caught: LibraryError, name: str) -> LibraryError:
+    hint = caught.hint or "Bring it back, or leave the expert out."
+    return LibraryError(caught.code, f"expert {quote(name)}: {caught.message}", hint)
 
 
 def read_expert(directory: Path, name: str, *, base: BaseFacts | None = None) -> Expert:

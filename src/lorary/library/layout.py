@@ -114,6 +114,13 @@ def find_layout(path: Path) -> Layout:
     return layout
 
 
+def home_of(expert: Path) -> Layout:
+    """Find the library that an expert's directory stands in, sound or not: where what was learned with it would be."""
+    parent = expert.parent
+    root = parent.parent if parent.name == Layout(parent).experts.name else parent
+    return Layout(root, is_ours=(root / _MANIFEST).exists())
+
+
 def check_name(name: str) -> None:
     """Raise E-NAME unless `name` is safe as a directory, a module name, a URL part and a PEFT adapter name."""
     if not _NAME.fullmatch(name):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lorary.disk import ELSEWHERE, disk_errors, need_space, write_whole
 from lorary.errors import LibraryError, known_names
 from lorary.hashing import hash_file
 from lorary.library import staging
@@ -15,7 +16,6 @@ from lorary.library.adapter_config import neutralised
 from lorary.library.card import write_card
 from lorary.library.check import BaseFacts
 from lorary.library.expert import Expert, copy_adapter, hash_experts, read_expert
-from lorary.library.files import disk_errors, need_space, write_whole
 from lorary.library.findings import quote, raise_errors, some
 from lorary.library.layout import CONFIG, PROVENANCE, WEIGHTS, Layout, check_free, find_layout
 from lorary.library.manifest import Manifest, read_manifest, this_version, write_manifest
@@ -80,7 +80,7 @@ class Library(Mapping[str, Expert]):
                 "E-EXISTS", f"{quote(str(layout.root), 200)} is there and not empty.", "Choose another path."
             )
         manifest = Manifest(dict(base) if base is not None else None, this_version())
-        with disk_errors(f"library {quote(layout.root.name)}"):
+        with disk_errors(f"library {quote(layout.root.name)}", ELSEWHERE):
             layout.experts.mkdir(parents=True, exist_ok=True)
             write_manifest(layout, manifest, [])
         return cls.open(layout.root)
@@ -132,7 +132,7 @@ class Library(Mapping[str, Expert]):
         """Check an adapter directory and copy it in, whole or not at all; the first writer of a name wins.
 
         `provenance` replaces the source's expert.json; with `base`, the sites must fit it; `base_name`: what the copy
-        calls its base. What would let PEFT change the base is neutralised in the copy. The source is not modified.
+        calls its base. What would let PEFT import code is neutralised in the copy. The source is not modified.
         Raises LibraryError: all that `check` finds, numbers included, E-NAME, E-EXISTS, E-BASE, E-DISK, E-PERM.
         """
         self._require_ours()
@@ -303,4 +303,5 @@ def _near(name: str, names: list[str]) -> str:
 
 
 def _as_json(config: Mapping[str, Any]) -> bytes:
-    return (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
+    # In the order it came in: of patterns that match a site, the first one counts.
+    return (json.dumps(config, indent=2) + "\n").encode()

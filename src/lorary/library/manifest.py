@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from lorary.disk import write_whole
 from lorary.errors import LibraryError
 from lorary.library.expert import Expert
-from lorary.library.files import read_capped, write_whole
+from lorary.library.files import read_capped
 from lorary.library.findings import quote
 from lorary.library.layout import SCHEMA_VERSION, Layout
 from lorary.library.strict_json import parse_object

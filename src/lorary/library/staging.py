@@ -11,8 +11,8 @@ import shutil
 import time
 from pathlib import Path
 
+from lorary.disk import sync
 from lorary.errors import LibraryError
-from lorary.library.files import sync
 from lorary.library.findings import quote
 from lorary.library.processes import host, is_running
 

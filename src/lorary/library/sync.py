@@ -13,9 +13,9 @@ from typing import NamedTuple, TypeVar
 from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+from lorary.disk import disk_errors, is_disk_error
 from lorary.errors import LibraryError
 from lorary.library.arrival import arriving
-from lorary.library.files import disk_errors, is_disk_error
 from lorary.library.findings import quote
 
 ANSWER_TIMEOUT_S = 5.0  # for the first word from the Hub; downloads may take longer

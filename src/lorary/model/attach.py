@@ -107,7 +107,7 @@ class Attachment:
     @property
     def parts(self) -> dict[str, tuple[Bank, Gate]]:
         """The bank and the gate at every site. Raises E-DETACHED after `detach`."""
-        self._require_attached()
+        self.require_attached()
         return {site: (layer.bank, layer.gate) for site, layer in self.layers.items()}
 
     def swap(self, parts: Mapping[str, tuple[Bank, Gate]]) -> None:
@@ -146,7 +146,7 @@ class Attachment:
     @contextmanager
     def turn(self, context: Context) -> Iterator[None]:
         """Let all calls in the block see this context. Raises E-BUSY, and E-DETACHED after `detach`."""
-        self._require_attached()
+        self.require_attached()
         with self.slot.held():
             self.slot.context = context
             yield
@@ -161,7 +161,8 @@ class Attachment:
             finally:
                 self.slot.bypassed = before
 
-    def _require_attached(self) -> None:
+    def require_attached(self) -> None:
+        """Raise E-DETACHED after `detach`."""
         if not self.layers:
             raise RoutingError("E-DETACHED", "this routed model was detached from its base.", "Route the library anew.")
 

@@ -1,5 +1,6 @@
 """The base: load, freeze, fingerprint, list sites."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -12,12 +13,14 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from lorary.adapters.base import Site
+from lorary.adapters.tensor_file import filled_by_others
 from lorary.errors import LibraryError, ModelError
 from lorary.evaluation.base import LogLikelihood
 from lorary.library import sync
 from lorary.model.embedded import EMBEDDED, embedded_directory
 from lorary.model.fingerprint import exact_facts, sign_facts
 from lorary.model.speaking import answer, score
+from lorary.options import require
 from lorary.tasks.example import Example
 
 ATTENTION = "attention"
@@ -119,8 +122,9 @@ class BaseModel:
 
     def write(self, directory: Path) -> None:
         """Write weights, config and tokenizer to a directory that `load_base` and transformers open."""
-        self.hf.save_pretrained(directory)
-        self.tokenizer.save_pretrained(directory)
+        with filled_by_others(directory):
+            self.hf.save_pretrained(directory)
+            self.tokenizer.save_pretrained(directory)
 
     @contextmanager
     def head_at(self, mask: Tensor) -> Iterator[None]:
@@ -169,13 +173,15 @@ def _is_target(name: str, target: str) -> bool:
     return name == target or name.endswith("." + target)
 
 
+@torch.inference_mode(False)  # weights made in that mode can take part in no training
 def load_base(name: str = EMBEDDED, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
     """Load and freeze a base: the embedded one, a directory, or a Hub id.
 
     device "auto": the first GPU if there is one. dtype "auto": bfloat16 where the device computes faster with it,
-    else float32. Raises E-BASE for what can't be loaded, E-HUB within 10 seconds if the Hub can't be reached.
+    else float32. Raises E-BASE for what can't be loaded, E-OPTION, E-HUB within 10 seconds if the Hub can't be reached.
     """
-    place = _device(device)
+    require("name", name, (str, os.PathLike), "a name or a directory")
+    name, place = os.fspath(name), _device(device)
     kind = _dtype(dtype, place)
     source, shown = (embedded_directory(), EMBEDDED_HUB_ID) if name == EMBEDDED else (_find(name), name)
     try:

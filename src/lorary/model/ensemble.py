@@ -31,6 +31,7 @@ class Ensemble:
     members: the experts as their library has them. experts: their weights, memory-mapped: files that are replaced or
     removed later don't change them. sites: where any of them sits, in the base's order. tasks: training data, for
     routers that need it. library: keeps the router's states. pager: fetches weights on demand; None: all are resident.
+    left: name, experts and state of the router before, if a builder learned that state: a saved model can't fetch it.
     """
 
     members: Mapping[str, Expert]
@@ -42,6 +43,7 @@ class Ensemble:
     tasks: Tasks | None
     library: Library
     pager: Pager | None = None
+    left: tuple[str, Mapping[str, Expert], State] | None = None
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -93,8 +95,22 @@ def open_expert(expert: Expert, pager: Pager | None) -> Mapping[str, Weights]:
 
 
 def make_parts(base: BaseModel, ensemble: Ensemble) -> Parts:
-    """Pack the bank and make the gate of every site, on the base's device."""
+    """Pack the bank and make the gate of every site, on the base's device, with a state that comes from elsewhere.
+
+    Raises E-STATE where there is none and the router has one.
+    """
+    if not ensemble.state and _needs_state(ensemble):
+        what = f"there is no state for router {to_spec(ensemble.router)!r}, without which no expert would speak."
+        raise RoutingError("E-STATE", what, "Save the model again.")
     return {name: make_part(base, ensemble, site) for name, site in ensemble.sites.items()}
+
+
+def _needs_state(ensemble: Ensemble) -> bool:
+    """Tell whether a router keeps anything of these experts: not if its `fit` finds nothing and has no questions."""
+    try:
+        return bool(ensemble.router.fit(ensemble.experts, ensemble.sites, None))
+    except RoutingError:
+        return True
 
 
 def make_part(base: BaseModel, ensemble: Ensemble, site: Site) -> tuple[Bank, Gate]:

@@ -1,6 +1,7 @@
 """A library under a static routing -> one plain PEFT adapter, which opens wherever PEFT adapters do."""
 
 import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from lorary.library.layout import PROVENANCE
 from lorary.library.manifest import this_version
 from lorary.library.provenance import Provenance
 from lorary.model.ensemble import check_mix
+from lorary.options import require, require_count
 
 Shares = Mapping[str, float]
 UNIFORM = "uniform"
@@ -50,10 +52,12 @@ def export(
     {"poems": 1} for one expert; or {site: {name: share}}, as `RoutedModel.choices` gives them.
     mix="factors" keeps the experts' rank. mix="outputs" has the sum of their ranks, which is exact, or at most `rank`:
     then it is the nearest adapter of that rank, with its error told.
-    Raises E-NAME, E-TARGET, E-OPTION, E-RANK, E-EMPTY for shares that are all zero, E-EXISTS, E-DISK, E-PERM.
+    Raises E-NAME, E-TARGET, E-OPTION, E-RANK, E-EMPTY for shares that are all zero, E-NONFINITE for shares beyond all
+    sense, E-EXISTS, E-PATH, E-DISK, E-PERM.
     """
-    if rank is not None and rank < 1:
-        raise OptionError("E-OPTION", f"rank={rank}, expected 1 or more.")
+    require("experts", experts, Mapping, "a library, or experts by name", "Open one: Library.open(path).")
+    if rank is not None:
+        require_count("rank", rank)
     by_site = _by_site(experts, shares)
     speaking = sorted({name for named in by_site.values() for name, share in named.items() if share})
     members = {name: experts[name] for name in speaking}
@@ -64,12 +68,19 @@ def export(
         present = [(weights[name][site], share) for name, share in sorted(named.items()) if share]
         if present:
             parts = [w for w, _ in present if isinstance(w, LowRankWeights)]
-            mixed[site] = mix_static(parts, [share for _, share in present], mix, rank)
+            mixed[site] = mix_static(parts, [share for _, share in present], mix, rank, site=site)
     if not mixed:
         raise LibraryError("E-EMPTY", "the shares leave nothing to export.", "Give at least one expert a share.")
     with arriving(into) as stage:
-        _write(stage, mixed, members, {"mix": mix, "rank": rank, "shares": shares})
+        _write(stage, mixed, members, {"mix": mix, "rank": rank and int(rank), "shares": _plain(shares)})
     return _told(Path(into), mixed)
+
+
+def _plain(shares: Any) -> Any:
+    """Write shares as JSON can hold them, whatever kind of mappings and numbers they are."""
+    if isinstance(shares, Mapping):
+        return {name: _plain(share) for name, share in shares.items()}
+    return shares if isinstance(shares, str) else float(shares)
 
 
 def _by_site(experts: Mapping[str, Expert], shares: str | Shares | Mapping[str, Shares]) -> dict[str, Shares]:
@@ -78,6 +89,7 @@ def _by_site(experts: Mapping[str, Expert], shares: str | Shares | Mapping[str, 
         if shares != UNIFORM:
             raise OptionError("E-OPTION", f"unknown shares {shares!r}.", known_names(shares, [UNIFORM]))
         shares = dict.fromkeys(experts, 1 / len(experts)) if experts else {}
+    require("shares", shares, Mapping, '"uniform", {name: share} or {site: {name: share}}')
     nested = {site: named for site, named in shares.items() if isinstance(named, Mapping)}
     flat: dict[str, float] = {name: share for name, share in shares.items() if not isinstance(share, Mapping)}
     if nested and flat:
@@ -85,8 +97,8 @@ def _by_site(experts: Mapping[str, Expert], shares: str | Shares | Mapping[str, 
     for name, share in [*flat.items(), *(pair for named in nested.values() for pair in named.items())]:
         if name not in experts:
             raise RoutingError("E-NAME", f"unknown expert {name!r}.", known_names(name, sorted(experts)))
-        if not math.isfinite(share):
-            raise OptionError("E-OPTION", f"the share of {name!r} is {share}, expected a number.")
+        if not isinstance(share, numbers.Real) or not math.isfinite(share):
+            raise OptionError("E-OPTION", f"the share of {name!r} is {share!r}, expected a number.")
     sites = sorted({site for expert in experts.values() for site in expert.sites})
     for site in nested:
         if site not in sites:

@@ -32,14 +32,14 @@ def exact_facts(hf: Any, layers: Sequence[nn.Module]) -> dict[str, Any]:
     embedding, facts = hf.get_input_embeddings(), size_facts(hf)
     weights: list[Any] = [getattr(layer, "weight", None) for layer in layers] + [embedding.weight]
     if all(_is_plain(w) and w.dtype in _EXACT for w in weights):
-        return facts | {"weights": _hash(w.bfloat16() for w in _beginnings(weights))}
+        return facts | {"weights": hash_tensors(w.bfloat16() for w in _beginnings(weights))}
     if all(_is_plain(w) and w.dtype == weights[0].dtype and w.is_floating_point() for w in weights):
         name = str(weights[0].dtype).removeprefix("torch.")
-        return facts | {f"weights_{name}": _hash(_beginnings(weights))}
+        return facts | {f"weights_{name}": hash_tensors(_beginnings(weights))}
     stored = [piece for layer in layers for piece in _stored(layer)]
     stored += [("embedding", embedding.weight[:_ROWS])] if _is_plain(embedding.weight) else _stored(embedding)
     form = short_key([(name, str(t.dtype), list(t.shape)) for name, t in stored])
-    return facts | {f"weights_quantised_{form[:8]}": _hash(t for _, t in stored)}
+    return facts | {f"weights_quantised_{form[:8]}": hash_tensors(t for _, t in stored)}
 
 
 def sign_facts(hf: Any) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def sign_facts(hf: Any) -> dict[str, Any]:
     weight = hf.get_input_embeddings().weight
     if not (_is_plain(weight) and weight.is_floating_point()):
         return {}
-    return {"embedding_signs": _hash([weight.detach()[:: max(1, len(weight) // _SIGN_ROWS)].signbit()])}
+    return {"embedding_signs": hash_tensors([weight.detach()[:: max(1, len(weight) // _SIGN_ROWS)].signbit()])}
 
 
 def _is_plain(tensor: Any) -> bool:
@@ -75,8 +75,9 @@ def _flat(name: str, tensor: Any) -> Iterator[tuple[str, Tensor]]:
         yield from _flat(f"{name}.{part}", getattr(tensor, part))
 
 
-def _hash(tensors: Iterable[Tensor]) -> str:
+def hash_tensors(tensors: Iterable[Tensor]) -> str:
+    """Hash the bytes of tensors, one after the other: sha256 in hex."""
     digest = hashlib.sha256()
     for tensor in tensors:
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -10,22 +10,30 @@ from torch import Tensor
 
 from lorary.errors import RoutingError
 from lorary.library import derived
-from lorary.library.library import Library
+from lorary.library.expert import Expert
+from lorary.library.layout import home_of
 from lorary.routing.base import Probe, State
 
 
 @dataclass(frozen=True)
 class LearnedProbe(Probe):
-    """Answers the one question of routers that need "learned" and no data."""
+    """Answers the one question of routers that need "learned" and no data.
 
-    library: Library
+    From the libraries where the experts stand: a model may hold some that came later, or from elsewhere.
+    """
+
+    members: Mapping[str, Expert]
 
     def learned(self, kind: str, expert: str | None = None) -> State | None:
         """Load learned/<kind>-<key> of the job that made the expert, or all together; None if there is none."""
-        made = [self.library.get(expert)] if expert else self.library.values()
-        keys = {one and one.provenance.extra.get("job") for one in made}
+        made = [self.members[expert]] if expert else list(self.members.values())
+        keys = {one.provenance.extra.get("job") for one in made}
         key = keys.pop() if len(keys) == 1 else None
-        found = derived.get(self.library, kind, key, "safetensors") if isinstance(key, str) else None
+        if not isinstance(key, str):
+            return None
+        homes = dict.fromkeys(home_of(one.directory) for one in made)
+        paths = (derived.find(home, kind, key, "safetensors") for home in homes)
+        found = next((path for path in paths if path is not None), None)
         try:
             return load_file(found) if found else None
         except (OSError, SafetensorError) as error:
@@ -51,7 +59,7 @@ class LearnedProbe(Probe):
 
     def tasks_of(self, expert: str) -> Sequence[str]:
         """Name the tasks that an expert was trained on."""
-        return self.library[expert].provenance.tasks
+        return self.members[expert].provenance.tasks
 
 
 def _no_data() -> NoReturn:

@@ -10,6 +10,7 @@ from lorary.model.slot import Slot
 from lorary.model.speaking import Turn
 from lorary.model.tokens import encode
 from lorary.model.trace import Trace, make_trace
+from lorary.options import require, require_count
 from lorary.tasks.example import Example
 
 
@@ -17,6 +18,8 @@ def listen(
     base: BaseModel, slot: Slot, turn: Turn, prompt: str | Example, *, names: Sequence[str], max_new_tokens: int
 ) -> Trace:
     """Answer a prompt with up to max_new_tokens (0: only read it), and tell who spoke at each token and site."""
+    require("prompt", prompt, (str, Example), "a text or an example")
+    require_count("max_new_tokens", max_new_tokens, least=0)
     example = prompt if isinstance(prompt, Example) else Example(prompt, "")
     limit = base.max_tokens - max_new_tokens
     row = encode(base.tokenizer, [replace(example, completion="")], max_tokens=limit)[0]

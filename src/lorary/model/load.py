@@ -2,7 +2,9 @@
 
 import os
 from pathlib import Path
+from types import NoneType
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -30,11 +32,13 @@ from lorary.model.routed_model import RoutedModel
 from lorary.model.saved import MODEL, STATE, Saved, read_saved, require_same
 from lorary.model.slot import Slot
 from lorary.model.state import in_rows
+from lorary.options import require
 from lorary.routing.base import State
 
 SPARE_STATE_BYTES = 1 << 30
 
 
+@torch.inference_mode(False)  # what is made in that mode can take part in no training
 def load(
     directory: Path | str,
     *,
@@ -51,6 +55,7 @@ def load(
     Raises E-MODEL for what is no saved model, E-SCHEMA, E-BASE, E-FILE for an expert or state that is missing or has
     changed, naming it, E-STATE for a state that doesn't fit, and whatever is wrong with an expert.
     """
+    require("base", base, (BaseModel, NoneType), "a base model", "Load one: load_base().")
     saved = read_saved(directory)
     members = {name: _open(saved, name, recorded=memory is not None) for name in sorted(saved.experts)}
     base = base or _load_base(saved, device, dtype)

@@ -10,7 +10,6 @@ the order of additions; where a call uses all experts of a site, to the bit. Wha
 beside the budget while it runs.
 """
 
-import os
 import re
 import threading
 from collections import OrderedDict
@@ -26,6 +25,7 @@ from lorary.adapters.low_rank import LowRankBank, LowRankWeights
 from lorary.adapters.peft_format import check_numbers
 from lorary.errors import LibraryError, OptionError
 from lorary.library.expert import Expert
+from lorary.library.files import signature
 from lorary.library.findings import quote
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) *([KMGT]i?)?B?")
@@ -95,14 +95,18 @@ class PagedExpert(Mapping[str, LowRankWeights]):
     """One expert on disk: site -> its weights, read whenever they are asked for, in the file's own dtype."""
 
     def __init__(self, expert: Expert) -> None:
+        """Open it. Raises E-FILE if its file is no longer that of this expert."""
         self._expert = expert
         self._seen = self._signature()
+        expert.confirm(recorded=True)
 
     def __getitem__(self, site: str) -> LowRankWeights:
+        """Read the weights at one site. Raises E-FILE, E-NONFINITE."""
         expert = self._expert
         keys = expert.sites[site]
-        if self._signature() != self._seen:
-            raise self._changed()
+        if (found := self._signature()) != self._seen:
+            self._confirm()
+            self._seen = found
         with safe_open(expert.weights_path, framework="pt") as file:
             tensors: list[Tensor] = [file.get_tensor(key) for key in keys]
         for key, tensor in zip(keys, tensors, strict=True):
@@ -126,10 +130,19 @@ class PagedExpert(Mapping[str, LowRankWeights]):
 
     def _signature(self) -> tuple[int, ...]:
         try:
-            found = os.stat(self._expert.weights_path, follow_symlinks=False)
+            return signature(self._expert.weights_path)
         except FileNotFoundError:
             raise self._changed() from None
-        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+    def _confirm(self) -> None:
+        """Read a file again that was touched: a backup's hard link or a chmod leaves the bytes as they were.
+
+        The times alone can't tell: a write whose time was set back shows in ctime only, as a hard link does.
+        """
+        try:
+            self._expert.confirm()
+        except LibraryError:
+            raise self._changed() from None
 
     def _changed(self) -> LibraryError:
         what = f"expert {quote(self._expert.name)}: its file was changed or removed while it is fetched on demand."

@@ -3,11 +3,14 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from types import NoneType
 from typing import TypeVar
+
+import torch
 
 from lorary.adapters.base import Mix
 from lorary.errors import LibraryError
-from lorary.folder import DEFAULT_ROUTER, ROUTERS
+from lorary.folder import DEFAULT_ROUTER
 from lorary.library.library import Library
 from lorary.model.attach import Attachment
 from lorary.model.base_model import BaseModel
@@ -15,12 +18,14 @@ from lorary.model.ensemble import Ensemble, check_library, check_mix, find_sites
 from lorary.model.routed_model import RoutedModel
 from lorary.model.slot import Slot
 from lorary.model.state import fetch_or_fit
-from lorary.routing.base import Router
+from lorary.options import require
+from lorary.routing.base import Router, find_router
 from lorary.tasks.task import Tasks
 
 T = TypeVar("T")
 
 
+@torch.inference_mode(False)  # what is made in that mode can take part in no training
 def route(
     base: BaseModel,
     library: Library,
@@ -37,11 +42,16 @@ def route(
     mix: "factors" is the paper's, "outputs" PEFT's; see adapters/mixing.py. `tasks`: training data, for routers that
     need examples. `memory`: None keeps all weights in memory; "2GiB" keeps at most so much, and fetches them as experts
     speak, for libraries of thousands (see model/paging.py). The router's state is kept in the library's derived/ under
-    the hash of its origins. `report` hears how many parts are done, and of how many: experts read, then layers packed.
-    `on_fit` hears that a state has to be fitted from data or texts, which may take a while.
-    Raises E-EMPTY for a library without experts, E-BASE for another base, E-RANK for ranks that `mix` can't hold.
+    the hash of its origins; a damaged one is fitted again, with a warning. `report` hears how many parts are done, and
+    of how many: experts read, then layers packed. `on_fit` hears that a state has to be fitted from data or texts,
+    which may take a while.
+    Raises E-EMPTY for a library without experts, E-BASE for another base, E-RANK for ranks that `mix` can't hold,
+    E-FILE for an expert that is no longer what it was when the library was opened.
     """
-    router = ROUTERS.parse(router) if isinstance(router, str) else router
+    require("base", base, BaseModel, "a base model", "Load one: load_base().")
+    require("library", library, Library, "a library", "Open it: Library.open(path).")
+    require("tasks", tasks, (Tasks, NoneType), "Tasks", "Read them: read_tasks(path).")
+    router = find_router(router)
     if not library:
         raise LibraryError("E-EMPTY", f"library {str(library.path)!r} holds no experts.", "Add or build some first.")
     check_library(base, library)

@@ -14,7 +14,6 @@ from torch import Tensor
 from lorary.adapters.base import Mix
 from lorary.errors import RoutingError
 from lorary.evaluation.base import LogLikelihood
-from lorary.folder import ROUTERS
 from lorary.library.expert import Expert
 from lorary.library.library import Library
 from lorary.model.attach import Attachment
@@ -28,11 +27,11 @@ from lorary.model.save import save
 from lorary.model.saved import Keep
 from lorary.model.slot import Slot
 from lorary.model.speaking import answer, score
-from lorary.model.tokens import render_prompt
+from lorary.model.tokens import decode, render_prompt, require_ids
 from lorary.model.trace import Trace, average_shares
 from lorary.model.twin import twin_base, twin_part
-from lorary.options import to_spec
-from lorary.routing.base import Context, Router
+from lorary.options import require_each, to_spec
+from lorary.routing.base import Context, Router, find_router
 from lorary.tasks.example import Example
 from lorary.tasks.task import Tasks
 
@@ -112,12 +111,13 @@ class RoutedModel:
 
     def set_router(self, router: Router | str, *, tasks: Tasks | None = None) -> None:
         """Let another router choose; `tasks` for those that need examples. Raises E-NAME, E-OPTION, E-PROBE, E-BUSY."""
-        router = ROUTERS.parse(router) if isinstance(router, str) else router
+        router = find_router(router)
         self._change(change_router, router, tasks, router=router)
 
     def set_mix(self, mix: Mix) -> None:
         """Combine the chosen experts the other way. Raises E-RANK, E-OPTION, E-BUSY."""
         with self._attachment.slot.alone():
+            self._attachment.require_attached()
             check_mix(self._ensemble.members, mix)
             self._ensemble, self._attachment.slot.mix = replace(self._ensemble, mix=mix), mix
 
@@ -138,9 +138,11 @@ class RoutedModel:
         """Write this model to a new directory, whole or not at all; `lorary.load` gives it back, to the bit.
 
         experts: "copy" puts them in, "refer" notes where they are and what their hashes were.
-        Raises E-EXISTS, E-FILE for an expert that has changed on disk, E-DISK, E-PERM.
+        Experts that were trained through this model are written as they are now.
+        Raises E-EXISTS, E-PATH, E-FILE for an expert that has changed on disk, E-OPTION for referring to one that was
+        trained, E-STATE for trained numbers of a gate that no state holds, E-NONFINITE, E-DISK, E-PERM.
         """
-        return save(self.base, self._ensemble, directory, experts)
+        return save(self.base, self._ensemble, self._attachment.parts, directory, experts)
 
     @property
     def experts(self) -> Mapping[str, Expert]:
@@ -164,12 +166,12 @@ class RoutedModel:
 
     def __call__(self, input_ids: Tensor, *, tasks: Sequence[str] | None = None, **options: Any) -> Any:
         """Run the model on ids (B, T) as transformers does; `tasks` names each row's task for the oracle."""
-        with self._attachment.turn(self._context_of_ids(input_ids, tasks)):
+        with self._attachment.turn(self._context_of_ids(input_ids, tasks, options)):
             return self.base.hf(input_ids=input_ids, **options)
 
     def generate(self, input_ids: Tensor, *, tasks: Sequence[str] | None = None, **options: Any) -> Tensor:
         """Generate after ids (B, T) as transformers does: KV cache, sampling, beams, all its options."""
-        with self._attachment.turn(self._context_of_ids(input_ids, tasks)):
+        with self._attachment.turn(self._context_of_ids(input_ids, tasks, options)):
             ids: Tensor = self.base.hf.generate(input_ids=input_ids, **options)
         return ids
 
@@ -190,6 +192,7 @@ class RoutedModel:
 
         Raises E-EMPTY without prompts.
         """
+        require_each("prompts", prompts, (str, Example), "texts or examples", "Write [prompt] for a single one.")
         if not prompts:
             raise RoutingError("E-EMPTY", "there are no prompts to average over.", "Give some.")
         return average_shares([self._trace(prompt, 0) for prompt in prompts])
@@ -205,10 +208,11 @@ class RoutedModel:
         experts = self._experts([e.task for e in examples], len(examples))
         return self._attachment.turn(Context(experts=experts, features=features))
 
-    def _context_of_ids(self, ids: Tensor, tasks: Sequence[str] | None) -> Context:
+    def _context_of_ids(self, ids: Tensor, tasks: Sequence[str] | None, options: Mapping[str, Any]) -> Context:
+        require_ids(ids)
         features = None
         if self._encoder is not None:
-            features = self._features(self.base.tokenizer.batch_decode(ids, skip_special_tokens=True))
+            features = self._features(decode(self.base.tokenizer, ids, options.get("attention_mask")))
         return Context(experts=self._experts(tasks, len(ids)), features=features)
 
     def _features(self, texts: Sequence[str]) -> Tensor:
@@ -219,6 +223,7 @@ class RoutedModel:
     def _experts(self, tasks: Sequence[str] | None, n_rows: int) -> Tensor | None:
         if "task" not in self.router.needs or tasks is None:
             return None
+        require_each("tasks", tasks, str, "task names")
         if len(tasks) != n_rows:
             raise RoutingError("E-ROWS", f"{len(tasks)} tasks for {n_rows} rows.", "Name the task of each row.")
         return torch.tensor(self._ensemble.numbers_of(tasks), device=self.base.device)

@@ -2,45 +2,65 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from safetensors.torch import save_file
-
+from lorary.adapters.tensor_file import write_tensors
+from lorary.disk import need_space
 from lorary.errors import OptionError, known_names
 from lorary.hashing import hash_file
 from lorary.library.arrival import arriving
-from lorary.library.expert import copy_adapter, read_expert
-from lorary.library.files import need_space
+from lorary.library.expert import Expert, copy_adapter, read_expert
+from lorary.library.files import as_path
+from lorary.library.findings import some
 from lorary.library.manifest import this_version
 from lorary.model.base_model import BaseModel
-from lorary.model.ensemble import Ensemble
+from lorary.model.ensemble import Ensemble, Parts
 from lorary.model.saved import MODEL, SCHEMA_VERSION, STATE, Keep, require_same
+from lorary.model.trained import check_gates, trained_experts, write_present
 from lorary.options import as_dict
 
 
-def save(base: BaseModel, ensemble: Ensemble, directory: Path | str, experts: Keep) -> Path:
-    """Write a model to a new directory, whole or not at all. Raises E-OPTION, E-EXISTS, E-DISK, E-PERM, E-FILE."""
+def save(base: BaseModel, ensemble: Ensemble, parts: Parts, directory: Path | str, experts: Keep) -> Path:
+    """Write a model to a new directory, whole or not at all.
+
+    Experts that were trained in these parts are written as they are now. Raises E-OPTION, E-EXISTS, E-PATH, E-STATE,
+    E-NONFINITE, E-DISK, E-PERM, E-FILE.
+    """
     if experts not in get_args(Keep):
-        raise OptionError("E-OPTION", f"experts={experts!r} is unknown.", known_names(str(experts), get_args(Keep)))
-    root = Path(directory).absolute()
+        raise OptionError("E-OPTION", f"experts={experts!r} is unknown.", known_names(experts, get_args(Keep)))
+    root = as_path(directory)
+    trained = trained_experts(ensemble, parts)
+    if trained and experts == "refer":
+        what = f'experts="refer": {some(sorted(trained))} aren\'t as their files have them any more.'
+        raise OptionError("E-OPTION", what, 'Save with experts="copy", which writes them as they are now.')
+    check_gates(ensemble, parts)
     with arriving(root) as stage:
         if ensemble.state:
-            save_file(ensemble.state, stage / STATE)
+            write_tensors(ensemble.state, stage / STATE)
         if experts == "copy":
             need_space(stage, 4 * sum(expert.n_parameters for expert in ensemble.members.values()))
+            for name, expert in ensemble.members.items():
+                copy = stage / "experts" / name
+                copy.mkdir(parents=True)
+                if name in trained:
+                    write_present(copy, name, ensemble, parts)
+                else:
+                    copy_adapter(expert.directory, copy)
+        kept = {}
         for name, expert in ensemble.members.items():
-            directory = stage / "experts" / name if experts == "copy" else expert.directory
-            if experts == "copy":
-                directory.mkdir(parents=True)
-                copy_adapter(expert.directory, directory)
-            require_same(read_expert(directory, name), expert.hash)  # what is on disk now may be another
-        facts = _describe(base, ensemble, root, experts, stage / STATE)
+            kept[name] = read_expert(stage / "experts" / name if experts == "copy" else expert.directory, name)
+            if name not in trained:
+                require_same(kept[name], expert.hash)  # what is on disk now may be another
+        facts = _describe(base, ensemble, root, experts, kept, stage / STATE)
         (stage / MODEL).write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return root
 
 
-def _describe(base: BaseModel, ensemble: Ensemble, root: Path, keep: Keep, state: Path) -> dict[str, Any]:
+def _describe(
+    base: BaseModel, ensemble: Ensemble, root: Path, keep: Keep, experts: Mapping[str, Expert], state: Path
+) -> dict[str, Any]:
     options = as_dict(ensemble.router)
     copied = keep == "copy"
     return {
@@ -56,10 +76,11 @@ def _describe(base: BaseModel, ensemble: Ensemble, root: Path, keep: Keep, state
                 "hash": expert.hash,
                 "directory": f"experts/{name}" if copied else _relative(expert.directory, root),
             }
-            for name, expert in ensemble.members.items()
+            for name, expert in experts.items()
         },
     }
 
 
 def _relative(path: Path, root: Path) -> str:
-    return Path(os.path.relpath(path.absolute(), root)).as_posix()
+    # Without links: ".." leads from where a directory is, not from what it was called.
+    return Path(os.path.relpath(os.path.realpath(path), os.path.realpath(root))).as_posix()

@@ -11,6 +11,7 @@ With copied experts the directory is also a folder of adapters that opens as a l
 """
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -19,7 +20,7 @@ from lorary.adapters.base import Mix
 from lorary.errors import LibraryError, ModelError
 from lorary.folder import ROUTERS
 from lorary.library.expert import Expert
-from lorary.library.files import read_capped
+from lorary.library.files import as_path, read_capped
 from lorary.library.findings import quote
 from lorary.library.layout import check_name
 from lorary.library.strict_json import parse_object
@@ -60,8 +61,8 @@ def require_same(expert: Expert, expected: str, *, recorded: bool = False) -> No
 
 def read_saved(directory: Path | str) -> Saved:
     """Read model.json strictly. Raises E-MODEL, E-SCHEMA, E-PATH, and E-NAME and E-OPTION for the router."""
-    root = Path(directory).absolute()
-    if not root.is_dir() or not (root / MODEL).exists():
+    root = as_path(directory)
+    if not os.path.isdir(root) or not (root / MODEL).exists():
         raise ModelError("E-MODEL", f"{quote(str(root), 200)} is no saved model: no {MODEL}.", "Check the path.")
     fields = parse_object(read_capped(root / MODEL, MAX_BYTES, "E-MODEL"), MODEL, "E-MODEL")
     version = fields.get("schema_version")

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lorary.adapters.base import Mix
-from lorary.errors import RoutingError
+from lorary.errors import AdapterError, RoutingError
 from lorary.routing.base import Context, Routing
 
 _eras = itertools.count()
@@ -37,6 +37,14 @@ class Slot:
         self._guard = threading.Lock()
         self._owner: int | None = None
         self._n_held = 0
+
+    def __reduce__(self) -> str:
+        """Refuse to be copied or pickled, and with it the model that it belongs to. Raises E-ATTACHED."""
+        raise AdapterError(
+            "E-ATTACHED",
+            "this base carries a library: neither it nor its routed model can be copied or pickled.",
+            "model.twin() makes a second one over the same memory, model.save() puts it on disk; or detach it first.",
+        )
 
     @property
     def context(self) -> Context:

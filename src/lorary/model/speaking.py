@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lorary.evaluation.base import LogLikelihood
 from lorary.model.tokens import Batch, Encoded, by_length, encode, pad
+from lorary.options import require_count, require_each
 from lorary.tasks.example import Example
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ Turn = Callable[[Sequence[Example]], AbstractContextManager[None]]
 
 def score(base: "BaseModel", examples: Sequence[Example], turn: Turn) -> list[LogLikelihood]:
     """Compute log p(completion, EOS | prompt) in nats for each example, in float32, in the order given."""
+    _check(examples)
     rows = encode(base.tokenizer, examples, max_tokens=base.max_tokens)
     found: dict[int, LogLikelihood] = {}
     for group in by_length(rows):
@@ -52,6 +54,8 @@ def row_losses(base: "BaseModel", batch: Batch) -> Tensor:
 
 def answer(base: "BaseModel", examples: Sequence[Example], turn: Turn, *, max_new_tokens: int) -> list[str]:
     """Generate greedily after each prompt, until end of sequence or max_new_tokens; texts stripped of outer blanks."""
+    _check(examples)
+    require_count("max_new_tokens", max_new_tokens)
     open_ended = [replace(e, completion="") for e in examples]  # its length must not decide how much prompt is seen
     rows = encode(base.tokenizer, open_ended, max_tokens=base.max_tokens - max_new_tokens)
     found: dict[int, str] = {}
@@ -65,3 +69,7 @@ def answer(base: "BaseModel", examples: Sequence[Example], turn: Turn, *, max_ne
         texts = base.tokenizer.batch_decode(ids[:, batch.ids.shape[1] :], skip_special_tokens=True)
         found |= {i: text.strip() for i, text in zip(group, texts, strict=True)}
     return [found[i] for i in range(len(examples))]
+
+
+def _check(examples: Sequence[Example]) -> None:
+    require_each("examples", examples, Example, "examples", "Write [Example(prompt, completion)].")

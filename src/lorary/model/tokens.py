@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorary.errors import ModelError
+from lorary.errors import ModelError, OptionError
 from lorary.tasks.example import Example
 
 
@@ -104,6 +104,23 @@ def pad(rows: Sequence[Encoded], *, with_completion: bool = True) -> Batch:
     n_labels = torch.tensor([len(r.completion) if with_completion else 0 for r in rows])
     is_label = torch.arange(width).unsqueeze(0) >= width - n_labels.unsqueeze(1)
     return Batch(ids, mask, positions, is_label, n_labels)
+
+
+def decode(tokenizer: Any, ids: Tensor, mask: Any = None) -> list[str]:
+    """Give the texts of ids (B, T), special tokens left out, and what an attention mask (B, past + T) hides."""
+    rows: Any = ids
+    if isinstance(mask, Tensor) and mask.dim() == 2 and len(mask) == len(ids) and mask.shape[1] >= ids.shape[1]:
+        seen = mask[:, mask.shape[1] - ids.shape[1] :].bool()
+        rows = [row[kept] for row, kept in zip(ids, seen, strict=True)]
+    return list(tokenizer.batch_decode(rows, skip_special_tokens=True))
+
+
+def require_ids(ids: object) -> None:
+    """Refuse what are no token ids (B, T). Raises E-OPTION."""
+    if not isinstance(ids, Tensor) or ids.dim() != 2 or ids.is_floating_point():
+        found = f"a {ids.dtype} tensor {tuple(ids.shape)}" if isinstance(ids, Tensor) else type(ids).__name__
+        hint = 'Write tokenizer(text, return_tensors="pt").input_ids.'
+        raise OptionError("E-OPTION", f"input_ids is {found}, expected whole numbers (B, T).", hint)
 
 
 def by_length(rows: Sequence[Encoded], *, max_tokens: int = 2048, max_rows: int = 64) -> Iterator[list[int]]:

@@ -40,10 +40,15 @@ def short(text: str, limit: int = 32) -> str:
     return text.replace("$", r"\$")
 
 
+def is_ours(png: bytes) -> bool:
+    """Tell whether a file's bytes are a figure that `finish` made."""
+    return png.startswith(b"\x89PNG") and b"Software\0lorary" in png[:512]
+
+
 def finish(figure: Figure, name: str, title: str, caption: str) -> Picture:
     """Write a figure as PNG and SVG: the same one gives the same bytes."""
     png, svg = io.BytesIO(), io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": "lorary", "font.family": "DejaVu Sans"}):
-        figure.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": None})
+        figure.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": "lorary"})
         figure.savefig(svg, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})
     return Picture(name, title, caption, f"{title}. {caption}", png.getvalue(), svg.getvalue())

@@ -28,8 +28,12 @@ def draw_growth(traces: Sequence[TokenTrace], *, name: str = "growth", title: st
         over_tokens = trace.by_site[-max(1, len(trace.sites) // _UPPER) :].mean(0)  # (T, E)
         over_sites = trace.by_site[:, -1]  # (L, E)
         leaders = np.argsort(-over_sites.mean(0))[:_NAMED].tolist()
-        _draw_lines(axes[0][column], over_tokens, trace.names, leaders, f"{trace.title}\n", "token of the prompt")
-        _draw_lines(axes[1][column], over_sites, trace.names, leaders, "", "site, from the first layer up")
+        _draw_lines(axes[0][column], over_tokens, trace.names, leaders, "token of the prompt")
+        _draw_lines(axes[1][column], over_sites, trace.names, leaders, "site, from the first layer up")
+        axes[0][column].set_title(trace.title, fontsize=11, pad=38)
+        axes[0][column].legend(  # above the curves, for both panels
+            fontsize=7.5, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False
+        )
     caption = (
         "Above: mean weight in the upper quarter of the sites. Below: weight at the last token. Grey: other experts."
     )
@@ -37,15 +41,13 @@ def draw_growth(traces: Sequence[TokenTrace], *, name: str = "growth", title: st
 
 
 def _draw_lines(
-    axis: Axes, weights: NDArray[np.floating[Any]], names: Sequence[str], leaders: Sequence[int], title: str, what: str
+    axis: Axes, weights: NDArray[np.floating[Any]], names: Sequence[str], leaders: Sequence[int], what: str
 ) -> None:
     for expert in range(len(names)):
         if expert not in leaders:
             axis.plot(weights[:, expert], color=OTHER, linewidth=0.7)
     for place, expert in enumerate(leaders):
         axis.plot(weights[:, expert], color=COLOURS[place], linewidth=1.8, label=names[expert][:34])
-    axis.set_title(title, fontsize=10)
     axis.set_ylim(0, 1)
     axis.set_xlabel(what)
     axis.set_ylabel("weight")
-    axis.legend(fontsize=7, loc="center right", framealpha=0.8)

@@ -1,12 +1,13 @@
 """One self-contained page: no network, no files beside it, nothing that others wrote is ever run."""
 
 import base64
-import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lorary.disk import ELSEWHERE, disk_errors, write_whole
+from lorary.errors import EvaluationError
+from lorary.reporting.canvas import is_ours
 from lorary.reporting.escape import escape
 from lorary.reporting.figure import Picture
 from lorary.reporting.palette import COLOURS, OTHER
@@ -15,6 +16,8 @@ from lorary.reporting.tokens import SCRIPT, TokenTrace
 
 _STYLE = Path(__file__).with_name("page.css")
 _COLOURS = "".join(f".e{number} {{ --e: {colour}; }}\n" for number, colour in enumerate((*COLOURS, OTHER)))
+_START = "<!doctype html>"
+_FOOTER = "<footer>Written by lorary."
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'unsafe-inline'"
 
 
@@ -31,14 +34,16 @@ def write_report(
 ) -> Path:
     """Write scores, figures and traces as one HTML file, whole or not at all; returns its path.
 
+    An earlier page or figure of lorary's is written over. Raises E-EXISTS for any other file, E-DISK, E-PERM.
+
     `summary`: one sentence each, plain text. `provenance`: what was run on what; inner mappings are listed too.
     `png_dir`: also write each picture there, as `<name>.png`.
     """
     into = Path(into)
     page = _page(title, summary, tables, pictures, traces, provenance or {})
     for picture in pictures if png_dir is not None else ():
-        _write(Path(png_dir or ".") / f"{picture.name}.png", picture.png)
-    _write(into, page.encode())
+        _write(Path(png_dir or ".") / f"{picture.name}.png", picture.png, is_ours)
+    _write(into, page.encode(), _is_page)
     return into
 
 
@@ -59,7 +64,7 @@ def _page(
     ]
     lines = "".join(f"<li>{escape(line)}</li>" for line in summary)
     script = f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>" if traces else ""
-    return f"""<!doctype html>
+    return f"""{_START}
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -67,7 +72,7 @@ def _page(
 <style>{_STYLE.read_text(encoding="utf-8")}{_COLOURS}</style></head>
 <body><header><h1>{escape(title)}</h1><ul class="summary">{lines}</ul></header>
 <main>{"".join(parts)}</main>
-<footer>Written by lorary. This file is whole: it loads nothing.</footer>
+{_FOOTER} This file is whole: it loads nothing.</footer>
 {script}</body></html>
 """
 
@@ -98,14 +103,15 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
             yield prefix + str(key), str(value)
 
 
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(name, 0o644)  # mkstemp's 0600 would keep a web server from reading the page
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+def _is_page(data: bytes) -> bool:
+    return data.startswith(_START.encode()) and _FOOTER.encode() in data
+
+
+def _write(path: Path, data: bytes, may_go: Callable[[bytes], bool]) -> None:
+    """Write a file where none is, or over one whose bytes say that it may go."""
+    with disk_errors(repr(str(path)), ELSEWHERE):
+        if (path.exists() or path.is_symlink()) and not (path.is_file() and may_go(path.read_bytes())):
+            message = f"{str(path)!r} is there and is no page or figure of lorary's."
+            raise EvaluationError("E-EXISTS", message, "Choose another path, or remove it.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, data)

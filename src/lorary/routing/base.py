@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor, nn
 
 from lorary.adapters.base import Experts, Mix, Site
-from lorary.options import as_dict
+from lorary.folder import ROUTERS
+from lorary.options import as_dict, require
 from lorary.routing.evidence import Evidence
 
 State = dict[str, Tensor]
@@ -60,6 +61,19 @@ class Gate(nn.Module, ABC):
     """
 
     keeps_evidence: ClassVar[bool] = False
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Gate":
+        """Follow the model to another device, and stay in float32 when it goes to another precision.
+
+        In half precision other experts would win.
+        """
+
+        def moved(tensor: Tensor) -> Tensor:
+            found = fn(tensor)
+            return found if found.dtype == tensor.dtype else tensor.to(found.device)
+
+        super()._apply(moved, recurse)
+        return self
 
     @property
     def n_chosen(self) -> int | None:
@@ -140,3 +154,10 @@ class Router(ABC):
     @abstractmethod
     def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
         """Make the gate of one site from the state alone; `names` are all experts in order."""
+
+
+def find_router(router: Router | str) -> Router:
+    """Take a router, or make it of its spec: "arrow:top_k=2". Raises E-NAME, and E-OPTION for what is neither."""
+    found: Router = ROUTERS.parse(router) if isinstance(router, str) else router
+    require("router", found, Router, "a router", 'Give one, such as Arrow(top_k=2) or "arrow:top_k=2".')
+    return found

@@ -10,6 +10,7 @@ from torch import Tensor
 from lorary.adapters.base import Experts, Site
 from lorary.adapters.compiled import usable
 from lorary.errors import OptionError
+from lorary.options import check_types
 from lorary.routing.base import Context, Gate, Probe, Router, Routing, State
 from lorary.routing.members import members_at, refit_members
 
@@ -20,7 +21,8 @@ _FEW_PAIRS = 1 << 20
 
 
 def check_options(router: Router) -> None:
-    """Refuse counts below 1 and temperatures that are no positive number. Raises E-OPTION."""
+    """Refuse options of other types, counts below 1 and temperatures that are no positive number. Raises E-OPTION."""
+    check_types(router)
     name = type(router).__module__.rpartition(".")[2]
     for count in ("top_k", "n_examples"):
         value = getattr(router, count, None)

@@ -190,13 +190,14 @@ class _Run:
 
     def draw(self) -> None:
         """Draw how evidence grows where it alone decides, on the first library."""
-        examples = [self.tasks.tasks[self.tasks.order[: self.study.sizes[0]][-SHOWN_TRAINED:][0]].test[0]]
-        examples += [self.tasks.unseen[name].test[0] for name in SHOWN_UNSEEN]
+        trained = self.tasks.order[: self.study.sizes[0]][-SHOWN_TRAINED:][0]
+        shown = {f"{trained} (trained)": self.tasks.tasks[trained].test[0]}
+        shown |= {f"{name} (unseen)": self.tasks.unseen[name].test[0] for name in SHOWN_UNSEEN}
         with route(self.base, self._library(*next(self.study.libraries())), ALONE) as model:
-            traces = [model.explain(example, max_new_tokens=1) for example in examples]
+            traces = [model.explain(example, max_new_tokens=1) for example in shown.values()]
         pictures = [
-            TokenTrace(t.tokens, t.names, t.shares.numpy(), example.task, t.sites, t.weights.numpy())
-            for t, example in zip(traces, examples, strict=True)
+            TokenTrace(t.tokens, t.names, t.shares.numpy(), title, t.sites, t.weights.numpy())
+            for t, title in zip(traces, shown, strict=True)
         ]
         (self.into / "evidence.png").write_bytes(draw_growth(pictures, name="evidence").png)
 

@@ -1,6 +1,7 @@
 """What is read from and written to PEFT directories, beyond what the golden tests compare."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -100,3 +101,12 @@ def test_weights_know_their_widths():
 def test_a_rank_and_an_alpha_are_above_zero(options):
     with pytest.raises(OptionError, match=r"E-OPTION\] LoRA: .*, expected more than 0\."):
         LoRA(**options)
+
+
+def test_the_umask_says_who_may_read_an_expert(tmp_path):
+    before = os.umask(0o022)
+    try:
+        expert = write(tmp_path / "x", torch.randn(4, 3), torch.randn(5, 4))
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in expert.directory.iterdir()} == {0o644}

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lorary.building.clusters import Clusters, name_groups, read_clusters
-from lorary.errors import BuildError
+from lorary.errors import BuildError, LibraryError
 from lorary.folder import BUILDERS
 
 CLUSTERS = Clusters(
@@ -69,3 +69,31 @@ def test_a_string_is_not_a_list_of_tasks(tmp_path):
 def test_clusters_are_named_by_their_first_expert():
     found = name_groups([2, 0, 2, 1], [["z"], ["b", "a"], ["c"], ["d"]])
     assert found == {"c0": ("c", "z"), "c1": ("a", "b"), "c2": ("d",)}
+
+
+@pytest.mark.parametrize("there", ["text", "directory", "link"])
+def test_only_groups_are_written_over(there, tmp_path):
+    path = tmp_path / "data.jsonl"
+    if there == "text":
+        path.write_text('{"prompt": "a", "completion": "b"}')
+    elif there == "directory":
+        path.mkdir()
+    else:
+        path.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(BuildError) as caught:
+        CLUSTERS.write(path)
+    assert str(caught.value) == (
+        f"error[E-EXISTS] '{path}' is there and is no groups file. Choose another path, or remove it."
+    )
+    assert there != "text" or path.read_text() == '{"prompt": "a", "completion": "b"}'
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_names_the_groups_and_leaves_the_old(tmp_path, full_disk):
+    path = tmp_path / "groups.json"
+    CLUSTERS.write(path)
+    with full_disk(), pytest.raises(LibraryError) as caught:
+        Clusters({"c0": ("ants",)}).write(path)
+    assert str(caught.value).startswith(f"error[E-DISK] '{path}': the disk is full (")
+    assert read_clusters(path) == CLUSTERS
+    assert list(tmp_path.iterdir()) == [path]

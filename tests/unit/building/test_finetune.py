@@ -1,6 +1,7 @@
 """Full fine-tuning: a new base that opens anywhere, the same after a kill, and the old base untouched."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lorary.building import train as training
 from lorary.building.builders.private import Private
 from lorary.building.finetune import FullFineTuning, finetune
-from lorary.errors import BuildError, OptionError
+from lorary.errors import BuildError, LibraryError, OptionError
 from lorary.model.base_model import load_base
 from lorary.testing.contracts import Killed, files_of
 from lorary.testing.pico import ARCHITECTURES, pico_base
@@ -95,3 +96,21 @@ def test_what_is_there_is_not_written_over(base, toy, tmp_path):
 def test_a_builder_s_options_are_refused(base, toy, tmp_path):
     with pytest.raises(OptionError, match=r"options is Private\(.*, expected FullFineTuning\(...\)"):
         finetune(Private(), toy.only(["copy"]), base, into=tmp_path / "full")
+
+
+def test_a_full_disk_is_told_before_training(base, toy, tmp_path, full_disk):
+    steps = []
+    with full_disk(), pytest.raises(LibraryError) as caught:
+        finetune(QUICK, toy.only(["copy"]), base, into=tmp_path / "full", report=steps.append)
+    assert str(caught.value).startswith(f"error[E-DISK] '{tmp_path / 'full'}': the disk is full (")
+    assert not steps
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_umask_says_who_may_read_the_new_base(base, toy, tmp_path):
+    before = os.umask(0o022)
+    try:
+        into = finetune(QUICK, toy.only(["copy"]), base, into=tmp_path / "full")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in into.iterdir()} == {0o644}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import threading
 
 import pytest
@@ -320,6 +321,14 @@ def test_a_full_disk_ends_the_build(base, tasks, tmp_path, failing, monkeypatch)
     with pytest.raises(LibraryError) as caught:
         build(BUILDER, tasks, base, into=tmp_path / "lib")
     assert str(caught.value).startswith(message)
+
+
+def test_a_disk_without_room_for_a_checkpoint_ends_the_build_before_its_first_step(base, tasks, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10, 7, 3))
+    steps = []
+    with pytest.raises(LibraryError, match=r"^error\[E-DISK\] the disk is too full: needs \d+ MB, 1 MB free\."):
+        build(Private(rank=2, steps=2), tasks, base, into=tmp_path / "lib", report=steps.append)
+    assert not steps
 
 
 def test_two_jobs_of_one_name_are_refused(base, toy, tmp_path):

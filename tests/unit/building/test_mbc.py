@@ -10,7 +10,7 @@ from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.peft_format import as_vectors, open_experts, read_experts
 from lorary.building.cluster import cluster
 from lorary.building.clusterers.mbc import MBC, _thresholds, cosine_map, gram
-from lorary.errors import AdapterError, BuildError, OptionError
+from lorary.errors import AdapterError, BuildError, LibraryError, OptionError
 from lorary.library.library import Library
 from lorary.testing.fakes import fake_experts
 from lorary.testing.pico import random_library
@@ -144,6 +144,7 @@ def reopened(library, change):
     """Open a library anew after the weights of its second expert were changed."""
     path = library["e1"].weights_path
     save_file(change(load_file(path)), path, metadata={"format": "pt"})
+    (path.parent / "expert.json").unlink()  # which promises other bytes
     library = Library.open(library.path)
     return library, list(open_experts(library).values())
 
@@ -157,6 +158,14 @@ def test_files_are_compared_whole_or_tensor_by_tensor(base, tmp_path, is_odd):
     for sparsity in (0.0, 0.5):
         whole, apart = (gram(some, sparsity) for some in (opened, list(read_experts(library).values())))
         np.testing.assert_allclose(whole, apart, rtol=1e-4, atol=1e-4 * np.abs(apart).max())
+
+
+def test_an_expert_that_another_process_replaced_is_not_taken_for_the_one_opened(base, tmp_path):
+    library = random_library(tmp_path / "lib", base, 3, ranks=2)
+    other = random_library(tmp_path / "other", base, ["e1"], ranks=2, seed=1)
+    Library.open(library.path).replace(other["e1"].directory, "e1")
+    with pytest.raises(LibraryError, match=r"^error\[E-FILE\] expert 'e1': adapter_model.safetensors has changed"):
+        open_experts(library)
 
 
 def test_bad_numbers_are_found_in_whole_files(base, tmp_path):

@@ -58,7 +58,7 @@ def test_add_tells_warnings(run: Run, world: World, copied: Path, tmp_path: Path
     source = world.library / "experts" / "swap"
     (odd / "adapter_model.safetensors").write_bytes((source / "adapter_model.safetensors").read_bytes())
     config = json.loads((source / "adapter_config.json").read_text())
-    (odd / "adapter_config.json").write_text(json.dumps({**config, "init_lora_weights": "pissa"}))
+    (odd / "adapter_config.json").write_text(json.dumps({**config, "init_lora_weights": "lora_ga"}))
     added = run("add", copied, odd, "--as", "odd", "--json")
     assert [finding["code"] for finding in json.loads(added.out)["added"][0]["findings"]] == ["W-INIT"]
     assert added.err.startswith("warning[W-INIT] ")

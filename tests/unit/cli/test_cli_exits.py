@@ -1,8 +1,11 @@
 """Exit codes and the messages that go with them."""
 
+import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +19,7 @@ from lorary.cli.console import _time_left
 from lorary.cli.parameters import EMBEDDED
 from lorary.errors import BuildError
 from lorary.folder import CLUSTERERS
+from lorary.library.library import Library
 from lorary.studies.road import Road
 
 
@@ -197,6 +201,67 @@ def test_interrupted(
     assert stopped.err.splitlines()[-1] == "interrupted. Run the same command again: it goes on where it was."
     assert (stopped.code, stopped.out) == (130, "")
     assert signal.getsignal(number) is before
+
+
+class Deaf:
+    """Its finaliser is interrupted, where Python hears nobody."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.001)
+
+
+def _nobody_hears() -> None:
+    Deaf()
+    time.sleep(5)
+    raise AssertionError("not interrupted")
+
+
+def _makes_another_error_of_it() -> None:
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+    except KeyboardInterrupt:
+        raise SystemError("returned NULL without setting an exception") from None
+
+
+def _swallows_it() -> None:
+    with contextlib.suppress(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+
+
+@pytest.mark.parametrize("library", [_nobody_hears, _makes_another_error_of_it, _swallows_it])
+def test_no_interrupt_is_lost(run: Run, world: World, monkeypatch: pytest.MonkeyPatch, library: Any) -> None:
+    opened = Library.open
+
+    def interrupted(*given: Any, **options: Any) -> Library:
+        library()
+        return opened(*given, **options)
+
+    monkeypatch.setattr(Library, "open", interrupted)
+    hook = sys.unraisablehook
+    stopped = run("show", world.library)
+    assert (stopped.code, stopped.err) == (130, "interrupted.\n")
+    assert sys.unraisablehook is hook
+
+
+def test_interrupted_while_it_loads(tmp_path: Path) -> None:
+    """Some modules swallow it, or break and say something else: it waits until the import is over."""
+    (tmp_path / "typer.py").write_text(
+        "import contextlib, os, signal, time\n"
+        "with contextlib.suppress(KeyboardInterrupt):\n"
+        "    os.kill(os.getpid(), signal.SIGINT); time.sleep(0.1)\n"
+        "time.sleep(0.1)\n"
+        "print('loaded', flush=True)\n"
+    )
+    paths = [str(tmp_path), *sys.path]
+    done = subprocess.run(
+        [sys.executable, "-m", "lorary.cli.main", "--help"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (130, "loaded\n", "interrupted.\n")
 
 
 def test_interrupted_where_nothing_is_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

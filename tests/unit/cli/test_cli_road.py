@@ -1,6 +1,7 @@
 """The whole road on the command line, and what each command leaves."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -271,3 +272,24 @@ def test_finetune_makes_a_base_that_is_scored_as_any(run: Run, world: World, tmp
     refused = run("finetune", world.tasks, "--options", "rank=4", "--base", world.base, "--into", into)
     assert refused.code == 1
     assert "error[E-OPTION] finetune: unknown option 'rank'." in refused.err
+
+
+# ---- who may read it ----------------------------------------------------------------------------
+
+
+def test_the_umask_says_who_may_read_what_was_made(run: Run, world: World, tmp_path: Path) -> None:
+    lib, model, adapter, new = (tmp_path / name for name in ("lib", "model", "adapter", "new"))
+    before = os.umask(0o022)
+    try:
+        base = ("--base", world.base)
+        assert run("build", world.tasks, "--method", "poly:steps=1,n_skills=2", *base, "--into", lib).code == 0
+        assert run("save", lib, "--router", "arrow", "--into", model).code == 0
+        assert run("export", lib, "--into", adapter).code == 0
+        assert run("finetune", world.tasks, "--options", "steps=1", *base, "--into", new).code == 0
+    finally:
+        os.umask(before)
+    places = {place: list(place.rglob("*")) for place in (lib, model, adapter, new)}
+    assert all(any(path.suffix == ".safetensors" for path in paths) for paths in places.values())
+    assert list((lib / "learned").iterdir()) and list((lib / "derived").iterdir())
+    closed = [path for paths in places.values() for path in paths if path.stat().st_mode & 0o044 != 0o044]
+    assert not closed

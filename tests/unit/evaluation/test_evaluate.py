@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from lorary.errors import EvaluationError, OptionError
+from lorary.errors import EvaluationError, LibraryError, OptionError
 from lorary.evaluation.base import LogLikelihood
 from lorary.evaluation.evaluators.exact_match import ExactMatch
 from lorary.evaluation.evaluators.perplexity import Perplexity
@@ -172,3 +172,22 @@ def test_a_metric_may_be_a_text():
 def test_wrong_arguments_are_said_to_be_so(metric, tasks, message):
     with pytest.raises(OptionError, match=message):
         evaluate(metric, Counting(), tasks)
+
+
+def test_a_full_disk_names_the_file_and_leaves_none(tmp_path, full_disk):
+    with full_disk(), pytest.raises(LibraryError) as caught:
+        evaluate(Perplexity(), Counting(), TASKS, into=tmp_path / "run.jsonl")
+    assert str(caught.value).startswith(f"error[E-DISK] '{tmp_path / 'run.jsonl'}': the disk is full (")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_costs_nothing_that_was_scored(tmp_path, full_disk):
+    into, whole = tmp_path / "run.jsonl", tmp_path / "whole.jsonl"
+    expected = evaluate(Perplexity(), Counting(), TASKS, into=whole, name="run")
+    room = whole.read_bytes().find(b"gamma") + 2000  # within the second batch
+    with full_disk(room), pytest.raises(LibraryError, match="E-DISK"):
+        evaluate(Perplexity(), Counting(), TASKS, into=into)
+    model = Counting()
+    assert evaluate(Perplexity(), model, TASKS, into=into).outcomes == expected.outcomes
+    assert model.n_asked < len(expected.outcomes)
+    assert into.read_bytes() == whole.read_bytes()

@@ -95,12 +95,19 @@ def test_bad_adapter_leaves_nothing(library, tmp_path):
     assert files(library.path / "experts") == []
 
 
-def test_init_and_foreign_code_are_neutralised(library, tmp_path):
-    source = write_adapter(tmp_path / "p", init_lora_weights="pissa", auto_mapping={"base_model_class": "X"})
-    config = json.loads((library.add(source, "p").directory / "adapter_config.json").read_text())
-    assert config["init_lora_weights"] is True
-    assert config["auto_mapping"] is None
-    assert config["r"] == 2
+def test_foreign_code_is_neutralised_and_nothing_else(library, tmp_path):
+    """Of two patterns that match a site, PEFT takes the first: they must stay in their order."""
+    patterns = {"v_proj": 2, "layers.0.self_attn.v_proj": 64, "q_proj": 8}
+    source = write_adapter(tmp_path / "p", alpha_pattern=patterns, auto_mapping={"base_model_class": "X"})
+    before = json.loads((source / "adapter_config.json").read_text())
+    expert = library.add(source, "p")
+    config = json.loads((expert.directory / "adapter_config.json").read_text())
+    assert config.pop("auto_mapping") is None
+    assert list(config.items()) == [item for item in before.items() if item[0] != "auto_mapping"]
+    assert list(config["alpha_pattern"].items()) == list(patterns.items())
+    again = Library.open(library.path)["p"]
+    assert (again.hash, again.scales) == (expert.hash, expert.scales)
+    assert set(expert.scales.values()) == {1.0, 4.0}
 
 
 def test_promised_hash_is_verified(library, poems):

@@ -280,14 +280,47 @@ def test_feature_tensors(tmp_path, ending, message):
     assert codes(check(write_adapter(tmp_path / "poems", extra))) == [("E-FEATURE", f"{message}'{KEY}.{ending}'.")]
 
 
-@pytest.mark.parametrize("init", ["pissa", "pissa_niter_4", "olora", "corda", "eva", "loftq"])
-def test_init_that_touches_the_base_is_a_warning(tmp_path, init):
+CONVERT = "Save it with PEFT's save_pretrained(..., path_initial_model_for_weight_conversion=...): plain LoRA again."
+
+
+@pytest.mark.parametrize(
+    ("init", "name", "hint"),
+    [
+        ("pissa", "PiSSA", CONVERT),
+        ("pissa_niter_4", "PiSSA", CONVERT),
+        ("olora", "OLoRA", CONVERT),
+        ("OLoRA", "OLoRA", CONVERT),
+        ("corda", "CorDA", CONVERT),
+        ("loftq", "LoftQ", "PEFT can't convert it: train it without."),
+    ],
+)
+def test_init_that_changed_the_base_is_refused(tmp_path, init, name, hint):
     finding = one(config_of(tmp_path, init_lora_weights=init))
-    assert (finding.code, finding.level) == ("W-INIT", "warning")
-    assert finding.message == f"init_lora_weights='{init}' lets PEFT change the base on load."
+    assert (finding.code, finding.level, finding.hint) == ("E-FEATURE", "error", hint)
+    assert finding.message == (
+        f"init_lora_weights='{init}' ({name}) changed the base it was trained on; on the base as it is it would answer "
+        "otherwise."
+    )
 
 
-@pytest.mark.parametrize("init", [True, False, "gaussian", "orthogonal"])
+def test_init_that_nobody_knows_is_refused(tmp_path):
+    finding = one(config_of(tmp_path, init_lora_weights="of_tomorrow"))
+    assert (finding.code, finding.level) == ("E-FEATURE", "error")
+    assert (
+        finding.message == "init_lora_weights='of_tomorrow' is unknown, it may have changed the base it was trained on."
+    )
+
+
+def test_init_whose_changed_base_peft_forgets_is_a_warning(tmp_path):
+    finding = one(config_of(tmp_path, init_lora_weights="lora_ga"))
+    assert (finding.code, finding.level, finding.hint) == ("W-INIT", "warning", CONVERT)
+    assert finding.message == (
+        "init_lora_weights='lora_ga' changed the base it was trained on; PEFT opens it on the unchanged one, "
+        "and so does lorary."
+    )
+
+
+@pytest.mark.parametrize("init", [True, False, "gaussian", "orthogonal", "eva", "mica"])
 def test_init_that_is_harmless(tmp_path, init):
     assert check(config_of(tmp_path, init_lora_weights=init)) == []
 
@@ -435,7 +468,7 @@ def test_adapter_name_in_the_keys_is_read(tmp_path):
 
 
 def test_errors_come_first_and_are_all_told(tmp_path):
-    directory = config_of(tmp_path, init_lora_weights="pissa", use_dora=True, bias="all")
+    directory = config_of(tmp_path, init_lora_weights="lora_ga", use_dora=True, bias="all")
     findings = check(directory)
     assert [f.code for f in findings] == ["E-FEATURE", "E-FEATURE", "W-INIT"]
     with pytest.raises(LibraryError) as caught:

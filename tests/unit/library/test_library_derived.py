@@ -71,3 +71,15 @@ def test_read_only(tmp_path):
         "Create a library elsewhere and add its experts."
     )
     assert derived.gc(library, []) == []
+
+
+def test_what_somebody_else_keeps_to_himself_is_made_again(library, someone_else):
+    mine, learned = put(library, "0123"), put(library, "wise", learned=True)
+    for path in (mine, learned):
+        path.chmod(0o600)
+    with someone_else():
+        assert derived.get(library, "arrow", "0123", "json") is None
+        assert derived.get(library, "arrow", "wise", "json") == learned  # for its reader to complain of
+    mine.parent.chmod(0o700)
+    with someone_else():
+        assert derived.get(library, "arrow", "0123", "json") is None

@@ -5,13 +5,16 @@ import threading
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.peft_format import write_weights
 from lorary.errors import AdapterError, LibraryError, OptionError, RoutingError
 from lorary.library.library import Library
+from lorary.library.provenance import Provenance
 from lorary.model.route import route
 from lorary.routing.routers.arrow import Arrow
+from lorary.tasks.example import Example
 from lorary.testing.pico import add_expert, pico_base, random_library, random_weights
 
 IDS = torch.arange(2, 26).view(3, 8)
@@ -90,6 +93,45 @@ def test_in_bfloat16_too(architecture, tmp_path):
     assert torch.equal(found, anew(library, base=base))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_files_of_several_dtypes_keep_their_own_numbers(dtype, base, tmp_path):
+    base = pico_base(dtype=dtype)
+    sources = random_library(tmp_path / "sources", base, NAMES)
+    for name, a, b in (
+        ("bee", torch.bfloat16, torch.bfloat16), ("dog", torch.float32, torch.float16),
+        ("eel", torch.float16, torch.bfloat16),
+    ):  # fmt: skip
+        store_as(sources[name], a, b, tmp_path / name)
+        sources.replace(tmp_path / name, name, provenance=Provenance(tasks=(name,)))
+    alone = {}
+    for name in NAMES:
+        lone = Library.create(tmp_path / f"lone-{name}", base=base.fingerprint)
+        lone.add(sources[name].directory, name)
+        with route(base, lone, "oracle") as model, torch.inference_mode():
+            alone[name] = model(IDS, tasks=[name] * 3).logits
+    library = Library.create(tmp_path / "lib", base=base.fingerprint)
+    library.add(sources["cat"].directory, "cat")
+    with route(base, library, "uniform") as model:
+        for name in ("eel", "bee", "dog"):
+            library.add(sources[name].directory, name)
+            model.add(library[name])
+        edited = logits(model)
+    assert torch.equal(edited, anew(library, "uniform", base=base))
+    assert torch.equal(edited, anew(library, "uniform", base=base, memory="1MiB"))
+    with route(base, library, "oracle") as model, torch.inference_mode():
+        for name in NAMES:
+            found = model(IDS, tasks=[name] * 3).logits
+            torch.testing.assert_close(found, alone[name], atol=1e-5 if dtype == torch.float32 else 0.1, rtol=1e-5)
+
+
+def store_as(expert, a, b, directory):
+    """Copy an expert with its input side in one dtype and its output side in another."""
+    expert.copy_to(directory)
+    (directory / "expert.json").unlink()
+    path = directory / "adapter_model.safetensors"
+    save_file({key: t.to(a if "lora_A" in key else b) for key, t in load_file(path).items()}, path)
+
+
 def test_a_name_is_looked_up_in_the_library_as_it_is_now(base, library, spare):
     with route(base, library, "arrow") as model:
         Library.open(library.path).add(spare["fox"].directory, "fox")
@@ -145,6 +187,22 @@ def test_experts_that_left_the_disk_are_still_there(base, library, spare):
         assert torch.equal(logits(model), expected)
 
 
+@pytest.mark.parametrize("memory", [None, "1GiB"])
+def test_an_expert_that_another_process_replaced_is_not_taken_for_the_one_opened(memory, base, library, tmp_path):
+    others = random_library(tmp_path / "others", base, ["cat", "cow"], seed=9)
+    library.hash  # noqa: B018 - known, and still not trusted below
+    Library.open(library.path).replace(others["cat"].directory, "cat")
+    for router in ("arrow", "oracle"):
+        with pytest.raises(LibraryError, match=r"^error\[E-FILE\] expert 'cat': adapter_model.safetensors has changed"):
+            route(base, library, router, memory=memory)
+    with route(base, Library.open(library.path), "arrow", memory=memory) as model:
+        expert = model.experts["cat"]
+        Library.open(library.path).replace(others["cow"].directory, "cat")
+        model.remove("cat")
+        with pytest.raises(LibraryError, match=r"^error\[E-FILE\] expert 'cat': adapter_model.safetensors has changed"):
+            model.add(expert)
+
+
 # ---- refusals change nothing --------------------------------------------------------------------
 
 
@@ -184,6 +242,16 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(base, library, spare, 
         assert model.mix == "outputs"
 
 
+def test_a_name_that_some_disks_can_t_tell_from_another_is_refused(base, library, tmp_path):
+    other = random_library(tmp_path / "other", base, ["Cat"])
+    with route(base, library, "arrow") as model, pytest.raises(LibraryError) as caught:
+        model.add(other["Cat"])
+    assert str(caught.value) == (
+        "error[E-EXISTS] expert 'Cat' differs from 'cat' only by case, which some disks can't tell apart. "
+        "Choose another name."
+    )
+
+
 def test_the_last_expert_stays(base, tmp_path):
     library = random_library(tmp_path / "lib", base, ["ant"])
     with route(base, library, "arrow") as model:
@@ -205,12 +273,15 @@ def test_a_nan_never_gets_in(base, library, tmp_path):
         assert torch.equal(logits(model), anew(library, "arrow"))
 
 
-def test_a_detached_model_neither_answers_nor_changes(base, library, spare):
+def test_a_detached_model_neither_answers_nor_changes(base, library, spare, tmp_path):
     with route(base, library, "arrow") as model:
         pass
     for change in (
         lambda: logits(model), lambda: model.generate(IDS), lambda: model.add(spare["fox"]), model.twin,
-        lambda: model.set_router("uniform"),
+        lambda: model.set_router("uniform"), lambda: model.set_mix("outputs"), lambda: model.remove("cat"),
+        lambda: model.replace(spare["cat"]), lambda: model.save(tmp_path / "model"), lambda: model.explain("x"),
+        lambda: model.choices(["x"]), lambda: model.log_likelihood([Example("x", "y")]),
+        lambda: model.generate_text([Example("x", "y")], max_new_tokens=2),
     ):  # fmt: skip
         with pytest.raises(RoutingError) as caught:
             change()

@@ -1,5 +1,6 @@
 """Weights fetched on demand: the same answers under any budget, and never those of another file."""
 
+import os
 import shutil
 
 import pytest
@@ -149,6 +150,28 @@ def test_a_file_that_changes_under_a_model_is_never_mixed_in(change, base, libra
         )
         model.remove("e2")
         assert logits(model).isfinite().all()
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_file_that_was_touched_and_not_changed_goes_on(recorded, base, library, tmp_path):
+    path = library["e1"].weights_path
+    if not recorded:
+        (library["e1"].directory / "expert.json").unlink()
+        library = Library.open(library.path)
+    with route(base, library, "uniform", memory=1) as model:
+        expected = logits(model)
+        os.link(path, tmp_path / "backup")
+        assert torch.equal(logits(model), expected)
+        path.chmod(0o600)
+        os.utime(path)
+        assert torch.equal(logits(model), expected)
+        before = path.stat()
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        with pytest.raises(LibraryError, match=r"^error\[E-FILE\] expert 'e1': its file was changed"):
+            logits(model)
 
 
 def test_sizes_are_read():

@@ -1,9 +1,11 @@
 """A library on a base: who may speak, what is refused, what is kept, what is told."""
 
+import re
 import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lorary.errors import LibraryError, OptionError, RoutingError
 from lorary.library.library import Library
@@ -15,9 +17,9 @@ from lorary.testing.pico import pico_base, random_library
 IDS = torch.arange(2, 26).view(3, 8)
 
 
-def logits(model, **options):
+def logits(model, input_ids=IDS, **options):
     with torch.inference_mode():
-        return model(IDS, **options).logits
+        return model(input_ids, **options).logits
 
 
 def alone(base, library, name, path):
@@ -109,6 +111,73 @@ def test_unknown_mixes_and_routers_are_refused(base, toy_library):
         route(base, toy_library, "arow")
 
 
+ARGUMENTS = {
+    "expert is None, expected an expert or its name. Take one out of a library: library[name].": (
+        lambda model: model.add(None), lambda model: model.replace(None),
+    ),
+    "name is None, expected the name of an expert.": (lambda model: model.remove(None),),
+    'router is None, expected a router. Give one, such as Arrow(top_k=2) or "arrow:top_k=2".': (
+        lambda model: model.set_router(None),
+    ),
+    'router is the class Arrow, expected a router. Give one, such as Arrow(top_k=2) or "arrow:top_k=2".': (
+        lambda model: model.set_router(Arrow),
+    ),
+    "tasks is 'toy', expected Tasks. Read them: read_tasks(path).": (
+        lambda model: model.set_router("uniform", tasks="toy"),
+    ),
+    "unknown mix None. Known: factors, outputs.": (lambda model: model.set_mix(None),),
+    "input_ids is NoneType, expected whole numbers (B, T). Write tokenizer(text, return_tensors=\"pt\").input_ids.": (
+        lambda model: model(None), lambda model: model.generate(None),
+    ),
+    "input_ids is a torch.int64 tensor (8,), expected whole numbers (B, T). "
+    'Write tokenizer(text, return_tensors="pt").input_ids.': (lambda model: model(IDS[0]),),
+    "tasks is 'copy', expected a list of task names.": (lambda model: model(IDS[:1], tasks="copy"),),
+    "max_new_tokens=0, expected 1 or more.": (
+        lambda model: model.generate_text([Example("a", "")], max_new_tokens=0),
+        lambda model: model.base.generate_text([Example("a", "")], max_new_tokens=0),
+    ),
+    "max_new_tokens=1.5, expected a whole number.": (lambda model: model.explain("a", max_new_tokens=1.5),),
+    "max_new_tokens=-1, expected 0 or more.": (lambda model: model.explain("a", max_new_tokens=-1),),
+    "prompt is None, expected a text or an example.": (lambda model: model.explain(None),),
+    "prompts is 'hello', expected a list of texts or examples. Write [prompt] for a single one.": (
+        lambda model: model.choices("hello"),
+    ),
+    "prompts[1] is 3, expected a list of texts or examples. Write [prompt] for a single one.": (
+        lambda model: model.choices(["a", 3]),
+    ),
+    "examples is 'hello', expected a list of examples. Write [Example(prompt, completion)].": (
+        lambda model: model.log_likelihood("hello"), lambda model: model.generate_text("hello", max_new_tokens=1),
+    ),
+    "examples[0] is 'hello', expected a list of examples. Write [Example(prompt, completion)].": (
+        lambda model: model.log_likelihood(["hello"]), lambda model: model.base.log_likelihood(["hello"]),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", ARGUMENTS)
+def test_arguments_of_other_types_are_refused(message, base, toy_library):
+    with route(base, toy_library, "oracle") as model:
+        for call in ARGUMENTS[message]:
+            with pytest.raises(OptionError) as caught:
+                call(model)
+            assert str(caught.value) == f"error[E-OPTION] {message}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"library": "libs/mine"}, "library is 'libs/mine', expected a library. Open it: Library.open(path)."),
+        ({"base": None}, "base is None, expected a base model. Load one: load_base()."),
+        ({"tasks": ["copy"]}, "tasks is ['copy'], expected Tasks. Read them: read_tasks(path)."),
+        ({"router": 3}, 'router is 3, expected a router. Give one, such as Arrow(top_k=2) or "arrow:top_k=2".'),
+    ],
+)
+def test_what_can_t_be_routed_is_said(arguments, message, base, toy_library):
+    with pytest.raises(OptionError) as caught:
+        route(**{"base": base, "library": toy_library, **arguments})
+    assert str(caught.value) == f"error[E-OPTION] {message}"
+
+
 @pytest.mark.parametrize("router", ["centroid", "task_predictor"])
 def test_routers_that_need_data_say_so(router, base, toy_library, toy):
     with pytest.raises(RoutingError) as caught:
@@ -160,6 +229,19 @@ def test_the_task_predictor_reads_prompts_and_not_their_padding(base, toy_librar
     torch.testing.assert_close(together, torch.stack(alone), atol=1e-4, rtol=1e-4)
 
 
+def test_the_task_predictor_doesn_t_read_what_the_mask_hides(base, toy_library, toy):
+    ids = torch.tensor([[70, 71, 72, 5, 9, 17, 33]])
+    mask = torch.tensor([[0, 0, 0, 1, 1, 1, 1]])
+    with route(base, toy_library, "task_predictor", tasks=toy) as model:
+        read, encoder = [], model._encoder
+        model._encoder = lambda texts: read.append(texts) or encoder(texts)
+        padded = logits(model, input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0))
+        alone = logits(model, input_ids=ids[:, 3:])
+        model.generate(ids, attention_mask=mask, max_new_tokens=1, do_sample=False)
+    assert read[0] == read[1] == read[2]
+    torch.testing.assert_close(padded[:, 3:], alone, atol=1e-4, rtol=1e-4)
+
+
 # ---- what is kept -------------------------------------------------------------------------------
 
 
@@ -173,6 +255,75 @@ def test_the_state_is_kept_under_its_origins_and_used_again(base, toy_library, t
     with route(base, library, "arrow:top_k=2"):
         assert len(list((library.path / "derived").iterdir())) == 2
     monkeypatch.setattr(Arrow, "fit", lambda *_: pytest.fail("fitted again"))
+    with route(base, library, "arrow") as model:
+        assert torch.equal(logits(model), first)
+
+
+def _turned(data):
+    return data[:-1] + bytes([data[-1] ^ 64])
+
+
+DAMAGES = {
+    "empty": lambda kept, other: kept.write_bytes(b""),
+    "cut": lambda kept, other: kept.write_bytes(kept.read_bytes()[:-7]),
+    "a bit turned": lambda kept, other: kept.write_bytes(_turned(kept.read_bytes())),
+    "a NaN": lambda kept, other: save_file({k: t * float("nan") for k, t in load_file(kept).items()}, kept),
+    "no seal": lambda kept, other: save_file(load_file(kept), kept),
+    "other tensors": lambda kept, other: save_file({"x": torch.zeros(1)}, kept),
+    "another router's": lambda kept, other: shutil.copy(other, kept),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("router", ["arrow", "compass:n_texts=2,n_tokens=4"])
+def test_a_damaged_state_is_fitted_again(router, damage, base, toy_library, tmp_path):
+    library = Library.open(shutil.copytree(toy_library.path, tmp_path / "lib"))
+    shutil.rmtree(library.path / "derived", ignore_errors=True)
+    with route(base, library, router) as model:
+        first = logits(model)
+    (kept,) = (library.path / "derived").iterdir()
+    good = kept.read_bytes()
+    with route(base, library, "arrow:top_k=2" if router == "arrow" else "compass:n_texts=3,n_tokens=4"):
+        (other,) = (path for path in (library.path / "derived").iterdir() if path != kept)
+    DAMAGES[damage](kept, other)
+    told = f"library 'lib': derived/{kept.name} is damaged, the router is fitted again."
+    with pytest.warns(RuntimeWarning, match=re.escape(told)), route(base, library, router) as model:
+        assert torch.equal(logits(model), first)
+    assert kept.read_bytes() == good
+    with route(base, library, router) as model:
+        assert torch.equal(logits(model), first)
+
+
+def test_a_state_that_the_base_has_a_part_in_is_of_one_dtype(base, tmp_path):
+    """What a bfloat16 base reads of its own texts is other than what a float32 one does; prototypes are the same."""
+    half = pico_base(dtype=torch.bfloat16)
+    shared, own = (random_library(tmp_path / name, base, 4) for name in ("shared", "own"))
+    more = random_library(tmp_path / "more", base, ["z"], seed=5)
+    for router, n_states in (("compass:n_texts=2,n_tokens=8", 2), ("arrow", 3)):
+        with route(base, shared, router):
+            pass
+        with route(half, own, router) as model:
+            expected = logits(model)
+        with route(half, shared, router) as model:
+            assert torch.equal(logits(model), expected)
+            assert len(list((shared.path / "derived").iterdir())) == n_states
+            model.add(more["z"])
+            edited = logits(model)
+        added = Library.create(tmp_path / f"added-{n_states}", base=base.fingerprint)
+        for name, expert in (*shared.items(), ("z", more["z"])):
+            added.add(expert.directory, name)
+        with route(base, added, router):
+            pass
+        with route(half, added, router) as model:
+            assert torch.equal(logits(model), edited)
+
+
+def test_a_full_disk_only_costs_the_next_one_a_fit(base, toy_library, tmp_path, full_disk):
+    library = Library.open(shutil.copytree(toy_library.path, tmp_path / "lib"))
+    shutil.rmtree(library.path / "derived", ignore_errors=True)
+    with full_disk(100), route(base, library, "arrow") as model:
+        first = logits(model)
+    assert not list((library.path / "derived").iterdir())
     with route(base, library, "arrow") as model:
         assert torch.equal(logits(model), first)
 

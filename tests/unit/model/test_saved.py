@@ -8,15 +8,24 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import lorary
+from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.peft_format import write_weights
 from lorary.errors import LoraryError
 from lorary.hashing import hash_file
 from lorary.library.library import Library
 from lorary.model.attach import RoutedLinear
 from lorary.model.route import route
-from lorary.testing.pico import pico_base, random_library
+from lorary.testing.pico import pico_base, random_library, random_weights
 
 IDS = torch.arange(2, 26).view(3, 8)
-ROUTERS = ["arrow:top_k=2,temperature=0.5", "uniform", "centroid:n_examples=3,score=dot", "task_predictor", "oracle"]
+ROUTERS = [
+    "arrow:top_k=2,temperature=0.5",
+    "spectr:top_k=none",
+    "uniform",
+    "centroid:n_examples=3,score=dot",
+    "task_predictor",
+    "oracle",
+]
 
 
 def logits(model):
@@ -87,6 +96,17 @@ def test_references_move_together(base, library, saved, tmp_path):
         assert torch.equal(logits(again), expected)
 
 
+def test_references_are_found_from_where_a_link_leads(base, library, tmp_path):
+    (tmp_path / "a" / "deep" / "place").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "a" / "deep" / "place")
+    with route(base, library, "arrow") as model:
+        expected = logits(model)
+        model.save(tmp_path / "link" / "model", experts="refer")
+    for path in ("link", "a/deep/place"):
+        with lorary.load(tmp_path / path / "model", base=base) as again:
+            assert torch.equal(logits(again), expected)
+
+
 def test_the_base_is_found_by_its_name(base, toy_library, tmp_path):
     base.hf.save_pretrained(tmp_path / "pico")
     base.tokenizer.save_pretrained(tmp_path / "pico")
@@ -102,6 +122,94 @@ def test_the_base_is_found_by_its_name(base, toy_library, tmp_path):
         f"error[E-BASE] saved model 'model' was made on base {str(tmp_path / 'pico')!r}, which isn't on this machine. "
         "Load it yourself and pass base=...",
     )
+
+
+# ---- trained through the model ------------------------------------------------------------------
+
+
+def train(model, *, experts=(), gates=False):
+    """Make one step; only these experts' rows learn."""
+    learning = []
+    for bank, gate in model._attachment.parts.values():
+        learning += [bank.a.requires_grad_(), bank.b.requires_grad_()]
+        learning += [gate.vectors.requires_grad_()] if gates else []
+        rows = torch.tensor([model.names[i] in experts for i in bank.layout.owner.tolist()])
+        for factor in (bank.a, bank.b):
+            factor.register_hook(lambda grad, rows=rows: grad * rows.unsqueeze(1))
+    model(IDS, labels=IDS, use_cache=False).loss.backward()
+    torch.optim.SGD(learning, lr=0.5).step()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("experts", "gates"), [(["join"], False), (["copy", "join"], True), ([], True)])
+def test_what_was_trained_comes_back(experts, gates, dtype, library, tmp_path):
+    base = pico_base(dtype=dtype)
+    with route(base, library, "arrow:top_k=2") as model:
+        before = logits(model)
+        train(model, experts=experts, gates=gates)
+        expected = logits(model)
+        model.save(tmp_path / "model")
+    assert not torch.equal(expected, before)
+    with lorary.load(tmp_path / "model", base=pico_base(dtype=dtype)) as again:
+        assert torch.equal(logits(again), expected)
+        changed = {name for name in library if again.experts[name].hash != library[name].hash}
+        assert changed == set(experts)
+        for name in changed:
+            made = again.experts[name]
+            assert {tensor.dtype for tensor in made.header.values()} == {"F32" if dtype is torch.float32 else "BF16"}
+            assert made.provenance.parents == (f"{name}@{library[name].hash[:12]}",)
+            assert (made.provenance.tasks, made.config) == (library[name].provenance.tasks, library[name].config)
+
+
+def test_a_trained_expert_keeps_its_scales(base, tmp_path):
+    kind = LoRA(rank=4, alpha=6.0, rslora=True)
+    library = Library.create(tmp_path / "lib", base=base.fingerprint)
+    with library.stage("ant") as stage:
+        write_weights(stage, kind, random_weights(kind, base.target_sites(["attention"]), seed=1), base_name="b")
+        config = json.loads((stage / "adapter_config.json").read_text())
+        (stage / "adapter_config.json").write_text(json.dumps({**config, "alpha_pattern": {"q_proj": 3.0}}))
+    with route(base, library, "uniform") as model:
+        bank, _ = model._attachment.parts["model.layers.0.self_attn.q_proj"]
+        bank.a.data[0] += 1  # no version counter sees that
+        expected = logits(model)
+        model.save(tmp_path / "model")
+    with lorary.load(tmp_path / "model", base=base) as again:
+        assert torch.equal(logits(again), expected)
+        assert again.experts["ant"].scales == library["ant"].scales
+
+
+def test_no_file_can_be_referred_to_for_a_trained_expert(base, library, tmp_path):
+    with route(base, library, "arrow") as model:
+        train(model, experts=["copy", "join"])
+        refuse(
+            lambda: model.save(tmp_path / "model", experts="refer"),
+            "error[E-OPTION] experts=\"refer\": 'copy', 'join' aren't as their files have them any more. "
+            'Save with experts="copy", which writes them as they are now.',
+        )
+    assert not (tmp_path / "model").exists()
+
+
+def test_training_that_diverged_is_not_saved(base, library, tmp_path):
+    with route(base, library, "arrow") as model:
+        bank, _ = model._attachment.parts["model.layers.0.self_attn.q_proj"]
+        bank.b.data[0, 0] = torch.nan
+        with pytest.raises(LoraryError, match=r"^error\[E-NONFINITE\] expert 'copy': tensor 'base_model\.model\.model"):
+            model.save(tmp_path / "model")
+    assert not any(tmp_path.glob("*model*"))
+
+
+def test_a_trained_gate_that_no_state_holds_is_refused(base, library, tmp_path):
+    with route(base, library, "compass:n_texts=2,n_tokens=8") as model:
+        model.save(tmp_path / "before")
+        train(model, gates=True)
+        with pytest.raises(LoraryError) as caught:
+            model.save(tmp_path / "model")
+        assert str(caught.value) == (
+            "error[E-STATE] the gate at 'model.layers.0.self_attn.q_proj' was trained, and its router's state can't "
+            "hold that. Take the router back with model.set_router(model.router), then save."
+        )
+        model.set_router(model.router)
+        model.save(tmp_path / "model")
 
 
 # ---- whole or absent ----------------------------------------------------------------------------
@@ -124,6 +232,25 @@ def test_nothing_is_written_over(base, library, saved):
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
 
 
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/dev/null/x/y", "no directory can be made at '/dev/null/x/y': a part of it is a file, or too long. "
+         "Choose another path."),
+        ("x" * 300, "no directory can be made at "),
+        ("a\0b", "'a\\x00b' is no path. Give a text or a pathlib.Path."),
+        (None, "None is no path. Give a text or a pathlib.Path."),
+        (7, "7 is no path. Give a text or a pathlib.Path."),
+    ],
+)  # fmt: skip
+def test_what_can_t_be_a_path_is_refused(path, message, base, toy_library):
+    with route(base, toy_library, "uniform") as model, pytest.raises(LoraryError) as caught:
+        model.save(path)
+    assert str(caught.value).startswith(f"error[E-PATH] {message}")
+    with pytest.raises(LoraryError, match="E-PATH|E-MODEL"):
+        lorary.load(path, base=base)
+
+
 def test_a_save_that_fails_leaves_nothing(base, library, tmp_path, monkeypatch):
     with route(base, library, "arrow") as model:
         shutil.rmtree(library.path / "experts" / "join")
@@ -143,6 +270,15 @@ def test_an_expert_that_changed_before_saving_is_refused(base, library, tmp_path
 
 
 # ---- what is missing, changed or wrong is named -------------------------------------------------
+
+
+def test_an_expert_that_left_before_saving_is_named(base, library, tmp_path):
+    with route(base, library, "arrow") as model:
+        library.remove("join")
+        refuse(
+            lambda: model.save(tmp_path / "model"),
+            "error[E-FILE] expert 'join': adapter_config.json is missing. Bring it back, or leave the expert out.",
+        )
 
 
 def test_a_missing_expert_is_named(base, library, saved):
@@ -228,6 +364,17 @@ def test_a_state_that_lacks_what_the_router_reads_is_refused(base, library, toy,
     )
 
 
+@pytest.mark.parametrize("router", ["arrow", "compass:n_texts=2,n_tokens=4", "uniform"])
+def test_a_model_that_names_no_state_is_refused_if_its_router_has_one(router, base, library, tmp_path):
+    with route(base, library, router) as model:
+        saved = model.save(tmp_path / "model")
+    rewrite(saved, lambda facts: facts.update(state=None))
+    if router == "uniform":
+        return lorary.load(saved, base=base).detach()
+    message = f"error[E-STATE] there is no state for router '{router}', without which no expert would speak."
+    return refuse(lambda: lorary.load(saved, base=base), f"{message} Save the model again.")
+
+
 def test_a_giant_state_is_refused_before_it_is_read(base, saved):
     with (saved / "state.safetensors").open("r+b") as file:
         file.truncate(1 << 40)
@@ -294,3 +441,11 @@ def test_what_is_no_saved_model_is_said(base, library, tmp_path):
             lambda path=path: lorary.load(path, base=base),
             f"error[E-MODEL] {str(path)!r} is no saved model: no model.json. Check the path.",
         )
+
+
+def test_a_base_is_no_name(saved):
+    refuse(
+        lambda: lorary.load(saved, base="pico"),
+        "error[E-OPTION] base is 'pico', expected a base model. Load one: load_base().",
+    )
+    refuse(lambda: lorary.load_base(None), "error[E-OPTION] name is None, expected a name or a directory.")

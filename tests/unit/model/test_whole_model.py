@@ -1,7 +1,10 @@
 """A whole Hugging Face model with experts in it does what transformers and torch do with any other model."""
 
+import copy
 import inspect
+import pickle
 import warnings
+import weakref
 from contextlib import contextmanager
 
 import pytest
@@ -9,7 +12,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import DynamicCache, LlamaForCausalLM, StaticCache
 
-from lorary.errors import RoutingError
+from lorary.errors import AdapterError, RoutingError
+from lorary.model.base_model import load_base
+from lorary.model.load import load
 from lorary.model.route import route
 from lorary.testing.pico import pico_base, random_library
 
@@ -183,3 +188,68 @@ def test_autocast_gives_close_gradients_in_float32(router, library):
     assert all(g.dtype == torch.float32 for g in found)
     close = [float((a - b).norm() / b.norm()) for a, b in zip(found, plain, strict=True)]
     assert sum(close) / len(close) < 0.1, close
+
+
+# ---- moved, copied, trained ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("memory", [None, "1MiB"])
+@pytest.mark.parametrize("router", [ROUTERS[0], "compass:top_k=2,calibrate=false", "spectr", "uniform", "oracle"])
+def test_in_another_precision_it_is_the_model_of_a_base_of_that(router, memory, library):
+    options = {"tasks": ["e0", "e3", "e0"]} if router == "oracle" else {}
+    found = []
+    for moves_first in (True, False):
+        base = pico_base()
+        if moves_first:
+            base.hf.to(torch.bfloat16)
+        with route(base, library, router, memory=memory) as model, torch.no_grad():
+            base.hf.to(torch.bfloat16)
+            found.append(model(IDS, **options).logits)
+            gates = [gate for _, gate in model._attachment.parts.values()]
+            numbers = [t for g in gates for t in (*g.buffers(), *g.parameters()) if t.is_floating_point()]
+            assert {t.dtype for t in numbers} == {torch.float32}
+    assert torch.equal(*found)
+
+
+def test_what_is_moved_lets_go_of_where_it_lay(library, tmp_path):
+    base = pico_base()
+    with route(base, library, "uniform") as model:
+        bank = next(iter(model._attachment.parts.values()))[0]
+        lay = weakref.ref(bank.rooms[0])
+        base.hf.to(torch.bfloat16)
+        assert lay() is None
+        model.add(random_library(tmp_path / "more", base, ["new"], seed=1)["new"])  # room is made anew
+        assert next(iter(model._attachment.parts.values()))[0].rooms[0] is not None
+
+
+def test_a_gate_follows_to_another_device(library):
+    with route(pico_base(), library, "arrow") as model:
+        gate = next(iter(model._attachment.parts.values()))[1]
+        gate.to("meta", torch.bfloat16)
+        assert (gate.vectors.device.type, gate.vectors.dtype) == ("meta", torch.float32)
+        assert gate.members.device.type == "meta"
+
+
+@pytest.mark.parametrize("make", [copy.deepcopy, pickle.dumps])
+def test_what_can_t_be_copied_says_what_can(make, library):
+    base = pico_base()
+    with route(base, library, "arrow") as model:
+        for what in (model, base.hf, base):
+            with pytest.raises(AdapterError) as caught:
+                make(what)
+            assert str(caught.value).startswith("error[E-ATTACHED] this base carries a library: ")
+    assert make(base.hf)
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+def test_what_was_made_in_inference_mode_can_be_trained(router, library, tmp_path):
+    pico_base().write(tmp_path / "base")
+    with torch.inference_mode():
+        model = route(load_base(str(tmp_path / "base"), dtype="float32"), library, router)
+        model.save(tmp_path / "model")
+        again = load(tmp_path / "model")
+    for made in (model, again):
+        bank, _ = next(iter(made._attachment.parts.values()))
+        bank.a.requires_grad_()
+        made(IDS, labels=IDS, use_cache=False).loss.backward()
+        assert bank.a.grad.any()

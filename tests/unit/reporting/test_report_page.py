@@ -4,8 +4,7 @@ import re
 import numpy as np
 import pytest
 
-from lorary.errors import OptionError
-from lorary.reporting import html as page
+from lorary.errors import EvaluationError, LibraryError, OptionError
 from lorary.reporting.figure import Picture, draw_scores, draw_similarity, draw_training
 from lorary.reporting.html import write_report
 from lorary.reporting.report import report
@@ -68,7 +67,7 @@ def test_everything_is_escaped(tmp_path):
 
 def test_a_failed_write_leaves_the_old_page(tmp_path, monkeypatch):
     into = write_report(tmp_path / "r.html", title="old")
-    monkeypatch.setattr(page.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         write_report(into, title="new")
     assert "<h1>old</h1>" in into.read_text()
@@ -93,3 +92,44 @@ def test_runs_are_grouped_by_their_tasks(tmp_path, make_group):
 def test_what_is_no_run_is_refused(tmp_path, runs):
     with pytest.raises(OptionError, match=r"E-OPTION\] runs? is 'runs/x.jsonl', expected "):
         report(runs, tmp_path / "page.html")
+
+
+def test_a_page_and_its_figures_are_written_over_earlier_ones(tmp_path, make_group):
+    for title in ("old", "new"):
+        into = report(make_group(0, ["rte"]), tmp_path / "r.html", title=title, png_dir=tmp_path)
+    assert "<h1>new</h1>" in into.read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r.html", "scores.png"]
+
+
+@pytest.mark.parametrize("text", ['{"prompt": "<footer>Written by lorary."}', "<!doctype html>mine", None])
+def test_nothing_else_is_written_over(tmp_path, text):
+    into = tmp_path / "mine"
+    into.mkdir() if text is None else into.write_text(text)
+    with pytest.raises(EvaluationError) as caught:
+        write_report(into, title="T")
+    assert str(caught.value) == (
+        f"error[E-EXISTS] '{into}' is there and is no page or figure of lorary's. Choose another path, or remove it."
+    )
+    assert text is None or into.read_text() == text
+
+
+def test_a_foreign_picture_stays(tmp_path):
+    (tmp_path / "p.png").write_bytes(b"\x89PNG mine")
+    with pytest.raises(EvaluationError, match=r"error\[E-EXISTS\] '.*p.png' is there"):
+        write_report(tmp_path / "r.html", title="T", pictures=[Picture("p", "", "", "", b"", b"")], png_dir=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["p.png"]
+
+
+def test_a_full_disk_names_the_page(tmp_path, full_disk):
+    with full_disk(), pytest.raises(LibraryError, match=r"error\[E-DISK\] '.*/r.html': the disk is full \("):
+        write_report(tmp_path / "r.html", title="T")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_of_others_is_told_by_the_page_s_name(tmp_path, someone_else):
+    into = tmp_path / "r.html"
+    with someone_else(), pytest.raises(LibraryError) as caught:
+        write_report(into, title="T")
+    assert str(caught.value) == (
+        f"error[E-PERM] '{into}': writing is not allowed (Permission denied). Choose a place you can write to."
+    )

@@ -12,11 +12,14 @@ from lorary.adapters.base import Site
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.errors import OptionError, RoutingError
 from lorary.folder import ROUTERS
+from lorary.options import to_spec
 from lorary.routing.base import Context
 from lorary.routing.directions import right_singular
 from lorary.routing.routers.arrow import Arrow
 from lorary.routing.routers.centroid import Centroid
+from lorary.routing.routers.compass import Compass
 from lorary.routing.routers.oracle import Oracle
+from lorary.routing.routers.spectr import SpectR
 from lorary.routing.routers.task_predictor import TaskPredictor
 from lorary.routing.routers.uniform import Uniform
 from lorary.routing.scored import keep_best
@@ -181,6 +184,31 @@ def test_options_without_meaning_are_refused(spec, message):
     with pytest.raises(OptionError) as caught:
         ROUTERS.parse(spec)
     assert str(caught.value) == f"error[E-OPTION] {message}"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Arrow(top_k=1.5), "arrow: top_k=1.5, expected a whole number or none."),
+        (lambda: Arrow(top_k=True), "arrow: top_k=True, expected a whole number or none."),
+        (lambda: Arrow(temperature="1"), "arrow: temperature='1', expected a number."),
+        (lambda: Centroid(score="cosin"), "centroid: score='cosin', expected cosine or dot."),
+        (lambda: TaskPredictor(n_examples=None), "task_predictor: n_examples=None, expected a whole number."),
+        (lambda: Compass(recent="half"), "compass: recent='half', expected a number."),
+    ],
+)
+def test_options_of_other_types_are_refused(make, message):
+    with pytest.raises(OptionError) as caught:
+        make()
+    assert str(caught.value).startswith(f"error[E-OPTION] {message}")
+
+
+@pytest.mark.parametrize("router", [Arrow(top_k=None), SpectR(top_k=None), Compass(top_k=None, calibrate=False)])
+def test_no_limit_is_an_option_that_can_be_written(router):
+    spec = to_spec(router)
+    assert ":top_k=none" in spec
+    assert ROUTERS.parse(spec) == router
+    assert (weights_of(router, {name: pointing(1.0, 0.0) for name in "abcdef"}) > 0).all()
 
 
 def test_ties_are_kept_in_order_of_index():

@@ -22,9 +22,9 @@ from lorary.building.job import expert_name
 from lorary.building.lone_job import LoneJob
 from lorary.building.merging import parents_of, plain_size, sums_of_ranks, write_plain
 from lorary.building.search import Evolution, Nevergrad, Search, replay
+from lorary.disk import write_whole
 from lorary.errors import BuildError
 from lorary.hashing import short_key
-from lorary.library.files import write_whole
 from lorary.library.library import Library
 from lorary.model.attach import Attachment
 from lorary.model.base_model import BaseModel

@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lorary.adapters.base import Bank, Experts, Site
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.packed import Rows
 from lorary.adapters.peft_format import read_experts
+from lorary.adapters.tensor_file import write_tensors
 from lorary.building.adaptation import size_of_start, started_from
 from lorary.building.base import Job, Made, Report, own_tasks, require_source
 from lorary.building.job import TrainingJob
@@ -70,7 +70,7 @@ class Phatgoose(PackBuilder):
         copies = {
             job.name: partial(job.write_copy, members[job.name], curve) for job, curve in zip(jobs, curves, strict=True)
         }
-        learned = {(job.name, KIND): partial(save_file, state) for job, state in zip(jobs, found, strict=True)}
+        learned = {(job.name, KIND): partial(write_tensors, state) for job, state in zip(jobs, found, strict=True)}
         return Made(copies, learned)
 
 

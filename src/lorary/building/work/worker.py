@@ -12,10 +12,10 @@ from lorary.building.base import Builder, Job, JobStep, Made, Report
 from lorary.building.estimate import n_tokens, remember_rate
 from lorary.building.work.claims import HANG_S, Claim, LeaseLostError, Watch, claim
 from lorary.building.work.worklist import Failure, Pack, Worklist, failures_of
+from lorary.disk import disk_errors, is_disk_error
 from lorary.errors import BuildError, LibraryError, LoraryError
 from lorary.hashing import hash_file, short_key
 from lorary.library import derived
-from lorary.library.files import disk_errors, is_disk_error
 from lorary.library.findings import quote
 from lorary.library.library import Library
 from lorary.library.provenance import Provenance, read_provenance

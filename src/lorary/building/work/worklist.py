@@ -20,8 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lorary.disk import write_whole
 from lorary.hashing import short_key
-from lorary.library.files import write_whole
 from lorary.library.layout import Layout
 from lorary.library.processes import host
 

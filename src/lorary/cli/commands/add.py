@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from lorary.cli.adding import Arrivals, find_adapters
-from lorary.cli.application import FAILED, resumable
+from lorary.cli.application import resumable
 from lorary.cli.console import print_json
+from lorary.cli.exit_codes import FAILED
 from lorary.cli.parameters import Json
 
 

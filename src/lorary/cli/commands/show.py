@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorary.cli.application import FAILED, PARTLY
 from lorary.cli.console import in_words, print_json, print_table
+from lorary.cli.exit_codes import FAILED, PARTLY
 from lorary.cli.models import names_of_base
 from lorary.cli.parameters import Json
 from lorary.cli.shown import COLUMNS, adapter_facts, base_in_words, facts_of, saved_facts, saved_in_words

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorary.cli.application import PARTLY
 from lorary.cli.console import in_time, print_json, print_table
+from lorary.cli.exit_codes import PARTLY
 from lorary.cli.parameters import Json
 
 if TYPE_CHECKING:

@@ -18,13 +18,13 @@ class Arrow(ScoredRouter):
     """Send each token to the experts that would change it most; needs no data and no training.
 
     Prototype v_i (d_in,): first right singular vector of B_i A_i, computed from the factors alone.
-    Logits |v_i · h| in float32, neither h nor v rescaled; keep the top_k (ties: the lower index); softmax over the
-    kept at `temperature`. top_k is clamped to the experts present at the site; experts that change nothing are left
-    out. The sign of v_i is irrelevant. Reads no data, changes no expert.
+    Logits |v_i · h| in float32, neither h nor v rescaled; keep the top_k (ties: the lower index; None:
+    all); softmax over the kept at `temperature`. top_k is clamped to the experts present at the site; experts that
+    change nothing are left out. The sign of v_i is irrelevant. Reads no data, changes no expert.
     Source: Ostapenko et al. 2024 (2405.11157) Algorithm 2; k = 4 and temperature 1 are the paper's.
     """
 
-    top_k: int = 4
+    top_k: int | None = 4
     temperature: float = 1.0
 
     def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:

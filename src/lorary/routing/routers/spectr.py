@@ -18,11 +18,11 @@ class SpectR(Router):
     """Send each token to the experts that change it most, judged by all their singular directions; needs no data.
 
     Score |S_i V_i^T h| = |B_i A_i h|, with S_i (r,) the singular values and V_i (d_in, r) the right singular vectors;
-    in float32; keep the top_k; softmax over the kept at `temperature`. Costs r times Arrow's scores.
+    in float32; keep the top_k (None: all); softmax over the kept at `temperature`. Costs r times Arrow's scores.
     Source: Fleshman and Van Durme 2025 (2504.03454): the whole spectrum in the place of Arrow's first direction.
     """
 
-    top_k: int = 4
+    top_k: int | None = 4
     temperature: float = 1.0
 
     def __post_init__(self) -> None:

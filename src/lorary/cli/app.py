@@ -1,0 +1,70 @@
+"""All commands, and what is true of each. Whatever is slow to import is imported by the command that needs it."""
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from lorary import __version__
+from lorary.cli.application import Application
+from lorary.cli.commands.add import add
+from lorary.cli.commands.ask import ask
+from lorary.cli.commands.build import build
+from lorary.cli.commands.cluster import cluster
+from lorary.cli.commands.eval import evaluate
+from lorary.cli.commands.export import export
+from lorary.cli.commands.finetune import finetune
+from lorary.cli.commands.quickstart import quickstart
+from lorary.cli.commands.remove import remove
+from lorary.cli.commands.report import report
+from lorary.cli.commands.save import save
+from lorary.cli.commands.show import show
+from lorary.cli.commands.status import status
+from lorary.cli.commands.study import study
+
+
+def make_app() -> typer.Typer:
+    """Make the application with all its commands."""
+    app = typer.Typer(
+        cls=Application,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        epilog="Exit codes: 0 done, 1 error, 2 usage, 3 partly done, 130 interrupted.",
+    )
+    app.callback()(_about)
+    verbs: dict[str, Callable[..., int | None]] = {
+        "build": build,
+        "status": status,
+        "finetune": finetune,
+        "cluster": cluster,
+        "add": add,
+        "remove": remove,
+        "show": show,
+        "ask": ask,
+        "eval": evaluate,
+        "save": save,
+        "export": export,
+        "report": report,
+        "quickstart": quickstart,
+        "study": study,
+    }
+    for name, verb in verbs.items():
+        app.command(name)(verb)
+    return app
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"lorary {__version__}")
+        raise typer.Exit
+
+
+def _about(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Build and reuse a library of LoRA experts on one frozen language model."""

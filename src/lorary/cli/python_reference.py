@@ -1,0 +1,95 @@
+"""The page about what a program calls: read off the source, so that it costs no import."""
+
+import ast
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+_CHAPTERS = {
+    "Data": ("read_tasks", "builtin_tasks", "builtin_heldout", "look", "Tasks", "Task", "Example"),
+    "Libraries": ("Library", "lorary.library.expert.Expert", "check"),
+    "Building": ("build", "finetune", "FullFineTuning", "cluster", "join", "Recipe", "read_recipe", "build_recipe"),
+    "Models": (
+        "load_base", "route", "load", "export", "lorary.model.routed_model.RoutedModel",
+        "lorary.model.base_model.BaseModel", "lorary.model.trace.Trace",
+    ),
+    "Scores": ("evaluate", "compare", "report", "lorary.evaluation.scores.Scores"),
+    "Errors": ("LoraryError",),
+}  # fmt: skip
+"""Public names, and the classes of what they give, which need not be called by name."""
+
+
+def python_page() -> Iterator[str]:
+    """Describe every function and class of the front door but the methods, which have a page of their own."""
+    yield "# In Python\n"
+    yield "`import lorary as lo` gives all names below that stand without a path. [Methods](methods.md) such as"
+    yield "`lo.Arrow(top_k=4)` are made with their options; shapes, units and errors are told where they matter.\n"
+    homes = front_door()
+    for chapter, names in _CHAPTERS.items():
+        yield f"## {chapter}\n"
+        for name in names:
+            home, _, last = name.rpartition(".")
+            node = _find(home or homes[name], last)
+            yield from _describe(node, "lo." + last if not home else last)
+
+
+def front_door() -> dict[str, str]:
+    """Give the public names and the modules they are of."""
+    homes = (n.value for n in _parse("lorary") if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "_HOMES")
+    found: dict[str, str] = ast.literal_eval(next(homes))
+    return found
+
+
+def _find(module: str, name: str) -> ast.ClassDef | ast.FunctionDef:
+    return next(n for n in _parse(module) if isinstance(n, ast.ClassDef | ast.FunctionDef) and n.name == name)
+
+
+def _parse(module: str) -> list[ast.stmt]:
+    spec = find_spec(module)
+    assert spec is not None and spec.origin is not None, module
+    return ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body
+
+
+def _describe(node: ast.ClassDef | ast.FunctionDef, shown: str) -> Iterator[str]:
+    yield f"### {shown}\n\n```text"
+    if isinstance(node, ast.FunctionDef):
+        yield _signature(node)
+    elif fields := _fields(node):
+        yield f"{node.name}({', '.join(fields)})"
+    yield from _docstring(node)
+    for member in _members(node):
+        yield ""
+        yield _signature(member)
+        yield from (f"    {line}".rstrip() for line in _docstring(member))
+    yield "```\n"
+
+
+def _fields(node: ast.ClassDef) -> list[str]:
+    """List what a data class is made of."""
+    marks = {name.id for mark in node.decorator_list for name in ast.walk(mark) if isinstance(name, ast.Name)}
+    if "dataclass" not in marks:
+        return []
+    return [ast.unparse(f) for f in node.body if isinstance(f, ast.AnnAssign) and not ast.unparse(f).startswith("_")]
+
+
+def _members(node: ast.ClassDef | ast.FunctionDef) -> list[ast.FunctionDef]:
+    if isinstance(node, ast.FunctionDef):
+        return []
+    return [m for m in node.body if isinstance(m, ast.FunctionDef) and not m.name.startswith("_")]
+
+
+def _signature(node: ast.FunctionDef) -> str:
+    """Write how it is called: without self, and a property as an attribute."""
+    marks = {mark.id for mark in node.decorator_list if isinstance(mark, ast.Name)}
+    gives = f" -> {ast.unparse(node.returns).strip(chr(39))}" if node.returns else ""
+    if marks & {"property", "cached_property"}:
+        return f".{node.name}{gives}"
+    first = [a.arg for a in node.args.args[:1]]
+    if first in (["self"], ["cls"]):
+        node.args.args = node.args.args[1:]
+        return f".{node.name}({ast.unparse(node.args)}){gives}"
+    return f"{node.name}({ast.unparse(node.args)}){gives}"
+
+
+def _docstring(node: ast.ClassDef | ast.FunctionDef) -> list[str]:
+    return (ast.get_docstring(node) or "").splitlines()

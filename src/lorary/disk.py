@@ -1,0 +1,109 @@
+"""Write whole files or none, as the umask wants them; say plainly what the disk refused."""
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from lorary.errors import LibraryError
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+SPARE_BYTES = 1 << 20  # for directories, manifest and card
+COPY_IT = "Copy the library to a place you can write to; reading needs no permission."
+ELSEWHERE = "Choose a place you can write to."
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file beside and rename it into place: a reader sees the old bytes or the new, never a part."""
+    beside = _beside(path)
+    try:
+        with beside.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = str(path)  # the other name tells nobody anything
+        raise
+    finally:
+        discard(beside)
+    sync(path.parent)
+
+
+def discard(path: Path) -> None:
+    """Delete a file, if it is there and can be: what is wrong with the disk was told already."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or directory is on the disk. Does nothing for directories where that can't be asked."""
+    with contextlib.suppress(PermissionError):  # Windows can't open a directory
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def try_place(directory: Path, size_bytes: int) -> None:
+    """Make a directory, and see that `size_bytes` can be written to it, before long work is done for it.
+
+    Raises E-DISK where they don't fit, and the OSError of a disk that refuses the first byte.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    trial = _beside(directory / "trial")
+    try:
+        trial.write_bytes(b"0")
+    finally:
+        discard(trial)
+    need_space(directory, size_bytes)
+
+
+def need_space(directory: Path, size_bytes: int) -> None:
+    """Raise E-DISK before anything is written when `size_bytes` and a spare megabyte don't fit."""
+    needed, free = size_bytes + SPARE_BYTES, shutil.disk_usage(directory).free
+    if needed > free:
+        message = f"the disk is too full: needs {megabytes(needed)}, {megabytes(free)} free."
+        raise LibraryError("E-DISK", message, "Free some space and run it again; nothing was changed.")
+
+
+def megabytes(size_bytes: int) -> str:
+    """Say a size in MB, rounded up: `12 MB`."""
+    return f"{-(-size_bytes // 1_000_000):,} MB"
+
+
+def code_of(error: OSError) -> str | None:
+    """Say E-DISK where the disk is full, E-PERM where it is read-only or somebody else's; None for all else."""
+    return "E-DISK" if error.errno in _DISK_FULL else "E-PERM" if error.errno in FORBIDDEN else None
+
+
+def is_disk_error(error: BaseException) -> bool:
+    """Tell whether the disk refused: full, read-only or somebody else's."""
+    return isinstance(error, OSError) and code_of(error) is not None
+
+
+@contextlib.contextmanager
+def disk_errors(doing: str, forbidden: str = COPY_IT) -> Iterator[None]:
+    """Raise E-DISK for a full disk and E-PERM for a read-only or foreign one; other OSErrors pass.
+
+    `doing` begins the message; `forbidden` is what to do where writing isn't allowed.
+    """
+    try:
+        yield
+    except OSError as error:
+        if code_of(error) == "E-DISK":
+            hint = "Free some space and run it again; nothing was changed."
+            raise LibraryError("E-DISK", f"{doing}: the disk is full ({error.strerror}).", hint) from error
+        if code_of(error) == "E-PERM":
+            raise LibraryError("E-PERM", f"{doing}: writing is not allowed ({error.strerror}).", forbidden) from error
+        raise
