@@ -107,6 +107,9 @@ def test_what_the_disk_refuses_is_one_message(run: Run, world: World, tmp_path: 
 # ---- 2: usage -----------------------------------------------------------------------------------
 
 
+BARE = "the bare base has no experts; this is for libraries."
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -115,7 +118,9 @@ def test_what_the_disk_refuses_is_one_message(run: Run, world: World, tmp_path: 
         ("ask x y --max-new-tokens few", "Error: Invalid value for '--max-new-tokens': expected a whole number"),
         ("bild tasks", "Error: No such command 'bild'. Did you mean 'build'?"),
         ("show", "Error: Missing argument 'PATH'."),
-        ("ask base hello --router arrow", "Error: Invalid value for --router: the bare base has no router."),
+        ("ask base hello --router arrow", f"Error: Invalid value for --router: {BARE}"),
+        ("ask base hello --mix outputs", f"Error: Invalid value for --mix: {BARE}"),
+        ("ask base hello --tasks x", f"Error: Invalid value for --tasks: {BARE}"),
         ("ask base hello --explain", "Error: Invalid value for --explain: the bare base has no experts."),
         ("eval base tasks", "Error: Missing option '--into'."),
         ("build tasks --into x", "Error: Invalid value for --method: needed, unless a --recipe says it."),
