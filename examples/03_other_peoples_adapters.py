@@ -1,4 +1,4 @@
-"""Route a folder of PEFT adapters that others made: check each, add what fits, let Arrow choose.
+"""Route a folder of PEFT adapters that others made: add what passes all checks, say what doesn't, let Arrow choose.
 
 python examples/03_other_peoples_adapters.py [BASE [FOLDER]]
 """
@@ -11,11 +11,11 @@ import lorary as lo
 base = lo.load_base(*sys.argv[1:2])
 folder = Path(sys.argv[2] if len(sys.argv) > 2 else "libs/example/experts")
 library = lo.Library.create("libs/found", base=base.fingerprint, exist_ok=True)
-for directory in sorted(folder.iterdir()):
-    faults = [finding for finding in lo.check(directory) if finding.level == "error"]
-    if faults:
-        print(f"{directory.name} left out: {faults[0].message}")
-    elif directory.name not in library:
-        library.add(directory, directory.name)
+sizes = {name: (site.d_in, site.d_out) for name, site in base.sites.items()}
+for directory in sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in library):
+    try:
+        library.add(directory, directory.name, base=sizes)
+    except lo.LoraryError as error:
+        print(f"{directory.name} left out: {error}")
 with lo.route(base, library, "arrow", mix="outputs") as model:
     print(model.generate_text([lo.Example("Who is named? Ada Lovelace wrote to the office.", "")], max_new_tokens=8))

@@ -3,8 +3,10 @@
 import dataclasses
 import numbers
 import reprlib
+import types
 import typing
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -84,9 +86,25 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
 def _validated(hint: Any, value: Any, where: str, *, strict: bool = False) -> Any:
     try:
         return TypeAdapter(hint).validate_python(value, strict=strict)
-    except ValidationError as error:
-        name = getattr(hint, "__name__", None) or str(hint)
-        raise OptionError("E-OPTION", f"{where} is not {name}: {error.errors()[0]['msg']}.") from None
+    except ValidationError:
+        raise OptionError("E-OPTION", f"{where}, expected {in_words(hint)}.") from None
+
+
+_WORDS = {
+    int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a path", type(None): "none",
+}  # fmt: skip
+
+
+def in_words(hint: Any) -> str:
+    """Say what a type takes, for those who write its text: int | None is "a whole number or none"."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return " or ".join(map(str, inner))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(in_words, inner))
+    if origin is tuple:
+        return f"a list, [..., ...], each {in_words(inner[0])}"
+    return _WORDS.get(hint) or getattr(hint, "__name__", None) or str(hint)
 
 
 def to_spec(options: Any) -> str:

@@ -16,11 +16,9 @@ from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.tensor_file import write_tensors
 from lorary.errors import AdapterError, LibraryError
 from lorary.library.expert import Expert
+from lorary.library.numbers import MAX_ABS, in_words
 from lorary.library.safetensors_header import ITEM_BYTES, Header, TensorInfo
 from lorary.library.site_keys import PREFIX
-
-MAX_ABS = 1e4
-"""A factor entry beyond this is a broken file, not a trained adapter."""
 
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -152,12 +150,8 @@ def check_numbers(name: str, key: str, tensor: Tensor) -> None:
     if not (low >= -MAX_ABS and high <= MAX_ABS):
         bad = ~(tensor.abs() <= MAX_ABS)
         index = tuple(int(i) for i in bad.nonzero()[0])
-        raise AdapterError(
-            "E-NONFINITE",
-            f"expert {name!r}: tensor {key!r} has {int(bad.sum())} entries that are not numbers below {MAX_ABS:g}, "
-            f"the first at {index}.",
-            "Its training diverged; leave it out or train it again.",
-        )
+        message, hint = in_words(key, int(bad.sum()), index)
+        raise AdapterError("E-NONFINITE", f"expert {name!r}: {message}", hint)
 
 
 def write_weights(directory: Path, kind: LoRA, weights: Mapping[str, LowRankWeights], *, base_name: str) -> None:

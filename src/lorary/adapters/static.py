@@ -12,9 +12,9 @@ from torch import Tensor
 
 from lorary.adapters.base import Mix
 from lorary.adapters.low_rank import LowRankWeights
-from lorary.adapters.peft_format import MAX_ABS
 from lorary.adapters.products import thin_svd
 from lorary.errors import AdapterError
+from lorary.library.numbers import MAX_ABS
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from lorary.adapters.base import Experts
 from lorary.building.clusters import Clusters
 from lorary.errors import BuildError, OptionError
 from lorary.library.library import Library
-from lorary.options import as_dict
+from lorary.options import as_dict, require
 from lorary.tasks.task import Task, Tasks
 
 
@@ -75,6 +75,11 @@ class Builder(ABC):
     def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
         """List the jobs that make the library; nothing is run. `source`: the library that some builders start from."""
 
+    def check_base(self, base: Any) -> None:
+        """Refuse a base without the layers that the options name, before anything runs. Raises E-TARGET."""
+        if targets := getattr(self, "targets", ()):
+            base.target_sites(targets)
+
     def n_numbers(self, job: Job, base: Any) -> int | None:
         """Foresee how many numbers the experts of a job hold, at most; None if that isn't known before."""
         return None
@@ -125,6 +130,17 @@ def check_positive(options: Any, *names: str) -> None:
         value = getattr(options, name)
         if value is not None and not value > 0:
             raise OptionError("E-OPTION", f"{type(options).__name__}: {name}={value}, expected more than 0.")
+
+
+def plan_jobs(builder: Builder, tasks: Tasks, source: Library | None) -> list[Job]:
+    """List the jobs of a build. Raises E-TASK if there is none, E-OPTION, and what the plan raises."""
+    require("builder", builder, Builder, "a builder, as Private(rank=4)")
+    require("tasks", tasks, Tasks, "tasks", "read_tasks(path) reads them.")
+    jobs = builder.plan(tasks, source)
+    if not jobs:
+        given = f"{len(tasks)} tasks were given" if tasks else "no tasks were given"
+        raise BuildError("E-TASK", f"{as_dict(builder)['name']}: there is nothing to build: {given}.", "Give some.")
+    return jobs
 
 
 def require_source(builder: Builder, source: Library | None) -> Library:

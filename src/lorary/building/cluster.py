@@ -15,7 +15,7 @@ from lorary.folder import CLUSTERERS
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
 from lorary.model.task_states import TaskStates
-from lorary.options import make
+from lorary.options import make, require
 from lorary.tasks.task import Tasks
 
 
@@ -24,9 +24,12 @@ def cluster(
 ) -> Clusters:
     """Group the tasks of a library's experts, which are streamed from their files.
 
-    `base` and `tasks`: for methods that need examples. Raises E-CLUSTERS for an expert that names no task.
+    `base` and `tasks`: for methods that need examples. Raises E-CLUSTERS for an expert that names no task, E-OPTION for
+    arguments of other types.
     """
     clusterer = CLUSTERERS.parse(clusterer) if isinstance(clusterer, str) else clusterer
+    require("clusterer", clusterer, Clusterer, "a clusterer, as MBC(k=4)")
+    require("library", library, Library, "a library", "Open it: Library.open(path).")
     probe = TaskStates(base, tasks) if base is not None and tasks is not None else None
     found = clusterer.cluster(open_experts(library), owned_tasks(library), probe)
     return replace(found, source=library.hash)
@@ -91,5 +94,7 @@ def owned_tasks(library: Library) -> dict[str, tuple[str, ...]]:
     tasks_of = {name: library[name].provenance.tasks for name in sorted(library)}
     for name, tasks in tasks_of.items():
         if not tasks:
-            raise BuildError("E-CLUSTERS", f"expert {name!r} names no task in its expert.json.", "Add it with --task.")
+            where = library[name].directory
+            hint = f"Name its tasks: `lorary add {library.path} {where} --replace --task NAME`."
+            raise BuildError("E-CLUSTERS", f"expert {name!r} names no task in its expert.json.", hint)
     return tasks_of

@@ -16,6 +16,7 @@ from lorary.disk import ELSEWHERE, disk_errors
 from lorary.errors import BuildError
 from lorary.library.findings import quote
 from lorary.model.base_model import BaseModel
+from lorary.options import require
 from lorary.tasks.task import Tasks
 
 FACTS = "training.json"
@@ -43,8 +44,10 @@ def finetune(
     Interrupted or killed, a second call goes on where the first one was; the result is the same to the byte. The
     directory appears by one rename when all is in it. The base given is not changed.
     Raises E-EXISTS if the directory is there and was made otherwise, E-DATA for tasks without training examples,
-    E-DISK and E-PERM, before training if the directory can't be written.
+    E-OPTION for a builder's options, which are of a library, E-DISK and E-PERM, before training if the directory
+    can't be written.
     """
+    require("options", options, FullFineTuning, "FullFineTuning(...)", "Builders make libraries: build(...).")
     into = Path(into)
     job = options.job("full", list(tasks.values()))
     key = job.key(base.identity["base"])

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from lorary.building.learner import Pupil
 from lorary.errors import BuildError, OptionError
 from lorary.hashing import hash_json, short_key
 from lorary.library.expert import Expert, copy_adapter
+from lorary.library.layout import fitting_name
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
 from lorary.model.tokens import encode
@@ -179,7 +179,7 @@ class TrainingJob:
 
 def expert_name(task: str) -> str:
     """Make a task's name an expert's: letters, digits, "_" and "-", at most 64."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", task).strip("-_")[:64] or "task"
+    return fitting_name(task) or "task"
 
 
 def _deal(parts: Sequence[Sequence[T]], n: int) -> tuple[T, ...]:

@@ -51,6 +51,11 @@ class Neighbourhood(Builder, ABC):
         known = {name: own_tasks(tasks, library, name) for name in sorted(library)}
         owned = {task.name for own in known.values() for task in own}
         new = [tasks[name] for name in self.adapt_to] or [task for task in tasks.values() if task.name not in owned]
+        if not new:
+            what = f"every given task has an expert in library {str(library.path)!r} already"
+            more = ", ..." if len(owned) > 4 else ""
+            hint = f"Give new tasks beside {', '.join(sorted(owned)[:4])}{more}, or name some of them: adapt_to=[NAME]."
+            raise BuildError("E-TASK", f"there is nothing to build: {what}.", hint)
         for task in new:
             if not task.train:
                 raise BuildError("E-DATA", f"task {task.name!r} has no training examples.", "Check its splits.")

@@ -15,6 +15,7 @@ from lorary.cli.commands.eval import evaluate
 from lorary.cli.commands.export import export
 from lorary.cli.commands.finetune import finetune
 from lorary.cli.commands.quickstart import quickstart
+from lorary.cli.commands.remove import remove
 from lorary.cli.commands.report import report
 from lorary.cli.commands.save import save
 from lorary.cli.commands.show import show
@@ -39,6 +40,7 @@ def make_app() -> typer.Typer:
         "finetune": finetune,
         "cluster": cluster,
         "add": add,
+        "remove": remove,
         "show": show,
         "ask": ask,
         "eval": evaluate,

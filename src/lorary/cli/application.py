@@ -1,5 +1,6 @@
 """What all commands share: how errors become one message and an exit code, and how methods are listed."""
 
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -14,6 +15,13 @@ from lorary.cli.exit_codes import FAILED, INTERRUPTED, PARTLY, READER_GONE
 from lorary.errors import LoraryError
 
 _JSON = "lorary.json"
+_WORDS = (
+    (r"^Value error, ", ""),
+    (r"^Input should be a valid integer\b.*", "expected a whole number"),
+    (r"^Input should be a valid number\b.*", "expected a number"),
+    (r"^Input should be greater than or equal to (\S+)$", r"expected \1 or more"),
+    (r"^Input should be ", "expected "),
+)
 
 
 class PartlyDone(Exception):  # noqa: N818 - no error of its own: its cause is
@@ -44,6 +52,9 @@ class Application(TyperGroup):
             code = super().invoke(ctx)
             if sys.stdout is not None:  # somebody may have closed it
                 sys.stdout.flush()
+        except typer.BadParameter as error:
+            error.message = _reworded(error.message)
+            raise
         except BrokenPipeError:
             code = READER_GONE
         except KeyboardInterrupt as stop:
@@ -56,6 +67,13 @@ class Application(TyperGroup):
             code = _explain(error)
         if code:
             raise typer.Exit(code)
+
+
+def _reworded(message: str) -> str:
+    """Say in our words what pydantic says of an option's value."""
+    for pattern, words in _WORDS:
+        message = re.sub(pattern, words, message)
+    return message
 
 
 def _past_typer(stop: KeyboardInterrupt) -> SystemExit:

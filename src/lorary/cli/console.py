@@ -41,11 +41,20 @@ def print_table(rows: Sequence[Sequence[object]]) -> None:
 def in_words(value: Any) -> str:
     """Write a fact for people: nothing for None, `key=value` for mappings, only the first few of many items."""
     if isinstance(value, dict):
-        return ", ".join(f"{key}={in_words(inner)}" for key, inner in value.items())
+        return ", ".join(f"{key}={_inner(inner)}" for key, inner in value.items())
     if isinstance(value, (list, tuple)):
         shown = ", ".join(map(str, value[:_SHOWN]))
         return f"{shown} and {len(value) - _SHOWN} more" if len(value) > _SHOWN else shown
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _inner(value: Any) -> str:
+    """Write what stands in a mapping: of a mapping in it the first few items, of one that holds more the number."""
+    if not isinstance(value, dict):
+        return in_words(value)
+    if any(isinstance(inner, dict) for inner in value.values()):
+        return f"({len(value)} of them, with --json)"
+    return f"({in_words([f'{key}={in_words(inner)}' for key, inner in value.items()])})"
 
 
 def print_rich(renderable: Any, *, to_stderr: bool = False) -> None:

@@ -34,21 +34,30 @@ def load(base: str, device: str, dtype: str) -> "BaseModel":
 
 @contextmanager
 def opened(
-    target: str, *, router: str | None, mix: Mix | None, base: str | None, tasks: str | None, device: str, dtype: str
+    target: str,
+    *,
+    router: str | None,
+    mix: Mix | None,
+    base: str | None,
+    tasks: str | None,
+    device: str,
+    dtype: str,
+    tasks_option: str = "--tasks",
 ) -> Iterator[Any]:
     """Load the model that `target` names, give it, and leave the base as it was. `tasks`: for routers that need data.
 
     What is misspelt fails before what is slow.
     """
+    is_saved = target != BARE and (Path(target) / "model.json").is_file()
+    if target == BARE or is_saved:
+        why = "a saved model has its own" if is_saved else "the bare base has no experts"
+        for option, value in {"--router": router, "--mix": mix, tasks_option: tasks}.items():
+            if value is not None:
+                raise typer.BadParameter(f"{why}; this is for libraries.", param_hint=option)
     if target == BARE:
-        if router is not None:
-            raise typer.BadParameter("the bare base has no router.", param_hint="--router")
         yield load(base or EMBEDDED, device, dtype)
         return
-    if (Path(target) / "model.json").is_file():
-        given = {"--router": router, "--mix": mix, "--tasks": tasks}
-        for option in (option for option, value in given.items() if value is not None):
-            raise typer.BadParameter("a saved model has its own; this is for libraries.", param_hint=option)
+    if is_saved:
         with _loaded(target, base, device, dtype) as model:
             yield model
         return
@@ -64,11 +73,15 @@ def opened(
     from lorary.options import to_spec
 
     loaded = load(base or base_of(library), device, dtype)
-    if options.needs & {"base", "examples"}:
-        say(f"fitting {to_spec(options)} to the library, unless that was done before ...")
+
+    def fitting() -> None:
+        say(f"fitting {to_spec(options)} to the library ...")
+
     with progress("opening experts") if len(library) >= _MANY else nullcontext() as tell:
         report = (lambda done, total: tell(done, total, "")) if tell else None
-        model = route(loaded, library, options, mix=(mix or Mix.FACTORS).value, tasks=data, report=report)
+        model = route(
+            loaded, library, options, mix=(mix or Mix.FACTORS).value, tasks=data, report=report, on_fit=fitting
+        )
     with model:
         yield model
 
@@ -82,6 +95,15 @@ def _loaded(target: str, base: str | None, device: str, dtype: str) -> "RoutedMo
     return load_model(target, base=load(base, device, dtype) if base else None, device=device, dtype=dtype)
 
 
+def names_of_base(library: "Library") -> list[str]:
+    """List how a library's experts call its base, sorted; "" if they don't. Imports no torch.
+
+    Those that carry its fingerprint were made on it: where some do, the others' names don't count.
+    """
+    made_on_it = [expert for expert in library.values() if expert.provenance.base_fingerprint]
+    return sorted({str(e.config.get("base_model_name_or_path") or "") for e in made_on_it or library.values()})
+
+
 def base_of(library: "Library") -> str:
     """Name the base of a library whose user named none: the one that its experts name, or else the embedded one.
 
@@ -93,7 +115,7 @@ def base_of(library: "Library") -> str:
     from lorary.model.base_model import find_here
 
     # Without a name the embedded one is meant.
-    named = sorted({str(expert.config.get("base_model_name_or_path") or EMBEDDED) for expert in library.values()})
+    named = sorted({name or EMBEDDED for name in names_of_base(library)})
     here = {name: find_here(name) for name in named}
     if len(set(here.values())) == 1 and here[named[0]] is not None:
         return str(here[named[0]])

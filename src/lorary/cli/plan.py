@@ -14,6 +14,7 @@ _COLUMNS = ("expert", "steps", "train", "valid", "tasks", "tokens", "bytes", "pa
 
 def print_plan(recipe: "Recipe", json: bool) -> None:
     """Print a recipe's jobs with their costs, and the sum."""
+    from lorary.building.base import plan_jobs
     from lorary.building.estimate import estimate
     from lorary.model.outline import name_of, outline
     from lorary.tasks.look import look
@@ -22,7 +23,7 @@ def print_plan(recipe: "Recipe", json: bool) -> None:
     for finding in look(tasks).findings if tasks else ():
         say(finding)
     name = recipe.base or EMBEDDED
-    jobs = recipe.builder.plan(tasks, recipe.open_source())
+    jobs = plan_jobs(recipe.builder, tasks, recipe.open_source())
     found = estimate(recipe.builder, jobs, outline(name), name_of(name))
     if json:
         return print_json(_plain(found))

@@ -51,6 +51,8 @@ class Work:
             if not kept:
                 raise
             missing = [name for name in self._planned if name not in kept]
+            if not missing:  # then it is no job that failed
+                raise
             raise PartlyDone(
                 f"{len(kept)} of {len(self._planned)} experts are done and kept; missing: {', '.join(missing)}. "
                 "The same command tries these again."

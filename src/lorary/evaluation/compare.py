@@ -8,6 +8,7 @@ import numpy as np
 from lorary.errors import EvaluationError
 from lorary.evaluation.bootstrap import central_interval, resampled_means
 from lorary.evaluation.scores import Scores
+from lorary.options import require
 
 _FEWEST = 6  # examples for an interval of 95 %: five signs fall alike by chance in 2 of 32 cases
 
@@ -36,11 +37,12 @@ class Comparison:
 
     def __str__(self) -> str:
         n = self.wins + self.losses + self.ties
+        names = f"{self.a or 'the first'} - {self.b or 'the second'}"
         interval = f"[{self.low:+.3g}, {self.high:+.3g}]"
         if math.isnan(self.low):
             interval = "[too few examples for an interval]"
         return (
-            f"{self.a} - {self.b}: {self.difference:+.3g} {interval} {self.metric} "
+            f"{names}: {self.difference:+.3g} {interval} {self.metric} "
             f"({self.unit}), p = {self.p_value:.2g}; better on {self.wins}, worse on {self.losses}, "
             f"equal on {self.ties} of {n} examples"
         )
@@ -51,8 +53,10 @@ def compare(a: Scores, b: Scores, *, draws: int = 10_000, seed: int = 0) -> Comp
 
     The p-value counts the actual sample as one draw, so it is never 0 and at least 2 / (draws + 1). Nor is it below
     what n examples that differ can show: their signs fall alike by chance in 2 of 2**n cases.
-    Raises E-PAIR if the runs differ in metric, tasks or test examples.
+    Raises E-PAIR if the runs differ in metric, tasks or test examples, E-OPTION for what is no run.
     """
+    for run in (a, b):
+        require("run", run, Scores, "scores", "evaluate() gives them.")
     _check_pair(a, b)
     left, right = a.values(), b.values()
     differences = [left[task] - right[task] for task in left]  # (N_t,) each

@@ -11,15 +11,16 @@ from lorary.disk import ELSEWHERE, discard, disk_errors
 from lorary.errors import EvaluationError, LibraryError
 from lorary.evaluation.base import Evaluator, LanguageModel, Outcome, Place
 from lorary.evaluation.scores import FORMAT, Scores, parse_lines, part_of, read_run, read_scores, to_line
+from lorary.folder import EVALUATORS
 from lorary.hashing import hash_json
-from lorary.options import as_dict, require_count, to_spec
+from lorary.options import as_dict, require, require_count, to_spec
 from lorary.tasks.task import Tasks
 
 _EXAMPLES_AT_ONCE = 64  # what a kill can lose; the model may batch them as it likes
 
 
 def evaluate(
-    evaluator: Evaluator,
+    evaluator: Evaluator | str,
     model: LanguageModel,
     tasks: Tasks,
     *,
@@ -28,14 +29,17 @@ def evaluate(
     limit: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Scores:
-    """Score a model on the test examples of tasks.
+    """Score a model on the test examples of tasks. `evaluator`: as RougeL(), or "rouge_l:max_new_tokens=8".
 
     `into`: the file of scores. A finished one with the same header is returned without asking the model; an
     unfinished one (`<into>.part`) is continued. `name`: what tables call the model; by default the file's name.
     `limit`: at most so many examples per task. `progress(done, total)`: called before the first batch and after each.
     Raises E-EVAL for a task without test examples and for values that aren't finite, E-RUN if `into` holds another run,
-    E-DISK, E-PERM.
+    E-OPTION for arguments of other types, E-DISK, E-PERM.
     """
+    evaluator = EVALUATORS.parse(evaluator) if isinstance(evaluator, str) else evaluator
+    require("evaluator", evaluator, Evaluator, "a metric, as RougeL()")
+    require("tasks", tasks, Tasks, "tasks", "read_tasks(path) reads them.")
     path = None if into is None else Path(into)
     tasks = _limited(tasks, limit)
     header = _header(evaluator, model, tasks, name or (path.stem if path else ""))

@@ -1,11 +1,12 @@
-"""Findings about one adapter directory, before anybody loads it: headers, names, sizes and config, never numbers.
+"""Findings about one adapter directory, before anybody loads it.
 
-Nothing from the directory is run, imported or followed; a hostile one costs milliseconds.
+`inspect` looks at headers, names, sizes and config, in milliseconds; `check` at every number, too.
+Nothing from the directory is run, imported or followed.
 """
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from lorary.library import adapter_config
 from lorary.library.files import is_plain_directory
 from lorary.library.findings import Finding, error, from_exception, quote, raise_errors, some, warning
 from lorary.library.layout import PICKLE, WEIGHTS
+from lorary.library.numbers import check_numbers
 from lorary.library.safetensors_header import Header, read_header
 from lorary.library.scale import rank_of
 from lorary.library.site_keys import PREFIX, parse_key, site_tensors
@@ -37,15 +39,25 @@ class Inspection:
 def check(directory: Path, *, base: BaseFacts | None = None) -> list[Finding]:
     """Find what is wrong or doubtful in an adapter directory, errors first; with `base`, also whether it fits.
 
-    Reads adapter_config.json and the safetensors header only. NaN and zero tensors are for a floor that sees numbers.
+    Reads the whole file if nothing else is wrong: a NaN, an infinity or an absurd number is an error.
     """
-    return inspect(Path(directory), base=base).findings
+    found = inspect(Path(directory), base=base)
+    if any(finding.level == "error" for finding in found.findings):
+        return found.findings
+    return [*check_numbers(Path(directory) / WEIGHTS, found.header), *found.findings]
 
 
 def inspect(directory: Path, *, base: BaseFacts | None = None) -> Inspection:
-    """Check a directory and keep what was read, so that nobody reads it twice. Never raises LibraryError."""
+    """Check a directory, but for its numbers, and keep what was read, so that nobody reads it twice.
+
+    Reads adapter_config.json and the safetensors header only. Never raises LibraryError.
+    """
     if not directory.exists() and not directory.is_symlink():
-        return Inspection([error("E-FILE", f"there is no directory {quote(directory.name)}.")])
+        message = f"there is no directory {quote(str(directory), 200)}."
+        return Inspection([error("E-FILE", message, "Check the path.")])
+    if directory.is_file() and not directory.is_symlink():
+        message = f"{quote(str(directory), 200)} is a file, expected an adapter's directory."
+        return Inspection([error("E-PATH", message, "Give the directory that it stands in.")])
     if not is_plain_directory(directory):
         return Inspection(
             [error("E-PATH", f"{quote(directory.name)} is not a plain directory.", "Copy it, don't link.")]
@@ -67,7 +79,19 @@ def inspect(directory: Path, *, base: BaseFacts | None = None) -> Inspection:
     if shapes and config and not any(finding.code in _CONFIG_UNUSABLE for finding in findings):
         findings += _check_sites(config, shapes, base, len(header))
     findings.sort(key=lambda finding: finding.level)  # stable: "error" before "warning"
-    return Inspection(findings, config, header)
+    return Inspection([_told_of_hub(finding, directory) for finding in findings], config, header)
+
+
+def _told_of_hub(finding: Finding, directory: Path) -> Finding:
+    """In the Hub's cache all files are links: say how they are reached."""
+    parts = directory.absolute().parts
+    places = [i for i, part in enumerate(parts[:-2]) if part.startswith("models--") and parts[i + 1] == "snapshots"]
+    if finding.code != "E-PATH" or not places:
+        return finding
+    repo, revision, *folders = parts[places[-1]].removeprefix("models--"), *parts[places[-1] + 2 :]
+    name = "/".join(["hf:/", repo.replace("--", "/", 1), *folders]) + f"@{revision}"
+    hint = f"It is in the Hub's cache: give {name} instead, with HF_HUB_OFFLINE=1 where there is no network."
+    return replace(finding, hint=hint)
 
 
 def _read_weights_header(directory: Path) -> Header:
@@ -134,8 +158,9 @@ def _check_sites(config: Mapping[str, Any], sites: Shapes, base: BaseFacts | Non
     flat = [site for site, shapes in sites.items() if any(len(shape) != 2 for shape in shapes)]
     if flat:
         return [error("E-SHAPE", f"{_first(flat)}: shapes {_shapes(sites[flat[0]])}, expected two matrices.")]
-    findings = [*_check_inner(sites), *_check_ranks(config, sites), *_check_targets(config, sites, base)]
-    return findings + (_check_base(sites, base, n_tensors) if base is not None else [])
+    findings = [*_check_inner(sites), *_check_ranks(config, sites)]
+    findings += _check_base(sites, base, n_tensors) if base is not None else []
+    return findings + _check_targets(config, sites, base)
 
 
 def _first(sites: list[str]) -> str:

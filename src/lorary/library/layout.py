@@ -124,7 +124,8 @@ def home_of(expert: Path) -> Layout:
 def check_name(name: str) -> None:
     """Raise E-NAME unless `name` is safe as a directory, a module name, a URL part and a PEFT adapter name."""
     if not _NAME.fullmatch(name):
-        hint = "Use 1 to 64 letters (A-Z, a-z), digits, _ or -, starting with a letter or digit."
+        near = f" {quote(fitting_name(name))} would do." if fitting_name(name) else ""
+        hint = f"Use 1 to 64 letters (A-Z, a-z), digits, _ or -, starting with a letter or digit.{near}"
         raise LibraryError("E-NAME", f"expert name {quote(name)} is refused.", hint)
     if name.lower() in _PEFT_WORDS:
         raise LibraryError("E-NAME", f"expert name {quote(name)} is reserved: it occurs inside PEFT's tensor keys.")
@@ -132,12 +133,19 @@ def check_name(name: str) -> None:
         raise LibraryError("E-NAME", f"expert name {quote(name)} is reserved: it is a device on Windows.")
 
 
+def fitting_name(text: str) -> str:
+    """Make the nearest name of an expert: letters, digits, "_" and "-", at most 64; empty if nothing is left."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-_")[:64]
+
+
 def check_free(name: str, taken: Iterable[str]) -> None:
     """Raise E-NAME for a bad name, E-EXISTS for one that is taken, or that differs from one only by case."""
     check_name(name)
     twins = [other for other in taken if other.lower() == name.lower()]
     if name in twins:
-        raise LibraryError("E-EXISTS", f"expert {quote(name)} exists already.", "Choose another name, or replace it.")
+        raise LibraryError(
+            "E-EXISTS", f"expert {quote(name)} exists already.", "Choose another name, or replace it (--replace)."
+        )
     if twins:
         message = (
             f"expert {quote(name)} differs from {quote(twins[0])} only by case, which some disks can't tell apart."

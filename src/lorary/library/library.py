@@ -16,10 +16,11 @@ from lorary.library.adapter_config import neutralised
 from lorary.library.card import write_card
 from lorary.library.check import BaseFacts
 from lorary.library.expert import Expert, copy_adapter, hash_experts, read_expert
-from lorary.library.findings import quote
+from lorary.library.findings import quote, raise_errors, some
 from lorary.library.layout import CONFIG, PROVENANCE, WEIGHTS, Layout, check_free, find_layout
 from lorary.library.manifest import Manifest, read_manifest, this_version, write_manifest
 from lorary.library.notes import Notes
+from lorary.library.numbers import check_numbers
 from lorary.library.provenance import Provenance, require_same_base
 
 _MANY = 20
@@ -57,7 +58,7 @@ class Library(Mapping[str, Expert]):
         manifest = read_manifest(layout) if layout.is_ours else Manifest(None, "")
         experts, bad = _read_experts(layout, manifest.base, {})
         if bad and not skip_bad:
-            raise _first_bad(bad)
+            raise _first_bad(bad, layout)
         return cls(layout, manifest, experts, {name: str(caught) for name, caught in bad.items()})
 
     @classmethod
@@ -125,19 +126,20 @@ class Library(Mapping[str, Expert]):
     # ---- changes --------------------------------------------------------------------------------
 
     def add(
-        self, source: Path | str, name: str, *, provenance: Provenance | None = None, base: BaseFacts | None = None
-    ) -> Expert:
+        self, source: Path | str, name: str, *, provenance: Provenance | None = None, base: BaseFacts | None = None,
+        base_name: str | None = None,
+    ) -> Expert:  # fmt: skip
         """Check an adapter directory and copy it in, whole or not at all; the first writer of a name wins.
 
-        `provenance` replaces the source's expert.json; with `base`, the sites must fit it. What would let PEFT import
-        code is neutralised in the copy. The source is not modified.
-        Raises LibraryError: all that `check` finds, E-NAME, E-EXISTS, E-BASE, E-DISK, E-PERM.
+        `provenance` replaces the source's expert.json; with `base`, the sites must fit it; `base_name`: what the copy
+        calls its base. What would let PEFT import code is neutralised in the copy. The source is not modified.
+        Raises LibraryError: all that `check` finds, numbers included, E-NAME, E-EXISTS, E-BASE, E-DISK, E-PERM.
         """
         self._require_ours()
         check_free(name, self._layout.expert_names())
         checked = read_expert(Path(source), name, base=base)
         with self._arriving(name, base, staging.commit) as stage:
-            self._copy_in(checked, stage, provenance)
+            _copy_in(self._layout, checked, stage, provenance, base_name)
         return self[name]
 
     @contextlib.contextmanager
@@ -153,24 +155,27 @@ class Library(Mapping[str, Expert]):
             yield stage
 
     def replace(
-        self, source: Path | str, name: str, *, provenance: Provenance | None = None, base: BaseFacts | None = None
-    ) -> Expert:
-        """Put another adapter in an expert's place; who has the old one open or mapped keeps it. Raises as `add`."""
-        self._require_ours()
-        self[name]
+        self, source: Path | str, name: str, *, provenance: Provenance | None = None, base: BaseFacts | None = None,
+        base_name: str | None = None,
+    ) -> Expert:  # fmt: skip
+        """Put an adapter in an expert's place, even a bad one's; who has the old one open keeps it. Raises as `add`."""
+        self._require_known(name)
         checked = read_expert(Path(source), name, base=base)
         with self._arriving(name, base, staging.commit_over) as stage:
-            self._copy_in(checked, stage, provenance)
+            _copy_in(self._layout, checked, stage, provenance, base_name)
         return self[name]
 
     def remove(self, name: str) -> None:
-        """Take an expert out and delete its files; who has them open or mapped keeps them. Raises E-NAME, E-PERM."""
-        self._require_ours()
-        self[name]
+        """Take an expert out, sound or bad, and delete its files; who has them open keeps them.
+
+        Raises E-NAME, E-PERM.
+        """
+        self._require_known(name)
         gone_already = contextlib.suppress(FileNotFoundError)  # another writer was first
         with disk_errors(f"expert {quote(name)}"), gone_already:
-            staging.take_out(self._layout.expert(name), self._layout.staging)
-        del self._experts[name]
+            staging.take_out(self._layout.experts / name, self._layout.staging)
+        self._experts.pop(name, None)
+        self.bad.pop(name, None)
         self._notes.changed()
 
     def gc(self) -> list[str]:
@@ -194,12 +199,10 @@ class Library(Mapping[str, Expert]):
             message = f"{quote(self.path.name)} is a folder of adapters without library.json, opened read-only."
             raise LibraryError("E-PERM", message, "Create a library elsewhere and add them.")
 
-    def _copy_in(self, source: Expert, stage: Path, provenance: Provenance | None) -> None:
-        with disk_errors(f"expert {quote(source.name)}"):
-            need_space(self.path, source.weights_path.stat().st_size)
-            copy_adapter(source.directory, stage)
-            if provenance is not None:
-                write_whole(stage / PROVENANCE, provenance.to_json())
+    def _require_known(self, name: str) -> None:
+        self._require_ours()
+        if name not in self.bad:
+            self[name]
 
     @contextlib.contextmanager
     def _arriving(self, name: str, base: BaseFacts | None, commit: Callable[[Path, Path], None]) -> Iterator[Path]:
@@ -215,6 +218,7 @@ class Library(Mapping[str, Expert]):
         finally:
             staging.discard(stage)
         self._experts = dict(sorted({**self._experts, name: dataclasses.replace(expert, directory=target)}.items()))
+        self.bad.pop(name, None)
         self._notes.changed()
 
     def _write_notes(self) -> None:
@@ -225,9 +229,20 @@ class Library(Mapping[str, Expert]):
             write_card(self._layout, self.base, list(experts.values()))
 
 
+def _copy_in(layout: Layout, source: Expert, stage: Path, provenance: Provenance | None, base_name: str | None) -> None:
+    with disk_errors(f"expert {quote(source.name)}"):
+        need_space(layout.root, source.weights_path.stat().st_size)
+        copy_adapter(source.directory, stage)
+        if provenance is not None:
+            write_whole(stage / PROVENANCE, provenance.to_json())
+        if base_name is not None:
+            write_whole(stage / CONFIG, _as_json({**source.config, "base_model_name_or_path": base_name}))
+
+
 def _sealed(stage: Path, name: str, library_base: Mapping[str, Any] | None, base: BaseFacts | None) -> Expert:
     """Check what was staged, not what was promised; neutralise its config, write its sha256 into expert.json."""
     expert = read_expert(stage, name, base=base)
+    raise_errors(check_numbers(expert.weights_path, expert.header), name)
     require_same_base(expert.provenance.base_fingerprint, library_base, name)
     expert.hash  # noqa: B018 - raises when expert.json promises other bytes
     provenance = dataclasses.replace(
@@ -267,10 +282,16 @@ def _read_experts(
     return experts, bad
 
 
-def _first_bad(bad: Mapping[str, LibraryError]) -> LibraryError:
-    first, *others = bad.values()
-    more = f"{len(others)} more experts are bad: {', '.join(quote(name) for name in list(bad)[1:6])}." if others else ""
-    hint = " ".join(part for part in (first.hint, more, "Open with skip_bad=True to go on without.") if part)
+def _first_bad(bad: Mapping[str, LibraryError], layout: Layout) -> LibraryError:
+    (name, first), *others = bad.items()
+    more = f"{len(others)} more experts are bad: {some([other for other, _ in others])}." if others else ""
+    # What the command line can do to it; Python can also open without.
+    mend = f"`lorary remove {layout.root} {name}` takes it out"
+    if not layout.is_ours:
+        mend = f"`lorary add LIBRARY {layout.root}` makes a library of those that pass"
+    hint = " ".join(
+        part for part in (first.hint, more, f"{mend}; Library.open(..., skip_bad=True) passes over it.") if part
+    )
     return LibraryError(first.code, first.message, hint)
 
 

@@ -27,17 +27,27 @@ class Manifest:
 
 def read_manifest(layout: Layout) -> Manifest:
     """Read library.json. Raises E-LIBRARY when it is damaged and E-SCHEMA when a newer lorary wrote it."""
-    fields = parse_object(read_capped(layout.manifest, MAX_BYTES, "E-LIBRARY"), "library.json", "E-LIBRARY")
+    called = str(layout.manifest)
+    try:
+        fields = parse_object(read_capped(layout.manifest, MAX_BYTES, "E-LIBRARY"), called, "E-LIBRARY")
+    except LibraryError as caught:
+        raise LibraryError(caught.code, caught.message, _mend(layout)) from None
     version = fields.get("schema_version")
     if type(version) is not int or version < 1:
-        raise LibraryError("E-LIBRARY", f"library.json: schema_version is {quote(version)}, expected {SCHEMA_VERSION}.")
+        message = f"{called}: schema_version is {quote(version)}, expected {SCHEMA_VERSION}."
+        raise LibraryError("E-LIBRARY", message, _mend(layout))
     if version > SCHEMA_VERSION:
-        message = f"library.json has schema {version}; this lorary reads up to {SCHEMA_VERSION}."
+        message = f"{called} has schema {version}; this lorary reads up to {SCHEMA_VERSION}."
         raise LibraryError("E-SCHEMA", message, "Install a newer lorary.")
     base, created_by = fields.get("base"), fields.get("created_by", "")
     if not isinstance(base, dict | None) or not isinstance(created_by, str):
-        raise LibraryError("E-LIBRARY", "library.json: base must be an object or null, created_by a string.")
+        message = f"{called}: base must be an object or null, created_by a string."
+        raise LibraryError("E-LIBRARY", message, _mend(layout))
     return Manifest(base, created_by)
+
+
+def _mend(layout: Layout) -> str:
+    return f"The experts don't need it: delete it, then make a library of them, `lorary add NEW {layout.root}`."
 
 
 def write_manifest(layout: Layout, manifest: Manifest, experts: Iterable[Expert]) -> None:

@@ -38,7 +38,7 @@ def commit(stage: Path, target: Path) -> None:
     except OSError as error:
         if error.errno in _TAKEN:
             message = f"expert {quote(target.name)} exists already."
-            raise LibraryError("E-EXISTS", message, "Choose another name, or replace it.") from None
+            raise LibraryError("E-EXISTS", message, "Choose another name, or replace it (--replace).") from None
         raise
     sync(target.parent)
 
@@ -76,6 +76,9 @@ def _exchange(one: Path, other: Path) -> bool:
 
 def take_out(target: Path, staging: Path) -> None:
     """Make an expert vanish at one instant, then delete its files; readers that mapped them keep them."""
+    if target.is_symlink():  # no expert, but it stood where experts do
+        target.unlink()
+        return
     away = new_stage(staging, target.name)
     os.rename(target, away)
     sync(target.parent)
@@ -84,7 +87,10 @@ def take_out(target: Path, staging: Path) -> None:
 
 def discard(stage: Path) -> None:
     """Delete a staging directory; what can't be deleted now, `collect` deletes later."""
-    shutil.rmtree(stage, ignore_errors=True)
+    if stage.is_symlink():  # what an expert was put in the place of
+        stage.unlink()
+    else:
+        shutil.rmtree(stage, ignore_errors=True)
 
 
 def collect(staging: Path, experts: Path) -> list[str]:

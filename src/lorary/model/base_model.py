@@ -80,7 +80,9 @@ class BaseModel:
             if not found:
                 known = sorted({name.rpartition(".")[2] for name in self.sites})
                 raise ModelError(
-                    "E-TARGET", f"{target!r} names no linear layer of the base.", f"Known: {ATTENTION}, {known}."
+                    "E-TARGET",
+                    f"{target!r} names no linear layer of the base.",
+                    f"Known: {', '.join([ATTENTION, *known])}.",
                 )
             chosen |= found
         return [chosen[name] for name in self.sites if name in chosen]

@@ -163,7 +163,7 @@ def check_places(base: BaseModel, experts: Iterable[Expert]) -> None:
                 raise AdapterError(
                     "E-TARGET",
                     f"expert {expert.name!r} adapts {site!r}, which this base doesn't have.",
-                    "Is it the right base?",
+                    "Load the base that it was trained on, or take it out: `lorary remove`.",
                 )
             found, sizes = (expert.header[a].shape[1], expert.header[b].shape[0]), base.sites[site]
             if found != (sizes.d_in, sizes.d_out):
@@ -171,7 +171,7 @@ def check_places(base: BaseModel, experts: Iterable[Expert]) -> None:
                     "E-SHAPE",
                     f"expert {expert.name!r} is {found[0]} -> {found[1]} at {site!r}, the base is {sizes.d_in} -> "
                     f"{sizes.d_out}.",
-                    "Was it trained on another base?",
+                    "Load the base that it was trained on, or take it out: `lorary remove`.",
                 )
 
 
@@ -188,5 +188,6 @@ def check_mix(members: Mapping[str, Expert], mix: Mix) -> None:
                     "E-RANK",
                     f'expert {name!r}: rank {found} at {site!r}, but mix="factors" needs one rank for all '
                     f"({other!r}: {rank}).",
-                    f'Use mix="outputs", or rebuild with rank={rank}.',
+                    'Use mix="outputs" (--mix outputs), or bring all to one rank: '
+                    f"`lorary build --method svd:rank={rank} --from LIBRARY --into NEW`.",
                 )

@@ -13,20 +13,24 @@ _EXACT = (torch.float32, torch.bfloat16)
 _ROWS, _SIGN_ROWS = 64, 1024
 
 
+def size_facts(hf: Any) -> dict[str, Any]:
+    """Give architecture, sizes and vocabulary: what is known of a base whose weights nobody read."""
+    return {
+        "architecture": type(hf).__name__,
+        "hidden_size": hf.config.hidden_size,
+        "n_layers": hf.config.num_hidden_layers,
+        "vocab_size": hf.config.vocab_size,
+    }
+
+
 def exact_facts(hf: Any, layers: Sequence[nn.Module]) -> dict[str, Any]:
     """Give architecture, sizes, vocabulary and a hash of a few of its weights: those of `layers` and the embedding.
 
     In float32 and bfloat16 the hash is the same, `weights`: that of the numbers in bfloat16. All else was rounded
     otherwise, so it is hashed as it is stored, under a key that names how: only what is stored alike is compared.
     """
-    config, embedding = hf.config, hf.get_input_embeddings()
+    embedding, facts = hf.get_input_embeddings(), size_facts(hf)
     weights: list[Any] = [getattr(layer, "weight", None) for layer in layers] + [embedding.weight]
-    facts = {
-        "architecture": type(hf).__name__,
-        "hidden_size": config.hidden_size,
-        "n_layers": config.num_hidden_layers,
-        "vocab_size": config.vocab_size,
-    }
     if all(_is_plain(w) and w.dtype in _EXACT for w in weights):
         return facts | {"weights": hash_tensors(w.bfloat16() for w in _beginnings(weights))}
     if all(_is_plain(w) and w.dtype == weights[0].dtype and w.is_floating_point() for w in weights):

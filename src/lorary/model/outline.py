@@ -21,8 +21,13 @@ def outline(base: str) -> BaseModel | None:
     try:
         config = AutoConfig.from_pretrained(source, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+        with torch.device("meta"):
+            hf = AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError, KeyError):
         return None
-    with torch.device("meta"):
-        hf = AutoModelForCausalLM.from_config(config)
     return BaseModel(hf, tokenizer, name_of(base))
+
+
+def sizes(base: BaseModel) -> dict[str, tuple[int, int]]:
+    """Give (d_in, d_out) of all its sites, by which `lorary.check` tells whether an adapter fits."""
+    return {name: (site.d_in, site.d_out) for name, site in base.sites.items()}

@@ -35,6 +35,7 @@ def route(
     tasks: Tasks | None = None,
     memory: str | int | None = None,
     report: Callable[[int, int], None] | None = None,
+    on_fit: Callable[[], None] | None = None,
 ) -> RoutedModel:
     """Route a library into a base. Close the model, or leave its `with`, to have the base back.
 
@@ -42,7 +43,8 @@ def route(
     need examples. `memory`: None keeps all weights in memory; "2GiB" keeps at most so much, and fetches them as experts
     speak, for libraries of thousands (see model/paging.py). The router's state is kept in the library's derived/ under
     the hash of its origins; a damaged one is fitted again, with a warning. `report` hears how many parts are done, and
-    of how many: experts read, then layers packed.
+    of how many: experts read, then layers packed. `on_fit` hears that a state has to be fitted from data or texts,
+    which may take a while.
     Raises E-EMPTY for a library without experts, E-BASE for another base, E-RANK for ranks that `mix` can't hold,
     E-FILE for an expert that is no longer what it was when the library was opened.
     """
@@ -60,7 +62,7 @@ def route(
     tick = _counter(len(members) + len(sites), report)
     experts = {name: tick(open_expert(expert, pager)) for name, expert in members.items()}
     fitting = Ensemble(members, experts, sites, router, mix, {}, tasks, library, pager)
-    ensemble = replace(fitting, state=fetch_or_fit(base, fitting))
+    ensemble = replace(fitting, state=fetch_or_fit(base, fitting, on_fit))
     parts = {name: tick(make_part(base, ensemble, site)) for name, site in sites.items()}
     return RoutedModel(base, Attachment(base.hf, parts, Slot(mix)), ensemble)
 

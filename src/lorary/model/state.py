@@ -1,6 +1,7 @@
 """A router's state: fetched by the hash of its origins, or fitted and kept."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -24,8 +25,11 @@ from lorary.tasks.task import Tasks
 _SEAL = "seal"
 
 
-def fetch_or_fit(base: BaseModel, ensemble: Ensemble) -> State:
-    """Give the router's state for these experts. `base` carries no experts. Raises E-PROBE where data is missing."""
+def fetch_or_fit(base: BaseModel, ensemble: Ensemble, on_fit: Callable[[], None] | None = None) -> State:
+    """Give the router's state for these experts. `base` carries no experts. Raises E-PROBE where data is missing.
+
+    `on_fit` is called before one is fitted by more than a look at the experts.
+    """
     router, tasks, kind = ensemble.router, ensemble.tasks, name_of(ensemble.router)
     probe = make_probe(base, ensemble)
     if "learned" in router.needs:
@@ -41,6 +45,8 @@ def fetch_or_fit(base: BaseModel, ensemble: Ensemble) -> State:
     key = short_key(*origins)
     if found := _fetch(ensemble.library, kind, key):
         return in_rows(found)
+    if on_fit is not None and probe is not None:
+        on_fit()
     state = in_rows(router.fit(ensemble.experts, ensemble.sites, probe))
     if state:
         _keep(ensemble.library, kind, key, state)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lorary.evaluation.scores import Scores
 from lorary.hashing import hash_json
+from lorary.options import require
 from lorary.reporting.figure import draw_scores
 from lorary.reporting.html import write_report
 from lorary.reporting.table import make_table
@@ -16,8 +17,12 @@ def report(
 ) -> Path:
     """Write one table and one figure of runs; runs on the same test examples share a group of columns.
 
-    Raises E-REPORT without runs, and if two runs with one name and one metric scored the same examples.
+    Raises E-REPORT without runs, and if two runs with one name and one metric scored the same examples; E-OPTION for
+    what is no run.
     """
+    require("runs", runs, (list, tuple), "a list of scores")
+    for run in runs:
+        require("run", run, Scores, "scores", "evaluate() gives them, `lorary report` reads files of them.")
     groups = _by_tasks(runs)
     table = make_table(groups)
     n_called = Counter((run.name, run.metric) for run in runs)

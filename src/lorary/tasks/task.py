@@ -59,6 +59,6 @@ class Tasks(Mapping[str, Task]):
     def __repr__(self) -> str:
         return f"<{len(self)} tasks: {', '.join(list(self)[:6])}{', …' if len(self) > 6 else ''}>"
 
-    def only(self, names: Iterable[str]) -> "Tasks":
-        """Keep the named tasks. Raises E-TASK for a name that isn't here."""
-        return Tasks(self[name] for name in dict.fromkeys(names))
+    def only(self, names: Iterable[str] | str) -> "Tasks":
+        """Keep the named tasks, each once; a text is one name. Raises E-TASK for a name that isn't here."""
+        return Tasks(self[name] for name in dict.fromkeys([names] if isinstance(names, str) else names))

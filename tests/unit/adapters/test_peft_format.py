@@ -10,7 +10,7 @@ from safetensors.torch import save
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.peft_format import read_experts, read_weights, write_weights
-from lorary.errors import AdapterError, LibraryError
+from lorary.errors import AdapterError, LibraryError, OptionError
 from lorary.library.expert import read_expert
 
 SITE = "model.layers.0.self_attn.q_proj"
@@ -95,6 +95,12 @@ def test_weights_know_their_widths():
     assert (weights.d_in, weights.d_out, weights.rank) == (3, 5, 2)
     a, b = weights.factors()
     torch.testing.assert_close(b @ a, weights.delta())
+
+
+@pytest.mark.parametrize("options", [{"rank": -1}, {"rank": 0}, {"alpha": 0.0}, {"alpha": float("nan")}])
+def test_a_rank_and_an_alpha_are_above_zero(options):
+    with pytest.raises(OptionError, match=r"E-OPTION\] LoRA: .*, expected more than 0\."):
+        LoRA(**options)
 
 
 def test_the_umask_says_who_may_read_an_expert(tmp_path):

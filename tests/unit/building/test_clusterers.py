@@ -231,3 +231,10 @@ def test_what_can_not_be_joined_is_refused(base, toy, tmp_path):
     with pytest.raises(BuildError) as caught:
         join(clusters, Library.open(library.path))
     assert str(caught.value) == "error[E-CLUSTERS] expert 'ant' is gone from the library. Cluster it again."
+
+
+def test_cluster_says_what_it_takes(toy_library):
+    with pytest.raises(LoraryError, match=r"E-OPTION\] library is 'libs/private', expected a library. Open it"):
+        cluster("mbc:k=2", "libs/private")
+    with pytest.raises(LoraryError, match=r"E-OPTION\] clusterer is the class MBC, expected a clusterer, as MBC"):
+        cluster(MBC, toy_library)

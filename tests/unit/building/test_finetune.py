@@ -8,8 +8,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lorary.building import train as training
+from lorary.building.builders.private import Private
 from lorary.building.finetune import FullFineTuning, finetune
-from lorary.errors import BuildError, LibraryError
+from lorary.errors import BuildError, LibraryError, OptionError
 from lorary.model.base_model import load_base
 from lorary.testing.contracts import Killed, files_of
 from lorary.testing.pico import ARCHITECTURES, pico_base
@@ -90,6 +91,11 @@ def test_what_is_there_is_not_written_over(base, toy, tmp_path):
         f"error[E-EXISTS] '{tmp_path / 'full'}' is there and was not made by this run: other options, data or base. "
         "Give another --into, or remove it."
     )
+
+
+def test_a_builder_s_options_are_refused(base, toy, tmp_path):
+    with pytest.raises(OptionError, match=r"options is Private\(.*, expected FullFineTuning\(...\)"):
+        finetune(Private(), toy.only(["copy"]), base, into=tmp_path / "full")
 
 
 def test_a_full_disk_is_told_before_training(base, toy, tmp_path, full_disk):

@@ -16,7 +16,7 @@ from lorary.building.work.claims import Claim, Watch, read_lease
 from lorary.building.work.enlist import enlist, see_through
 from lorary.building.work.worker import jobs_failed
 from lorary.building.work.worklist import Failure
-from lorary.errors import BuildError, LibraryError
+from lorary.errors import BuildError, LibraryError, ModelError, OptionError
 from lorary.library.library import Library
 from lorary.tasks.task import Task, Tasks
 from lorary.testing.contracts import files_of
@@ -427,3 +427,36 @@ def test_a_pack_s_speed_is_remembered(base, tasks, tmp_path, monkeypatch):
     job = BUILDER.plan(tasks.only(["copy"]))[0]
     assert (name, tokens) == (base.name, round(3 / 4 * estimate.n_tokens(job, base))), "the first step isn't timed"
     assert estimate.recall_rate(base.name) == pytest.approx(tokens / seconds)
+
+
+# ---- before anything runs -----------------------------------------------------------------------
+
+
+def test_nothing_to_build_is_an_error(base, tasks, tmp_path):
+    with pytest.raises(BuildError, match=r"E-TASK\] private: there is nothing to build: no tasks were given"):
+        build(Private(steps=1), tasks.only([]), base, into=tmp_path / "lib")
+    assert not (tmp_path / "lib").exists()
+
+
+def test_targets_that_name_nothing_are_one_error_before_any_pack_starts(base, tasks, tmp_path):
+    with pytest.raises(ModelError) as caught:
+        build(dataclasses.replace(BUILDER, targets=("mlp",)), tasks, base, into=tmp_path / "lib")
+    assert str(caught.value) == (
+        "error[E-TARGET] 'mlp' names no linear layer of the base. "
+        "Known: attention, down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj."
+    )
+    assert not (tmp_path / "lib").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"builder": Private}, "builder is the class Private, expected a builder, as Private"),
+        ({"tasks": "tasks/"}, "tasks is 'tasks/', expected tasks. read_tasks"),
+        ({"base": "smollm2-135m"}, "base is 'smollm2-135m', expected a base model. Load one"),
+    ],
+)
+def test_wrong_arguments_are_said_to_be_so(base, tasks, tmp_path, arguments, message):
+    given = {"builder": BUILDER, "tasks": tasks, "base": base, **arguments}
+    with pytest.raises(OptionError, match=f"^error.E-OPTION. {message}"):
+        build(**given, into=tmp_path / "lib")

@@ -135,7 +135,8 @@ def test_an_expert_without_tasks_can_t_be_clustered(base, tmp_path):
     with pytest.raises(BuildError) as caught:
         cluster("mbc:k=2", library)
     assert str(caught.value) == (
-        "error[E-CLUSTERS] expert 'dogs' names no task in its expert.json. Add it with --task."
+        "error[E-CLUSTERS] expert 'dogs' names no task in its expert.json. Name its tasks: "
+        f"`lorary add {library.path} {library.path}/experts/dogs --replace --task NAME`."
     )
 
 

@@ -80,6 +80,15 @@ def test_new_tasks_are_those_that_no_expert_was_trained_on(base, toy, library, t
     assert again["last"].hash == made["last"].hash
 
 
+def test_without_a_new_task_there_is_nothing_to_build(base, toy, library, tmp_path):
+    with pytest.raises(
+        LoraryError, match=r"E-TASK\] there is nothing to build: every given task has an expert"
+    ) as caught:
+        build(Neighbours(), toy.only(OWN), base, source=library, into=tmp_path / "near")
+    assert caught.value.hint.startswith("Give new tasks beside copy, swap, upper, or name some of them: adapt_to=")
+    assert not (tmp_path / "near").exists()
+
+
 def test_the_library_s_own_tasks_are_needed(toy, library):
     with pytest.raises(LoraryError) as caught:
         Neighbours().plan(toy.only(["copy", "last"]), library)

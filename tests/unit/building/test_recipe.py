@@ -82,7 +82,7 @@ def test_paths_hold_anywhere_once_they_are_absolute(tmp_path, monkeypatch):
         ("builder = 'private'", 'into is missing. Write into = "...".'),
         ("builder = 3\ninto = 'x'", 'builder=3: expected builder = "private:rank=4", or a table [builder] with a '),
         ("into = 'x'\n[builder]\nrank = 4", "builder={'rank': 4}: expected builder = "),
-        ("builder = 'private'\ninto = 3", "into=3 is not Path: "),
+        ("builder = 'private'\ninto = 3", "into=3, expected a path."),
     ],
 )
 def test_what_is_wrong_in_a_recipe_is_named(tmp_path, text, message):
@@ -97,7 +97,7 @@ def test_what_is_wrong_in_a_recipe_is_named(tmp_path, text, message):
     [
         ("name = 'privat'", "error[E-NAME] unknown builder 'privat'. Did you mean 'private'? "),
         ("name = 'private'\nrnk = 4", "error[E-OPTION] private: unknown option 'rnk'. Did you mean 'rank'? "),
-        ("name = 'private'\nrank = 'x'", "error[E-OPTION] private: rank='x' is not int: "),
+        ("name = 'private'\nrank = 'x'", "error[E-OPTION] private: rank='x', expected a whole number."),
     ],
 )
 def test_what_is_wrong_in_a_builder_is_named_as_on_the_command_line(tmp_path, table, message):

@@ -215,7 +215,7 @@ def test_another_build_of_the_same_name_is_refused(base, toy, tmp_path):
         build(Private(**{**QUICK, "seed": 1}), only(toy, "copy"), base, into=tmp_path / "lib")
     assert str(caught.value) == (
         f"error[E-EXISTS] library '{tmp_path / 'lib'}' holds an expert 'copy' that was built with other options or "
-        "data. Give another --into, or remove the expert."
+        f"data. Give another --into, or remove the expert: `lorary remove {tmp_path / 'lib'} copy`."
     )
 
 

@@ -58,8 +58,7 @@ def test_embedded_base_is_called_as_its_home_calls_it() -> None:
         ),
         (
             "build {tasks} --method private:rank=four --into x",
-            "error[E-OPTION] private: rank='four' is not int: Input should be a valid integer, "
-            "unable to parse string as an integer.",
+            "error[E-OPTION] private: rank='four', expected a whole number.",
         ),
         (
             "eval {library} {tasks} --metric rouge --into x.jsonl",
@@ -142,12 +141,20 @@ def test_what_the_disk_refuses_is_one_message(run: Run, world: World, tmp_path: 
 # ---- 2: usage -----------------------------------------------------------------------------------
 
 
+BARE = "the bare base has no experts; this is for libraries."
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ("ask x y --mix output", "Error: Invalid value for '--mix': 'output' is not one of 'factors', 'outputs'."),
+        ("ask x y --max-new-tokens 0", "Error: Invalid value for '--max-new-tokens': expected 1 or more"),
+        ("ask x y --max-new-tokens few", "Error: Invalid value for '--max-new-tokens': expected a whole number"),
         ("bild tasks", "Error: No such command 'bild'. Did you mean 'build'?"),
         ("show", "Error: Missing argument 'PATH'."),
-        ("ask base hello --router arrow", "Error: Invalid value for --router: the bare base has no router."),
+        ("ask base hello --router arrow", f"Error: Invalid value for --router: {BARE}"),
+        ("ask base hello --mix outputs", f"Error: Invalid value for --mix: {BARE}"),
+        ("ask base hello --tasks x", f"Error: Invalid value for --tasks: {BARE}"),
         ("ask base hello --explain", "Error: Invalid value for --explain: the bare base has no experts."),
         ("eval base tasks", "Error: Missing option '--into'."),
         ("build tasks --into x", "Error: Invalid value for --method: needed, unless a --recipe says it."),
@@ -200,6 +207,18 @@ def test_partly_done(run: Run, world: World, tmp_path: Path, monkeypatch: pytest
     ]
     monkeypatch.setattr(LoRABuilder, "run", train)
     assert run(*line).out == f"{tmp_path / 'lib'}: 3 experts\n"
+
+
+def test_an_error_after_which_all_stand_is_an_error(
+    run: Run, world: World, copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exists(*_: Any) -> NoReturn:
+        raise BuildError("E-EXISTS", "library 'x' holds an expert 'copy' that was built with other options or data.")
+
+    monkeypatch.setattr("lorary.building.work.backend.see_through", exists)
+    monkeypatch.setattr("lorary.building.work.enlist._is_done", lambda *_: False)
+    failed = run("build", world.tasks, "--method", "private:steps=3", "--base", world.base, "--into", copied)
+    assert (failed.code, failed.err.splitlines()[-1].split("]")[0]) == (1, "error[E-EXISTS")
 
 
 # ---- 130: interrupted ---------------------------------------------------------------------------

@@ -33,3 +33,17 @@ def test_a_share_is_a_number(run: Run, world: World, tmp_path: Path) -> None:
     refused = run("export", world.library, "--share", "swap=half", "--into", tmp_path / "a")
     assert refused.code == 2
     assert "'swap=half' is not NAME=NUMBER." in refused.err
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--router arrow", "--router: it chooses for prompts: give them with --texts TASKS."),
+        ("--share swap=1 --share copy=1 --share swap=2", "--share: 'swap' is given twice."),
+        ("--texts tasks --share swap=1", "--share: with --texts the router chooses the shares."),
+    ],
+)
+def test_what_would_be_passed_over_is_refused(run: Run, world: World, tmp_path: Path, line: str, message: str) -> None:
+    refused = run("export", world.library, *line.split(), "--into", tmp_path / "a")
+    assert (refused.code, refused.err.splitlines()[-1]) == (2, f"Error: Invalid value for {message}")
+    assert not (tmp_path / "a").exists()

@@ -30,6 +30,8 @@ def run_apart(*arguments: object, stdout: int = subprocess.PIPE) -> subprocess.C
         "--help",
         "--version",
         "build --help",
+        "add --help",
+        "remove nowhere copy",  # an error: there is no such library
         "build --method list",
         "cluster --method list",
         "ask --router list --json",
@@ -40,7 +42,7 @@ def run_apart(*arguments: object, stdout: int = subprocess.PIPE) -> subprocess.C
 def test_loads_nothing_heavy(line: str) -> None:
     done = run_apart(*line.split())
     assert done.stderr.splitlines()[-1] == "LOADED"
-    assert done.returncode == (2 if line == "build tasks --method private" else 0)
+    assert done.returncode == {"build tasks --method private": 2, "remove nowhere copy": 1}.get(line, 0)
 
 
 def test_show_loads_nothing_heavy(world: World) -> None:

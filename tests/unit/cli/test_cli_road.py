@@ -6,10 +6,8 @@ import re
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 from cli_line import Run, World
-from safetensors.numpy import load_file, save_file
 
 from lorary.building.base import JobStep
 from lorary.building.builders.private import Private
@@ -156,15 +154,35 @@ def test_cluster_json(run: Run, world: World, tmp_path: Path) -> None:
 
 def test_ask(run: Run, world: World) -> None:
     line = ("ask", world.library, "swap: red fox", "--base", world.base, "--max-new-tokens", 3)
+    fitted = list((world.library / "derived").glob("compass-*"))
     plain = run(*line)
     told = json.loads(run(*line, "--json", "--explain", "--router", "uniform", "--mix", "outputs").out)
     assert plain.code == 0
     assert plain.out
-    assert "fitting compass to the library" in plain.err
+    assert ("fitting compass to the library ..." in plain.err) == (not fitted)
+    assert "fitting" not in run(*line).err, "the second time it is fetched"
     assert told["question"] == "swap: red fox"
     assert told["trace"]["experts"] == ["copy", "swap", "upper"]
     assert len(told["trace"]["shares"]) == len(told["trace"]["tokens"]) >= len("swap: red fox")
     assert told["trace"]["total"] == pytest.approx(dict.fromkeys(["copy", "swap", "upper"], 1 / 3))
+
+
+def test_ask_as_a_turn_of_a_chat(run: Run, world: World, tmp_path: Path) -> None:
+    chatty = Path(shutil.copytree(world.base, tmp_path / "chatty"))
+    (chatty / "chat_template.jinja").write_text("{% for m in messages %}{{ m.role[:2] }}: {{ m.content }}{% endfor %}")
+    line = ("--max-new-tokens", 3, "--router", "uniform")
+    assert "error[E-CHAT]" in run("ask", world.library, "red fox", "--base", world.base, "--chat", *line).err
+    found = run("ask", world.library, "red fox", "--base", chatty, "--chat", *line)
+    assert (found.code, found.out) == (0, run("ask", world.library, "us: red fox", "--base", chatty, *line).out)
+
+
+def test_ask_tells_of_an_empty_answer(run: Run, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lorary.model.routed_model.answer", lambda *_, **__: [""])
+    found = run("ask", world.library, "red fox", "--base", world.base, "--router", "uniform")
+    assert found.out == "\n"
+    assert found.err.endswith(
+        "the answer is empty: the model ended it at once. A base that was made for chat may want --chat.\n"
+    )
 
 
 def test_ask_without_base_takes_the_one_the_library_names(run: Run, world: World, copied: Path) -> None:
@@ -204,7 +222,8 @@ def test_ask_with_a_router_that_needs_data(run: Run, world: World) -> None:
 
 
 def test_show_a_library(run: Run, world: World) -> None:
-    head, *rows = run("show", world.library).out.splitlines()
+    base, head, *rows = run("show", world.library).out.splitlines()
+    assert base == f"base: {world.base} (LlamaForCausalLM, 2 layers, 32 wide)"
     assert head.split() == ["expert", "tasks", "rank", "sites", "steps", "valid_loss", "findings"]
     assert [row.split()[:5] for row in rows] == [[name, name, "4", "8", "3"] for name in ("copy", "swap", "upper")]
 
@@ -224,79 +243,25 @@ def test_show_goes_on_past_a_bad_expert(run: Run, world: World, copied: Path) ->
     (copied / "experts" / "swap" / "adapter_model.safetensors").write_bytes(b"")
     shown = run("show", copied)
     assert shown.code == 3
-    assert [line.split()[0] for line in shown.out.splitlines()] == ["expert", "copy", "upper", "swap"]
+    assert [line.split()[0] for line in shown.out.splitlines()] == ["base:", "expert", "copy", "upper", "swap"]
     alone = run("show", copied / "swap")
     assert alone.code == 1
     assert "error[E-FILE]" in alone.out
     assert list(json.loads(run("show", copied, "--json").out)["bad"]) == ["swap"]
 
 
+def test_show_tells_shares_at_every_site_in_few_words(run: Run, world: World, tmp_path: Path) -> None:
+    line = ("export", world.library, "--texts", world.tasks, "--router", "uniform", "--limit", 1)
+    assert run(*line, "--into", tmp_path / "mean").code == 0
+    shown = run("show", tmp_path / "mean").out
+    assert "shares=(8 of them, with --json)" in shown
+    assert max(map(len, shown.splitlines())) < 700
+
+
 def test_show_escapes_what_steers_terminals(run: Run, copied: Path) -> None:
     path = copied / "experts" / "swap" / "expert.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "tasks": ["\x1b[31mred"]}))
     assert "\\x1b[31mred" in run("show", copied).out
-
-
-# ---- add ----------------------------------------------------------------------------------------
-
-
-def test_add(run: Run, world: World, copied: Path) -> None:
-    source = world.library / "experts" / "swap"
-    added = run("add", copied, source, "--as", "turned", "--task", "swap", "--task", "turn")
-    assert (added.code, added.out) == (0, f"{copied}/turned: rank 4, 8 sites\n")
-    assert json.loads((copied / "experts" / "turned" / "expert.json").read_text())["tasks"] == ["swap", "turn"]
-    again = run("add", copied, source, "--as", "turned", "--json")
-    assert (again.code, again.out) == (1, "")
-    assert again.err == "error[E-EXISTS] expert 'turned' exists already. Choose another name, or replace it.\n"
-
-
-def test_add_makes_a_library(run: Run, world: World, tmp_path: Path) -> None:
-    added = run("add", tmp_path / "new", world.library / "experts" / "swap", "--as", "swap", "--json")
-    assert json.loads(added.out) == {"library": str(tmp_path / "new"), "expert": "swap", "findings": []}
-    assert run("show", tmp_path / "new").code == 0
-
-
-def test_add_keeps_nothing_of_an_expert_with_nan(run: Run, world: World, copied: Path, tmp_path: Path) -> None:
-    bad = tmp_path / "bad"
-    bad.mkdir()
-    source = world.library / "experts" / "swap"
-    (bad / "adapter_config.json").write_bytes((source / "adapter_config.json").read_bytes())
-    arrays = load_file(source / "adapter_model.safetensors")
-    key = min(arrays)
-    arrays[key][0, 0] = np.nan
-    save_file(arrays, bad / "adapter_model.safetensors")
-    refused = run("add", copied, bad, "--as", "poems")
-    assert refused.code == 1
-    assert refused.err == (
-        f"error[E-NONFINITE] expert 'poems': tensor {key!r} has 1 entries that are not numbers below 10000, "
-        "the first at (0, 0). Its training diverged; leave it out or train it again.\n"
-    )
-    assert not (copied / "experts" / "poems").exists()
-    assert not list((copied / ".staging").iterdir())
-
-
-def test_add_tells_warnings(run: Run, world: World, copied: Path, tmp_path: Path) -> None:
-    odd = tmp_path / "odd"
-    odd.mkdir()
-    source = world.library / "experts" / "swap"
-    (odd / "adapter_model.safetensors").write_bytes((source / "adapter_model.safetensors").read_bytes())
-    config = json.loads((source / "adapter_config.json").read_text())
-    (odd / "adapter_config.json").write_text(json.dumps({**config, "init_lora_weights": "lora_ga"}))
-    added = run("add", copied, odd, "--as", "odd", "--json")
-    assert [finding["code"] for finding in json.loads(added.out)["findings"]] == ["W-INIT"]
-    assert added.err.startswith("warning[W-INIT] ")
-
-
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        ("nowhere", "error[E-FILE] expert 'poems': there is no directory 'nowhere'."),
-        ("hf://user", "error[E-HUB] 'hf://user' can't be read. Write hf://user/repo[/folder][@revision]."),
-    ],
-)
-def test_add_tells_what_it_cannot_find(run: Run, copied: Path, source: str, message: str) -> None:
-    refused = run("add", copied, source, "--as", "poems")
-    assert (refused.code, refused.err) == (1, message + "\n")
 
 
 def test_a_poly_library_is_scored_by_its_own_router(run: Run, world: World, tmp_path: Path) -> None:

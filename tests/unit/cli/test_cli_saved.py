@@ -41,6 +41,25 @@ def test_save_a_saved_model_again_as_json(run: Run, saved: Path, tmp_path: Path)
     assert run("ask", tmp_path / "again", "up", "--max-new-tokens", 1).code == 0
 
 
+def test_show_tells_of_a_saved_model(run: Run, world: World, saved: Path) -> None:
+    shown = run("show", saved)
+    dtype = json.loads((saved / "model.json").read_text())["base"]["dtype"]  # what this machine computes in
+    assert (shown.code, shown.out.splitlines()) == (0, [
+        f"model    {saved}",
+        f"base     {world.base} (LlamaForCausalLM, 2 layers, 32 wide), {dtype}",
+        "router   arrow",
+        "mix      outputs",
+        "experts  copy, swap, upper",
+        "options  temperature=1, top_k=2",
+    ])  # fmt: skip
+    told = json.loads(run("show", saved, "--json").out)
+    assert (told["base"]["name"], told["experts"]) == (str(world.base), ["copy", "swap", "upper"])
+    (saved / "model.json").write_text('{"base": 3}')
+    assert (
+        run("show", saved).err == f"error[E-MODEL] {saved / 'model.json'}: base is no object. Save the model again.\n"
+    )
+
+
 @pytest.mark.parametrize("option", [("--router", "uniform"), ("--mix", "factors"), ("--tasks", "x")])
 def test_a_saved_model_has_its_own_router_and_mix(run: Run, saved: Path, option: tuple[str, str]) -> None:
     refused = run("ask", saved, "up", *option)

@@ -130,3 +130,12 @@ def test_draws_and_seeds_that_are_none(options, message):
     with pytest.raises(OptionError) as caught:
         compare(a, a, **options)
     assert str(caught.value) == f"error[E-OPTION] {message}"
+
+
+def test_runs_without_names_are_the_first_and_the_second():
+    assert str(compare(make_scores("", x=[1]), make_scores("", x=[0]))).startswith("the first - the second: +1 [")
+
+
+def test_what_is_no_run_is_refused():
+    with pytest.raises(OptionError, match=r"run is 1, expected scores\."):
+        compare(1, 2)

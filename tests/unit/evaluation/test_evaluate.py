@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from lorary.errors import EvaluationError, LibraryError, LoraryError
+from lorary.errors import EvaluationError, LibraryError, LoraryError, OptionError
 from lorary.evaluation.base import LogLikelihood
 from lorary.evaluation.evaluators.exact_match import ExactMatch
 from lorary.evaluation.evaluators.perplexity import Perplexity
@@ -157,6 +157,23 @@ def test_nothing_to_evaluate_is_an_error_before_the_model_is_asked(tasks, limit,
 def test_outcomes_bear_the_name_of_their_task():
     tasks = Tasks([Task("named", test=(Example("?", "y"),))])
     assert evaluate(Perplexity(), Counting(), tasks).outcomes[0].task == "named"
+
+
+def test_a_metric_may_be_a_text():
+    assert evaluate("perplexity", Counting(), TASKS) == evaluate(Perplexity(), Counting(), TASKS)
+
+
+@pytest.mark.parametrize(
+    ("metric", "tasks", "message"),
+    [
+        ("rouge", TASKS, "unknown metric 'rouge'. Did you mean 'rouge_l'?"),
+        (Perplexity, TASKS, "evaluator is the class Perplexity, expected a metric, as RougeL"),
+        (Perplexity(), "heldout/", "tasks is 'heldout/', expected tasks. read_tasks"),
+    ],
+)
+def test_wrong_arguments_are_said_to_be_so(metric, tasks, message):
+    with pytest.raises(OptionError, match=message):
+        evaluate(metric, Counting(), tasks)
 
 
 def test_a_full_disk_names_the_file_and_leaves_none(tmp_path, full_disk):

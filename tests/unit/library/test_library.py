@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from library_pico import BASE, SITES, D, tensors, write_adapter
 
@@ -164,7 +165,10 @@ def test_taken_name_and_case_twin(library, poems):
     library.add(poems, "poems")
     with pytest.raises(LibraryError) as caught:
         library.add(poems, "poems")
-    assert message(caught) == "error[E-EXISTS] expert 'poems' exists already. Choose another name, or replace it."
+    assert (
+        message(caught)
+        == "error[E-EXISTS] expert 'poems' exists already. Choose another name, or replace it (--replace)."
+    )
     with pytest.raises(LibraryError) as caught:
         library.add(poems, "Poems")
     assert message(caught) == (
@@ -343,10 +347,10 @@ def test_newer_schema_and_damaged_manifest(library):
     with pytest.raises(LibraryError) as caught:
         Library.open(library.path)
     assert message(caught) == (
-        "error[E-SCHEMA] library.json has schema 2; this lorary reads up to 1. Install a newer lorary."
+        f"error[E-SCHEMA] {library.layout.manifest} has schema 2; this lorary reads up to 1. Install a newer lorary."
     )
     manifest.write_text("{")
-    with pytest.raises(LibraryError, match=r"error\[E-LIBRARY\] library.json:1:2 is not JSON"):
+    with pytest.raises(LibraryError, match=r"lib/library.json:1:2 is not JSON.*delete it, then"):
         Library.open(library.path)
 
 
@@ -423,7 +427,8 @@ def test_one_bad_expert_of_many(library, poems):
         Library.open(library.path)
     assert message(caught) == (
         "error[E-FILE] expert 'e3': adapter_model.safetensors is damaged: it has 5 bytes, a header needs more than 8. "
-        "Fetch or save it again. Open with skip_bad=True to go on without."
+        f"Fetch or save it again. `lorary remove {library.path} e3` takes it out; "
+        "Library.open(..., skip_bad=True) passes over it."
     )
     partial = Library.open(library.path, skip_bad=True)
     assert list(partial) == ["e0", "e1", "e2", "e4"]
@@ -519,3 +524,42 @@ def test_card_never_names_a_local_base(tmp_path):
 
 def test_tensors_of_pico_are_what_the_tests_think():
     assert len(tensors()) == 2 * len(SITES)
+
+
+# ---- what gets in -------------------------------------------------------------------------------
+
+
+def test_a_nan_gets_in_by_no_door(library, poems, tmp_path):
+    arrays = tensors()
+    arrays[min(arrays)][0, 0] = np.inf
+    bad = write_adapter(tmp_path / "bad", arrays)
+    library.add(poems, "poems")
+
+    def stage():
+        with library.stage("b") as stage:
+            write_adapter(stage, arrays)
+
+    for door in (lambda: library.add(bad, "a"), lambda: library.replace(bad, "poems"), stage):
+        with pytest.raises(LibraryError, match="E-NONFINITE"):
+            door()
+    assert list(Library.open(library.path)) == ["poems"]
+    assert not list(library.layout.staging.iterdir())
+
+
+def test_a_copy_may_call_its_base_otherwise(library, poems):
+    config = json.loads((poems / "adapter_config.json").read_text())
+    added = library.add(poems, "poems", base_name="me/base")
+    stored = json.loads((added.directory / "adapter_config.json").read_text())
+    assert stored == {**config, "base_model_name_or_path": "me/base"} == dict(added.config)
+
+
+def test_bad_experts_are_replaced_and_removed(library, poems):
+    for name in ("a", "b", "c"):
+        library.add(poems, name)
+        (library.path / "experts" / name / "adapter_model.safetensors").write_bytes(b"")
+    library = Library.open(library.path, skip_bad=True)
+    library.replace(poems, "a")
+    library.remove("b")
+    assert (list(library), list(library.bad)) == (["a"], ["c"])
+    with pytest.raises(LibraryError, match="E-NAME"):
+        library.remove("b")

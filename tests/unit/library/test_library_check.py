@@ -8,6 +8,8 @@ from library_pico import BASE, CONFIG, SITES, D, safetensors_bytes, tensors, wri
 
 from lorary.errors import LibraryError
 from lorary.library.check import Finding, check, raise_errors
+from lorary.library.numbers import check_numbers
+from lorary.library.safetensors_header import read_header
 
 KEY = "base_model.model.model.layers.0.self_attn.q_proj"
 
@@ -161,7 +163,9 @@ def test_not_a_regular_file(adapter, tmp_path, name, what):
 def test_not_a_directory(adapter, tmp_path):
     (tmp_path / "link").symlink_to(adapter)
     assert codes(check(tmp_path / "link")) == [("E-PATH", "'link' is not a plain directory.")]
-    assert codes(check(tmp_path / "nowhere")) == [("E-FILE", "there is no directory 'nowhere'.")]
+    assert codes(check(tmp_path / "nowhere")) == [("E-FILE", f"there is no directory '{tmp_path}/nowhere'.")]
+    file = adapter / "adapter_config.json"
+    assert codes(check(file)) == [("E-PATH", f"'{file}' is a file, expected an adapter's directory.")]
 
 
 # ---- the config ---------------------------------------------------------------------------------
@@ -496,3 +500,48 @@ def test_a_warning_free_config_has_all_fields_of_peft(tmp_path):
     )
     assert check(config_of(tmp_path, **fields), base=BASE) == []
     assert CONFIG["r"] == fields["r"]
+
+
+# ---- numbers ------------------------------------------------------------------------------------
+
+NAN, INF = float("nan"), float("inf")  # of dictionaries the key: a NaN is found only as the same object
+BF16 = {1.0: 0x3F80, 9984.0: 0x461C, 10048.0: 0x461D, INF: 0x7F80, NAN: 0x7FC0, -1e30: 0xF149}
+
+
+def bytes_of(dtype, value):
+    if dtype == "BF16":
+        return BF16[value].to_bytes(2, "little")
+    return np.array(value, {"F32": "<f4", "F16": "<f2"}[dtype]).tobytes()
+
+
+def numbers_file(path, dtype, values):
+    data = b"".join(bytes_of(dtype, value) for value in values)
+    entry = {"dtype": dtype, "shape": [len(values) // 2, 2], "data_offsets": [0, len(data)]}
+    path.write_bytes(safetensors_bytes({"x": entry}, data))
+    return check_numbers(path, read_header(path))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "sane", "absurd"),
+    [
+        ("F32", [0.0, -1.0, 8192.0, -10000.0], [10000.001, -1e30, INF, -INF, NAN]),
+        ("F16", [0.0, -1.0, 8192.0, -10000.0], [10008.0, -65504.0, INF, NAN]),
+        ("BF16", [1.0, 9984.0], [10048.0, -1e30, INF, NAN]),
+    ],
+)
+def test_numbers_are_told_from_what_is_none(tmp_path, dtype, sane, absurd):
+    assert numbers_file(tmp_path / "file", dtype, [*sane, *sane]) == []
+    for value in absurd:
+        (finding,) = numbers_file(tmp_path / "file", dtype, [*sane, *sane, sane[0], value])
+        place = (len(sane), 1)
+        assert finding.message == (
+            f"tensor 'x' has 1 entries that are not numbers below 10000, the first at {place}."
+        ), value
+
+
+def test_a_nan_is_an_error(tmp_path):
+    arrays = tensors()
+    arrays[min(arrays)][1, 2] = np.nan
+    found = one(write_adapter(tmp_path / "poems", arrays))
+    assert (found.code, found.level) == ("E-NONFINITE", "error")
+    assert "the first at (1, 2)" in found.message

@@ -223,7 +223,8 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(base, library, spare, 
             "error[E-BASE] expert 'fox' was made on another base: weights, embedding_signs differ. "
             "Load the base it was made on; `lorary show` names it.": (model.add, other["fox"]),
             "error[E-RANK] expert 'yak': rank 8 at 'model.layers.0.self_attn.q_proj', but mix=\"factors\" needs one "
-            "rank for all ('bee': 4). Use mix=\"outputs\", or rebuild with rank=4.": (model.add, wide["yak"]),
+            "rank for all ('bee': 4). Use mix=\"outputs\" (--mix outputs), or bring all to one rank: "
+            "`lorary build --method svd:rank=4 --from LIBRARY --into NEW`.": (model.add, wide["yak"]),
             "error[E-OPTION] unknown mix 'both'. Known: factors, outputs.": (model.set_mix, "both"),
             "error[E-PROBE] router 'centroid' needs the tasks that the library was built from. "
             "Pass tasks=..., or on the command line --tasks DIR.": (model.set_router, "centroid"),
@@ -261,13 +262,14 @@ def test_the_last_expert_stays(base, tmp_path):
 
 def test_a_nan_never_gets_in(base, library, tmp_path):
     weights = random_weights(LoRA(), base.target_sites(["q_proj"]), seed=1)
-    next(iter(weights.values())).a[0, 0] = float("nan")
     bad = Library.create(tmp_path / "bad", base=base.fingerprint)
-    with bad.stage("nan") as stage:
-        write_weights(stage, LoRA(), weights, base_name="b")
+    add_expert(bad, "nan", base, LoRA(), weights)
+    next(iter(weights.values())).a[0, 0] = float("nan")
+    write_weights(bad["nan"].directory, LoRA(), weights, base_name="b")  # past the library, which would refuse it
+    (bad["nan"].directory / "expert.json").unlink()
     with route(base, library, "arrow") as model:
         with pytest.raises(AdapterError, match="E-NONFINITE"):
-            model.add(bad["nan"])
+            model.add(Library.open(bad.path)["nan"])
         assert torch.equal(logits(model), anew(library, "arrow"))
 
 

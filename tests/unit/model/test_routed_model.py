@@ -92,7 +92,8 @@ def test_unequal_ranks_are_refused_by_name_for_mixed_factors(base, tmp_path):
         route(base, library, "arrow", mix="factors")
     assert str(caught.value) == (
         "error[E-RANK] expert 'poems': rank 8 at 'model.layers.0.self_attn.k_proj', but mix=\"factors\" needs one rank "
-        "for all ('ants': 4). Use mix=\"outputs\", or rebuild with rank=4."
+        "for all ('ants': 4). Use mix=\"outputs\" (--mix outputs), or bring all to one rank: "
+        "`lorary build --method svd:rank=4 --from LIBRARY --into NEW`."
     )
     with route(base, library, "arrow", mix="outputs") as model:
         assert logits(model).isfinite().all()

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from lorary.errors import EvaluationError, LibraryError
+from lorary.errors import EvaluationError, LibraryError, OptionError
 from lorary.evaluation.scores import Scores
 from lorary.reporting.figure import Picture, draw_scores, draw_similarity, draw_training
 from lorary.reporting.html import write_report
@@ -101,6 +101,12 @@ def test_any_name_of_a_run_stands_on_the_page(tmp_path, make_group, name):
     text = report([named], tmp_path / "r.html").read_text()
     (svg,) = re.findall(r"data:image/svg\+xml;base64,([^\"]+)", text)
     assert ElementTree.fromstring(base64.b64decode(svg)).tag.endswith("svg")
+
+
+@pytest.mark.parametrize("runs", ["runs/x.jsonl", ["runs/x.jsonl"]])
+def test_what_is_no_run_is_refused(tmp_path, runs):
+    with pytest.raises(OptionError, match=r"E-OPTION\] runs? is 'runs/x.jsonl', expected "):
+        report(runs, tmp_path / "page.html")
 
 
 def test_a_page_and_its_figures_are_written_over_earlier_ones(tmp_path, make_group):

@@ -28,3 +28,7 @@ def test_too_many_toy_examples():
     with pytest.raises(TaskError) as caught:
         toy_tasks(n_train=2000)
     assert str(caught.value) == "error[E-TASK] 2016 toy examples, but there are 1560. Ask for fewer."
+
+
+def test_a_text_is_one_name():
+    assert list(toy_tasks(1, 1, 1).only("copy")) == ["copy"]

@@ -8,6 +8,7 @@ import torch
 
 from lorary.adapters.base import Bank, Kind, Site, Weights
 from lorary.adapters.low_rank import LowRankBank, LowRankWeights
+from lorary.errors import OptionError
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,12 @@ class LoRA(Kind):
     rank: int = 4
     alpha: float = 16.0
     rslora: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a rank below 1 and an alpha that isn't above 0. Raises E-OPTION."""
+        for name, value in (("rank", self.rank), ("alpha", self.alpha)):
+            if not value > 0:
+                raise OptionError("E-OPTION", f"LoRA: {name}={value}, expected more than 0.")
 
     @property
     def scale(self) -> float:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lorary.building.base import Builder, Job, Report
+from lorary.building.base import Builder, Job, Report, plan_jobs
 from lorary.building.work.claims import HANG_S, LEASE_S
 from lorary.building.work.follower import OnPlan
 from lorary.building.work.worker import Worker, built_by
@@ -13,6 +13,7 @@ from lorary.building.work.worklist import Worklist, clear, plan_key
 from lorary.errors import BuildError
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
+from lorary.options import require
 from lorary.tasks.task import Tasks
 
 
@@ -31,7 +32,9 @@ def enlist(
     on_hang: Callable[[], None] | None = None,
 ) -> Worker | None:
     """Plan a build and make this process a worker of it; None if all is done. Arguments: see `build` and `Worker`."""
-    jobs = builder.plan(tasks, source)
+    jobs = plan_jobs(builder, tasks, source)
+    require("base", base, BaseModel, "a base model", "Load one: load_base().")
+    builder.check_base(base)
     _check_names(jobs)
     library = Library.create(Path(into), base=base.fingerprint, exist_ok=True)
     keys = {job.name: job.key(base.identity["base"]) for job in jobs}
@@ -74,6 +77,6 @@ def _is_done(job: Job, key: str, library: Library) -> bool:
             raise BuildError(
                 "E-EXISTS",
                 f"library {str(library.path)!r} holds an expert {name!r} that was built with other options or data.",
-                "Give another --into, or remove the expert.",
+                f"Give another --into, or remove the expert: `lorary remove {library.path} {name}`.",
             )
     return len(standing) == len(job.experts)

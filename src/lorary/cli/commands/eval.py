@@ -45,8 +45,9 @@ def evaluate(
 
     evaluator, data = EVALUATORS.parse(metric), read_tasks(tasks)
     check_into(into)
+    how: Any = {"router": router, "mix": mix, "base": base, "tasks": train_tasks, "device": device, "dtype": dtype}
     with (
-        opened(library, router=router, mix=mix, base=base, tasks=train_tasks, device=device, dtype=dtype) as model,
+        opened(library, **how, tasks_option="--train-tasks") as model,
         progress("examples") as tell,
         resumable(),
     ):

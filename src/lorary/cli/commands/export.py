@@ -35,6 +35,10 @@ def export(
     json: Json = False,
 ) -> None:
     """Make one PEFT adapter of a library in fixed shares. It opens wherever PEFT adapters do."""
+    if texts is None and router is not None:
+        raise typer.BadParameter("it chooses for prompts: give them with --texts TASKS.", param_hint="--router")
+    if texts is not None and share:
+        raise typer.BadParameter("with --texts the router chooses the shares.", param_hint="--share")
     from lorary.model.export import export as run
 
     if texts is None:
@@ -46,8 +50,8 @@ def export(
         from lorary.tasks.read import read_tasks
 
         prompts = [example for task in read_tasks(texts).values() for example in task.train[:limit]]
-        given = {"router": router, "mix": mix, "base": base, "tasks": None, "device": device, "dtype": dtype}
-        with opened(library, **given) as model:  # type: ignore[arg-type]
+        how = {"router": router, "mix": mix, "base": base, "tasks": None, "device": device, "dtype": dtype}
+        with opened(library, **how) as model:  # type: ignore[arg-type]
             told = run(model.experts, model.choices(prompts), into=into, mix=model.mix, rank=rank)
     if json:
         return print_json({"adapter": str(into), "ranks": told.ranks, "error": told.error, "worst": told.worst})
@@ -61,6 +65,8 @@ def _shares(given: list[str]) -> dict[str, Any]:
     shares: dict[str, Any] = {}
     for text in given:
         name, _, value = text.partition("=")
+        if name in shares:
+            raise typer.BadParameter(f"{name!r} is given twice.", param_hint="--share")
         try:
             shares[name] = float(value)
         except ValueError:

@@ -1,32 +1,38 @@
-"""`lorary show`: what is in a library, an expert or an adapter directory. Imports no torch, looks at no number."""
+"""`lorary show`: what is in a library, a saved model, an expert or an adapter directory. Imports no torch."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lorary.cli.console import in_words, print_json, print_table
 from lorary.cli.exit_codes import FAILED, PARTLY
+from lorary.cli.models import names_of_base
 from lorary.cli.parameters import Json
+from lorary.cli.shown import COLUMNS, adapter_facts, base_in_words, facts_of, saved_facts, saved_in_words
 
 if TYPE_CHECKING:
-    from lorary.library.expert import Expert
     from lorary.library.library import Library
-
-_COLUMNS = ("expert", "tasks", "rank", "sites", "steps", "valid_loss", "findings")
-_SETTINGS = ("base_model_name_or_path", "r", "lora_alpha", "use_rslora", "target_modules")
 
 
 def show(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A library, LIBRARY/EXPERT, or any adapter directory.")],
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="PATH", help="A library, a saved model, LIBRARY/EXPERT, or any adapter directory."),
+    ],
     json: Json = False,
 ) -> int | None:
-    """List the experts, or tell one's provenance. Findings are from names, sizes and settings; loads nothing."""
+    """Name the base and list the experts, or tell one's provenance. Findings are from settings and sizes alone."""
     from lorary.library.layout import is_adapter
     from lorary.library.library import Library
 
     if is_adapter(path):
         return _show_adapter(path, json)
+    if (path / "model.json").is_file():
+        facts = saved_facts(path / "model.json")
+        shown = [(key, in_words(value)) for key, value in saved_in_words({"model": path, **facts}).items() if value]
+        print_json({"model": str(path), **facts}) if json else print_table(shown)
+        return None
     if not path.exists() and (path.parent / "experts").is_dir():
         named = path.parent / "experts" / path.name  # shown even if it is bad
         return _show_adapter(named if is_adapter(named) else Library.open(path.parent)[path.name].directory, json)
@@ -34,43 +40,25 @@ def show(
 
 
 def _show_library(library: "Library", json: bool) -> int | None:
-    facts = [_facts(expert) for expert in library.values()]
+    facts = [facts_of(expert) for expert in library.values()]
     if json:
-        print_json({"library": str(library.path), "base": library.base, "experts": facts, "bad": library.bad})
+        about = {"library": str(library.path), "base": library.base, "base_names": names_of_base(library)}
+        print_json({**about, "experts": facts, "bad": library.bad})
     else:
+        print(f"base: {base_in_words(library)}")
         short = [{**fact, "findings": len(fact["findings"])} for fact in facts]
-        print_table([_COLUMNS, *([in_words(fact[column]) for column in _COLUMNS] for fact in short)])
+        print_table([COLUMNS, *([in_words(fact[column]) for column in COLUMNS] for fact in short)])
         print_table(list(library.bad.items()))
     return PARTLY if library.bad else None
 
 
-def _facts(expert: "Expert") -> dict[str, Any]:
-    from lorary.library.check import check
-
-    loss = expert.provenance.metrics.get("valid_loss")
-    return {
-        "expert": expert.name,
-        "tasks": list(expert.provenance.tasks),
-        "rank": expert.rank,
-        "sites": len(expert.sites),
-        "parameters": expert.n_parameters,
-        "steps": expert.provenance.steps,
-        "valid_loss": None if loss is None else round(loss, 4),
-        "findings": [vars(finding) for finding in check(expert.directory)],
-    }
-
-
 def _show_adapter(directory: Path, json: bool) -> int | None:
-    from lorary.library.check import inspect
-    from lorary.library.provenance import read_provenance
-
-    found, provenance = inspect(directory), vars(read_provenance(directory))
-    config = {key: found.config.get(key) for key in _SETTINGS}
-    findings = [vars(finding) for finding in found.findings]
+    config, provenance, findings = adapter_facts(directory)
     if json:
         print_json({"expert": directory.name, "config": config, "provenance": provenance, "findings": findings})
     else:
         facts = {"directory": str(directory), **config, **provenance}
         print_table([(key, in_words(value)) for key, value in facts.items() if value])
-        print_table([(f"{f.level}[{f.code}]", f"{f.message} {f.hint}") for f in found.findings] or [["no findings"]])
+        told = [(f"{f['level']}[{f['code']}]", f"{f['message']} {f['hint']}") for f in findings]
+        print_table(told or [["no findings"]])
     return FAILED if any(finding["level"] == "error" for finding in findings) else None

@@ -1,0 +1,195 @@
+"""What `lorary add` does: find adapters, compare each with the base of the library, take in what passes."""
+
+import contextlib
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorary.cli.console import say
+from lorary.cli.one_base import OneBase
+from lorary.errors import LibraryError, LoraryError
+
+if TYPE_CHECKING:
+    from lorary.library.check import Finding
+    from lorary.library.expert import Expert
+    from lorary.library.library import Library
+
+_STOPPING = ("E-DISK", "E-PERM")
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapter:
+    """One adapter that was asked for. given: what messages call it; name: by default; error: why it isn't here."""
+
+    given: str
+    directory: Path
+    name: str
+    is_one_of_many: bool = False
+    error: LoraryError | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Added:
+    """One that is an expert now."""
+
+    expert: str
+    source: str
+    findings: list[dict[str, Any]]
+    about: str
+
+
+def find_adapters(sources: Sequence[str], scratch: Path) -> list[Adapter]:
+    """List the adapters of all sources: directories, folders of them, and what is fetched to `scratch`.
+
+    Raises what a lone source raises; among several such a one is listed with its error.
+    """
+    found: list[Adapter] = []
+    for number, source in enumerate(sources):
+        try:
+            found += _find(source, scratch / str(number))
+        except LoraryError as error:
+            if len(sources) == 1:
+                raise
+            found.append(Adapter(source, Path(source), "", True, error))
+    return found
+
+
+def _find(source: str, scratch: Path) -> list[Adapter]:
+    from lorary.library.layout import find_layout, fitting_name, is_adapter
+
+    directory, called = Path(source), Path(source).absolute().name
+    if "://" in source:
+        from lorary.library.sync import parse_uri, pull  # the network, and only for those who ask for it
+
+        place = parse_uri(source)
+        directory, called = pull(source, scratch), Path(place.folder or place.repo).name
+    if is_adapter(directory) or not directory.is_dir():
+        return [Adapter(source, directory, fitting_name(called) or called)]
+    try:
+        layout = find_layout(directory)
+        names = layout.expert_names()
+    except LibraryError:
+        names = []
+    if not names:
+        what = f"{source!r} holds no adapter: no adapter_config.json, and no folders with one."
+        raise LibraryError("E-FILE", what, "Give an adapter's directory, or the folder that it stands in.")
+    if idle := [
+        p.name for p in sorted(layout.experts.iterdir()) if p.is_dir() and p.name not in names and p.name[0] != "."
+    ]:
+        say(f"passed over, for no adapter is in it: {', '.join(idle)}")
+    return [Adapter(f"{source.rstrip('/')}/{n}", layout.experts / n, fitting_name(n) or n, True) for n in names]
+
+
+class Arrivals:
+    """Adapters on their way into one library. base: what the user says they were trained on."""
+
+    def __init__(self, library: Path, *, tasks: Sequence[str], base: str | None, replace: bool) -> None:
+        self._path, self._tasks, self._replace = library, tasks, replace
+        self._library = _opened(library)
+        self._base = OneBase(self._library, base)
+        self._is_making = False
+        self.added: list[Added] = []
+        self.kept: list[str] = []
+        self.refused: list[tuple[str, LoraryError]] = []
+
+    def take_all(self, adapters: Sequence[Adapter]) -> None:
+        """Take in all that pass, telling of each on stderr; those that stand as they are already are kept.
+
+        Raises E-DISK and E-PERM: the library can't be written to.
+        """
+        with contextlib.ExitStack() as stack:
+            for adapter in adapters:
+                try:
+                    if self._stands(adapter):
+                        self.kept.append(adapter.name)
+                        continue
+                    added = self.take(adapter, None, stack)
+                    say(f"{added.expert}: {added.about}")
+                except LoraryError as error:
+                    if self._is_making or (error.code in _STOPPING and isinstance(error.__cause__, OSError)):
+                        raise  # the library's disk, which the next one would meet as well
+                    self.refused.append((adapter.given, error))
+                    say(f"{adapter.given} refused: {error}")
+
+    def take(self, adapter: Adapter, name: str | None, stack: contextlib.ExitStack | None = None) -> Added:
+        """Check one and make it an expert. Raises what is wrong with it."""
+        from lorary.library.check import inspect, raise_errors
+        from lorary.library.expert import read_expert
+        from lorary.library.layout import check_name
+
+        if adapter.error is not None:
+            raise adapter.error
+        name = name or adapter.name
+        check_name(name)
+        if name in [added.expert for added in self.added]:
+            raise LibraryError(
+                "E-EXISTS", f"two of the adapters would be called {name!r}.", "Add one apart, with --as."
+            )
+        found = read_expert(adapter.directory, name)
+        base_name, sizes = self._base.judge(found)
+        findings = inspect(adapter.directory, base=sizes).findings
+        raise_errors(findings, name)
+        _warn(findings, adapter if adapter.is_one_of_many else None)
+        library = self._home()
+        if stack is not None and not self.added:
+            stack.enter_context(library.noted_once())
+        stands = name in library or name in library.bad
+        put = library.replace if self._replace and stands else library.add
+        expert = put(
+            adapter.directory, name, provenance=self._provenance(found, adapter), base=sizes, base_name=base_name
+        )
+        self._base.settle(expert)
+        about = f"rank {expert.rank}, {len(expert.sites)} sites"
+        self.added.append(Added(name, adapter.given, [vars(finding) for finding in findings], about))
+        return self.added[-1]
+
+    def _home(self) -> "Library":
+        """Make the library when the first adapter passes: if none does, none is left behind."""
+        from lorary.library.library import Library
+
+        if self._library is None:
+            self._is_making = True
+            self._library = Library.create(self._path, exist_ok=True)
+            self._is_making = False
+        return self._library
+
+    def _stands(self, adapter: Adapter) -> bool:
+        from lorary.library.expert import read_expert
+
+        if adapter.error or self._replace or self._library is None or adapter.name not in self._library:
+            return False
+        found = read_expert(adapter.directory, adapter.name)
+        return adapter.name not in [a.expert for a in self.added] and self._library[adapter.name].hash == found.hash
+
+    def _provenance(self, found: "Expert", adapter: Adapter) -> Any:
+        known, tasks = found.provenance, tuple(task.replace("{name}", found.name) for task in self._tasks)
+        # Of a local path nobody is told: it would tell of this machine.
+        origin = {"source": adapter.given} if "://" in adapter.given else {}
+        return dataclasses.replace(known, tasks=tasks or known.tasks, extra={**known.extra, **origin})
+
+    @property
+    def summary(self) -> str:
+        """How many there were of what."""
+        kept = f", {len(self.kept)} were there already" if self.kept else ""
+        return f"{self._path}: {len(self.added)} added, {len(self.refused)} refused{kept}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Tell all, for machines."""
+        added = [{key: value for key, value in vars(one).items() if key != "about"} for one in self.added]
+        refused = [{"source": source, "code": error.code, "error": str(error)} for source, error in self.refused]
+        return {"library": str(self._path), "added": added, "kept": self.kept, "refused": refused}
+
+
+def _opened(path: Path) -> "Library | None":
+    """Open a library that is there, bad experts and all: one of them may be what is to be replaced."""
+    from lorary.library.layout import Layout
+    from lorary.library.library import Library
+
+    return Library.open(path, skip_bad=True) if Layout(path).manifest.exists() else None
+
+
+def _warn(findings: Sequence["Finding"], adapter: Adapter | None) -> None:
+    for finding in findings:
+        where = f"{adapter.given}: " if adapter else ""
+        say(f"{where}{finding.level}[{finding.code}] {finding.message} {finding.hint}".rstrip())

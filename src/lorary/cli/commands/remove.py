@@ -1,0 +1,31 @@
+"""`lorary remove`: a library -> the same without some experts."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorary.cli.console import print_json
+from lorary.cli.parameters import Json
+
+
+def remove(
+    library: Annotated[Path, typer.Argument(metavar="LIBRARY", help="The library.")],
+    name: Annotated[list[str], typer.Argument(metavar="NAME", help="Experts, sound or bad.")],
+    json: Json = False,
+) -> None:
+    """Take experts out of a library and delete their files. A name that it doesn't have: none is removed."""
+    from lorary.library.library import Library
+
+    opened = Library.open(library, skip_bad=True)
+    names = list(dict.fromkeys(name))
+    for one in names:
+        if one not in opened.bad:
+            opened[one]  # raises E-NAME, with the names that are near
+    with opened.noted_once():
+        for one in names:
+            opened.remove(one)
+    if json:
+        return print_json({"library": str(library), "removed": names, "experts": list(opened), "bad": opened.bad})
+    bad = f", {len(opened.bad)} of them bad" if opened.bad else ""
+    return print(f"{library}: {len(names)} removed, {len(opened) + len(opened.bad)} left{bad}")

@@ -1,0 +1,88 @@
+"""The base that all adapters of a library share: how it is called, and its sizes, where it is on this machine."""
+
+import contextlib
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from lorary.cli.console import say
+from lorary.cli.models import names_of_base
+from lorary.errors import LibraryError, LoraryError, ModelError
+
+if TYPE_CHECKING:
+    from lorary.library.check import BaseFacts
+    from lorary.library.expert import Expert
+    from lorary.library.library import Library
+
+_UNCHECKED = "W-BASE"
+
+
+class OneBase:
+    """The base of one library, None: it is still to be made. asked: what the user says the base is."""
+
+    def __init__(self, library: "Library | None", asked: str | None) -> None:
+        self._fingerprint = library.base if library is not None else None
+        self._names = [name for name in names_of_base(library) if name] if library else []
+        self._asked = asked
+        self._is_told = False
+        if asked is None:
+            return
+        from lorary.model.outline import name_of
+
+        if library is not None and self._names and not self._is_ours(asked):
+            what = f"library {library.path.name!r} was made on base {self._names[0]!r}, not on {asked!r}."
+            raise ModelError("E-BASE", what, f"If that is the same one, give it by this name: --base {self._names[0]}.")
+        self._names = self._names or [name_of(asked)]
+
+    def judge(self, expert: "Expert") -> "tuple[str | None, BaseFacts | None]":
+        """Say how the copy has to call its base, None: as it does, and what sizes must fit. Raises E-BASE."""
+        from lorary.library.provenance import require_same_base
+
+        require_same_base(expert.provenance.base_fingerprint, self._fingerprint, expert.name)
+        theirs = str(expert.config.get("base_model_name_or_path") or "")
+        if not self._names or self._is_ours(theirs):
+            return None, self._sizes(theirs, expert.name)
+        if theirs and not self._asked and not (self._fingerprint and expert.provenance.base_fingerprint):
+            what = f"expert {expert.name!r} was trained on base {theirs!r}, the library is of {self._names[0]!r}."
+            hint = f"If that is the same one under another name, say so: --base {self._names[0]}."
+            raise LibraryError("E-BASE", what, hint)
+        return self._names[0], self._sizes(self._names[0], expert.name)
+
+    def settle(self, expert: "Expert") -> None:
+        """Learn the name of the base from the first expert of a library."""
+        name = str(expert.config.get("base_model_name_or_path") or "")
+        self._names = self._names or ([name] if name else [])
+
+    def _is_ours(self, name: str) -> bool:
+        return name in self._names or (bool(name) and _here(name) in {_here(own) for own in self._names} - {None})
+
+    def _sizes(self, name: str, expert: str) -> "BaseFacts | None":
+        from lorary.library.provenance import require_same_base
+
+        sizes, facts = _outline(name) if name else (None, {})
+        require_same_base(facts, self._fingerprint, expert)
+        if sizes is None and not self._is_told:
+            self._is_told = True
+            why = f"base {name!r} isn't on this machine" if name else "it names no base; give it with --base"
+            say(f"warning[{_UNCHECKED}] expert {expert!r}: whether it fits was not checked, for {why}.")
+        return sizes
+
+
+@cache
+def _here(name: str) -> str | None:
+    from lorary.model.base_model import find_here
+
+    return find_here(name)
+
+
+@cache
+def _outline(name: str) -> "tuple[BaseFacts | None, dict[str, Any]]":
+    from lorary.model.embedded import EMBEDDED, embedded_directory
+    from lorary.model.fingerprint import size_facts
+    from lorary.model.outline import outline, sizes
+
+    here = _here(name)
+    if here == EMBEDDED:
+        with contextlib.suppress(LoraryError):
+            here = embedded_directory()
+    base = outline(here) if here is not None else None
+    return (None, {}) if base is None else (sizes(base), size_facts(base.hf))

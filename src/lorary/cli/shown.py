@@ -1,0 +1,76 @@
+"""What `lorary show` tells of a library, of a saved model and of one adapter. Imports no torch, looks at no number."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorary.cli.models import names_of_base
+from lorary.errors import ModelError
+
+if TYPE_CHECKING:
+    from lorary.library.expert import Expert
+    from lorary.library.library import Library
+
+COLUMNS = ("expert", "tasks", "rank", "sites", "steps", "valid_loss", "findings")
+_SETTINGS = ("base_model_name_or_path", "r", "lora_alpha", "use_rslora", "target_modules")
+_FIELDS = ("base", "router", "mix", "library")
+
+
+def facts_of(expert: "Expert") -> dict[str, Any]:
+    """Tell one row of a library's table."""
+    from lorary.library.check import inspect
+
+    loss = expert.provenance.metrics.get("valid_loss")
+    return {
+        "expert": expert.name,
+        "tasks": list(expert.provenance.tasks),
+        "rank": expert.rank,
+        "sites": len(expert.sites),
+        "parameters": expert.n_parameters,
+        "steps": expert.provenance.steps,
+        "valid_loss": None if loss is None else round(loss, 4),
+        "findings": [vars(finding) for finding in inspect(expert.directory).findings],
+    }
+
+
+def base_in_words(library: "Library") -> str:
+    """Name a library's base, with what its fingerprint tells."""
+    names = [name or "(no name)" for name in names_of_base(library)]
+    return _with_sizes(" and ".join(names) or "not known yet", library.base or {})
+
+
+def _with_sizes(name: str, known: Mapping[str, Any]) -> str:
+    sizes = [f"{known[key]} {word}" for key, word in (("n_layers", "layers"), ("hidden_size", "wide")) if key in known]
+    about = ", ".join([str(known["architecture"]), *sizes]) if "architecture" in known else ""
+    return f"{name} ({about})" if about else name
+
+
+def adapter_facts(directory: Path) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
+    """Tell the settings, the provenance and the findings of one adapter."""
+    from lorary.library.check import inspect
+    from lorary.library.provenance import read_provenance
+
+    found, provenance = inspect(directory), vars(read_provenance(directory))
+    config = {key: found.config.get(key) for key in _SETTINGS}
+    return config, provenance, [vars(finding) for finding in found.findings]
+
+
+def saved_facts(path: Path) -> dict[str, Any]:
+    """Tell what a saved model's file says: base, router, mix, where its experts are. Raises E-MODEL."""
+    from lorary.library.files import read_capped
+    from lorary.library.strict_json import parse_object
+
+    fields = parse_object(read_capped(path, 100_000_000, "E-MODEL"), str(path), "E-MODEL")
+    for key in ("base", "router", "experts"):
+        if not isinstance(fields.get(key), dict):
+            raise ModelError("E-MODEL", f"{path}: {key} is no object.", "Save the model again.")
+    return {**{key: fields.get(key) for key in _FIELDS}, "experts": list(fields["experts"])}
+
+
+def saved_in_words(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Say the same for people."""
+    base, router = facts["base"], facts["router"]
+    fingerprint = base.get("fingerprint")
+    named = _with_sizes(str(base.get("name")), fingerprint if isinstance(fingerprint, dict) else {})
+    told = {"base": f"{named}, {base.get('dtype')}", "router": router.get("name"), "options": router.get("options")}
+    return {**facts, **told}
