@@ -45,7 +45,7 @@ def evaluate(
     header = _header(evaluator, model, tasks, name or (path.stem if path else ""))
     tell = progress or (lambda done, total: None)
     total = sum(len(task.test) for task in tasks.values())
-    if path and path.exists():
+    if path and read_run(path) is not None:
         scores = read_scores(path)
         _check_same(path, scores.header, header)
         tell(total, total)
@@ -65,7 +65,7 @@ def evaluate(
 
 def check_into(into: Path) -> None:
     """Refuse a file that no run can be written to, before long work is done for it. Raises E-RUN, E-PERM."""
-    if into.exists():
+    if read_run(into) is not None:
         read_scores(into)
     elif known := _whole_lines(part_of(into)):
         parse_lines(known, str(part_of(into)))

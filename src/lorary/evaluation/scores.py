@@ -120,6 +120,8 @@ def read_run(path: Path) -> bytes | None:
             return file.read()
     except FileNotFoundError:
         return None
+    except ValueError:  # a NUL
+        raise EvaluationError("E-RUN", f"{str(path)!r} is no path.") from None
     except OSError as error:
         code = "E-PERM" if error.errno in FORBIDDEN else "E-RUN"
         raise EvaluationError(code, f"{path}: can't be read: {error.strerror}.") from None

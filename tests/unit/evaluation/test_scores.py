@@ -194,3 +194,9 @@ def test_what_is_no_plain_file_is_refused_at_once(tmp_path, make):
 def test_a_level_that_is_none_is_refused(level):
     with pytest.raises(OptionError, match=r"error\[E-OPTION\] level=.*, expected above 0, below 1\.$"):
         make_scores(a=[1.0, 2.0]).interval(level)
+
+
+def test_what_is_no_path_is_refused():
+    for path, reason in (("x" * 5000, "can't be read: File name too long"), ("a\0b", "is no path")):
+        with pytest.raises(EvaluationError, match=rf"error\[E-RUN\] .*{reason}\.$"):
+            read_scores(path)
