@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from lorary.adapters.base import Site
 from lorary.adapters.tensor_file import filled_by_others
@@ -20,6 +20,7 @@ from lorary.library import sync
 from lorary.model.embedded import EMBEDDED, embedded_directory
 from lorary.model.fingerprint import exact_facts, sign_facts
 from lorary.model.speaking import answer, score
+from lorary.model.whole_base import open_base
 from lorary.options import require
 from lorary.tasks.example import Example
 
@@ -176,23 +177,15 @@ def load_base(name: str = EMBEDDED, *, device: str = "auto", dtype: str = "auto"
     """Load and freeze a base: the embedded one, a directory, or a Hub id.
 
     device "auto": the first GPU if there is one. dtype "auto": bfloat16 where the device computes faster with it,
-    else float32. Raises E-BASE for what can't be loaded, E-OPTION, E-HUB within 10 seconds if the Hub can't be reached.
+    else float32. Raises E-BASE for what can't be loaded or isn't whole, E-OPTION, E-HUB within 10 seconds if the Hub
+    can't be reached.
     """
     require("name", name, (str, os.PathLike), "a name or a directory")
     name, place = os.fspath(name), _device(device)
     kind = _dtype(dtype, place)
     source, shown = (embedded_directory(), EMBEDDED_HUB_ID) if name == EMBEDDED else (_find(name), name)
-    try:
-        config = AutoConfig.from_pretrained(source)
-        hf = AutoModelForCausalLM.from_pretrained(source, config=config, dtype=kind)
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise ModelError(
-            "E-BASE", f"base {name!r} can't be loaded: {first}", "Give a causal language model."
-        ) from error
-    hf.to(place)  # type: ignore[arg-type]
-    return BaseModel(hf, tokenizer, shown)
+    hf, tokenizer = open_base(source, name, kind)
+    return BaseModel(hf.to(place), tokenizer, shown)
 
 
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
