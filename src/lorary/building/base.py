@@ -45,8 +45,8 @@ class Job(Protocol):
     def n_steps(self) -> int:
         """Optimiser steps in all."""
 
-    def key(self, base_fingerprint: Mapping[str, Any]) -> str:
-        """Hash of all that decides the result: options, data, seed, base."""
+    def key(self, base_origin: Mapping[str, Any]) -> str:
+        """Hash of all that decides the result: options, data, seed, and the base by its `origin`."""
 
     def describe(self) -> dict[str, Any]:
         """What --dry-run prints: name, tasks, steps, examples."""

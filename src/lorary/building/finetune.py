@@ -47,7 +47,7 @@ def finetune(
     """
     into = Path(into)
     job = options.job("full", list(tasks.values()))
-    key = job.key(base.identity["base"])
+    key = job.key(base.origin)
     if _stands(into, key):
         return into
     work = into.with_name(f".{into.name}.work")

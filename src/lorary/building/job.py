@@ -122,9 +122,9 @@ class TrainingJob:
         """The experts it starts from, as expert.json has them: name@hash."""
         return tuple(f"{name}@{self.source[name].hash[:12]}" for name in self.start) if self.source else ()
 
-    def key(self, base_fingerprint: Mapping[str, Any]) -> str:
+    def key(self, base_origin: Mapping[str, Any]) -> str:
         """Hash of all that decides the result."""
-        parts = [self._deciding_options(), self.n_steps, self.tasks, self.data_hash, base_fingerprint]
+        parts = [self._deciding_options(), self.n_steps, self.tasks, self.data_hash, base_origin]
         return short_key(*parts, self.experts, self.parents)
 
     def _deciding_options(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from lorary.library import sync
 from lorary.model.embedded import EMBEDDED, embedded_directory
 from lorary.model.fingerprint import exact_facts, sign_facts
 from lorary.model.speaking import answer, score
+from lorary.model.tokens import reading_facts
 from lorary.model.whole_base import open_base
 from lorary.options import require
 from lorary.tasks.example import Example
@@ -101,8 +102,13 @@ class BaseModel:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What this model is, for the header of a run and the keys of what is built on it."""
-        return {"base": self._exact_facts, "dtype": str(self.dtype).removeprefix("torch.")}
+        """What this model is, for the header of a run and the keys of routers' states."""
+        return {**self.origin, "dtype": str(self.dtype).removeprefix("torch.")}
+
+    @property
+    def origin(self) -> Mapping[str, Any]:
+        """What decides what is trained on it, for the keys of jobs: all but the precision, which machines choose."""
+        return {"base": self._exact_facts, "reads": {**reading_facts(self.tokenizer), "max_tokens": self.max_tokens}}
 
     def log_likelihood(self, examples: Sequence[Example]) -> list[LogLikelihood]:
         """Score each example's completion, end of sequence included, in nats."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lorary.errors import ModelError, OptionError
+from lorary.hashing import short_key
 from lorary.tasks.example import Example
 
 
@@ -113,6 +114,19 @@ def decode(tokenizer: Any, ids: Tensor, mask: Any = None) -> list[str]:
         seen = mask[:, mask.shape[1] - ids.shape[1] :].bool()
         rows = [row[kept] for row, kept in zip(ids, seen, strict=True)]
     return list(tokenizer.batch_decode(rows, skip_special_tokens=True))
+
+
+def reading_facts(tokenizer: Any) -> dict[str, Any]:
+    """Give hashes of what decides how texts become ids: the tokenizer's rules and its chat template."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    # Before the tokens stands how the last call padded and cut, which is nobody's business.
+    rules = backend.to_str().partition('"added_tokens"')[2] if backend is not None else tokenizer.get_vocab()
+    ends = [tokenizer.bos_token_id, tokenizer.eos_token_id]
+    template = tokenizer.chat_template
+    return {
+        "tokenizer": short_key(type(tokenizer).__name__ if backend is None else "", rules, ends),
+        "chat_template": None if template is None else short_key(template),
+    }
 
 
 def require_ids(ids: object) -> None:

@@ -185,9 +185,9 @@ class _PiTuningJob(TrainingJob):
         assert self.source is not None
         return self.source
 
-    def key(self, base_fingerprint: Mapping[str, Any]) -> str:
+    def key(self, base_origin: Mapping[str, Any]) -> str:
         """Hash of all that decides the result: what the other new tasks are doesn't."""
-        return short_key(super().key(base_fingerprint), known_hashes(self.known))
+        return short_key(super().key(base_origin), known_hashes(self.known))
 
     def _deciding_options(self) -> dict[str, Any]:
         return {key: value for key, value in super()._deciding_options().items() if key != "adapt_to"}
