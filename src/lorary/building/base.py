@@ -12,7 +12,7 @@ from lorary.adapters.base import Experts
 from lorary.building.clusters import Clusters
 from lorary.errors import BuildError, OptionError
 from lorary.library.library import Library
-from lorary.options import as_dict
+from lorary.options import Options, as_dict
 from lorary.tasks.task import Task, Tasks
 
 
@@ -68,7 +68,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Builder(ABC):
+class Builder(Options, ABC):
     """Options of one way to make a library."""
 
     @abstractmethod
@@ -96,7 +96,7 @@ class TaskProbe(Protocol):
 
 
 @dataclass(frozen=True)
-class Clusterer(ABC):
+class Clusterer(Options, ABC):
     """Options of one way to group the tasks of a library. `needs`: {"examples"} if it asks the probe."""
 
     needs: ClassVar[frozenset[str]] = frozenset()

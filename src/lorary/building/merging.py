@@ -49,6 +49,7 @@ class ProductBuilder(Builder, ABC):
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
+        super().__post_init__()
         check_positive(self, "rank")
 
     @abstractmethod

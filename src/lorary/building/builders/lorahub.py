@@ -63,6 +63,7 @@ class LoraHub(Builder):
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
+        super().__post_init__()
         check_positive(self, "steps", "n_examples", "limit")
 
     def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:

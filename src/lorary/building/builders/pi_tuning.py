@@ -51,8 +51,7 @@ class PiTuning(Neighbourhood, TrainedBuilder):
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
-        Neighbourhood.__post_init__(self)
-        TrainedBuilder.__post_init__(self)
+        super().__post_init__()
         check_positive(self, "routing_lr")
         if not 0 <= self.own_share < 1:
             raise OptionError("E-OPTION", f"PiTuning: own_share={self.own_share}, expected 0 or more, below 1.")
