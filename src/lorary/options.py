@@ -135,7 +135,7 @@ def to_spec(options: Any) -> str:
     """
     name = type(options).__module__.rsplit(".", 1)[-1]
     changed = {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if not _is_default(f, options)}
-    hints = _hints(type(options))
+    hints = _hints(options)
     parts = [f"{key}={_written(value, type(None) in typing.get_args(hints[key]))}" for key, value in changed.items()]
     return name + (":" + ",".join(parts) if parts else "")
 
@@ -168,7 +168,7 @@ def as_dict(options: Any) -> dict[str, Any]:
 
 def check_types(options: Any) -> None:
     """Refuse an options object whose fields aren't of their declared types, or no numbers. Raises E-OPTION."""
-    called, hints = type(options).__module__.rsplit(".", 1)[-1], _hints(type(options))
+    called, hints = type(options).__module__.rsplit(".", 1)[-1], _hints(options)
     for name in (f.name for f in dataclasses.fields(options)):
         value = getattr(options, name)
         where = f"{called}: {name}={reprlib.repr(value)}"
@@ -181,9 +181,8 @@ def check_types(options: Any) -> None:
                 raise OptionError("E-OPTION", f"{where}, expected a whole number {least}below 2**63.")
 
 
-@cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
+def _hints(options: Any) -> dict[str, Any]:
+    return typing.get_type_hints(type(options))
 
 
 def require(what: str, value: object, kinds: type | tuple[type, ...], expected: str, hint: str = "") -> None:

@@ -21,9 +21,10 @@ def open_base(source: str, name: str, dtype: torch.dtype) -> tuple[Any, Any]:
     """
     with _loading(f"base {name!r}"):
         config = AutoConfig.from_pretrained(source)
-        hf, told = AutoModelForCausalLM.from_pretrained(
+        opened: Any = AutoModelForCausalLM.from_pretrained(
             source, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
         )
+    hf, told = opened
     _check_whole(name, told)
     with _loading(f"base {name!r}"):
         is_causal = _is_causal(hf)

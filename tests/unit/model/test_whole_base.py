@@ -63,16 +63,16 @@ SPOILT = {
         lambda d: change_tensors(d, lambda t: {f"module.{name}": v for name, v in t.items()}),
         "it holds 'module.lm_head.weight', ",
     ),
-    "the config has more layers": (lambda d: change_json(d / "config.json", num_hidden_layers=3), "lacks 'model.layers.2."),
+    "the config has more layers": (lambda d: change_json(d / "config.json", num_hidden_layers=3), "lacks 'model."),
     "the config has fewer layers": (
-        lambda d: change_json(d / "config.json", num_hidden_layers=1), "holds 'model.layers.1.input_layernorm.weight', ",
+        lambda d: change_json(d / "config.json", num_hidden_layers=1), "holds 'model.layers.1.input_layernorm.weight'",
     ),
     "the config has other sizes": (
         lambda d: change_json(d / "config.json", intermediate_size=128),
         "has other sizes than its config.json, at 'model.layers.0.mlp.down_proj.weight', ",
     ),
     "the config has nonsense": (
-        lambda d: change_json(d / "config.json", hidden_size="x"), "'hidden_size': TypeError: Field 'hidden_size' expec",
+        lambda d: change_json(d / "config.json", hidden_size="x"), "'hidden_size': TypeError: Field 'hidden_size' ",
     ),
     "the file is cut": (cut, "can't be loaded: Error while deserializing header: "),
     "the file is junk": (lambda d: (d / "model.safetensors").write_bytes(b"junk" * 99), "can't be loaded: "),
