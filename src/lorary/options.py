@@ -1,11 +1,15 @@
 """Options <-> "arrow:top_k=4": one grammar for every method, on the command line and in files."""
 
 import dataclasses
+import json
+import math
 import numbers
+import re
 import reprlib
 import types
 import typing
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,11 +19,33 @@ from lorary.errors import OptionError, known_names
 
 T = TypeVar("T")
 
+_PLAIN = re.compile(r"""[^\s,"'()\[\]{}]([^,"'()\[\]{}]*[^\s,"'()\[\]{}])?""")
+"""A text that a spec holds as it is; others stand in double quotes, as JSON has them."""
+_PIECES = re.compile(r'"(?:\\.|[^"\\])*"|.', re.DOTALL)
+_HUGE = 1 << 63
+"""What neither torch nor numpy takes for a whole number."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What every method is: options of their declared types, whoever gives them, and no number without meaning.
+
+    A `__post_init__` of its own begins with `super().__post_init__()`.
+    """
+
+    def __post_init__(self) -> None:
+        """Take lists for tuples, and refuse options of other types. Raises E-OPTION."""
+        for name, value in vars(self).copy().items():
+            if isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))
+        check_types(self)
+
 
 def split_spec(spec: str) -> tuple[str, dict[str, str]]:
     """Split "name:key=value,key=value" into the name and its texts.
 
-    Commas inside brackets belong to the value. Raises E-OPTION for a part without "=" and for a key given twice.
+    Commas inside brackets or double quotes belong to the value. Raises E-OPTION for a part without "=" and for a key
+    given twice.
     """
     name, _, rest = spec.partition(":")
     values: dict[str, str] = {}
@@ -36,13 +62,13 @@ def split_spec(spec: str) -> tuple[str, dict[str, str]]:
 
 def _split_commas(text: str) -> list[str]:
     parts, depth, current = [], 0, ""
-    for letter in text:
-        depth += (letter in "([{") - (letter in ")]}")
-        if letter == "," and depth == 0:
+    for piece in _PIECES.findall(text):
+        depth += (piece in "([{") - (piece in ")]}")
+        if piece == "," and depth == 0:
             parts.append(current)
             current = ""
         else:
-            current += letter
+            current += piece
     return [part for part in [*parts, current] if part.strip()]
 
 
@@ -77,15 +103,31 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
         if isinstance(value, str) and hasattr(candidate, "from_option"):
             return candidate.from_option(value)
     if isinstance(value, str) and typing.get_origin(hint) is tuple:
-        value = [part.strip() for part in value.strip("()[]").split(",") if part.strip()]
-    if value == "none" and type(None) in typing.get_args(hint):
-        return None
+        value = [_unquoted(part.strip()) for part in _split_commas(value.strip("()[]"))]
+    elif isinstance(value, str):
+        if value.lower() == "none" and type(None) in typing.get_args(hint):
+            return None
+        value = _unquoted(value)
     return _validated(hint, value, where)
+
+
+def _unquoted(text: str) -> str:
+    if len(text) < 2 or text[0] != text[-1] or text[0] not in "\"'":
+        return text
+    try:
+        return str(json.loads(text))
+    except ValueError:
+        return text[1:-1]
+
+
+@cache
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(hint)
 
 
 def _validated(hint: Any, value: Any, where: str, *, strict: bool = False) -> Any:
     try:
-        return TypeAdapter(hint).validate_python(value, strict=strict)
+        return _adapter(hint).validate_python(value, strict=strict)
     except ValidationError:
         raise OptionError("E-OPTION", f"{where}, expected {in_words(hint)}.") from None
 
@@ -108,11 +150,25 @@ def in_words(hint: Any) -> str:
 
 
 def to_spec(options: Any) -> str:
-    """Write an options object as its spec, defaults left out, None as none: Arrow(top_k=2) -> "arrow:top_k=2"."""
+    """Write an options object as its spec, defaults left out, None as none: Arrow(top_k=2) -> "arrow:top_k=2".
+
+    What is written is read again, save for options that are read from a file.
+    """
     name = type(options).__module__.rsplit(".", 1)[-1]
     changed = {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if not _is_default(f, options)}
-    parts = [f"{key}={'none' if value is None else value}" for key, value in changed.items()]
+    hints = _hints(options)
+    parts = [f"{key}={_written(value, type(None) in typing.get_args(hints[key]))}" for key, value in changed.items()]
     return name + (":" + ",".join(parts) if parts else "")
+
+
+def _written(value: Any, may_be_none: bool = False) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, tuple):
+        return f"({','.join(map(_written, value))})"
+    if isinstance(value, str) and ((may_be_none and value.lower() == "none") or not _PLAIN.fullmatch(value)):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)
 
 
 def _is_default(field: "dataclasses.Field[Any]", options: Any) -> bool:
@@ -132,11 +188,22 @@ def as_dict(options: Any) -> dict[str, Any]:
 
 
 def check_types(options: Any) -> None:
-    """Refuse an options object whose fields aren't of their declared types. Raises E-OPTION."""
-    called, hints = type(options).__module__.rsplit(".", 1)[-1], typing.get_type_hints(type(options))
+    """Refuse an options object whose fields aren't of their declared types, or no numbers. Raises E-OPTION."""
+    called, hints = type(options).__module__.rsplit(".", 1)[-1], _hints(options)
     for name in (f.name for f in dataclasses.fields(options)):
         value = getattr(options, name)
-        _validated(hints[name], value, f"{called}: {name}={reprlib.repr(value)}", strict=True)
+        where = f"{called}: {name}={reprlib.repr(value)}"
+        _validated(hints[name], value, where, strict=True)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise OptionError("E-OPTION", f"{where}, expected a finite number.")
+            if isinstance(number, int) and not (0 if name == "seed" else -_HUGE) <= number < _HUGE:
+                least = "of 0 or more, " if name == "seed" else ""
+                raise OptionError("E-OPTION", f"{where}, expected a whole number {least}below 2**63.")
+
+
+def _hints(options: Any) -> dict[str, Any]:
+    return typing.get_type_hints(type(options))
 
 
 def require(what: str, value: object, kinds: type | tuple[type, ...], expected: str, hint: str = "") -> None:

@@ -12,7 +12,7 @@ from lorary.adapters.base import Experts
 from lorary.building.clusters import Clusters
 from lorary.errors import BuildError, OptionError
 from lorary.library.library import Library
-from lorary.options import as_dict, require
+from lorary.options import Options, as_dict, require
 from lorary.tasks.task import Task, Tasks
 
 
@@ -45,8 +45,8 @@ class Job(Protocol):
     def n_steps(self) -> int:
         """Optimiser steps in all."""
 
-    def key(self, base_fingerprint: Mapping[str, Any]) -> str:
-        """Hash of all that decides the result: options, data, seed, base."""
+    def key(self, base_origin: Mapping[str, Any]) -> str:
+        """Hash of all that decides the result: options, data, seed, and the base by its `origin`."""
 
     def describe(self) -> dict[str, Any]:
         """What --dry-run prints: name, tasks, steps, examples."""
@@ -68,7 +68,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Builder(ABC):
+class Builder(Options, ABC):
     """Options of one way to make a library."""
 
     @abstractmethod
@@ -101,7 +101,7 @@ class TaskProbe(Protocol):
 
 
 @dataclass(frozen=True)
-class Clusterer(ABC):
+class Clusterer(Options, ABC):
     """Options of one way to group the tasks of a library. `needs`: {"examples"} if it asks the probe."""
 
     needs: ClassVar[frozenset[str]] = frozenset()

@@ -50,7 +50,7 @@ def finetune(
     require("options", options, FullFineTuning, "FullFineTuning(...)", "Builders make libraries: build(...).")
     into = Path(into)
     job = options.job("full", list(tasks.values()))
-    key = job.key(base.identity["base"])
+    key = job.key(base.origin)
     if _stands(into, key):
         return into
     work = into.with_name(f".{into.name}.work")

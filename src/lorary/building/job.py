@@ -20,7 +20,7 @@ from lorary.library.layout import fitting_name
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
 from lorary.model.tokens import encode
-from lorary.options import as_dict
+from lorary.options import Options, as_dict
 from lorary.tasks.example import Example
 from lorary.tasks.task import Task
 
@@ -31,7 +31,7 @@ _NOT_DECIDING = ("clusters", "epochs", *_ROUNDING)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
+class TrainingOptions(Options):
     """Options of everything that trains.
 
     steps: optimiser steps; None = `epochs` over the data. batch_size: examples per step. lr: peak learning rate;
@@ -59,6 +59,7 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
+        super().__post_init__()
         positive = ("steps", "epochs", "batch_size", "lr", "clip", "n_evaluations", "max_valid", "patience")
         check_positive(self, *positive, "pass_tokens")
         dropout = getattr(self, "dropout", 0.0)
@@ -122,9 +123,9 @@ class TrainingJob:
         """The experts it starts from, as expert.json has them: name@hash."""
         return tuple(f"{name}@{self.source[name].hash[:12]}" for name in self.start) if self.source else ()
 
-    def key(self, base_fingerprint: Mapping[str, Any]) -> str:
+    def key(self, base_origin: Mapping[str, Any]) -> str:
         """Hash of all that decides the result."""
-        parts = [self._deciding_options(), self.n_steps, self.tasks, self.data_hash, base_fingerprint]
+        parts = [self._deciding_options(), self.n_steps, self.tasks, self.data_hash, base_origin]
         return short_key(*parts, self.experts, self.parents)
 
     def _deciding_options(self) -> dict[str, Any]:

@@ -49,6 +49,7 @@ class ProductBuilder(Builder, ABC):
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
+        super().__post_init__()
         check_positive(self, "rank")
 
     @abstractmethod
@@ -145,10 +146,10 @@ class MergeJob(LoneJob):
         """All tasks of the experts it is made of."""
         return tuple(sorted({task for name in self.merged for task in self.source[name].provenance.tasks}))
 
-    def key(self, base_fingerprint: Mapping[str, Any]) -> str:
+    def key(self, base_origin: Mapping[str, Any]) -> str:
         """Hash of all that decides the result."""
         origins = [(name, self.source[name].hash) for name in self.merged]
-        return short_key(as_dict(self.options), origins, base_fingerprint)
+        return short_key(as_dict(self.options), origins, base_origin)
 
     @property
     def members(self) -> dict[str, Expert]:

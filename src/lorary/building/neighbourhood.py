@@ -40,6 +40,7 @@ class Neighbourhood(Builder, ABC):
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
+        super().__post_init__()
         check_positive(self, "top_k", "temperature", "n_examples")
 
     def split(self, tasks: Tasks, source: Library | None) -> tuple[Library, Known, list[Task]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from lorary.errors import EvaluationError
+from lorary.options import Options
 from lorary.tasks.example import Example
 from lorary.tasks.task import Task
 
@@ -52,7 +53,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Evaluator(ABC):
+class Evaluator(Options, ABC):
     """Options of one measure; `evaluate` scores the test part of a task, one outcome per example."""
 
     unit: ClassVar[str]  # "0-100", "nats per token": stands in tables

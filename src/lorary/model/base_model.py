@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from lorary.adapters.base import Site
 from lorary.adapters.tensor_file import filled_by_others
@@ -20,6 +20,8 @@ from lorary.library import sync
 from lorary.model.embedded import EMBEDDED, embedded_directory
 from lorary.model.fingerprint import exact_facts, sign_facts
 from lorary.model.speaking import answer, score
+from lorary.model.tokens import reading_facts
+from lorary.model.whole_base import open_base
 from lorary.options import require
 from lorary.tasks.example import Example
 
@@ -50,8 +52,10 @@ class BaseModel:
         self._sample = [self.hf.get_submodule(names[i]) for i in (0, len(names) // 2, -1) if names]
         self._head_mask: Tensor | None = None
         self.hf.get_output_embeddings().register_forward_pre_hook(self._select_positions)
-        eos = self.tokenizer.eos_token_id
-        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else eos
+        eos, pad = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
+        n_rows = getattr(self.hf.get_input_embeddings(), "num_embeddings", None)
+        if pad is None or (n_rows is not None and pad >= n_rows):  # sequences that have ended are read on
+            pad = eos
         self.hf.generation_config = GenerationConfig(eos_token_id=eos, pad_token_id=pad)
         limit = getattr(self.hf.config, "max_position_embeddings", None) or self.max_tokens
         self.max_tokens = min(self.max_tokens, limit)
@@ -102,8 +106,13 @@ class BaseModel:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What this model is, for the header of a run and the keys of what is built on it."""
-        return {"base": self._exact_facts, "dtype": str(self.dtype).removeprefix("torch.")}
+        """What this model is, for the header of a run and the keys of routers' states."""
+        return {**self.origin, "dtype": str(self.dtype).removeprefix("torch.")}
+
+    @property
+    def origin(self) -> Mapping[str, Any]:
+        """What decides what is trained on it, for the keys of jobs: all but the precision, which machines choose."""
+        return {"base": self._exact_facts, "reads": {**reading_facts(self.tokenizer), "max_tokens": self.max_tokens}}
 
     def log_likelihood(self, examples: Sequence[Example]) -> list[LogLikelihood]:
         """Score each example's completion, end of sequence included, in nats."""
@@ -178,23 +187,15 @@ def load_base(name: str = EMBEDDED, *, device: str = "auto", dtype: str = "auto"
     """Load and freeze a base: the embedded one, a directory, or a Hub id.
 
     device "auto": the first GPU if there is one. dtype "auto": bfloat16 where the device computes faster with it,
-    else float32. Raises E-BASE for what can't be loaded, E-OPTION, E-HUB within 10 seconds if the Hub can't be reached.
+    else float32. Raises E-BASE for what can't be loaded or isn't whole, E-OPTION, E-HUB within 10 seconds if the Hub
+    can't be reached.
     """
     require("name", name, (str, os.PathLike), "a name or a directory")
     name, place = os.fspath(name), _device(device)
     kind = _dtype(dtype, place)
     source, shown = (embedded_directory(), EMBEDDED_HUB_ID) if name == EMBEDDED else (_find(name), name)
-    try:
-        config = AutoConfig.from_pretrained(source)
-        hf = AutoModelForCausalLM.from_pretrained(source, config=config, dtype=kind)
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise ModelError(
-            "E-BASE", f"base {name!r} can't be loaded: {first}", "Give a causal language model."
-        ) from error
-    hf.to(place)  # type: ignore[arg-type]
-    return BaseModel(hf, tokenizer, shown)
+    hf, tokenizer = open_base(source, name, kind)
+    return BaseModel(hf.to(place), tokenizer, shown)
 
 
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"

@@ -11,9 +11,11 @@ from lorary.adapters.base import Bank, Experts, Mix, Site, Weights
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.peft_format import read_weights
 from lorary.errors import AdapterError, LibraryError, OptionError, RoutingError, known_names
+from lorary.hashing import short_key
 from lorary.library.expert import Expert, hash_experts
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
+from lorary.model.fingerprint import tensor_facts
 from lorary.model.paging import PagedBank, PagedExpert, Pager, parse_size
 from lorary.options import to_spec
 from lorary.routing.base import Gate, Router, State
@@ -76,6 +78,11 @@ class Ensemble:
     def hash(self) -> str:
         """Identity of the experts; that of a library which holds just them."""
         return hash_experts(self.members, recorded=self.pager is not None)
+
+    @cached_property
+    def knowledge(self) -> str:
+        """Hash of what the router goes by beside the experts: its state, and whose each task is if it must know."""
+        return short_key(*tensor_facts(self.state), self.owners if "task" in self.router.needs else None)
 
     def make_bank(self, site: Site) -> Bank:
         """Pack the weights of all experts at one site, or what fetches them."""

@@ -1,7 +1,7 @@
 """What makes a base this base, so that another of the same shape is noticed, in whatever precision either is."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -73,6 +73,13 @@ def _flat(name: str, tensor: Any) -> Iterator[tuple[str, Tensor]]:
         return
     for part in tensor.__tensor_flatten__()[0]:
         yield from _flat(f"{name}.{part}", getattr(tensor, part))
+
+
+def tensor_facts(tensors: Mapping[str, Tensor]) -> list[Any]:
+    """Give names, forms and a hash of the numbers of some tensors, in whatever order they come."""
+    named = sorted(tensors.items())
+    form = [(name, str(tensor.dtype), list(tensor.shape)) for name, tensor in named]
+    return [form, hash_tensors(tensor for _, tensor in named)]
 
 
 def hash_tensors(tensors: Iterable[Tensor]) -> str:

@@ -1,14 +1,12 @@
 """Run a routed model on one prompt, with its routings recorded."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 
 from lorary.model.base_model import BaseModel
 from lorary.model.slot import Slot
-from lorary.model.speaking import Turn
-from lorary.model.tokens import encode
+from lorary.model.speaking import Turn, encode_open
 from lorary.model.trace import Trace, make_trace
 from lorary.options import require, require_count
 from lorary.tasks.example import Example
@@ -21,8 +19,7 @@ def listen(
     require("prompt", prompt, (str, Example), "a text or an example")
     require_count("max_new_tokens", max_new_tokens, least=0)
     example = prompt if isinstance(prompt, Example) else Example(prompt, "")
-    limit = base.max_tokens - max_new_tokens
-    row = encode(base.tokenizer, [replace(example, completion="")], max_tokens=limit)[0]
+    (row,) = encode_open(base, [example], max_new_tokens)
     ids = torch.tensor([row.prompt], device=base.device)
     with torch.inference_mode(), turn([example]):
         context = slot.context

@@ -15,7 +15,7 @@ from lorary.model.attach import Attachment
 from lorary.model.base_model import BaseModel
 from lorary.model.packaged import find_packaged
 from lorary.model.slot import Slot
-from lorary.model.tokens import by_length, encode, pad, render_prompt
+from lorary.model.tokens import by_length, encode, pad, render_prompt, render_turns, start_token
 from lorary.routing.routers.uniform import Uniform
 from lorary.tasks.example import Example
 from lorary.tasks.task import Tasks
@@ -67,9 +67,10 @@ class DataProbe:
         tokenizer = self.base.tokenizer
         if kind == "user" and tokenizer.chat_template is not None:
             turn = [{"role": "user", "content": _MARK}]
-            before = str(tokenizer.apply_chat_template(turn, tokenize=False)).partition(_MARK)[0]
-            return list(tokenizer(before, add_special_tokens=False)["input_ids"])
-        return [tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id]
+            before = render_turns(tokenizer, turn).partition(_MARK)[0]
+            if ids := list(tokenizer(before, add_special_tokens=False)["input_ids"]):
+                return ids
+        return [start_token(tokenizer)]
 
     def over_inputs(
         self, texts: Tensor, sites: Collection[str], ask: Callable[[str, Tensor], Tensor]

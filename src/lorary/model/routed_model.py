@@ -88,8 +88,9 @@ class RoutedModel:
     @property
     def identity(self) -> Mapping[str, Any]:
         """What this model is, for the header of a run."""
-        routing = {"library": self._ensemble.hash, "router": to_spec(self.router), "mix": self.mix}
-        return {**self.base.identity, **routing}
+        ensemble = self._ensemble
+        routing = {"router": to_spec(self.router), "state": ensemble.knowledge, "mix": self.mix}
+        return {**self.base.identity, "library": ensemble.hash, **routing}
 
     # ---- changes --------------------------------------------------------------------------------
 

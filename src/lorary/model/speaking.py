@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from lorary.errors import ModelError
 from lorary.evaluation.base import LogLikelihood
-from lorary.model.tokens import Batch, Encoded, by_length, encode, pad
+from lorary.model.tokens import Batch, Encoded, by_length, encode, encode_prompts, pad
 from lorary.options import require_count, require_each
 from lorary.tasks.example import Example
 
@@ -53,15 +53,16 @@ def row_losses(base: "BaseModel", batch: Batch) -> Tensor:
 
 
 def answer(base: "BaseModel", examples: Sequence[Example], turn: Turn, *, max_new_tokens: int) -> list[str]:
-    """Generate greedily after each prompt, until end of sequence or max_new_tokens; texts stripped of outer blanks."""
+    """Generate greedily after each prompt, until end of sequence or max_new_tokens; texts stripped of outer blanks.
+
+    The completions aren't looked at. Raises E-LENGTH as `encode_open`.
+    """
     _check(examples)
     require_count("max_new_tokens", max_new_tokens)
-    open_ended = [replace(e, completion="") for e in examples]  # its length must not decide how much prompt is seen
-    rows = encode(base.tokenizer, open_ended, max_tokens=base.max_tokens - max_new_tokens)
+    rows = encode_open(base, examples, max_new_tokens)
     found: dict[int, str] = {}
-    prompts = [Encoded(r.prompt, ()) for r in rows]
-    for group in by_length(prompts, max_tokens=4096):
-        batch = pad([rows[i] for i in group], with_completion=False).to(base.device)
+    for group in by_length(rows, max_tokens=4096):
+        batch = pad([rows[i] for i in group]).to(base.device)
         with torch.inference_mode(), turn([examples[i] for i in group]):
             ids = base.hf.generate(
                 input_ids=batch.ids, attention_mask=batch.mask, max_new_tokens=max_new_tokens, do_sample=False
@@ -69,6 +70,18 @@ def answer(base: "BaseModel", examples: Sequence[Example], turn: Turn, *, max_ne
         texts = base.tokenizer.batch_decode(ids[:, batch.ids.shape[1] :], skip_special_tokens=True)
         found |= {i: text.strip() for i, text in zip(group, texts, strict=True)}
     return [found[i] for i in range(len(examples))]
+
+
+def encode_open(base: "BaseModel", examples: Sequence[Example], max_new_tokens: int) -> list[Encoded]:
+    """Encode the prompts that so many tokens are to follow; where both are too long, the start of the prompt is cut.
+
+    Raises E-LENGTH if the base reads no more than the new tokens.
+    """
+    room = base.max_tokens - max_new_tokens
+    if room < 1:
+        what = f"max_new_tokens={max_new_tokens}: prompt and answer are {base.max_tokens} tokens at most on this base."
+        raise ModelError("E-LENGTH", what, f"Ask for {base.max_tokens - 1} or fewer.")
+    return encode_prompts(base.tokenizer, examples, max_tokens=room)
 
 
 def _check(examples: Sequence[Example]) -> None:

@@ -14,7 +14,7 @@ from lorary.library.findings import quote
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
 from lorary.model.ensemble import Ensemble
-from lorary.model.fingerprint import hash_tensors
+from lorary.model.fingerprint import tensor_facts
 from lorary.model.learned import LearnedProbe
 from lorary.model.probe import DataProbe
 from lorary.options import to_spec
@@ -38,7 +38,7 @@ def fetch_or_fit(base: BaseModel, ensemble: Ensemble, on_fit: Callable[[], None]
         return in_rows(router.fit(ensemble.experts, ensemble.sites, probe))  # it stands in the library as it is
     origins = [router.deciding_options(), ensemble.hash, sorted(ensemble.sites)]
     if probe is not None:
-        origins.append(base.identity)  # its dtype, too: in another it computes other numbers
+        origins.append(base.identity)  # its dtype, too: in another it computes other numbers; and how it reads texts
     if "examples" in router.needs and tasks is not None:
         known = [tasks[t].hash for names in ensemble.owned.values() for t in names if t in tasks]
         origins.append(known)
@@ -112,5 +112,4 @@ def _keep(library: Library, kind: str, key: str, state: State) -> None:
 
 def _seal(kind: str, key: str, state: State) -> str:
     """Hash a state and what it is the state of, so that neither a flipped bit nor another file's content passes."""
-    form = [(name, str(tensor.dtype), list(tensor.shape)) for name, tensor in sorted(state.items())]
-    return hash_json([kind, key, form, hash_tensors(tensor for _, tensor in sorted(state.items()))])
+    return hash_json([kind, key, *tensor_facts(state)])

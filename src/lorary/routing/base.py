@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lorary.adapters.base import Experts, Mix, Site
 from lorary.folder import ROUTERS
-from lorary.options import as_dict, require
+from lorary.options import Options, as_dict, require
 from lorary.routing.evidence import Evidence
 
 State = dict[str, Tensor]
@@ -116,7 +116,7 @@ class Probe(Protocol):
 
 
 @dataclass(frozen=True)
-class Router(ABC):
+class Router(Options, ABC):
     """Options of one way to route. `fit` learns from experts, `gate` makes the part that runs at one site.
 
     `needs`: any of {"base": `fit` asks the probe about the base, "examples": and about the training data,

@@ -10,7 +10,6 @@ from torch import Tensor
 from lorary.adapters.base import Experts, Site
 from lorary.adapters.compiled import usable
 from lorary.errors import OptionError
-from lorary.options import check_types
 from lorary.routing.base import Context, Gate, Probe, Router, Routing, State
 from lorary.routing.members import members_at, refit_members
 
@@ -21,15 +20,14 @@ _FEW_PAIRS = 1 << 20
 
 
 def check_options(router: Router) -> None:
-    """Refuse options of other types, counts below 1 and temperatures that are no positive number. Raises E-OPTION."""
-    check_types(router)
+    """Refuse counts below 1 and temperatures that are no positive number. Raises E-OPTION."""
     name = type(router).__module__.rpartition(".")[2]
     for count in ("top_k", "n_examples"):
         value = getattr(router, count, None)
         if value is not None and value < 1:
             raise OptionError("E-OPTION", f"{name}: {count}={value}, expected 1 or more.")
     temperature = getattr(router, "temperature", 1.0)
-    if not 0 < temperature < float("inf"):
+    if not temperature > 0:
         raise OptionError("E-OPTION", f"{name}: temperature={temperature}, expected a positive number.")
 
 
@@ -39,6 +37,7 @@ class ScoredRouter(Router, ABC):
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
+        super().__post_init__()
         check_options(self)
 
     def refit(

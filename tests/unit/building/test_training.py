@@ -130,7 +130,7 @@ def test_provenance_says_where_an_expert_comes_from(base, toy, tmp_path):
     assert (found.tasks, found.steps, found.seed, found.data_hash) == (("copy",), 6, 42, job.data_hash)
     assert found.builder["name"] == "private" and found.builder["rank"] == 2
     assert found.base_fingerprint == base.fingerprint
-    assert found.extra == {"job": job.key(base.identity["base"])}
+    assert found.extra == {"job": job.key(base.origin)}
     assert sorted(p.name for p in library.path.iterdir()) == [".staging", "README.md", "experts", "library.json"]
 
 

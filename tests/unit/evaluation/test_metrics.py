@@ -2,12 +2,13 @@ import math
 
 import pytest
 
-from lorary.errors import EvaluationError
+from lorary.errors import EvaluationError, OptionError
 from lorary.evaluation.base import LogLikelihood, Place
 from lorary.evaluation.evaluators.choice import Choice
 from lorary.evaluation.evaluators.exact_match import ExactMatch
 from lorary.evaluation.evaluators.perplexity import Perplexity
 from lorary.evaluation.evaluators.rouge_l import RougeL
+from lorary.folder import EVALUATORS
 from lorary.tasks.example import Example
 
 
@@ -115,3 +116,11 @@ def test_values_that_are_no_numbers_name_task_and_example(evaluator):
         "error[E-EVAL] task 'odd', example 2: value is nan, expected a finite number. "
         "Look for NaN in the experts' weights (`lorary show`), or load the base in a wider dtype."
     )
+
+
+@pytest.mark.parametrize("metric", ["rouge_l", "exact_match"])
+@pytest.mark.parametrize("n", [0, -5])
+def test_answers_without_a_token_are_refused(metric, n):
+    with pytest.raises(OptionError) as caught:
+        EVALUATORS.parse(f"{metric}:max_new_tokens={n}")
+    assert str(caught.value) == f"error[E-OPTION] {metric}: max_new_tokens={n}, expected 1 or more."

@@ -58,7 +58,25 @@ def test_the_fingerprint_knows_weights_and_not_their_precision():
     assert pico_base(seed=1).fingerprint["weights"] != base.fingerprint["weights"]
     assert pico_base("llama_gqa").fingerprint != base.fingerprint
     exact = {key: base.fingerprint[key] for key in base.fingerprint if key != "embedding_signs"}
-    assert base.identity == {"base": exact, "dtype": "float32"}
+    assert base.identity["base"] == exact
+    assert base.identity["dtype"] == "float32"
+
+
+def test_the_identity_knows_how_texts_are_read():
+    base, seen = pico_base(), []
+    for change in (
+        lambda: None,
+        lambda: setattr(base.tokenizer, "chat_template", "{% for m in messages %}A{{ m.content }}{% endfor %}"),
+        lambda: setattr(base.tokenizer, "chat_template", "{% for m in messages %}B{{ m.content }}{% endfor %}"),
+        lambda: setattr(base, "max_tokens", 100),
+        lambda: base.tokenizer.add_tokens(["<new>"]),
+    ):
+        change()
+        assert base.identity not in seen
+        assert base.identity == {**base.origin, "dtype": "float32"}
+        seen.append(base.identity)
+        base.tokenizer(["a", "bcd"], padding=True, truncation=True, max_length=2)  # leaves its marks in the tokenizer
+        assert base.identity == seen[-1]
 
 
 def test_a_saved_base_loads_as_itself(tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lorary.errors import ModelError
 from lorary.model.tokens import Encoded, by_length, encode, join, pad, render_prompt
 from lorary.tasks.example import Example, Message
-from lorary.testing.pico import pico_tokenizer
+from lorary.testing.pico import pico_base, pico_tokenizer
 
 TOKENIZER = pico_tokenizer()
 EOS = TOKENIZER.eos_token_id
@@ -57,7 +57,7 @@ class Merging:
     """A tokenizer that closes its texts and has one token for "b c"."""
 
     eos_token_id, bos_token_id = 9, 8
-    words = {"a ": 1, "b": 2, " ": 3, "c": 4, "b c": 5}
+    words = {"a ": 1, "a": 6, "b": 2, " ": 3, "c": 4, "b c": 5}
 
     def __call__(self, text, add_special_tokens):
         ids = []
@@ -75,6 +75,13 @@ def test_a_token_across_the_seam_is_not_used():
 
 def test_a_text_s_closing_token_is_not_part_of_the_prompt():
     assert one(Example("a ", "b"), tokenizer=Merging()) == Encoded((8, 1), (2, 9))
+
+
+@pytest.mark.parametrize("prompt", ["hello<eos>", "<eos>", "a<eos><eos>"])
+def test_an_end_of_sequence_that_a_text_has_itself_stays(prompt):
+    row = one(Example(prompt, "x"))
+    assert list(row.prompt) == TOKENIZER(prompt)["input_ids"]
+    assert (text_of(row.completion[:-1]), row.completion[-1]) == (" x", EOS)
 
 
 TURNS = Example("hi", "yes", "chat", messages=(Message("system", "be short"), Message("user", "hi")))
@@ -96,6 +103,33 @@ def test_turns_without_a_chat_template_are_refused():
         "error[E-CHAT] the data has messages, but this base has no chat template. Use {prompt, completion} data."
     )
     assert render_prompt(TOKENIZER, Example("plain", "x")) == "plain"
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (
+            "{{ raise_exception('System role not supported') }}",
+            "can't render turns system, user: System role not supported.",
+        ),
+        ("{% if %}", "can't render turns system, user: Expected an expression, got 'end of statement block'."),
+        (
+            "{{ messages[0].content + 1 }}",
+            'can\'t render turns system, user: can only concatenate str (not "int") to str.',
+        ),
+        ("{# nothing #}", "makes nothing of turns system, user."),
+    ],
+)
+def test_a_chat_template_that_makes_no_prompt_of_the_turns_is_told(template, message):
+    base = pico_base()
+    base.tokenizer.chat_template = template
+    for ask in (lambda: base.log_likelihood([TURNS, TURNS]), lambda: base.generate_text([TURNS], max_new_tokens=2)):
+        with pytest.raises(ModelError) as caught:
+            ask()
+        assert str(caught.value) == (
+            f"error[E-CHAT] the chat template of this base {message} "
+            "Use turns that it knows, or {prompt, completion} data, or mend the template."
+        )
 
 
 def test_rows_are_padded_on_the_left():

@@ -2,8 +2,10 @@
 
 import shutil
 
+import pytest
 import torch
 
+from lorary.errors import ModelError
 from lorary.library.library import Library
 from lorary.model.probe import DataProbe
 from lorary.model.route import route
@@ -32,8 +34,17 @@ def test_a_user_s_turn_opens_where_the_template_says(base, monkeypatch):
     opened = probe_of(base)._opening("user")
     assert base.tokenizer.decode(opened) == "<user> "
     assert probe_of(base)._opening("none") == [base.tokenizer.eos_token_id]  # it has no start token
-    monkeypatch.setattr(base.tokenizer, "chat_template", None)
-    assert probe_of(base)._opening("user") == probe_of(base)._opening("none")
+    for opens_with_nothing in ("{% for m in messages %}{{ m.content }}{% endfor %}", None):
+        monkeypatch.setattr(base.tokenizer, "chat_template", opens_with_nothing)
+        assert probe_of(base)._opening("user") == probe_of(base)._opening("none")
+    monkeypatch.setattr(base.tokenizer, "chat_template", "{% if %}")
+    with pytest.raises(ModelError, match=r"^error\[E-CHAT\] the chat template of this base can't render turns user: "):
+        probe_of(base)._opening("user")
+
+
+def test_a_compass_that_needs_no_turns_needs_no_chat_template(base, monkeypatch):
+    monkeypatch.setattr(base.tokenizer, "chat_template", "{% if %}")
+    assert probe_of(base)._opening("none") == [base.tokenizer.eos_token_id]
 
 
 def test_it_hears_every_site_s_inputs_and_leaves_no_hook(base):

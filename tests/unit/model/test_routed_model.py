@@ -2,16 +2,20 @@
 
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lorary.errors import LibraryError, OptionError, RoutingError
+from lorary.errors import EvaluationError, LibraryError, OptionError, RoutingError
+from lorary.evaluation.evaluators.perplexity import Perplexity
+from lorary.evaluation.run import evaluate
 from lorary.library.library import Library
 from lorary.model.route import route
 from lorary.routing.routers.arrow import Arrow
 from lorary.tasks.example import Example
+from lorary.tasks.task import Tasks
 from lorary.testing.pico import pico_base, random_library
 
 IDS = torch.arange(2, 26).view(3, 8)
@@ -336,13 +340,38 @@ def test_routing_changes_no_expert(base, toy_library, toy):
     assert {name: Library.open(toy_library.path)[name].weights_path.read_bytes() for name in toy_library} == before
 
 
-def test_the_identity_names_base_library_router_and_mix(base, toy_library):
+def test_the_identity_names_base_library_router_state_and_mix(base, toy_library):
     with route(base, toy_library, "arrow:top_k=2") as model:
         assert model.identity == {
             **base.identity, "library": toy_library.hash, "router": "arrow:top_k=2",
-            "mix": "factors",
+            "state": model.identity["state"], "mix": "factors",
         }  # fmt: skip
         assert model.names == tuple(sorted(toy_library))
+
+
+def with_other_prompts(tasks):
+    return Tasks(replace(t, train=tuple(replace(e, prompt=f"z{e.prompt}") for e in t.train)) for t in tasks.values())
+
+
+@pytest.mark.parametrize("router", ["centroid", "task_predictor"])
+def test_the_identity_knows_the_data_that_a_router_was_fitted_to(router, base, toy_library, toy):
+    found = []
+    for tasks in (toy, with_other_prompts(toy), toy):
+        with route(base, toy_library, router, tasks=tasks) as model:
+            found.append(model.identity)
+            model.set_router(router, tasks=toy)
+            assert model.identity == found[0]
+    assert found[0] == found[2] != found[1]
+
+
+def test_a_finished_run_is_not_handed_back_for_a_router_that_was_fitted_to_other_data(base, toy_library, toy, tmp_path):
+    def run(tasks):
+        with route(base, toy_library, "centroid", tasks=tasks) as model:
+            return evaluate(Perplexity(), model, toy.only(["copy"]), into=tmp_path / "run.jsonl")
+
+    assert run(toy) == run(toy)
+    with pytest.raises(EvaluationError, match=r"^error\[E-RUN\] .* model\.state was "):
+        run(with_other_prompts(toy))
 
 
 # ---- explain ------------------------------------------------------------------------------------

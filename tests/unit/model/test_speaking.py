@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from lorary.errors import ModelError
 from lorary.model.route import route
 from lorary.model.tokens import encode, pad
 from lorary.tasks.example import Example
@@ -103,3 +104,23 @@ def test_a_bfloat16_base_runs_and_agrees_roughly(tmp_path):
             assert model(torch.tensor([[5, 6]])).logits.dtype == dtype
             assert model.generate_text(EXAMPLES[:1], max_new_tokens=2)
     assert (found[torch.float32] - found[torch.bfloat16]).abs().max() < 0.3
+
+
+def test_prompt_and_answer_fill_the_context_and_no_more():
+    base = pico_base()
+    texts = ["x", "a prompt that is cut", ""]
+    alone = [base.generate_text([Example(text[-1:], "")], max_new_tokens=255)[0] for text in texts]
+    assert base.generate_text([Example(text, "") for text in texts], max_new_tokens=255) == alone
+    with pytest.raises(ModelError) as caught:
+        base.generate_text([Example("x", "")], max_new_tokens=256)
+    assert str(caught.value) == (
+        "error[E-LENGTH] max_new_tokens=256: prompt and answer are 256 tokens at most on this base. "
+        "Ask for 255 or fewer."
+    )
+
+
+def test_a_prompt_that_ends_in_the_end_of_sequence_is_another_prompt():
+    base = pico_base()
+    (with_end, without) = base.log_likelihood([Example("hello<eos>", "x"), Example("hello", "x")])
+    assert with_end.n_tokens == without.n_tokens == 3
+    assert with_end.nats != without.nats

@@ -171,8 +171,8 @@ def test_the_task_predictor_needs_a_probe_and_features():
     [
         ("arrow:top_k=0", "arrow: top_k=0, expected 1 or more."),
         ("arrow:temperature=0", "arrow: temperature=0.0, expected a positive number."),
-        ("arrow:temperature=inf", "arrow: temperature=inf, expected a positive number."),
-        ("arrow:temperature=nan", "arrow: temperature=nan, expected a positive number."),
+        ("arrow:temperature=inf", "arrow: temperature=inf, expected a finite number."),
+        ("arrow:temperature=nan", "arrow: temperature=nan, expected a finite number."),
         ("centroid:top_k=0", "centroid: top_k=0, expected 1 or more."),
         ("centroid:temperature=0", "centroid: temperature=0.0, expected a positive number."),
         ("centroid:n_examples=0", "centroid: n_examples=0, expected 1 or more."),

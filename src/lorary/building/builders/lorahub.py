@@ -63,6 +63,7 @@ class LoraHub(Builder):
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
+        super().__post_init__()
         check_positive(self, "steps", "n_examples", "limit")
 
     def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
@@ -188,9 +189,9 @@ class _SearchJob(LoneJob):
         """Those that each try is scored on."""
         return self.task.train[: self.options.n_examples]
 
-    def key(self, base_fingerprint: Mapping[str, Any]) -> str:
+    def key(self, base_origin: Mapping[str, Any]) -> str:
         """Hash of all that decides the result."""
-        return short_key(as_dict(self.options), self.tasks, self.data_hash, self.source.hash, base_fingerprint)
+        return short_key(as_dict(self.options), self.tasks, self.data_hash, self.source.hash, base_origin)
 
     def write(self, experts: Experts, rows: Sequence[Row], base_name: str, stage: Path) -> dict[str, Any]:
         """Write the PEFT files and metrics.jsonl; give the provenance's fields."""

@@ -92,11 +92,11 @@ class _NeighbourJob(LoneJob):
         """Those that embed the task."""
         return self.task.train[: self.options.n_examples]
 
-    def key(self, base_fingerprint: Mapping[str, Any]) -> str:
+    def key(self, base_origin: Mapping[str, Any]) -> str:
         """Hash of all that decides the result: what the other new tasks are doesn't."""
         options = {key: value for key, value in as_dict(self.options).items() if key != "adapt_to"}
         return short_key(
-            options, self.task.name, self.data_hash, known_hashes(self.known), self.source.hash, base_fingerprint
+            options, self.task.name, self.data_hash, known_hashes(self.known), self.source.hash, base_origin
         )
 
     def write(self, shares: Mapping[str, float], base_name: str, stage: Path) -> dict[str, Any]:

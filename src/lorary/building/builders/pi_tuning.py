@@ -51,8 +51,7 @@ class PiTuning(Neighbourhood, TrainedBuilder):
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
-        Neighbourhood.__post_init__(self)
-        TrainedBuilder.__post_init__(self)
+        super().__post_init__()
         check_positive(self, "routing_lr")
         if not 0 <= self.own_share < 1:
             raise OptionError("E-OPTION", f"PiTuning: own_share={self.own_share}, expected 0 or more, below 1.")
@@ -185,9 +184,9 @@ class _PiTuningJob(TrainingJob):
         assert self.source is not None
         return self.source
 
-    def key(self, base_fingerprint: Mapping[str, Any]) -> str:
+    def key(self, base_origin: Mapping[str, Any]) -> str:
         """Hash of all that decides the result: what the other new tasks are doesn't."""
-        return short_key(super().key(base_fingerprint), known_hashes(self.known))
+        return short_key(super().key(base_origin), known_hashes(self.known))
 
     def _deciding_options(self) -> dict[str, Any]:
         return {key: value for key, value in super()._deciding_options().items() if key != "adapt_to"}

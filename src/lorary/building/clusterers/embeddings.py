@@ -35,6 +35,7 @@ class Embeddings(Clusterer):
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
+        super().__post_init__()
         check_positive(self, "n_examples", *(["k"] if self.k != "auto" else []))
 
     def cluster(

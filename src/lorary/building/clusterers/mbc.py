@@ -45,6 +45,7 @@ class MBC(Clusterer):
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
+        super().__post_init__()
         check_positive(self, "components", *(["k"] if self.k != "auto" else []))
         if not 0 <= self.sparsity < 1:
             raise BuildError("E-OPTION", f"mbc: sparsity={self.sparsity}, expected a share from 0 to below 1.")

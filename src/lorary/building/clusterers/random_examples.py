@@ -22,6 +22,7 @@ class RandomExamples(Clusterer):
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
+        super().__post_init__()
         check_positive(self, "k")
 
     def cluster(

@@ -24,6 +24,7 @@ class RandomTasks(Clusterer):
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
+        super().__post_init__()
         check_positive(self, "k")
 
     def cluster(

@@ -16,6 +16,7 @@ from lorary.folder import BACKENDS
 from lorary.library.library import Library
 from lorary.model import base_model
 from lorary.model.embedded import EMBEDDED
+from lorary.options import Options
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Backend(ABC):
+class Backend(Options, ABC):
     """Options of one way to run workers."""
 
     @abstractmethod

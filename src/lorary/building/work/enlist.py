@@ -37,7 +37,8 @@ def enlist(
     builder.check_base(base)
     _check_names(jobs)
     library = Library.create(Path(into), base=base.fingerprint, exist_ok=True)
-    keys = {job.name: job.key(base.identity["base"]) for job in jobs}
+    origin = base.origin
+    keys = {job.name: job.key(origin) for job in jobs}
     done = {job.name for job in jobs if _is_done(job, keys[job.name], library)}
     if on_plan:
         on_plan(jobs, sorted(done))

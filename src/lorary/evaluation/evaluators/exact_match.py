@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lorary.evaluation.base import Evaluator, LanguageModel, Outcome
+from lorary.options import require_count
 from lorary.tasks.example import Example
 
 
@@ -23,6 +24,11 @@ class ExactMatch(Evaluator):
 
     unit: ClassVar[str] = "0-100"
     higher_is_better: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Refuse options that have no meaning."""
+        super().__post_init__()
+        require_count("exact_match: max_new_tokens", self.max_new_tokens)
 
     def score(self, model: LanguageModel, examples: Sequence[Example]) -> list[Outcome]:
         """Generate one answer per example and look it up among the accepted ones."""

@@ -7,6 +7,7 @@ from typing import ClassVar
 from rouge_score.rouge_scorer import RougeScorer
 
 from lorary.evaluation.base import Evaluator, LanguageModel, Outcome
+from lorary.options import require_count
 from lorary.tasks.example import Example
 
 
@@ -24,6 +25,11 @@ class RougeL(Evaluator):
 
     unit: ClassVar[str] = "0-100"
     higher_is_better: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Refuse options that have no meaning."""
+        super().__post_init__()
+        require_count("rouge_l: max_new_tokens", self.max_new_tokens)
 
     def score(self, model: LanguageModel, examples: Sequence[Example]) -> list[Outcome]:
         """Generate one answer per example and compare it with the accepted ones."""

@@ -63,6 +63,7 @@ class Compass(Router):
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
+        super().__post_init__()
         check_options(self)
         least = {"n_texts": 1, "n_tokens": 3, "n_common": 0, "n_sketch": 1}
         for name, bound in least.items():

@@ -27,6 +27,7 @@ class SpectR(Router):
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
+        super().__post_init__()
         check_options(self)
 
     def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:

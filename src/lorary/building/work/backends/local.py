@@ -48,6 +48,7 @@ class Local(Backend):
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
+        super().__post_init__()
         check_positive(self, "workers", "threads", "hang_s")
 
     def work(self, order: Order) -> None:

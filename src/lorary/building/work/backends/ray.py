@@ -43,6 +43,7 @@ class Ray(Backend):
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
+        super().__post_init__()
         check_positive(self, "cpus", "hang_s")
         if self.gpus < 0 or self.retries < 0:
             raise OptionError("E-OPTION", f"Ray: gpus={self.gpus}, retries={self.retries}, expected 0 or more.")
