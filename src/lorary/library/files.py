@@ -82,6 +82,15 @@ def is_plain_directory(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
 
 
+def require_plain_directory(path: Path) -> None:
+    """Raise E-PATH for what is there and isn't a directory itself: through a link we would write and delete elsewhere."""
+    if is_plain_directory(path) or not os.path.lexists(path):
+        return
+    what = "a link" if path.is_symlink() else "no directory"
+    hint = "Look at it and remove it: nothing is written or deleted outside a library."
+    raise LibraryError("E-PATH", f"{quote(str(path), 200)} is {what}, expected a directory of its own.", hint)
+
+
 def copy_durably(source: Path, target: Path) -> None:
     """Copy a regular file to a new file and wait until it is on the disk."""
     with open_regular(source) as reader, target.open("xb") as writer:
