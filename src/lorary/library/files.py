@@ -83,7 +83,7 @@ def is_plain_directory(path: Path) -> bool:
 
 
 def require_plain_directory(path: Path) -> None:
-    """Raise E-PATH for what is there and isn't a directory itself: through a link we would write and delete elsewhere."""
+    """Raise E-PATH for what is there and no directory itself: through a link we would write and delete elsewhere."""
     if is_plain_directory(path) or not os.path.lexists(path):
         return
     what = "a link" if path.is_symlink() else "no directory"

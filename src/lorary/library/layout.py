@@ -10,8 +10,9 @@
       .staging/          <name>.<host>.<pid>.<token>/: adapters on their way in or out; garbage once the writer is dead
 
 The directories are the truth, library.json is a note about them: a writer may be killed between the two, and nothing
-has to be mended. None of them may be a link: what is written and deleted stays in the library, whoever made it. An expert arrives by one rename of its whole directory, so it is there whole or not at all, and the
-first writer of a name wins without a lock. No file is ever written over: a reader may have it mapped.
+has to be mended. An expert arrives by one rename of its whole directory, so it is there whole or not at all, and the
+first writer of a name wins without a lock. No file is ever written over: a reader may have it mapped. None of these
+directories may be a link: what is written and deleted stays in the library, whoever made it.
 
 A directory that others made opens too, read-only: one with experts/ but no library.json, or one whose subdirectories
 are PEFT adapters.

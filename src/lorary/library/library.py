@@ -134,8 +134,7 @@ class Library(Mapping[str, Expert]):
 
         `provenance` replaces the source's expert.json; with `base`, the sites must fit it; `base_name`: what the copy
         calls its base. What would let PEFT import code is neutralised in the copy. The source is not modified.
-        Raises LibraryError: all that `check` finds, numbers included, E-NAME, E-EXISTS, E-BASE, E-DISK, E-PERM, and E-PATH
-        if a folder of the library is a link.
+        Raises LibraryError: all that `check` finds, numbers included, E-NAME, E-EXISTS, E-BASE, E-DISK, E-PERM, E-PATH.
         """
         self._require_ours()
         check_free(name, self._layout.expert_names())
@@ -181,7 +180,7 @@ class Library(Mapping[str, Expert]):
         self._notes.changed()
 
     def gc(self) -> list[str]:
-        """Delete what killed writers left, write library.json and the card anew; say what was done, sorted. Raises E-PATH."""
+        """Delete what killed writers left, write library.json and the card anew; say what was done, sorted."""
         self._require_ours()
         with disk_errors(f"library {quote(self.path.name)}"):
             done = staging.collect(self._layout.staging, self._layout.experts)

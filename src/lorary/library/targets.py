@@ -1,6 +1,6 @@
 """Which sites a config's lists name, as PEFT reads them; strings are patterns, and never run.
 
-A stranger's lists may be long: all work here is by look-up, so that it grows with lists and sites, not with both at once.
+A stranger's lists may be long: names are looked up, so that the work grows with lists plus sites, not their product.
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,8 +29,8 @@ class Targets:
     def __init__(self, config: Mapping[str, Any]) -> None:
         targets, excluded = config.get("target_modules"), config.get("exclude_modules")
         self._is_readable = isinstance(targets, list) and not isinstance(excluded, str)
-        self._whole = frozenset(targets if self._is_readable else ())
-        self._targets, self._excluded = Names(self._whole), Names(excluded or () if self._is_readable else ())
+        self._whole = frozenset(targets if isinstance(targets, list) else ())
+        self._targets, self._excluded = Names(self._whole), Names(excluded or ())
         layers = config.get("layers_to_transform")
         self._layers = None if layers is None or layers == [] else _as_set(layers)
         self._has_containers = bool(config.get("layers_pattern"))
