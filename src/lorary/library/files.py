@@ -84,9 +84,13 @@ def is_plain_directory(path: Path) -> bool:
 
 def require_plain_directory(path: Path) -> None:
     """Raise E-PATH for what is there and no directory itself: through a link we would write and delete elsewhere."""
-    if is_plain_directory(path) or not os.path.lexists(path):
+    try:
+        mode = path.lstat().st_mode  # asked once: another process may make it in between
+    except OSError:  # it isn't there; or nobody may look, and then nobody may write
         return
-    what = "a link" if path.is_symlink() else "no directory"
+    if stat.S_ISDIR(mode):
+        return
+    what = "a link" if stat.S_ISLNK(mode) else "no directory"
     hint = "Look at it and remove it: nothing is written or deleted outside a library."
     raise LibraryError("E-PATH", f"{quote(str(path), 200)} is {what}, expected a directory of its own.", hint)
 
