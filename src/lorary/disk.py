@@ -1,12 +1,14 @@
-"""Write whole files or none, as the umask wants them; say plainly what the disk refused."""
+"""Open only regular files; write whole files or none, as the umask wants them; say plainly what the disk refused."""
 
 import contextlib
 import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from lorary.errors import LibraryError
 
@@ -15,6 +17,21 @@ FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 SPARE_BYTES = 1 << 20  # for directories, manifest and card
 COPY_IT = "Copy the library to a place you can write to; reading needs no permission."
 ELSEWHERE = "Choose a place you can write to."
+
+# Windows has none of these flags, nor the FIFOs they are for.
+_SAFE_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+def open_regular(path: Path, *, through_links: bool = True) -> BinaryIO:
+    """Open a file for reading, if it is one: never a FIFO, device or directory. Those could hang, or have no end.
+
+    Raises OSError, "not a regular file" for what is none.
+    """
+    descriptor = os.open(path, _SAFE_READ | (0 if through_links else getattr(os, "O_NOFOLLOW", 0)))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -20,7 +20,7 @@ def hash_file(path: Path) -> str:
 def hash_json(value: Any) -> str:
     """Hash a value by its canonical JSON (sorted keys; dataclasses by fields): sha256 in hex."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()  # paths that aren't UTF-8 hold halves
 
 
 def short_key(*parts: Any) -> str:

@@ -1,14 +1,16 @@
 """The whole road on the toy tasks and a random two-layer base: what it leaves, and that it can be cut anywhere."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lorary.errors import LoraryError
-from lorary.studies.quickstart import choose_tasks, summarise
+from lorary.studies.quickstart import choose_tasks, run_quickstart, summarise
 from lorary.studies.road import TRAINED, UNSEEN, Road, walk
-from lorary.tasks.task import Tasks
+from lorary.tasks.task import Task, Tasks
 from lorary.testing.contracts import files_of
+from recipe_files import write_base, write_tasks
 
 ROAD = Road(steps=3, batch_size=4, n_clusters=2, n_score=3, n_answer=2, n_fit=4, max_new_tokens=4)
 ROUTERS = ("uniform", "tp", "cm", "arrow", "compass", "oracle")
@@ -110,3 +112,16 @@ def test_the_built_in_tasks_are_held_out_by_default():
     assert not set(to_train) & set(heldout)
     to_train, heldout = choose_tasks(None, ["extract_place"], ["extract_person", "extract_date", "extract_place"])
     assert (list(to_train), list(heldout)) == (["extract_date", "extract_person"], ["extract_place"])
+
+
+def test_without_a_valid_part_there_is_a_report_without_curves(base, toy, tmp_path):
+    some = Tasks(Task(name, toy[name].train, test=toy[name].test) for name in list(toy)[:3])
+    unseen = list(toy)[2]
+    done = run_quickstart(
+        into=tmp_path / "out", watcher=Watcher(), road=replace(ROAD, steps=1), heldout=[unseen, unseen],
+        base=str(write_base(tmp_path / "base", base)), tasks=str(write_tasks(tmp_path / "tasks", some)),
+    )  # fmt: skip
+    assert done.report.exists()
+    assert sorted(p.name for p in (tmp_path / "out" / "pictures").iterdir()) == [
+        "scores.png", "similarity.png", "tree.png"
+    ]  # fmt: skip

@@ -53,18 +53,20 @@ class PackedBank(Bank):
         a, b = self.a.to(x.dtype), self.b.to(x.dtype)
         if not self.rows.is_even:
             a, b = a.index_select(0, self.rows.owner), b.index_select(0, self.rows.owner)  # (B, r, d_in), (B, r, d_out)
-        added: Tensor = _GroupedLowRank.apply(x, y, a, b, self.scale)
+        added: Tensor = _GroupedLowRank.apply(y, x, a, b, self.scale)
         return added
 
 
 class _GroupedLowRank(torch.autograd.Function):
     """y + s (x A^T) B per group, with x and x A^T the only tensors kept; y is changed in place.
 
-    x (B, T, d_in) and y (B, T, d_out) are cut into G groups of rows, one per a (G, r, d_in) and b (G, r, d_out).
+    y (B, T, d_out) and x (B, T, d_in) are cut into G groups of rows, one per a (G, r, d_in) and b (G, r, d_out).
+    y comes first: where it is a view, as of a linear layer with a bias, autograd takes the first input for the changed
+    one.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    def forward(ctx: Any, y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
         grouped = x.reshape(len(a), -1, x.shape[-1])  # (G, M, d_in)
         z = torch.bmm(grouped, a.transpose(1, 2))  # (G, M, r)
         ctx.save_for_backward(grouped, z, a, b)
@@ -78,9 +80,9 @@ class _GroupedLowRank(torch.autograd.Function):
         grouped, z, a, b = ctx.saved_tensors
         grad_y = grads[0].reshape(len(a), -1, b.shape[-1])  # (G, M, d_out)
         grad_z = torch.bmm(grad_y, b.transpose(1, 2)).mul_(ctx.scale)  # (G, M, r)
-        grad_x = torch.bmm(grad_z, a).view(ctx.shape) if ctx.needs_input_grad[0] else None
+        grad_x = torch.bmm(grad_z, a).view(ctx.shape) if ctx.needs_input_grad[1] else None
         grad_b = torch.bmm(z.transpose(1, 2), grad_y).mul_(ctx.scale)  # (G, r, d_out)
-        return grad_x, grads[0], torch.bmm(grad_z.transpose(1, 2), grouped), grad_b, None
+        return grads[0], grad_x, torch.bmm(grad_z.transpose(1, 2), grouped), grad_b, None
 
 
 class Dropped(Bank):

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lorary.disk import open_regular
 from lorary.errors import OptionError, known_names
 from lorary.folder import BUILDERS
 from lorary.library.library import Library
@@ -30,6 +31,7 @@ from lorary.tasks.read import read_tasks
 from lorary.tasks.task import Tasks
 
 _NEEDED = ("builder", "into")
+_MOST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +70,19 @@ class Recipe:
 def read_recipe(path: Path, given: Mapping[str, Any] | None = None) -> Recipe:
     """Read a recipe; what is `given` takes the place of what it says.
 
-    Raises E-OPTION for what isn't TOML, for an unknown key, a wrong type or a missing one, and what the builder raises.
+    Raises E-OPTION for what isn't TOML or has more than 1 MiB, for an unknown key, a wrong type or a missing one, and
+    what the builder raises.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path) as file:
+            data = file.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise OptionError("E-OPTION", f"recipe {path} has more than {_MOST_BYTES:,} bytes.", "Is this a recipe?")
+        content = tomllib.loads(data.decode("utf-8"))
     except OSError as error:
         raise OptionError("E-OPTION", f"recipe {path} can't be read: {error.strerror}.", "Check the path.") from None
+    except RecursionError:
+        raise OptionError("E-OPTION", f"recipe {path} is nested too deeply.") from None
     except ValueError as error:  # UnicodeDecodeError and TOMLDecodeError are ValueErrors
         raise OptionError("E-OPTION", f"recipe {path} is not TOML: {error}.") from None
     return make_recipe({**content, **(given or {})}, f"recipe {path}")

@@ -1,5 +1,6 @@
 """stdout is data, stderr is progress."""
 
+import codecs
 import json
 import sys
 import time
@@ -21,8 +22,10 @@ def say(line: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Write data for machines to stdout."""
-    print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+    """Write data for machines to stdout. Where that isn't UTF-8, letters are escaped as JSON does it."""
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+    is_utf_8 = codecs.lookup(encoding).name == "utf-8"
+    print(json.dumps(value, ensure_ascii=not is_utf_8, indent=2, default=str))
 
 
 def print_table(rows: Sequence[Sequence[object]]) -> None:

@@ -34,21 +34,30 @@ def load(base: str, device: str, dtype: str) -> "BaseModel":
 
 @contextmanager
 def opened(
-    target: str, *, router: str | None, mix: Mix | None, base: str | None, tasks: str | None, device: str, dtype: str
+    target: str,
+    *,
+    router: str | None,
+    mix: Mix | None,
+    base: str | None,
+    tasks: str | None,
+    device: str,
+    dtype: str,
+    tasks_option: str = "--tasks",
 ) -> Iterator[Any]:
     """Load the model that `target` names, give it, and leave the base as it was. `tasks`: for routers that need data.
 
     What is misspelt fails before what is slow.
     """
+    is_saved = target != BARE and (Path(target) / "model.json").is_file()
+    if target == BARE or is_saved:
+        why = "a saved model has its own" if is_saved else "the bare base has no experts"
+        for option, value in {"--router": router, "--mix": mix, tasks_option: tasks}.items():
+            if value is not None:
+                raise typer.BadParameter(f"{why}; this is for libraries.", param_hint=option)
     if target == BARE:
-        if router is not None:
-            raise typer.BadParameter("the bare base has no router.", param_hint="--router")
         yield load(base or EMBEDDED, device, dtype)
         return
-    if (Path(target) / "model.json").is_file():
-        given = {"--router": router, "--mix": mix, "--tasks": tasks}
-        for option in (option for option, value in given.items() if value is not None):
-            raise typer.BadParameter("a saved model has its own; this is for libraries.", param_hint=option)
+    if is_saved:
         with _loaded(target, base, device, dtype) as model:
             yield model
         return

@@ -1,5 +1,6 @@
 """Is a better than b? Paired bootstrap between two runs on the same examples."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,12 +10,15 @@ from lorary.evaluation.bootstrap import central_interval, resampled_means
 from lorary.evaluation.scores import Scores
 from lorary.options import require
 
+_FEWEST = 6  # examples for an interval of 95 %: five signs fall alike by chance in 2 of 32 cases
+
 
 @dataclass(frozen=True)
 class Comparison:
     """How far run `a` is from run `b` on the same examples.
 
-    `difference`: macro mean of a minus that of b, with its 95 % interval `low` … `high`, in `unit`.
+    `difference`: macro mean of a minus that of b, with its 95 % interval `low` … `high`, in `unit`; both are nan for
+    fewer than 6 examples, which can't tell so much.
     `wins`: examples where a is better (in the metric's own direction); `losses`, `ties` likewise.
     `p_value`: two-sided; how often resampled examples put the difference on the other side of zero, or on it.
     """
@@ -34,8 +38,11 @@ class Comparison:
     def __str__(self) -> str:
         n = self.wins + self.losses + self.ties
         names = f"{self.a or 'the first'} - {self.b or 'the second'}"
+        interval = f"[{self.low:+.3g}, {self.high:+.3g}]"
+        if math.isnan(self.low):
+            interval = "[too few examples for an interval]"
         return (
-            f"{names}: {self.difference:+.3g} [{self.low:+.3g}, {self.high:+.3g}] {self.metric} "
+            f"{names}: {self.difference:+.3g} {interval} {self.metric} "
             f"({self.unit}), p = {self.p_value:.2g}; better on {self.wins}, worse on {self.losses}, "
             f"equal on {self.ties} of {n} examples"
         )
@@ -44,7 +51,8 @@ class Comparison:
 def compare(a: Scores, b: Scores, *, draws: int = 10_000, seed: int = 0) -> Comparison:
     """Compare two runs example by example, by resampling the differences within each task.
 
-    The p-value counts the actual sample as one draw, so it is never 0 and at least 2 / (draws + 1).
+    The p-value counts the actual sample as one draw, so it is never 0 and at least 2 / (draws + 1). Nor is it below
+    what n examples that differ can show: their signs fall alike by chance in 2 of 2**n cases.
     Raises E-PAIR if the runs differ in metric, tasks or test examples, E-OPTION for what is no run.
     """
     for run in (a, b):
@@ -54,8 +62,11 @@ def compare(a: Scores, b: Scores, *, draws: int = 10_000, seed: int = 0) -> Comp
     differences = [left[task] - right[task] for task in left]  # (N_t,) each
     samples = resampled_means(differences, draws=draws, seed=seed)  # (draws,)
     low, high = central_interval(samples, 0.95)
+    if sum(map(len, differences)) < _FEWEST:
+        low = high = math.nan
     tail = min(np.count_nonzero(samples <= 0), np.count_nonzero(samples >= 0))
     signs = np.sign(np.concatenate(differences)) * (1 if a.higher_is_better else -1)
+    chance = max(2 * (tail + 1) / (draws + 1), 2.0 ** (1 - np.count_nonzero(signs)))
     return Comparison(
         a=a.name,
         b=b.name,
@@ -64,7 +75,7 @@ def compare(a: Scores, b: Scores, *, draws: int = 10_000, seed: int = 0) -> Comp
         difference=float(np.mean([task.mean() for task in differences])),
         low=low,
         high=high,
-        p_value=min(1.0, 2 * (tail + 1) / (draws + 1)),
+        p_value=min(1.0, float(chance)),
         wins=int(np.count_nonzero(signs > 0)),
         losses=int(np.count_nonzero(signs < 0)),
         ties=int(np.count_nonzero(signs == 0)),

@@ -10,10 +10,10 @@ from typing import Any
 from lorary.disk import ELSEWHERE, discard, disk_errors
 from lorary.errors import EvaluationError, LibraryError
 from lorary.evaluation.base import Evaluator, LanguageModel, Outcome, Place
-from lorary.evaluation.scores import FORMAT, Scores, parse_lines, part_of, read_scores, to_line
+from lorary.evaluation.scores import FORMAT, Scores, parse_lines, part_of, read_run, read_scores, to_line
 from lorary.folder import EVALUATORS
 from lorary.hashing import hash_json
-from lorary.options import as_dict, require, to_spec
+from lorary.options import as_dict, require, require_count, to_spec
 from lorary.tasks.task import Tasks
 
 _EXAMPLES_AT_ONCE = 64  # what a kill can lose; the model may batch them as it likes
@@ -45,7 +45,7 @@ def evaluate(
     header = _header(evaluator, model, tasks, name or (path.stem if path else ""))
     tell = progress or (lambda done, total: None)
     total = sum(len(task.test) for task in tasks.values())
-    if path and path.exists():
+    if path and read_run(path) is not None:
         scores = read_scores(path)
         _check_same(path, scores.header, header)
         tell(total, total)
@@ -63,11 +63,24 @@ def evaluate(
     return Scores(header, tuple(outcomes))
 
 
+def check_into(into: Path) -> None:
+    """Refuse a file that no run can be written to, before long work is done for it. Raises E-RUN, E-PERM."""
+    if read_run(into) is not None:
+        read_scores(into)
+    elif known := _whole_lines(part_of(into)):
+        parse_lines(known, str(part_of(into)))
+
+
+def _whole_lines(part: Path) -> bytes:
+    data = read_run(part) or b""
+    return data[: data.rfind(b"\n") + 1]
+
+
 def _limited(tasks: Tasks, limit: int | None) -> Tasks:
+    if limit is not None:
+        require_count("limit", limit)
     if not tasks:
         raise EvaluationError("E-EVAL", "there are no tasks to evaluate.")
-    if limit is not None and limit < 1:
-        raise EvaluationError("E-EVAL", f"limit is {limit}, expected at least 1.")
     for task in tasks.values():
         if not task.test:
             raise EvaluationError("E-EVAL", f"task {task.name!r} has no test examples.")
@@ -105,8 +118,7 @@ class _Part:
         self.final, self.path = path, part_of(path)
         with self._refusals():
             path.parent.mkdir(parents=True, exist_ok=True)
-        data = self.path.read_bytes() if self.path.exists() else b""
-        known = data[: data.rfind(b"\n") + 1]
+        known = _whole_lines(self.path)
         found, self.outcomes = parse_lines(known or to_line(header), str(self.path))
         _check_same(self.path, found, header)
         try:

@@ -7,6 +7,7 @@ value, details; task by task in order of their names. What the header promises i
 
 import json
 import math
+import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lorary.disk import FORBIDDEN, open_regular
 from lorary.errors import EvaluationError
 from lorary.evaluation.base import Outcome
 from lorary.evaluation.bootstrap import central_interval, resampled_means
 
 FORMAT = 1
+_DEEPEST = 32  # levels of lists and objects in a line
+_MOST = 1 << 53  # examples of a task
 _HEADER = {
     "name": str,
     "metric": str,
@@ -92,16 +96,35 @@ class Scores:
 
 
 def read_scores(path: str | Path) -> Scores:
-    """Read a finished file of scores. Raises E-RUN, with file and line, for anything less than a whole one."""
+    """Read a finished file of scores.
+
+    Raises E-RUN, with file and line, for anything less than a whole one, E-PERM for a file that may not be read.
+    """
     path = Path(path)
-    if not path.exists():
-        hint = f"The run stopped early: repeat it to finish {path.name}." if part_of(path).exists() else ""
+    data = read_run(path)
+    if data is None:
+        begun = bool(path.name) and part_of(path).exists()
+        hint = f"The run stopped early: repeat it to finish {path.name}." if begun else ""
         raise EvaluationError("E-RUN", f"{path}: no such file.", hint)
-    header, outcomes = parse_lines(path.read_bytes(), str(path))
-    missing = len(list(places(header))) - len(outcomes)
+    header, outcomes = parse_lines(data, str(path))
+    missing = sum(facts["n_examples"] for facts in header["tasks"].values()) - len(outcomes)
     if missing:
         raise EvaluationError("E-RUN", f"{path}: {missing} examples are missing at the end.", "Delete it; run again.")
     return Scores(header, tuple(outcomes))
+
+
+def read_run(path: Path) -> bytes | None:
+    """Read a file's bytes, None if there is none. Raises E-RUN for a pipe, device or directory, and E-PERM."""
+    try:
+        with open_regular(path) as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+    except ValueError:  # a NUL
+        raise EvaluationError("E-RUN", f"{str(path)!r} is no path.") from None
+    except OSError as error:
+        code = "E-PERM" if error.errno in FORBIDDEN else "E-RUN"
+        raise EvaluationError(code, f"{path}: can't be read: {error.strerror}.") from None
 
 
 def part_of(path: Path) -> Path:
@@ -128,7 +151,7 @@ def parse_lines(data: bytes, where: str) -> tuple[dict[str, Any], list[Outcome]]
             found = f"task {fields.get('task')!r}, example {fields.get('index')!r}"
             wanted = f"task {place[0]!r}, example {place[1]}" if place else "the end"
             raise EvaluationError("E-RUN", f"{where}:{number}: {found}, expected {wanted}.", "Delete it; run again.")
-        outcomes.append(Outcome(*place, _value(fields, f"{where}:{number}"), fields.get("details") or {}))
+        outcomes.append(Outcome(*place, *_value_and_details(fields, f"{where}:{number}")))
     return header, outcomes
 
 
@@ -143,24 +166,54 @@ def _check_header(header: Mapping[str, Any], where: str) -> None:
         raise EvaluationError("E-RUN", f"{where}: {found}, expected {FORMAT}.", "Is this a file of scores?")
     for key, kind in _HEADER.items():
         if not isinstance(header.get(key), kind):
-            raise EvaluationError("E-RUN", f"{where}: {key!r} is {header.get(key)!r}, expected {kind.__name__}.")
+            found = reprlib.repr(header.get(key))
+            raise EvaluationError("E-RUN", f"{where}: {key!r} is {found}, expected {kind.__name__}.")
+    if not header["tasks"]:
+        raise EvaluationError("E-RUN", f"{where}: there are no tasks.", "Delete it; run again.")
     for task, facts in header["tasks"].items():
-        if not isinstance(facts, dict) or not isinstance(facts.get("n_examples"), int):
-            raise EvaluationError("E-RUN", f"{where}: task {task!r} is {facts!r}, expected n_examples and hash.")
+        if not isinstance(facts, dict) or not isinstance(facts.get("hash"), str) or not _is_count(facts):
+            expected = "expected n_examples, 1 or more, and hash"
+            raise EvaluationError("E-RUN", f"{where}: task {task!r} is {reprlib.repr(facts)}, {expected}.")
 
 
-def _value(fields: Mapping[str, Any], where: str) -> float:
-    value = fields.get("value")
-    if not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise EvaluationError("E-RUN", f"{where}: value is {value!r}, expected a finite number.")
-    return float(value)
+def _is_count(facts: Mapping[str, Any]) -> bool:
+    n = facts.get("n_examples")
+    return isinstance(n, int) and not isinstance(n, bool) and 1 <= n <= _MOST
+
+
+def _value_and_details(fields: Mapping[str, Any], where: str) -> tuple[float, Mapping[str, Any]]:
+    value, details = fields.get("value"), fields.get("details", {})
+    try:
+        number = math.nan if isinstance(value, bool) or not isinstance(value, (int, float)) else float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise EvaluationError("E-RUN", f"{where}: value is {reprlib.repr(value)}, expected a finite number.")
+    if not isinstance(details, dict):
+        raise EvaluationError("E-RUN", f"{where}: details is {reprlib.repr(details)}, expected a JSON object.")
+    return number, details
 
 
 def _parse_line(line: bytes, where: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
+        is_deep = _is_deep(value)
     except ValueError:
-        value = None
+        value, is_deep = None, False
+    except RecursionError:
+        is_deep = True
+    if is_deep:
+        raise EvaluationError("E-RUN", f"{where}: nested deeper than {_DEEPEST} levels.", "Is this a file of scores?")
     if not isinstance(value, dict):
         raise EvaluationError("E-RUN", f"{where}: not a JSON object: {line[:40]!r}.", "Is this a file of scores?")
     return value
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_DEEPEST):
+        parents = [item for item in level if isinstance(item, (dict, list))]
+        if not parents:
+            return False
+        level = [child for item in parents for child in (item.values() if isinstance(item, dict) else item)]
+    return True

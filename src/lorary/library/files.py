@@ -6,18 +6,9 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from lorary.disk import FORBIDDEN
+from lorary import disk
 from lorary.errors import LibraryError
 from lorary.library.findings import quote
-
-# Windows has none of these flags, nor the FIFOs they are for.
-_SAFE_READ = (
-    os.O_RDONLY
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_BINARY", 0)
-)
 
 
 def cache_directory() -> Path:
@@ -41,17 +32,14 @@ def open_regular(path: Path) -> BinaryIO:
     Raises LibraryError: E-FILE when it is missing, E-PATH when it is something else, E-PERM when it is forbidden.
     """
     try:
-        descriptor = os.open(path, _SAFE_READ)
+        return disk.open_regular(path, through_links=False)
     except FileNotFoundError:
         raise LibraryError("E-FILE", f"{path.name} is missing.") from None
     except OSError as error:
-        if error.errno in FORBIDDEN:
+        if error.errno in disk.FORBIDDEN:
             raise LibraryError("E-PERM", f"{path.name} can't be read: {error.strerror}.") from None
-        raise _not_regular(path.name) from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise _not_regular(path.name)
-    return os.fdopen(descriptor, "rb")
+        message = f"{path.name} is not a regular file."
+        raise LibraryError("E-PATH", message, "Copy the real file there (cp -L), not a link.") from None
 
 
 def signature(path: Path) -> tuple[int, ...]:
@@ -61,10 +49,6 @@ def signature(path: Path) -> tuple[int, ...]:
     """
     found = os.stat(path, follow_symlinks=False)
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-def _not_regular(name: str) -> LibraryError:
-    return LibraryError("E-PATH", f"{name} is not a regular file.", "Copy the real file there (cp -L), not a link.")
 
 
 def read_capped(path: Path, max_bytes: int, code: str) -> bytes:

@@ -1,16 +1,30 @@
 """What all figures share: their size, frame and names, and how they are written."""
 
 import io
+import warnings
 from dataclasses import dataclass
+from functools import cache
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
+from matplotlib.text import Text
 
+from lorary.reporting.escape import visible
 from lorary.reporting.palette import INK
 
 WIDTH = 10.0
 """Inches: 1000 px at the screen's usual 100 per inch."""
+
+_FONT = "DejaVu Sans"
+_FURTHER = (
+    "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK KR", "Noto Sans JP", "Noto Sans SC", "Noto Sans KR",
+    "Source Han Sans", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback", "IPAexGothic", "IPAGothic",
+    "Hiragino Sans", "PingFang SC", "Apple SD Gothic Neo", "Yu Gothic", "Microsoft YaHei", "Malgun Gothic",
+    "Arial Unicode MS",
+)  # fmt: skip
+"""Where letters are looked for that the first font hasn't: Chinese, Japanese, Korean."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +48,8 @@ def plain_frame(axis: Axes) -> None:
 
 
 def short(text: str, limit: int = 32) -> str:
-    """Cut the middle out of a long name; a dollar sign would start mathematics."""
+    """Cut the middle out of a long name, and make all of it visible; a dollar sign would start mathematics."""
+    text = visible(text)
     if len(text) > limit:
         text = f"{text[: limit // 2]}…{text[len(text) - limit // 2 + 1 :]}"
     return text.replace("$", r"\$")
@@ -48,7 +63,19 @@ def is_ours(png: bytes) -> bool:
 def finish(figure: Figure, name: str, title: str, caption: str) -> Picture:
     """Write a figure as PNG and SVG: the same one gives the same bytes."""
     png, svg = io.BytesIO(), io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "lorary", "font.family": "DejaVu Sans"}):
+    fonts = [_FONT, *_installed()]
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_fontfamily(fonts)
+    with mpl.rc_context({"svg.hashsalt": "lorary", "font.family": fonts}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # then a box stands for it
         figure.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": "lorary"})
         figure.savefig(svg, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})
     return Picture(name, title, caption, f"{title}. {caption}", png.getvalue(), svg.getvalue())
+
+
+@cache
+def _installed() -> list[str]:
+    """List which of the further fonts this machine has; to ask for others makes matplotlib complain."""
+    here = {font.name for font in fontManager.ttflist}
+    return [name for name in _FURTHER if name in here]

@@ -11,6 +11,7 @@ from scipy.spatial.distance import squareform
 
 from lorary.errors import EvaluationError
 from lorary.reporting.canvas import WIDTH, Picture, finish, plain_frame, short
+from lorary.reporting.figure import check_map
 from lorary.reporting.palette import COLOURS, FAINT, INK, OTHER
 
 _LEGIBLE = 80  # names; more than this would be smaller than can be read
@@ -26,11 +27,13 @@ def draw_tree(
 ) -> Picture:
     """Draw the tree of E experts by average linkage on 1 - cosine, similarity (E, E); names in their clusters' colour.
 
-    Raises E-REPORT for fewer than two experts, or a matrix that doesn't fit the names.
+    Raises E-REPORT for fewer than two experts, a matrix that doesn't fit the names or holds what is no number, and an
+    expert in two clusters.
     """
     if len(names) < 2 or similarity.shape != (len(names), len(names)):
         shape = f"{len(names)} experts, similarity of shape {similarity.shape}"
         raise EvaluationError("E-REPORT", f"no tree of {shape}: expected at least 2, one row and column for each.")
+    check_map(names, similarity, clusters or {})
     distance = np.clip(1 - (similarity + similarity.T) / 2, 0, None)
     np.fill_diagonal(distance, 0)
     joins = linkage(squareform(distance, checks=False), method="average", optimal_ordering=len(names) <= 500)

@@ -24,12 +24,18 @@ _BOX = "#C04A00"
 
 @dataclass(frozen=True)
 class Curve:
-    """Validation loss of one expert of a library against training steps."""
+    """Validation loss of one expert of a library against training steps. Raises E-REPORT if the sizes don't agree."""
 
     library: str
     expert: str
     steps: Sequence[float]
     losses: Sequence[float]
+
+    def __post_init__(self) -> None:
+        """Compare the sizes."""
+        if len(self.steps) != len(self.losses):
+            sizes = f"{len(self.steps)} steps and {len(self.losses)} losses"
+            raise EvaluationError("E-REPORT", f"curve of {self.expert!r}: {sizes}, expected as many of both.")
 
 
 def draw_scores(table: Table, *, name: str = "scores", title: str = "Scores of all configurations") -> Picture:
@@ -104,12 +110,16 @@ def draw_similarity(
 ) -> Picture:
     """Draw a heat map (E, E) of experts in the order of their clusters, with a box around each cluster.
 
-    Raises E-REPORT if the matrix doesn't fit the names, or a cluster names an expert that isn't there.
+    Raises E-REPORT without experts, if the matrix doesn't fit the names or holds what is no number, and if a cluster
+    names an expert that isn't there or stands in another one.
     """
+    if not names:
+        raise EvaluationError("E-REPORT", "there are no experts to draw.")
     order, spans = _cluster_order(names, clusters or {})
     if similarity.shape != (len(names), len(names)):
         shape = f"similarity has shape {similarity.shape}, expected {(len(names), len(names))}"
         raise EvaluationError("E-REPORT", f"{shape}: one row and column for each expert.")
+    check_map(names, similarity, clusters or {})
     values = np.array(similarity, dtype=float)[np.ix_(order, order)]
     others = values[~np.eye(len(names), dtype=bool)]
     low, high = (float(others.min()), float(others.max())) if others.size else (0.0, 1.0)
@@ -142,6 +152,24 @@ def draw_similarity(
     return finish(figure, name, title, caption)
 
 
+def check_map(
+    names: Sequence[str], similarity: NDArray[np.floating[Any]], clusters: Mapping[str, Sequence[str]]
+) -> None:
+    """Look for what no map or tree can show. Raises E-REPORT for NaN, infinity, and an expert in two clusters."""
+    strange = np.argwhere(~np.isfinite(similarity))
+    if len(strange):
+        one, other = (names[i] for i in strange[0])
+        found = f"similarity of {one!r} and {other!r} is {similarity[tuple(strange[0])]}"
+        raise EvaluationError("E-REPORT", f"{found}, expected a finite number.")
+    home: dict[str, str] = {}
+    for label, members in clusters.items():
+        for member in members:
+            if member in home:
+                both = f"expert {member!r} stands in cluster {home[member]!r} and in {label!r}"
+                raise EvaluationError("E-REPORT", f"{both}, expected in one, once.")
+            home[member] = label
+
+
 def _cluster_order(
     names: Sequence[str], clusters: Mapping[str, Sequence[str]]
 ) -> tuple[list[int], list[tuple[str, int, int]]]:
@@ -170,7 +198,11 @@ def _name_axes(axis: Axes, names: Sequence[str]) -> None:
 def draw_training(
     curves: Sequence[Curve], *, name: str = "training", title: str = "Training of the experts"
 ) -> Picture:
-    """Draw validation loss against steps: a panel for each library, a line for each expert, a dot at its lowest."""
+    """Draw validation loss against steps: a panel for each library, a line for each expert, a dot at its lowest.
+
+    Only finite losses are drawn; a curve without any is left out, as the caption says. Raises E-REPORT if none is left.
+    """
+    given, curves = len(curves), [curve for curve in map(_finite, curves) if len(curve.losses)]
     libraries = list(dict.fromkeys(curve.library for curve in curves))
     if not libraries:
         raise EvaluationError("E-REPORT", "there are no training curves to draw.")
@@ -184,7 +216,13 @@ def draw_training(
         _draw_library(axis, library, [curve for curve in curves if curve.library == library])
     for axis in axes.flat[: len(libraries)]:
         axis.tick_params(labelleft=True)
-    return finish(figure, name, title, "Validation loss in nats per token. Dots: each expert's lowest loss.")
+    left_out = f" Left out, without a loss: {given - len(curves)}." if given > len(curves) else ""
+    return finish(figure, name, title, f"Validation loss in nats per token. Dots: each expert's lowest loss.{left_out}")
+
+
+def _finite(curve: Curve) -> Curve:
+    points = [(step, loss) for step, loss in zip(curve.steps, curve.losses, strict=True) if np.isfinite(loss)]
+    return Curve(curve.library, curve.expert, [step for step, _ in points], [loss for _, loss in points])
 
 
 def _draw_library(axis: Axes, library: str, curves: Sequence[Curve]) -> None:
@@ -201,18 +239,18 @@ def _draw_library(axis: Axes, library: str, curves: Sequence[Curve]) -> None:
     axis.grid(axis="y", color="#E5E7EB", linewidth=0.8)
     axis.set_axisbelow(True)
     plain_frame(axis)
-    ends = sorted(curves, key=lambda curve: curve.losses[-1])
+    ends = sorted(range(len(curves)), key=lambda i: curves[i].losses[-1])
     _label_ends(axis, curves, ends if few else [ends[0], ends[len(ends) // 2], ends[-1]])
 
 
-def _label_ends(axis: Axes, curves: Sequence[Curve], labelled: Sequence[Curve]) -> None:
+def _label_ends(axis: Axes, curves: Sequence[Curve], labelled: Sequence[int]) -> None:
     """Write names behind the last points, lowest first, and push them apart where they would overlap."""
     low, high = axis.get_ylim()
     step, free = (high - low) / 17, low
-    for curve in labelled:
+    for index in labelled:
+        curve = curves[index]
         y = max(curve.losses[-1], free)
         free = y + step
-        index = list(curves).index(curve)
         colour = COLOURS[index] if len(curves) <= _MANY else OTHER
         axis.annotate(
             short(curve.expert, 20),

@@ -1,5 +1,6 @@
 """Runs of scores, whatever they are, on one page."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,8 +23,14 @@ def report(
     require("runs", runs, (list, tuple), "a list of scores")
     for run in runs:
         require("run", run, Scores, "scores", "evaluate() gives them, `lorary report` reads files of them.")
-    table = make_table(_by_tasks(runs))
-    provenance = {f"{run.name}, {run.metric}": run.header["model"] for run in runs}
+    groups = _by_tasks(runs)
+    table = make_table(groups)
+    n_called = Counter((run.name, run.metric) for run in runs)
+    provenance = {
+        f"{run.name}, {run.metric}" + (f", {label}" if n_called[run.name, run.metric] > 1 else ""): run.header["model"]
+        for label, group in groups.items()
+        for run in group
+    }
     return write_report(
         into, title=title, tables=[table], pictures=[draw_scores(table)], provenance=provenance, png_dir=png_dir
     )
@@ -38,5 +45,7 @@ def _by_tasks(runs: Sequence[Scores]) -> dict[str, list[Scores]]:
     for group in by_hash.values():
         tasks = list(group[0].header["tasks"])
         label = ", ".join(tasks[:3]) + (", …" if len(tasks) > 3 else "")
-        groups[label if label not in groups else f"{label} ({len(groups) + 1})"] = group
+        while label in groups:
+            label += f" ({len(groups) + 1})"
+        groups[label] = group
     return groups

@@ -77,7 +77,7 @@ class Table:
 
     def to_rich(self) -> RichTable:
         """Make a table for the terminal."""
-        rich = RichTable(title=self.title or None, caption=self.note, caption_style="dim")
+        rich = RichTable(title=Text(self.title, "table.title") if self.title else None, caption=Text(self.note, "dim"))
         rich.add_column("")
         for column in self.columns:
             head = f"{column.group}\n{column.label} {column.arrow}\n{column.unit}"

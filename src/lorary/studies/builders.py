@@ -40,6 +40,7 @@ from lorary.model.base_model import BaseModel
 from lorary.model.route import route
 from lorary.reporting.table import Table
 from lorary.studies.road import TRAINED, UNSEEN, lay_out
+from lorary.studies.seeds import require_seeds
 from lorary.tasks.builtin import builtin_heldout, builtin_tasks
 from lorary.tasks.task import Tasks
 
@@ -151,9 +152,15 @@ def merges(n_experts: int) -> Iterator[tuple[str, Builder]]:
     yield "merge_weighted", Weighted(weights=(0.2,) * n_experts)
 
 
-def run_seeds(base: BaseModel, into: Path, tell: Tell, seeds: Sequence[int]) -> list[Table]:
-    """Run the study once for each seed of the training; gives their tables."""
-    runs = {seed: run_builders(base, into / f"seed{seed}", tell, Budget(seed=seed)) for seed in seeds}
+def budgets(seeds: Sequence[int]) -> list[Budget]:
+    """Make the budget of each seed of the training, before anything is loaded. Raises E-OPTION, also without seeds."""
+    require_seeds("study builders", seeds)
+    return [Budget(seed=seed) for seed in dict.fromkeys(seeds)]
+
+
+def run_seeds(base: BaseModel, into: Path, tell: Tell, asked: Sequence[Budget]) -> list[Table]:
+    """Run the study once for each budget, which differ in their seeds; gives their tables."""
+    runs = {budget.seed: run_builders(base, into / f"seed{budget.seed}", tell, budget) for budget in asked}
     return [lay_out(groups, f"seed {seed}") for seed, groups in runs.items()]
 
 

@@ -29,11 +29,13 @@ from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
 from lorary.model.route import route
 from lorary.model.routed_model import RoutedModel
+from lorary.options import require_count
 from lorary.reporting.growth import draw_growth
 from lorary.reporting.tokens import TokenTrace
 from lorary.studies.evidence_tasks import StudyTasks
 from lorary.studies.evidence_texts import route_on_texts
 from lorary.studies.routing_accuracy import RoutingAccuracy
+from lorary.studies.seeds import require_seeds
 from lorary.tasks.task import Tasks
 
 COMPASS = "compass"
@@ -107,7 +109,12 @@ class Study:
     n_answer: int = 8
 
     def __post_init__(self) -> None:
-        """Refuse names that are none."""
+        """Refuse names that are none, seeds and sizes that no step would take."""
+        require_seeds("study evidence", self.seeds)
+        if not self.sizes:
+            raise OptionError("E-OPTION", "study evidence: there are no sizes.", "Give at least one, as 16.")
+        for size in self.sizes:
+            require_count("study evidence: size", size)
         for given, known in ((self.arms, tuple(ROUTERS)), (self.others, OTHERS)):
             for name in given:
                 if name not in known:

@@ -1,5 +1,6 @@
 """What came out of the study of evidence: gap closed, and how far from Arrow, on the tasks that chose nothing."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -177,7 +178,10 @@ _NEVER = ("unseen", "alike", "other")
 
 def _minus(line: Line, part: str, rival: str = "arrow") -> str:
     found = line.against.get(rival, {}).get(part)
-    return "–" if found is None else f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+    if found is None:
+        return "–"
+    interval = "too few examples" if math.isnan(found.low) else f"{found.low:+.3f}, {found.high:+.3f}"
+    return f"{found.difference:+.3f} [{interval}]"
 
 
 def _gap(line: Line) -> str:

@@ -87,11 +87,9 @@ def _write_page(road: Road, base: BaseModel, tasks: Tasks, heldout: Tasks, walke
     clusters = {name: [expert_name(t) for t in members] for name, members in walked.clusters.items()}
     similarity = np.asarray(walked.clusters.similarity)
     curve = k_curve(similarity, similarity, int(walked.clusters.method.get("seed", 0))) if len(similarity) >= 3 else []
-    pictures = [
-        draw_scores(walked.table),
-        *draw_clusters(clusters, walked.clusters.names, similarity, curve),
-        draw_training(list(_curves(walked.libraries))),
-    ]
+    pictures = [draw_scores(walked.table), *draw_clusters(clusters, walked.clusters.names, similarity, curve)]
+    if losses := [curve for curve in _curves(walked.libraries) if curve.losses]:  # none without a valid part
+        pictures.append(draw_training(losses))
     return write_report(
         into / "report.html",
         title="A library of LoRA experts, built and reused",

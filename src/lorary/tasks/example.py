@@ -2,18 +2,25 @@
 
 from dataclasses import dataclass
 
+from lorary.errors import TaskError
+
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation. Raises E-DATA for what isn't text."""
 
     role: str
     content: str
 
+    def __post_init__(self) -> None:
+        """Look at both."""
+        for name in ("role", "content"):
+            require_text(f"message: {name!r}", getattr(self, name))
+
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt and its completion, as text, with the name of the task it belongs to.
+    """A prompt and its completion, as text, with the name of the task it belongs to. Raises E-DATA for what isn't text.
 
     `references`: all accepted completions, when there are several; `completion` is the one to train on.
     `choices`: the options of a multiple-choice question; `completion` is one of them.
@@ -28,6 +35,14 @@ class Example:
     choices: tuple[str, ...] = ()
     messages: tuple[Message, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Look at every text."""
+        for name in ("prompt", "completion", "task"):
+            require_text(f"example: {name!r}", getattr(self, name))
+        for name in ("references", "choices"):
+            for text in getattr(self, name):
+                require_text(f"example: {name!r}", text)
+
     @property
     def answers(self) -> tuple[str, ...]:
         """All accepted completions, at least one."""
@@ -39,3 +54,20 @@ class Example:
         if not self.messages:
             return self.prompt
         return "\n".join(f"{message.role}: {message.content}" for message in self.messages)
+
+
+def require_text(what: str, value: object) -> None:
+    """Refuse what no tokenizer, hash or file can take: no text, or one with half a character. Raises E-DATA."""
+    if not isinstance(value, str):
+        raise TaskError("E-DATA", f"{what} must be a text, found {type(value).__name__} {short(value)}.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(value[error.start]):04x}"
+        raise TaskError("E-DATA", f"{what} holds half a character ({half}).", "Write the text as UTF-8.") from None
+
+
+def short(value: object) -> str:
+    """Show the beginning of a value."""
+    text = repr(value)
+    return text if len(text) <= 40 else text[:39] + "…"

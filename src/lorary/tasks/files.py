@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeAlias, cast
 
+from lorary.disk import open_regular
 from lorary.errors import TaskError
+from lorary.tasks.example import short
 
 MAX_LINE_BYTES = 4 << 20  # a longer line is a wrong file, and would fill the memory
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
@@ -81,14 +83,21 @@ def files_of(source: Any) -> list[Path]:
     if not isinstance(source, (str, os.PathLike)):
         what = f"can't read tasks from {type(source).__name__}."
         raise TaskError("E-DATA", what, "Give a path, a glob, a list of paths, or a datasets object.")
-    path = Path(source)
+    try:
+        return _files_at(Path(source), str(source))
+    except OSError as error:
+        where = short(str(source))
+        raise TaskError("E-DATA", f"{where}: can't be read ({error.strerror or error}).", "Check the path.") from None
+
+
+def _files_at(path: Path, given: str) -> list[Path]:
     if path.is_dir():
         found = [p for p in sorted(path.iterdir()) if p.name.endswith(SUFFIXES) and not p.name.startswith(".")]
         if not found:
             raise TaskError("E-DATA", f"{path}: no task files in this directory.", f"Expected {_one_of(SUFFIXES)}.")
-        return found
-    if not path.exists() and glob.has_magic(str(source)):
-        matches = sorted(glob.glob(str(source), recursive=True))
+        return [_checked(file) for file in found]
+    if not path.exists() and glob.has_magic(given):
+        matches = sorted(glob.glob(given, recursive=True))
         if not matches:
             raise TaskError("E-DATA", f"{path}: no files match.", "Check the pattern.")
         return [path for match in matches for path in files_of(match)]
@@ -120,7 +129,7 @@ def _name_and_part(path: Path) -> tuple[str, str | None]:
 
 def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     try:
-        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
+        with open_regular(path) as plain, gzip.open(plain) if path.name.endswith(".gz") else plain as file:
             for number, line in _lines(cast(BinaryIO, file), path):
                 if line.strip():  # an empty line holds no row, so nothing is lost
                     yield number, _parse(line, f"{path}:{number}")
@@ -179,13 +188,33 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise TaskError("E-DATA", f"{path}: column {twice[0]!r} comes twice.", "Rename one of them.")
             for batch in file.iter_batches():
-                for values in batch.to_pylist():
+                for values in _plain_rows(batch, path):
                     number += 1
                     yield number, values
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise TaskError("E-DATA", f"{path}: damaged Parquet file ({reason}).", "Copy or write it again.") from None
+
+
+def _plain_rows(batch: Any, path: Path) -> Iterator[Mapping[str, Any]]:
+    columns = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            columns[name] = column.to_pylist()
+        except (
+            ArithmeticError,
+            LookupError,
+            NotImplementedError,
+            ValueError,
+        ) as error:  # a date after 9999, a time zone that is none
+            what = f"{path}: column {name!r} holds what Python can't: {' '.join(str(error).split())}."
+            raise TaskError("E-DATA", what, "Convert it to text, or leave the column out.") from None
+    for values in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, values, strict=True))
 
 
 def _dataset_rows(dataset: Dataset, split: str) -> Iterator[Row]:
@@ -194,6 +223,9 @@ def _dataset_rows(dataset: Dataset, split: str) -> Iterator[Row]:
     number = 0
     for values in dataset:
         number += 1
+        if not isinstance(values, Mapping):
+            what = f"{where}:{number}: expected a mapping, found {type(values).__name__} {short(values)}."
+            raise TaskError("E-DATA", what, "Give rows with named fields.")
         yield Row(values, f"{where}:{number}", task, PARTS.get(split))
     if not number:
         raise TaskError("E-DATA", f"{where}: the data set holds no rows.", "Fill it, or leave it out.")

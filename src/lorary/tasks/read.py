@@ -23,9 +23,7 @@ def read_tasks(source: Source, *, only: Iterable[str] | None = None) -> Tasks:
         part = part_of(row) or split_by_hash(example)
         found.setdefault(example.task, {}).setdefault(part, []).append(example)
     tasks = Tasks(Task(name, **{part: tuple(rows) for part, rows in parts.items()}) for name, parts in found.items())
-    if only is None:
-        return tasks
-    return tasks.only([only] if isinstance(only, str) else only)
+    return tasks if only is None else tasks.only(only)
 
 
 def split_by_hash(example: Example) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lorary.errors import TaskError, known_names
-from lorary.tasks.example import Example, Message
+from lorary.tasks.example import Example, Message, require_text, short
 from lorary.tasks.files import PARTS, Row
 
 ROLES = ("assistant", "system", "tool", "user")
@@ -35,6 +35,7 @@ def task_of(row: Row) -> str:
     for key in ("task", "task_name"):
         if row.values.get(key) is not None:
             return _text(row, key, row.values[key])
+    require_text(f"{row.place}: the name of the file", row.task)
     return row.task
 
 
@@ -69,6 +70,8 @@ def _prompt_and_completion(row: Row) -> Content:
     prompt, completion = _needed(row, "prompt"), _needed(row, "completion")
     if isinstance(prompt, str):
         return _text(row, "prompt", prompt), (), _answers(row, "completion")
+    if not isinstance(prompt, list):
+        raise _wrong_type(row, "prompt", "a text or a list of messages", prompt)
     before = _turns(row, "prompt", prompt)
     if isinstance(completion, list) and any(isinstance(turn, Mapping) for turn in completion):
         after = _turns(row, "completion", completion)
@@ -132,7 +135,7 @@ def _choices(row: Row, completion: str) -> tuple[str, ...]:
         raise _wrong_type(row, "choices", "a list of at least two texts", value)
     choices = tuple(_text(row, "choices", choice) for choice in value)
     if completion not in choices:
-        raise _error(row, f"the completion {_short(completion)} isn't one of its choices.", "Write it as in 'choices'.")
+        raise _error(row, f"the completion {short(completion)} isn't one of its choices.", "Write it as in 'choices'.")
     return choices
 
 
@@ -149,21 +152,12 @@ def _text(row: Row, key: str, value: Any, *, may_be_empty: bool = False) -> str:
         raise _wrong_type(row, key, "a text", value)
     if not may_be_empty and not value.strip():
         raise _error(row, f"{key!r} is empty.", "Fill it, or leave the row out.")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        half = f"\\u{ord(value[error.start]):04x}"
-        raise _error(row, f"{key!r} holds half a character ({half}).", "Write the text as UTF-8.") from None
+    require_text(f"{row.place}: {key!r}", value)
     return value
 
 
 def _wrong_type(row: Row, key: str, expected: str, value: Any) -> TaskError:
-    return _error(row, f"{key!r} must be {expected}, found {type(value).__name__} {_short(value)}.", "Mend the row.")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:39] + "…"
+    return _error(row, f"{key!r} must be {expected}, found {type(value).__name__} {short(value)}.", "Mend the row.")
 
 
 def _error(row: Row, what: str, hint: str) -> TaskError:

@@ -5,17 +5,21 @@ from dataclasses import dataclass
 
 from lorary.errors import TaskError, known_names
 from lorary.hashing import hash_json
-from lorary.tasks.example import Example
+from lorary.tasks.example import Example, require_text
 
 
 @dataclass(frozen=True)
 class Task:
-    """A named set of examples in three disjoint parts."""
+    """A named set of examples in three disjoint parts. Raises E-DATA for a name that isn't text."""
 
     name: str
     train: tuple[Example, ...] = ()
     valid: tuple[Example, ...] = ()
     test: tuple[Example, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Look at the name."""
+        require_text("task: 'name'", self.name)
 
     @property
     def hash(self) -> str:
@@ -56,5 +60,5 @@ class Tasks(Mapping[str, Task]):
         return f"<{len(self)} tasks: {', '.join(list(self)[:6])}{', …' if len(self) > 6 else ''}>"
 
     def only(self, names: Iterable[str] | str) -> "Tasks":
-        """Keep the named tasks; a text is one name. Raises E-TASK for a name that isn't here."""
-        return Tasks(self[name] for name in ([names] if isinstance(names, str) else names))
+        """Keep the named tasks, each once; a text is one name. Raises E-TASK for a name that isn't here."""
+        return Tasks(self[name] for name in dict.fromkeys([names] if isinstance(names, str) else names))

@@ -15,6 +15,7 @@ from transformers import (
     MistralConfig,
     PhiConfig,
     PreTrainedTokenizerFast,
+    Qwen2Config,
     Qwen3Config,
 )
 
@@ -48,6 +49,7 @@ _ARCHITECTURES: dict[str, Callable[..., Any]] = {
     "llama_gqa": lambda **sizes: LlamaConfig(num_key_value_heads=2, intermediate_size=64, **sizes),
     "phi": lambda **sizes: PhiConfig(num_key_value_heads=4, intermediate_size=64, **sizes),
     "mistral": lambda **sizes: MistralConfig(num_key_value_heads=2, intermediate_size=64, **sizes),
+    "qwen2": lambda **sizes: Qwen2Config(num_key_value_heads=2, intermediate_size=64, **sizes),
     "qwen3": lambda **sizes: Qwen3Config(num_key_value_heads=2, intermediate_size=64, head_dim=8, **sizes),
     "gemma2": lambda **sizes: Gemma2Config(
         num_key_value_heads=2, intermediate_size=64, head_dim=8, query_pre_attn_scalar=8, sliding_window=16, **sizes

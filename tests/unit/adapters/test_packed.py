@@ -26,15 +26,21 @@ def inputs(n_rows, n_tokens=5):
     return x, y
 
 
+@pytest.mark.parametrize("is_view", [False, True], ids=["y of its own", "y a view"])
 @pytest.mark.parametrize("owners", [[0, 1, 2], [0, 0, 1, 1, 2, 2], [0, 0, 1, 2], [1, 1], [2, 0, 1, 0]], ids=str)
-def test_a_row_goes_through_its_own_expert(owners):
-    """Against the bank of routed models with one-hot weights: outputs, and gradients of everything."""
+def test_a_row_goes_through_its_own_expert(owners, is_view):
+    """Against the bank of routed models with one-hot weights: outputs, and gradients of everything.
+
+    A linear layer with a bias gives a view.
+    """
     packed, general = PackedBank(EXPERTS, rows_of(owners)), LowRankBank(EXPERTS, SITE).requires_grad_(True)
     one_hot = torch.eye(3)[owners][:, None, None]
     answers = []
     for bank in (packed, general):
         x, y = inputs(len(owners))
-        out = bank(x, y * 1, one_hot, None, "outputs")
+        given = (y.flatten(0, 1) * 1).view_as(y) if is_view else y * 1
+        assert given._is_view() == is_view
+        out = bank(x, given, one_hot, None, "outputs")
         out.pow(2).sum().backward()
         answers.append((out.detach(), x.grad, y.grad, bank.a.grad.flatten(0, -2), bank.b.grad.flatten(0, -2)))
     for found, expected in zip(*answers, strict=True):

@@ -1,5 +1,8 @@
 """A recipe file and a command line name the same jobs; what is misspelt is refused with what is near."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from lorary.building.builders.private import Private
@@ -115,3 +118,19 @@ def test_what_is_no_toml_is_named(tmp_path):
     assert str(caught.value) == (
         f"error[E-OPTION] recipe {tmp_path / 'none.toml'} can't be read: No such file or directory. Check the path."
     )
+
+
+def test_what_has_no_end_is_no_recipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe.toml")
+    for path in (tmp_path / "pipe.toml", Path("/dev/zero"), tmp_path):
+        with pytest.raises(LoraryError) as caught:
+            read_recipe(path)
+        assert str(caught.value) == (
+            f"error[E-OPTION] recipe {path} can't be read: not a regular file. Check the path."
+        )
+    path = write_recipe(tmp_path, "# " + "a" * (1 << 20))
+    with pytest.raises(LoraryError, match=r"has more than 1,048,576 bytes\. Is this a recipe\?$"):
+        read_recipe(path)
+    path.write_text("a = " + "[" * 100_000)
+    with pytest.raises(LoraryError, match=r"E-OPTION.*is (nested too deeply|not TOML)"):
+        read_recipe(path)

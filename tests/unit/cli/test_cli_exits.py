@@ -1,6 +1,7 @@
 """Exit codes and the messages that go with them."""
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import pytest
 from cli_line import Run, World
 
 from lorary import __version__
-from lorary.cli.console import _time_left
+from lorary.cli.console import _time_left, print_json
 from lorary.cli.parameters import EMBEDDED
 from lorary.errors import BuildError
 from lorary.folder import CLUSTERERS
@@ -82,6 +83,39 @@ def test_errors_are_one_message(run: Run, world: World, in_empty: Path, line: st
     assert not list(in_empty.iterdir())
 
 
+@pytest.mark.parametrize("seeds", ["", "99999999999999999999999"])
+def test_a_study_refuses_seeds_before_it_loads_anything(run: Run, monkeypatch: pytest.MonkeyPatch, seeds: str) -> None:
+    monkeypatch.setattr("lorary.model.base_model.load_base", None)
+    answer = run("study", "builders", "--seeds", seeds)
+    assert answer.err.startswith("error[E-OPTION] study builders: ")
+    assert (answer.code, answer.out) == (1, "")
+
+
+@pytest.mark.parametrize("line", ["eval {library} {tasks} --into {cwd}", "ask {library} bad\udcff"])
+def test_what_can_be_known_at_once_is_told_before_anything_is_loaded(
+    run: Run, world: World, in_empty: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    monkeypatch.setattr("lorary.cli.models.load", None)
+    answer = run(*(part.format(cwd=in_empty, **vars(world)) for part in line.split()))
+    assert answer.err in (
+        f"error[E-RUN] {in_empty}: can't be read: not a regular file.\n",
+        "error[E-DATA] example: 'prompt' holds half a character (\\udcff). Write the text as UTF-8.\n",
+    )
+    assert answer.code == 1
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8", "UTF8"])
+def test_json_is_json_in_any_encoding(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    value = {"é": "日本\x80\udcff"}
+    stream = io.TextIOWrapper(io.BytesIO(), encoding, errors="backslashreplace")  # as `main` sets it
+    monkeypatch.setattr("sys.stdout", stream)
+    print_json(value)
+    stream.flush()
+    written = stream.buffer.getvalue()  # type: ignore[attr-defined]
+    assert json.loads(written.decode(encoding)) == value
+    assert written.isascii() == ("utf" not in encoding.lower())
+
+
 @pytest.fixture
 def in_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -107,6 +141,9 @@ def test_what_the_disk_refuses_is_one_message(run: Run, world: World, tmp_path: 
 # ---- 2: usage -----------------------------------------------------------------------------------
 
 
+BARE = "the bare base has no experts; this is for libraries."
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -115,7 +152,9 @@ def test_what_the_disk_refuses_is_one_message(run: Run, world: World, tmp_path: 
         ("ask x y --max-new-tokens few", "Error: Invalid value for '--max-new-tokens': expected a whole number"),
         ("bild tasks", "Error: No such command 'bild'. Did you mean 'build'?"),
         ("show", "Error: Missing argument 'PATH'."),
-        ("ask base hello --router arrow", "Error: Invalid value for --router: the bare base has no router."),
+        ("ask base hello --router arrow", f"Error: Invalid value for --router: {BARE}"),
+        ("ask base hello --mix outputs", f"Error: Invalid value for --mix: {BARE}"),
+        ("ask base hello --tasks x", f"Error: Invalid value for --tasks: {BARE}"),
         ("ask base hello --explain", "Error: Invalid value for --explain: the bare base has no experts."),
         ("eval base tasks", "Error: Missing option '--into'."),
         ("build tasks --into x", "Error: Invalid value for --method: needed, unless a --recipe says it."),

@@ -39,6 +39,7 @@ def test_a_share_is_a_number(run: Run, world: World, tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("--router arrow", "--router: it chooses for prompts: give them with --texts TASKS."),
+        ("--share swap=1 --share copy=1 --share swap=2", "--share: 'swap' is given twice."),
         ("--texts tasks --share swap=1", "--share: with --texts the router chooses the shares."),
     ],
 )

@@ -167,6 +167,24 @@ def test_ask(run: Run, world: World) -> None:
     assert told["trace"]["total"] == pytest.approx(dict.fromkeys(["copy", "swap", "upper"], 1 / 3))
 
 
+def test_ask_as_a_turn_of_a_chat(run: Run, world: World, tmp_path: Path) -> None:
+    chatty = Path(shutil.copytree(world.base, tmp_path / "chatty"))
+    (chatty / "chat_template.jinja").write_text("{% for m in messages %}{{ m.role[:2] }}: {{ m.content }}{% endfor %}")
+    line = ("--max-new-tokens", 3, "--router", "uniform")
+    assert "error[E-CHAT]" in run("ask", world.library, "red fox", "--base", world.base, "--chat", *line).err
+    found = run("ask", world.library, "red fox", "--base", chatty, "--chat", *line)
+    assert (found.code, found.out) == (0, run("ask", world.library, "us: red fox", "--base", chatty, *line).out)
+
+
+def test_ask_tells_of_an_empty_answer(run: Run, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lorary.model.routed_model.answer", lambda *_, **__: [""])
+    found = run("ask", world.library, "red fox", "--base", world.base, "--router", "uniform")
+    assert found.out == "\n"
+    assert found.err.endswith(
+        "the answer is empty: the model ended it at once. A base that was made for chat may want --chat.\n"
+    )
+
+
 def test_ask_without_base_takes_the_one_the_library_names(run: Run, world: World, copied: Path) -> None:
     line = ("ask", copied, "swap: red fox", "--max-new-tokens", 1)
     assert run(*line).err.startswith(f"loading base {world.base} ...\n")

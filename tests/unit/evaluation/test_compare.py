@@ -22,12 +22,12 @@ def make_scores(name, metric="exact_match", higher_is_better=True, data="0", **v
 
 
 def test_the_difference_is_a_minus_b_over_tasks():
-    found = compare(make_scores("a", x=[100, 100, 0, 0], y=[50]), make_scores("b", x=[0, 100, 0, 100], y=[20]))
+    found = compare(make_scores("a", x=[100, 100, 0, 0], y=[50, 50]), make_scores("b", x=[0, 100, 0, 100], y=[20, 20]))
     assert found.difference == 15.0
-    assert (found.wins, found.losses, found.ties) == (2, 1, 2)
+    assert (found.wins, found.losses, found.ties) == (3, 1, 2)
     assert found.low < 15 < found.high
     assert str(found).startswith("a - b: +15 [")
-    assert str(found).endswith("better on 2, worse on 1, equal on 2 of 5 examples")
+    assert str(found).endswith("better on 3, worse on 1, equal on 2 of 6 examples")
 
 
 def test_swapping_the_runs_swaps_the_sign():
@@ -53,7 +53,7 @@ def test_pairing_sees_what_two_intervals_do_not():
 
 
 def test_a_run_equals_itself():
-    a = make_scores("a", x=[1, 2, 3])
+    a = make_scores("a", x=range(6))
     assert compare(a, a).p_value == 1.0
     assert (compare(a, a).low, compare(a, a).high) == (0.0, 0.0)
 
@@ -95,6 +95,41 @@ def test_runs_on_other_examples_are_refused(other, message):
     with pytest.raises(EvaluationError) as caught:
         compare(make_scores("a", x=[1, 2]), other)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(("n", "p_value"), [(1, 1.0), (2, 0.5), (5, 0.0625), (10, 2 / 1024), (20, 2 / 10_001)])
+def test_few_examples_show_little(n, p_value):
+    """However far apart: that n signs are alike has a chance of 2 in 2**n."""
+    assert compare(make_scores("a", x=[100] * n), make_scores("b", x=[0] * n)).p_value == p_value
+
+
+def test_ties_show_nothing():
+    assert compare(make_scores("a", x=[1] * 9 + [5]), make_scores("b", x=[1] * 10)).p_value == 1.0
+
+
+def test_too_few_examples_have_no_interval():
+    few = compare(make_scores("a", x=[2] * 3, y=[2] * 2), make_scores("b", x=[1] * 3, y=[1] * 2))
+    assert np.isnan([few.low, few.high]).all()
+    assert str(few) == (
+        "a - b: +1 [too few examples for an interval] exact_match (0-100), p = 0.062; "
+        "better on 5, worse on 0, equal on 0 of 5 examples"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"draws": 0}, "draws=0, expected 1 or more."),
+        ({"draws": -1}, "draws=-1, expected 1 or more."),
+        ({"draws": 2.5}, "draws=2.5, expected a whole number."),
+        ({"seed": -1}, "seed=-1, expected 0 or more."),
+    ],
+)
+def test_draws_and_seeds_that_are_none(options, message):
+    a = make_scores("a", x=[1, 2])
+    with pytest.raises(OptionError) as caught:
+        compare(a, a, **options)
+    assert str(caught.value) == f"error[E-OPTION] {message}"
 
 
 def test_runs_without_names_are_the_first_and_the_second():

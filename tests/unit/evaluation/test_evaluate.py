@@ -1,12 +1,13 @@
 import json
+import os
 
 import pytest
 
-from lorary.errors import EvaluationError, LibraryError, OptionError
+from lorary.errors import EvaluationError, LibraryError, LoraryError, OptionError
 from lorary.evaluation.base import LogLikelihood
 from lorary.evaluation.evaluators.exact_match import ExactMatch
 from lorary.evaluation.evaluators.perplexity import Perplexity
-from lorary.evaluation.run import evaluate
+from lorary.evaluation.run import check_into, evaluate
 from lorary.evaluation.scores import read_scores
 from lorary.tasks.example import Example
 from lorary.tasks.task import Task, Tasks
@@ -142,12 +143,13 @@ def test_limit_keeps_the_first_examples():
     [
         (Tasks([]), None, "error[E-EVAL] there are no tasks to evaluate."),
         (make_tasks(alpha=1, void=0), None, "error[E-EVAL] task 'void' has no test examples."),
-        (TASKS, 0, "error[E-EVAL] limit is 0, expected at least 1."),
-        (TASKS, -1, "error[E-EVAL] limit is -1, expected at least 1."),
+        (TASKS, 0, "error[E-OPTION] limit=0, expected 1 or more."),
+        (TASKS, -1, "error[E-OPTION] limit=-1, expected 1 or more."),
+        (TASKS, "3", "error[E-OPTION] limit='3', expected a whole number."),
     ],
 )
 def test_nothing_to_evaluate_is_an_error_before_the_model_is_asked(tasks, limit, message):
-    with pytest.raises(EvaluationError) as caught:
+    with pytest.raises(LoraryError) as caught:
         evaluate(Perplexity(), Counting(lives=-1), tasks, limit=limit)
     assert str(caught.value) == message
 
@@ -191,3 +193,24 @@ def test_a_disk_that_fills_up_costs_nothing_that_was_scored(tmp_path, full_disk)
     assert evaluate(Perplexity(), model, TASKS, into=into).outcomes == expected.outcomes
     assert model.n_asked < len(expected.outcomes)
     assert into.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["run.jsonl", "run.jsonl.part"])
+def test_a_pipe_in_the_place_of_the_file_is_refused_at_once(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(EvaluationError) as caught:
+        evaluate(Perplexity(), Counting(lives=-1), TASKS, into=tmp_path / "run.jsonl")
+    assert str(caught.value) == f"error[E-RUN] {tmp_path / name}: can't be read: not a regular file."
+
+
+def test_where_no_run_can_go_is_known_before_there_is_a_model(tmp_path):
+    (tmp_path / "mine.txt").write_text("my notes\n")
+    (tmp_path / "other.jsonl.part").write_text("my notes\n")
+    for name in ("", "mine.txt", "other.jsonl"):
+        with pytest.raises(EvaluationError, match="E-RUN"):
+            check_into(tmp_path / name)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Perplexity(), Counting(lives=100), TASKS, into=tmp_path / "begun.jsonl")
+    evaluate(Perplexity(), Counting(), TASKS, into=tmp_path / "done.jsonl")
+    for name in ("new.jsonl", "begun.jsonl", "done.jsonl"):
+        check_into(tmp_path / name)

@@ -1,12 +1,13 @@
 import json
 import math
+import os
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lorary.errors import EvaluationError
+from lorary.errors import EvaluationError, OptionError
 from lorary.evaluation.base import Outcome
 from lorary.evaluation.scores import Scores, parse_lines, read_scores, to_line
 
@@ -72,7 +73,9 @@ def test_intervals_stay_between_the_extremes(values):
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.text(max_size=9), st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=5), st.text())
+@given(
+    st.text(max_size=9), st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=5), st.text()
+)
 def test_lines_give_back_what_was_written(task, values, prediction):
     scores = make_scores(**{task: values})
     outcomes = [Outcome(o.task, o.index, o.value, {"prediction": prediction}) for o in scores.outcomes]
@@ -139,3 +142,61 @@ def test_a_missing_file_is_an_error_that_knows_of_its_part(tmp_path):
 
 def test_its_repr_says_what_it_came_to():
     assert repr(make_scores(a=[50.0, 50.0])) == "<run: rouge_l 50 (0-100), 2 examples, 1 tasks>"
+
+
+@pytest.mark.parametrize(
+    ("line", "fields", "message"),
+    [
+        (0, {"tasks": {}}, "1: there are no tasks. Delete it; run again."),
+        (0, {"tasks": {"a": {"n_examples": 0, "hash": "0"}}},
+         "1: task 'a' is {'hash': '0', 'n_examples': 0}, expected n_examples, 1 or more, and hash."),
+        (0, {"tasks": {"a": {"n_examples": -3, "hash": "0"}}},
+         "1: task 'a' is {'hash': '0', 'n_examples': -3}, expected n_examples, 1 or more, and hash."),
+        (0, {"tasks": {"a": {"n_examples": True, "hash": "0"}}},
+         "1: task 'a' is {'hash': '0', 'n_examples': True}, expected n_examples, 1 or more, and hash."),
+        (0, {"tasks": {"a": {"n_examples": 2}}},
+         "1: task 'a' is {'n_examples': 2}, expected n_examples, 1 or more, and hash."),
+        (0, {"model": {"deep": json.loads("[" * 40 + "]" * 40)}},
+         "1: nested deeper than 32 levels. Is this a file of scores?"),
+        (1, {"value": True}, "2: value is True, expected a finite number."),
+        (1, {"value": 10**400}, "2: value is 100000000000000000...0000000000000000000, expected a finite number."),
+        (1, {"details": [1]}, "2: details is [1], expected a JSON object."),
+    ],
+)  # fmt: skip
+def test_fields_that_mean_nothing_are_refused(tmp_path, line, fields, message):
+    assert refused(tmp_path, lambda lines: lines[line].update(fields)) == f"error[E-RUN] run.jsonl:{message}"
+
+
+def test_a_promise_of_a_hundred_milliard_examples_is_not_counted_one_by_one(tmp_path):
+    facts = {"n_examples": 10**11, "hash": "0"}
+    assert refused(tmp_path, lambda lines: (lines[0]["tasks"].update(b=facts), lines.pop())) == (
+        "error[E-RUN] run.jsonl: 100000000000 examples are missing at the end. Delete it; run again."
+    )
+
+
+def test_a_line_of_brackets_is_refused(tmp_path):
+    path = write(tmp_path / "run.jsonl", make_scores(a=[1.0]))
+    with path.open("ab") as file:
+        file.write(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}\n")
+    with pytest.raises(EvaluationError, match=r"run.jsonl:3: nested deeper than 32 levels\. Is this"):
+        read_scores(path)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "directory"])
+def test_what_is_no_plain_file_is_refused_at_once(tmp_path, make):
+    make(tmp_path / "run.jsonl")
+    with pytest.raises(EvaluationError) as caught:
+        read_scores(tmp_path / "run.jsonl")
+    assert str(caught.value) == f"error[E-RUN] {tmp_path / 'run.jsonl'}: can't be read: not a regular file."
+
+
+@pytest.mark.parametrize("level", [0, 1, 2, -0.5, math.nan])
+def test_a_level_that_is_none_is_refused(level):
+    with pytest.raises(OptionError, match=r"error\[E-OPTION\] level=.*, expected above 0, below 1\.$"):
+        make_scores(a=[1.0, 2.0]).interval(level)
+
+
+def test_what_is_no_path_is_refused():
+    for path, reason in (("x" * 5000, "can't be read: File name too long"), ("a\0b", "is no path")):
+        with pytest.raises(EvaluationError, match=rf"error\[E-RUN\] .*{reason}\.$"):
+            read_scores(path)

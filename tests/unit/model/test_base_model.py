@@ -12,7 +12,8 @@ from lorary.testing.pico import ARCHITECTURES, pico_base
 LLAMA = {"q_proj": (32, 32), "k_proj": (32, 32), "v_proj": (32, 32), "o_proj": (32, 32)}
 GROUPED = LLAMA | {"k_proj": (32, 16), "v_proj": (32, 16)}
 ATTENTION = {
-    "llama": LLAMA, "llama_gqa": GROUPED, "mistral": GROUPED, "qwen3": GROUPED, "gemma2": GROUPED,
+    "llama": LLAMA, "llama_gqa": GROUPED, "mistral": GROUPED, "gemma2": GROUPED,
+    "qwen2": GROUPED, "qwen3": GROUPED,
     "phi": {"q_proj": (32, 32), "k_proj": (32, 32), "v_proj": (32, 32), "dense": (32, 32)},
     "gpt2": {"c_attn": (32, 96), "c_proj": (32, 32)},
 }  # fmt: skip

@@ -55,6 +55,14 @@ def test_the_page_shows_all_three(tmp_path):
             "error[E-REPORT] no tree of 1 experts, similarity of shape (1, 1): expected at least 2, "
             "one row and column for each.",
         ),
+        (
+            lambda: draw_tree(["a", "b"], np.full((2, 2), np.nan)),
+            "error[E-REPORT] similarity of 'a' and 'a' is nan, expected a finite number.",
+        ),
+        (
+            lambda: draw_tree(["a", "b"], np.eye(2), clusters={"c": ["a", "a"]}),
+            "error[E-REPORT] expert 'a' stands in cluster 'c' and in 'c', expected in one, once.",
+        ),
         (lambda: draw_k_curve([]), "error[E-REPORT] there is no curve over k to draw. Cluster with k=auto."),
         (
             lambda: report_clusters({"c0": ["a"]}, (), (), "nowhere.html"),

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 import lorary.reporting
 from lorary.errors import EvaluationError
+from lorary.reporting import canvas
 from lorary.reporting.figure import Curve, _cluster_order, _draw_library, draw_scores, draw_similarity, draw_training
 from lorary.reporting.growth import draw_growth
 from lorary.reporting.table import Cell, Column, Row, Table
@@ -42,6 +43,44 @@ def test_strange_names_are_drawn_as_they_are():
     assert size_of(picture.png)[0] == 1600
 
 
+def test_a_title_that_looks_like_mathematics_is_drawn_as_it_is():
+    weights = np.ones((1, 1))
+    assert draw_growth([TokenTrace(("a",), ("$e_{",), weights, "$x_{$", ("s",), weights[None])]).png
+
+
+@pytest.mark.filterwarnings("error")
+def test_curves_are_drawn_as_far_as_they_go():
+    curves = [
+        Curve("l", "whole", np.arange(3), np.array([3.0, 2.0, 1.0])),
+        Curve("l", "the same", np.arange(3), np.array([3.0, 2.0, 1.0])),
+        Curve("l", "diverged", [0, 1, 2], [3.0, np.nan, np.inf]),
+        Curve("l", "none", [0, 1], [np.nan, np.nan]),
+        Curve("l", "empty", [], []),
+    ]
+    picture = draw_training(curves)
+    assert picture.caption.endswith(" Left out, without a loss: 2.")
+    assert b"<!-- diverged -->" in picture.svg
+    assert b"<!-- none -->" not in picture.svg
+
+
+@pytest.fixture
+def _no_further_fonts():
+    canvas._installed.cache_clear()
+    yield
+    canvas._installed.cache_clear()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.usefixtures("_no_further_fonts")
+def test_letters_that_the_first_font_lacks_come_from_those_installed(monkeypatch):
+    names, map_of = ["\u1d81"], np.ones((1, 1))  # of matplotlib's own fonts, STIXGeneral has it
+    monkeypatch.setattr(canvas, "_FURTHER", ("No Such Font",))
+    boxes = draw_similarity(names, map_of)
+    canvas._installed.cache_clear()
+    monkeypatch.setattr(canvas, "_FURTHER", ("No Such Font", "STIXGeneral"))
+    assert draw_similarity(names, map_of).svg != boxes.svg
+
+
 def test_clusters_lead_the_order_and_loners_follow():
     assert _cluster_order(["a", "b", "c"], {"k": ["c", "a"]}) == ([2, 0, 1], [("k", 0, 2)])
 
@@ -71,6 +110,28 @@ def test_labels_at_line_ends_keep_apart():
         ),
         (lambda: draw_scores(Table((), ())), "error[E-REPORT] there are no scores to draw."),
         (lambda: draw_training([]), "error[E-REPORT] there are no training curves to draw."),
+        (
+            lambda: draw_training([Curve("l", "e", [], [])]),
+            "error[E-REPORT] there are no training curves to draw.",
+        ),
+        (
+            lambda: Curve("l", "e", [1, 2], [0.5]),
+            "error[E-REPORT] curve of 'e': 2 steps and 1 losses, expected as many of both.",
+        ),
+        (lambda: draw_similarity([], np.ones((0, 0))), "error[E-REPORT] there are no experts to draw."),
+        (
+            lambda: draw_similarity(["a", "b"], np.array([[1, np.nan], [0, 1]])),
+            "error[E-REPORT] similarity of 'a' and 'b' is nan, expected a finite number.",
+        ),
+        (
+            lambda: draw_similarity(["a", "b"], np.eye(2), clusters={"c": ["a"], "d": ["a", "b"]}),
+            "error[E-REPORT] expert 'a' stands in cluster 'c' and in 'd', expected in one, once.",
+        ),
+        (lambda: draw_growth([]), "error[E-REPORT] there are no traces to draw."),
+        (
+            lambda: draw_growth([TokenTrace(("a",), ("x",), np.ones((1, 1)), "T")]),
+            "error[E-REPORT] trace 'T' has no weights by site.",
+        ),
     ],
 )
 def test_what_can_not_be_drawn_says_why(draw, message):

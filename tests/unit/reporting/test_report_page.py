@@ -1,10 +1,13 @@
+import base64
 import os
 import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from lorary.errors import EvaluationError, LibraryError, OptionError
+from lorary.evaluation.scores import Scores
 from lorary.reporting.figure import Picture, draw_scores, draw_similarity, draw_training
 from lorary.reporting.html import write_report
 from lorary.reporting.report import report
@@ -85,7 +88,19 @@ def test_runs_are_grouped_by_their_tasks(tmp_path, make_group):
         ("rte, boolq", "2 tasks"),
         ("piqa, quail, race, …", "4 tasks"),
     ]
-    assert "<dt>mbc-arrow, rouge_l.router</dt><dd>mbc-arrow</dd>" in text
+    for tasks in ("rte, boolq", "piqa, quail, race, …"):
+        assert f"<dt>mbc-arrow, rouge_l, {tasks}.router</dt><dd>mbc-arrow</dd>" in text
+    assert "<dt>mbc-oracle, rouge_l.router</dt><dd>mbc-oracle</dd>" in text, "it has scores on one of them only"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["日本語", os.fsdecode(b"bad\xff"), "bell\a", "$x_{$", "\uffff"])
+def test_any_name_of_a_run_stands_on_the_page(tmp_path, make_group, name):
+    run, *_ = make_group(0, ["rte"])
+    named = Scores({**run.header, "name": name, "tasks": {name: run.header["tasks"]["rte"]}}, run.outcomes)
+    text = report([named], tmp_path / "r.html").read_text()
+    (svg,) = re.findall(r"data:image/svg\+xml;base64,([^\"]+)", text)
+    assert ElementTree.fromstring(base64.b64decode(svg)).tag.endswith("svg")
 
 
 @pytest.mark.parametrize("runs", ["runs/x.jsonl", ["runs/x.jsonl"]])

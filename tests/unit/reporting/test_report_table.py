@@ -70,7 +70,8 @@ def test_json_holds_every_number(table):
 
 def test_rich_shows_names_as_they_are():
     console = Console(file=io.StringIO(), width=120)
-    console.print(make_table({"[red]g": [run("[bold]a", 1)]}).to_rich())
+    console.print(make_table({"[red]g": [run("[bold]a", 1)]}, title="a [/x] :smile:").to_rich())
+    assert "a [/x] :smile:" in console.file.getvalue()
     assert "[bold]a" in console.file.getvalue()
     assert "[red]g" in console.file.getvalue()
 

@@ -132,9 +132,17 @@ def test_any_text_comes_back_as_it_was(tokens):
             lambda: TokenTrace(("a",), ("x",), np.ones((1, 1)), "T", ("q",), np.ones((2, 1, 1))),
             "error[E-REPORT] trace 'T': by_site has shape (2, 1, 1), expected (1, 1, 1) (sites, tokens, experts).",
         ),
+        (
+            lambda: TokenTrace(("a",), ("x",), np.full((1, 1), np.nan), "T"),
+            "error[E-REPORT] trace 'T': weights holds NaN or infinity, expected finite numbers.",
+        ),
+        (
+            lambda: TokenTrace(("a",), ("x",), np.ones((1, 1)), "T", ("q",), np.full((1, 1, 1), np.inf)),
+            "error[E-REPORT] trace 'T': by_site holds NaN or infinity, expected finite numbers.",
+        ),
     ],
 )
-def test_sizes_must_agree(make, message):
+def test_sizes_and_numbers_must_make_sense(make, message):
     with pytest.raises(EvaluationError) as caught:
         make()
     assert str(caught.value) == message

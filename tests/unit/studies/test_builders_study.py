@@ -6,7 +6,17 @@ from lorary.building.builders.lorahub import LoraHub
 from lorary.building.builders.per_cluster import PerCluster
 from lorary.building.builders.pi_tuning import PiTuning
 from lorary.building.clusters import Clusters
-from lorary.studies.builders import ADAPTED, KNOW_THE_TASK, RELATIVES, ROUTERS, Budget, merges, run_builders
+from lorary.errors import OptionError
+from lorary.studies.builders import (
+    ADAPTED,
+    KNOW_THE_TASK,
+    RELATIVES,
+    ROUTERS,
+    Budget,
+    budgets,
+    merges,
+    run_builders,
+)
 from lorary.studies.road import TRAINED, UNSEEN
 from lorary.tasks.builtin import builtin_heldout, builtin_tasks
 from lorary.testing.pico import random_library
@@ -42,6 +52,20 @@ def test_all_adaptations_cost_the_same(base, toy, tmp_path):
             costs[name] = 3 * examples_seen(builder, tasks, source)
     assert len(costs) == 8
     assert set(costs.values()) == {2 * 10 * 4 * 3}
+
+
+@pytest.mark.parametrize(
+    ("seeds", "message"),
+    [
+        ((), "study builders: there are no seeds. Give at least one, as 42."),
+        ((42, -1), "study builders: seed=-1, expected 0 or more."),
+        ((10**23,), f"study builders: seed={10**23}, expected at most 4294967295."),
+    ],
+)
+def test_seeds_that_no_training_takes_are_refused_before_it(seeds, message):
+    with pytest.raises(OptionError) as caught:
+        budgets(seeds)
+    assert str(caught.value) == f"error[E-OPTION] {message}"
 
 
 def test_every_held_out_task_has_two_relatives():

@@ -186,3 +186,20 @@ def test_unknown_arms_are_refused():
     with pytest.raises(OptionError) as caught:
         Study(arms=("router",))
     assert str(caught.value).startswith("error[E-OPTION] study evidence: unknown 'router'. Did you mean 'routers'?")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seeds": ()}, "there are no seeds. Give at least one, as 42."),
+        ({"seeds": (10**23,)}, f"seed={10**23}, expected at most 4294967295."),
+        ({"sizes": ()}, "there are no sizes. Give at least one, as 16."),
+        ({"sizes": (0,)}, "size=0, expected 1 or more."),
+    ],
+)
+def test_what_no_library_can_be_made_of_is_refused_at_once(options, message):
+    with pytest.raises(OptionError) as caught:
+        Study(**options)
+    assert (
+        str(caught.value).removeprefix("error[E-OPTION] study evidence: ").removeprefix("study evidence: ") == message
+    )

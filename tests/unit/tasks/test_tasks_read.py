@@ -127,6 +127,7 @@ def test_bom_blank_lines_and_windows_line_ends(tmp_path):
 def test_only(tmp_path):
     lines(tmp_path / "x.jsonl", PAIR, {**PAIR, "task": "other"})
     assert list(read_tasks("x.jsonl", only=["sums"])) == list(read_tasks("x.jsonl", only="sums")) == ["sums"]
+    assert list(read_tasks("x.jsonl", only=["sums", "sums"])) == ["sums"], "a name that comes twice is taken once"
     with pytest.raises(TaskError, match=r"unknown task 'sum'\. Did you mean 'sums'"):
         read_tasks("x.jsonl", only=["sum"])
 

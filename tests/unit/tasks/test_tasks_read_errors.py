@@ -3,6 +3,7 @@
 import builtins
 import gzip
 import json
+import os
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 
 from lorary.errors import TaskError
 from lorary.tasks import files
+from lorary.tasks.example import Example, Message
 from lorary.tasks.read import read_tasks
+from lorary.tasks.task import Task
 
 GOOD = '{"prompt": "a", "completion": "b"}\n'
 SHAPES = "{prompt, completion}, {messages}, {definition, input, output} or {source, target}"
@@ -38,7 +41,7 @@ ROWS = [
      "the field 'output' is missing, found input, output, definition. Add it to the row."),
     ({"output": "a"}, "the field 'input' is missing, found output. Add it to the row."),
     ({"source": "a"}, "the field 'target' is missing, found source. Add it to the row."),
-    ({"prompt": 1, "completion": "b"}, "'prompt' must be a list of messages, found int 1. Mend the row."),
+    ({"prompt": 1, "completion": "b"}, "'prompt' must be a text or a list of messages, found int 1. Mend the row."),
     ({"prompt": "a", "completion": 4}, "'completion' must be a text or a list of texts, found int 4. Mend the row."),
     ({"prompt": "a", "completion": []}, "'completion' must be a text or a list of texts, found list []. Mend the row."),
     ({"prompt": "a", "completion": ["b", 1]}, "'completion' must be a text, found int 1. Mend the row."),
@@ -120,6 +123,27 @@ def test_damaged_parquet(tmp_path):
     assert message("x.parquet").startswith("error[E-DATA] x.parquet: damaged Parquet file (")
 
 
+def test_a_parquet_column_that_comes_twice_is_refused(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = [pyarrow.array([text]) for text in "abc"]
+    table = pyarrow.Table.from_arrays(columns, names=["prompt", "completion", "completion"])
+    parquet.write_table(table, tmp_path / "x.parquet")
+    assert message("x.parquet") == ("error[E-DATA] x.parquet: column 'completion' comes twice. Rename one of them.")
+
+
+def test_a_parquet_value_that_python_has_not_names_its_column(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    strange = {
+        "date": pyarrow.array([2**30], pyarrow.date32()),
+        "time": pyarrow.array([0], pyarrow.timestamp("s", tz="Mars/X")),
+    }
+    for name, column in strange.items():
+        parquet.write_table(pyarrow.table({"prompt": ["a"], name: column}), tmp_path / "x.parquet")
+        found = message("x.parquet")
+        assert found.startswith(f"error[E-DATA] x.parquet: column {name!r} holds what Python can't: ")
+        assert found.endswith(". Convert it to text, or leave the column out.")
+
+
 def test_parquet_without_pyarrow(tmp_path, monkeypatch):
     def no_pyarrow(name, *rest, **more):
         if name.startswith("pyarrow"):
@@ -144,10 +168,60 @@ def test_bad_sources(tmp_path):
     assert message("*.csv") == f"error[E-DATA] x.csv: unknown format. {expected}"
     assert message("none.jsonl") == "error[E-DATA] none.jsonl: no such file or directory. Check the path."
     assert message("none/*.jsonl") == "error[E-DATA] none/*.jsonl: no files match. Check the pattern."
+    assert message("x" * 5000) == (f"error[E-DATA] '{'x' * 38}…: can't be read (File name too long). Check the path.")
     assert message([]) == "error[E-DATA] the list of files is empty. Name at least one file."
     assert message(3) == (
         "error[E-DATA] can't read tasks from int. Give a path, a glob, a list of paths, or a datasets object."
     )
+
+
+def test_a_pipe_among_the_files_is_refused_at_once(tmp_path):
+    (tmp_path / "tasks").mkdir()
+    os.mkfifo(tmp_path / "tasks" / "x.jsonl")
+    expected = "error[E-DATA] tasks/x.jsonl: not a regular file. Expected .jsonl, .jsonl.gz or .parquet."
+    assert message("tasks") == message("tasks/*.jsonl") == expected
+
+
+def test_a_file_name_that_is_not_utf_8_is_no_name_of_a_task(tmp_path):
+    name = os.fsdecode(b"caf\xe9.jsonl")
+    try:
+        (tmp_path / name).write_text(GOOD)
+    except OSError:
+        pytest.skip("needs a file system that takes any bytes")
+    assert message(name) == (
+        f"error[E-DATA] {name}:1: the name of the file holds half a character (\\udce9). Write the text as UTF-8."
+    )
+
+
+def test_rows_of_a_data_set_are_mappings():
+    class Odd:
+        column_names = ("a",)
+
+        def __iter__(self):
+            return iter([["a", "b"]])
+
+    assert message(Odd()) == (
+        "error[E-DATA] dataset:1: expected a mapping, found list ['a', 'b']. Give rows with named fields."
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: Example("a\udcff", "b"),
+         "example: 'prompt' holds half a character (\\udcff). Write the text as UTF-8."),
+        (lambda: Example("a", "b", choices=("b", "\ud800")),
+         "example: 'choices' holds half a character (\\ud800). Write the text as UTF-8."),
+        (lambda: Example("a", None), "example: 'completion' must be a text, found NoneType None."),
+        (lambda: Message("user", "\ud800"),
+         "message: 'content' holds half a character (\\ud800). Write the text as UTF-8."),
+        (lambda: Task("\ud800"), "task: 'name' holds half a character (\\ud800). Write the text as UTF-8."),
+    ],
+)  # fmt: skip
+def test_what_is_no_text_is_refused_where_it_comes_in(make, expected):
+    with pytest.raises(TaskError) as caught:
+        make()
+    assert str(caught.value) == f"error[E-DATA] {expected}"
 
 
 NAMES = "prompt completion messages role content definition input output source target task task_name split choices"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lorary.cli.application import or_list
-from lorary.cli.console import print_json, print_table, printable
+from lorary.cli.console import print_json, print_table, printable, say
 from lorary.cli.models import BARE, LIBRARY, opened
 from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, HowToMix, Json
 
@@ -26,6 +26,9 @@ def ask(
         str | None, typer.Option(metavar="DIR", help="What the library was built from, for routers that need it.")
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Also tell which expert spoke at each token.")] = False,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Ask as a user's turn, through the base's chat template.")
+    ] = False,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -35,11 +38,15 @@ def ask(
     if explain and library == BARE:
         raise typer.BadParameter("the bare base has no experts.", param_hint="--explain")
 
-    with opened(library, router=router, mix=mix, base=base, tasks=tasks, device=device, dtype=dtype) as model:
-        from lorary.tasks.example import Example
+    from lorary.tasks.example import Example, Message
 
-        answer = model.generate_text([Example(question, "")], max_new_tokens=max_new_tokens)[0]
-        trace = model.explain(question, max_new_tokens=max_new_tokens) if explain else None
+    asked = Example(question, "", messages=(Message("user", question),) if chat else ())
+    with opened(library, router=router, mix=mix, base=base, tasks=tasks, device=device, dtype=dtype) as model:
+        answer = model.generate_text([asked], max_new_tokens=max_new_tokens)[0]
+        trace = model.explain(asked, max_new_tokens=max_new_tokens) if explain else None
+    if not answer:
+        hint = "" if chat else " A base that was made for chat may want --chat."
+        say(f"the answer is empty: the model ended it at once.{hint}")
     if json:
         return print_json({"question": question, "answer": answer, **({"trace": _plain(trace)} if trace else {})})
     print(printable(answer))

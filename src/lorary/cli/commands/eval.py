@@ -38,13 +38,16 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Score a library on held-out tasks. The router is compass unless you say otherwise."""
+    from lorary.evaluation.run import check_into
     from lorary.evaluation.run import evaluate as run
     from lorary.folder import EVALUATORS
     from lorary.tasks.read import read_tasks
 
     evaluator, data = EVALUATORS.parse(metric), read_tasks(tasks)
+    check_into(into)
+    how: Any = {"router": router, "mix": mix, "base": base, "tasks": train_tasks, "device": device, "dtype": dtype}
     with (
-        opened(library, router=router, mix=mix, base=base, tasks=train_tasks, device=device, dtype=dtype) as model,
+        opened(library, **how, tasks_option="--train-tasks") as model,
         progress("examples") as tell,
         resumable(),
     ):

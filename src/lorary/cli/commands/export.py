@@ -65,6 +65,8 @@ def _shares(given: list[str]) -> dict[str, Any]:
     shares: dict[str, Any] = {}
     for text in given:
         name, _, value = text.partition("=")
+        if name in shares:
+            raise typer.BadParameter(f"{name!r} is given twice.", param_hint="--share")
         try:
             shares[name] = float(value)
         except ValueError:

@@ -1,12 +1,13 @@
 """`lorary quickstart`: the whole road on small built-in tasks, ending in a report."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from lorary.cli.application import resumable
-from lorary.cli.console import print_rich, progress
+from lorary.cli.console import print_json, print_rich, progress
 from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, Device, Dtype, HowToMix, Json, Mix
 from lorary.cli.work import RoadWatcher
 
@@ -47,6 +48,6 @@ def quickstart(
             dtype=dtype,
         )
     if json:
-        return print(done.table.to_json())
+        return print_json(asdict(done.table))
     print_rich(done.table.to_rich())
     return print(f"report: {done.report}")

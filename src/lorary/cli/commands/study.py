@@ -41,10 +41,11 @@ def study(
         raise typer.BadParameter(f"unknown study {name!r}; known: builders, evidence", param_hint="NAME")
     if name == "builders":
         _refuse_evidence_options(context)
-        from lorary.studies.builders import run_seeds
+        from lorary.studies.builders import budgets, run_seeds
 
+        planned = budgets(numbers(seeds))
         with resumable():
-            tables = run_seeds(load_base(base, device=device, dtype=dtype), into, say, numbers(seeds))
+            tables = run_seeds(load_base(base, device=device, dtype=dtype), into, say, planned)
         if json:
             return print_json([asdict(table) for table in tables])
         return print("\n".join(f"### {table.title}\n\n{table.to_markdown()}" for table in tables))

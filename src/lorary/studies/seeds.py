@@ -1,0 +1,18 @@
+"""The seeds that a study is repeated with."""
+
+from collections.abc import Sequence
+
+from lorary.errors import OptionError
+from lorary.options import require_count
+
+_MOST = (1 << 32) - 1  # what k-means takes
+
+
+def require_seeds(what: str, seeds: Sequence[int]) -> None:
+    """Refuse seeds that some step of a study would refuse, hours later. Raises E-OPTION, also if there are none."""
+    if not seeds:
+        raise OptionError("E-OPTION", f"{what}: there are no seeds.", "Give at least one, as 42.")
+    for seed in seeds:
+        require_count(f"{what}: seed", seed, least=0)
+        if seed > _MOST:
+            raise OptionError("E-OPTION", f"{what}: seed={seed}, expected at most {_MOST}.")
