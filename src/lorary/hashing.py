@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ def hash_json(value: Any) -> str:
 def short_key(*parts: Any) -> str:
     """Name a derived thing by its origins: the first 16 hex digits of their common hash."""
     return hash_json(list(parts))[:16]
+
+
+def is_short_key(text: str) -> bool:
+    """Tell whether a text could be a `short_key`: letters and digits that lead nowhere as a part of a path."""
+    return re.fullmatch(r"[0-9a-f]{1,16}", text) is not None
 
 
 def _plain(value: Any) -> Any:

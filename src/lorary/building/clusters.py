@@ -1,14 +1,16 @@
 """Clusters: tasks grouped for joint training, and their file."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lorary.disk import ELSEWHERE, disk_errors, write_whole
-from lorary.errors import BuildError
+from lorary.errors import BuildError, LibraryError
 from lorary.hashing import hash_json
+from lorary.library.findings import quote
+from lorary.library.strict_json import parse_object
 from lorary.tasks.example import Example
 from lorary.tasks.task import Task
 
@@ -88,38 +90,75 @@ class Clusters(Mapping[str, tuple[str, ...]]):
 
 
 def read_clusters(path: Path) -> Clusters:
-    """Read groups.json. Raises E-CLUSTERS for a file that isn't one."""
+    """Read groups.json. Raises E-CLUSTERS for a file that isn't one, or that says anything twice."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        groups = {str(name): _task_names(tasks) for name, tasks in content["clusters"].items()}
-        dealt = content.get("dealt")
-        return Clusters(
-            groups, content.get("method", {}), content.get("source", ""), tuple(content.get("names", ())),
-            content.get("similarity", ()), content.get("curve", ()), None if dealt is None else int(dealt),
-        )  # fmt: skip
+        content = parse_object(path.read_bytes(), str(path), "E-CLUSTERS")
     except OSError as error:
         raise BuildError(
             "E-CLUSTERS", f"{path} can't be read: {error.strerror}.", "`lorary cluster` writes it."
         ) from None
-    except (ValueError, KeyError, AttributeError, TypeError):
-        raise BuildError(
-            "E-CLUSTERS", f'{path} is no groups file: expected {{"clusters": {{"c0": ["task", ...]}}}}.',
-            "`lorary cluster` writes one.",
-        ) from None  # fmt: skip
+    except LibraryError as error:
+        raise BuildError(error.code, error.message, "`lorary cluster` writes one.") from None
+    for name, (default, accepts, expected) in _FIELDS.items():
+        value = content.setdefault(name, default)
+        if not accepts(value):
+            wrong = f"{name} is {quote(value)}, expected {expected}" if name != "clusters" else f"expected {expected}"
+            raise BuildError("E-CLUSTERS", f"{path} is no groups file: {wrong}.", "`lorary cluster` writes one.")
+    names, similarity = content["names"], content["similarity"]
+    if names != sorted(set(names)) or [len(row) for row in similarity] != [len(names)] * len(names):
+        message = f"{path}: names and similarity are no map of experts: expected N names, sorted, and N rows of N."
+        raise BuildError("E-CLUSTERS", message, "Cluster the library again.")
+    groups = {name: tuple(tasks) for name, tasks in content["clusters"].items()}
+    return Clusters(
+        groups, content["method"], content["source"], tuple(names), similarity, content["curve"], content["dealt"]
+    )
 
 
 def _holds_groups(path: Path) -> bool:
     try:
-        read_clusters(path)
+        return path.is_file() and read_clusters(path) is not None
     except BuildError:
         return False
-    return path.is_file()
 
 
-def _task_names(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise TypeError("a string would be read as a list of letters")
-    return tuple(map(str, value))
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _are_groups(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_are_names, value.values()))
+
+
+def _is_method(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("name", ""), str)
+
+
+def _are_numbers(values: Iterable[Any]) -> bool:
+    return all(type(value) in (int, float) for value in values)
+
+
+def _are_rows(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(row, list) and _are_numbers(row) for row in value)
+
+
+def _is_curve(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(row, dict) and _are_numbers(row.values()) for row in value)
+
+
+def _is_seed(value: Any) -> bool:
+    return value is None or type(value) is int
+
+
+_FIELDS: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
+    "clusters": (None, _are_groups, '{"clusters": {"c0": ["task", ...]}}'),
+    "method": ({}, _is_method, "an object with the method's name"),
+    "source": ("", lambda value: isinstance(value, str), "a string"),
+    "names": ([], _are_names, "a list of names"),
+    "similarity": ([], _are_rows, "a list of rows of numbers"),
+    "curve": ([], _is_curve, "a list of objects of numbers"),
+    "dealt": (None, _is_seed, "a whole number or null"),
+}
+"""What a groups file may hold: the default, what is accepted, and how that is said."""
 
 
 def name_groups(labels: Sequence[int], members: Sequence[Sequence[str]]) -> dict[str, tuple[str, ...]]:

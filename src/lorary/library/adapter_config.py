@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lorary.errors import LibraryError
 from lorary.library.files import read_capped
 from lorary.library.findings import Finding, error, quote, warning
 from lorary.library.layout import CONFIG
-from lorary.library.scale import is_plain
+from lorary.library.scale import Patterns, is_plain
 from lorary.library.strict_json import parse_object
 
 MAX_BYTES = 1_000_000
@@ -146,6 +147,11 @@ def _check_patterns(config: Mapping[str, Any]) -> list[Finding]:
             if not is_plain(pattern):
                 hint = "Write it as the end of a module path, such as layers.0.attn.q_proj."
                 findings.append(error("E-REGEX", f"{field}: pattern {quote(pattern)} can't be read safely.", hint))
+        if isinstance(patterns, dict) and not findings:
+            try:
+                Patterns(patterns)
+            except LibraryError as caught:
+                findings.append(error(caught.code, f"{field}: {caught.message}", caught.hint))
     for field in ("target_modules", "exclude_modules"):
         value = config.get(field)
         if isinstance(value, str) and value != "all-linear" and not value.replace("_", "").isalnum():

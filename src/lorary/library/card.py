@@ -1,12 +1,16 @@
 """The model card: README.md with front matter that the Hub understands, and a table of the experts."""
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lorary.disk import write_whole
+from lorary.errors import LibraryError
 from lorary.library.expert import Expert
+from lorary.library.files import open_regular
 from lorary.library.layout import Layout
 
 MARK = "<!-- written by lorary; delete this line to keep your own text -->"
@@ -16,9 +20,17 @@ _TAGS = ("lora", "lorary", "lora-library")
 
 def write_card(layout: Layout, base: Mapping[str, Any] | None, experts: Sequence[Expert]) -> None:
     """Write README.md, unless somebody wrote one of their own."""
-    if layout.card.exists() and MARK not in layout.card.read_text(encoding="utf-8", errors="replace"):
+    if os.path.lexists(layout.card) and not _is_ours(layout.card):
         return
     write_whole(layout.card, make_card(layout.root.name, base, experts).encode())
+
+
+def _is_ours(card: Path) -> bool:
+    try:
+        with open_regular(card) as file:
+            return MARK.encode() in file.read()
+    except LibraryError:  # a link or a FIFO: somebody's
+        return False
 
 
 def make_card(title: str, base: Mapping[str, Any] | None, experts: Sequence[Expert]) -> str:

@@ -5,7 +5,7 @@ Nothing from the directory is run, imported or followed.
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from lorary.library.findings import Finding, error, from_exception, quote, raise
 from lorary.library.layout import PICKLE, WEIGHTS
 from lorary.library.numbers import check_numbers
 from lorary.library.safetensors_header import Header, read_header
-from lorary.library.scale import rank_of
+from lorary.library.scale import ranks_of
 from lorary.library.site_keys import PREFIX, parse_key, site_tensors
-from lorary.library.targets import targeted
+from lorary.library.targets import Names, Targets
 
 BaseFacts = Mapping[str, tuple[int, int]]  # site name -> (d_in, d_out)
 _CONFIG_UNUSABLE = ("E-CONFIG", "E-LIMIT", "E-REGEX")
@@ -186,36 +186,34 @@ def _check_inner(sites: Shapes) -> list[Finding]:
 
 
 def _check_ranks(config: Mapping[str, Any], sites: Shapes) -> list[Finding]:
-    wrong = [site for site, (a, _) in sites.items() if rank_of(config, site) != a[0]]
+    ranks = ranks_of(config, sites)
+    wrong = [site for site, (a, _) in sites.items() if ranks[site] != a[0]]
     if not wrong:
         return []
-    promised, found = rank_of(config, wrong[0]), sites[wrong[0]][0][0]
+    promised, found = ranks[wrong[0]], sites[wrong[0]][0][0]
     hint = "Set r (or rank_pattern) to what was trained; check lora_alpha too, for it is divided by r."
     return [error("E-RANK", f"{_first(wrong)}: config r={promised}, tensors have rank {found}.", hint)]
 
 
 def _check_targets(config: Mapping[str, Any], sites: Shapes, base: BaseFacts | None) -> list[Finding]:
     findings = []
-    extra = [site for site in sites if targeted(config, site) is False]
+    targets = Targets(config)
+    extra = [site for site in sites if targets.hold(site) is False]
     if extra:
         message = f"{_first(extra)}: tensors for what target_modules doesn't name."
         findings.append(error("E-KEYS", message, "PEFT would ignore them silently. Correct target_modules."))
     if base is not None:
-        missing = [site for site in sorted(base) if site not in sites and targeted(config, site) is True]
+        missing = [site for site in sorted(base) if site not in sites and targets.hold(site) is True]
         known = [site for site in sites if site in base]
         if missing and known:
             message = f"{len(missing)} of {len(missing) + len(known)} targeted sites have no tensors: {some(missing)}."
             findings.append(error("E-KEYS", message, "Save the adapter again, or correct target_modules."))
         return findings
     names = config.get("target_modules")
-    idle = [name for name in names if not _names_any(name, sites)] if isinstance(names, list) else []
-    if idle:
+    unused = Names(names).idle(sites) if isinstance(names, list) else frozenset()
+    if idle := [name for name in names or () if name in unused]:
         findings.append(warning("W-KEYS", f"target_modules names {some(idle)}, but no tensor is for it."))
     return findings
-
-
-def _names_any(name: str, sites: Iterable[str]) -> bool:
-    return any(site == name or site.endswith("." + name) for site in sites)
 
 
 # ---- base ---------------------------------------------------------------------------------------

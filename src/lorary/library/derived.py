@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lorary.disk import disk_errors, sync
 from lorary.errors import LibraryError
+from lorary.library.files import require_plain_directory
 from lorary.library.findings import quote
 from lorary.library.layout import Layout
 from lorary.library.library import Library
@@ -29,13 +30,14 @@ def put(
     """Store an artefact as `<kind>-<key>.<suffix>`: `write` fills a temporary file, which is then renamed.
 
     `learned=True` is for what can't be rebuilt without data. Raises LibraryError E-PERM for a library that can't be
-    written to (keep the artefact in memory then) and E-DISK.
+    written to (keep the artefact in memory then), E-PATH for a folder that is a link, and E-DISK.
     """
     folder = library.layout.learned if learned else library.layout.derived
     target = folder / _file_name(kind, key, suffix)
     if not library.layout.is_ours:
         message = f"{target.name}: {quote(library.path.name)} has no library.json and is opened read-only."
         raise LibraryError("E-PERM", message, "Create a library elsewhere and add its experts.")
+    require_plain_directory(folder)
     beside = folder / f".{kind}-{key}.{secrets.token_hex(4)}.{suffix}"
     with disk_errors(target.name):
         folder.mkdir(exist_ok=True)

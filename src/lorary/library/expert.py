@@ -16,7 +16,7 @@ from lorary.library.findings import from_exception, quote, raise_errors
 from lorary.library.layout import CONFIG, PROVENANCE, WEIGHTS
 from lorary.library.provenance import Provenance, read_provenance
 from lorary.library.safetensors_header import Header
-from lorary.library.scale import scale_of
+from lorary.library.scale import scales_of
 from lorary.library.site_keys import site_tensors
 
 
@@ -54,7 +54,7 @@ class Expert:
     @cached_property
     def scales(self) -> dict[str, float]:
         """Site -> the factor on B A, as PEFT resolves it."""
-        return {site: scale_of(self.config, site, rank) for site, rank in self.ranks.items()}
+        return scales_of(self.config, self.ranks)
 
     @property
     def rank(self) -> int:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 from pathlib import Path
 from typing import BinaryIO
 
@@ -63,6 +64,19 @@ def read_capped(path: Path, max_bytes: int, code: str) -> bytes:
 def is_plain_directory(path: Path) -> bool:
     """Tell whether `path` is a directory itself, not a link to one."""
     return path.is_dir() and not path.is_symlink()
+
+
+def require_plain_directory(path: Path) -> None:
+    """Raise E-PATH for what is there and no directory itself: through a link we would write and delete elsewhere."""
+    try:
+        mode = path.lstat().st_mode  # asked once: another process may make it in between
+    except OSError:  # it isn't there; or nobody may look, and then nobody may write
+        return
+    if stat.S_ISDIR(mode):
+        return
+    what = "a link" if stat.S_ISLNK(mode) else "no directory"
+    hint = "Look at it and remove it: nothing is written or deleted outside a library."
+    raise LibraryError("E-PATH", f"{quote(str(path), 200)} is {what}, expected a directory of its own.", hint)
 
 
 def copy_durably(source: Path, target: Path) -> None:

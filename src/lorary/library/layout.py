@@ -6,11 +6,13 @@
       experts/<name>/    adapter_config.json  adapter_model.safetensors  expert.json: a plain PEFT adapter directory
       derived/           <kind>-<key>.<suffix>: rebuildable, named by the hash of their origins
       learned/           <kind>-<key>.<suffix>: not rebuildable without data; never collected
+      .work/             what a build that isn't done keeps there: see `worklist`
       .staging/          <name>.<host>.<pid>.<token>/: adapters on their way in or out; garbage once the writer is dead
 
 The directories are the truth, library.json is a note about them: a writer may be killed between the two, and nothing
 has to be mended. An expert arrives by one rename of its whole directory, so it is there whole or not at all, and the
-first writer of a name wins without a lock. No file is ever written over: a reader may have it mapped.
+first writer of a name wins without a lock. No file is ever written over: a reader may have it mapped. None of these
+directories may be a link: what is written and deleted stays in the library, whoever made it.
 
 A directory that others made opens too, read-only: one with experts/ but no library.json, or one whose subdirectories
 are PEFT adapters.
@@ -23,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorary.errors import LibraryError
+from lorary.library.files import require_plain_directory
 from lorary.library.findings import quote
 
 SCHEMA_VERSION = 1
@@ -30,6 +33,7 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PICKLE = "adapter_model.bin"
 PROVENANCE = "expert.json"
+WORK = ".work"
 _MANIFEST = "library.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _PEFT_WORDS = {"lora", "weight", "default", "base"}
@@ -73,6 +77,16 @@ class Layout:
     def staging(self) -> Path:
         """Adapters on their way in or out."""
         return self.root / ".staging"
+
+    @property
+    def work(self) -> Path:
+        """What a build that isn't done keeps."""
+        return self.root / WORK
+
+    def require_plain(self) -> None:
+        """Raise E-PATH if one of these folders is a link or a file: before anything is written or deleted there."""
+        for folder in (self.experts, self.derived, self.learned, self.staging, self.work):
+            require_plain_directory(folder)
 
     def expert(self, name: str) -> Path:
         """The directory of one expert. Raises E-NAME for a name that could lead elsewhere."""

@@ -65,7 +65,7 @@ class Library(Mapping[str, Expert]):
     def create(cls, path: Path | str, *, base: Mapping[str, Any] | None = None, exist_ok: bool = False) -> "Library":
         """Make an empty library for one base (its fingerprint); with `exist_ok`, open the one that is there.
 
-        Raises LibraryError: E-EXISTS, E-BASE when the one that is there has another base, E-PERM, E-DISK.
+        Raises LibraryError: E-EXISTS, E-BASE when the one that is there has another base, E-PATH, E-PERM, E-DISK.
         """
         layout = Layout(Path(path).absolute())
         if layout.manifest.exists() and exist_ok:
@@ -80,6 +80,7 @@ class Library(Mapping[str, Expert]):
                 "E-EXISTS", f"{quote(str(layout.root), 200)} is there and not empty.", "Choose another path."
             )
         manifest = Manifest(dict(base) if base is not None else None, this_version())
+        layout.require_plain()
         with disk_errors(f"library {quote(layout.root.name)}", ELSEWHERE):
             layout.experts.mkdir(parents=True, exist_ok=True)
             write_manifest(layout, manifest, [])
@@ -133,7 +134,7 @@ class Library(Mapping[str, Expert]):
 
         `provenance` replaces the source's expert.json; with `base`, the sites must fit it; `base_name`: what the copy
         calls its base. What would let PEFT import code is neutralised in the copy. The source is not modified.
-        Raises LibraryError: all that `check` finds, numbers included, E-NAME, E-EXISTS, E-BASE, E-DISK, E-PERM.
+        Raises LibraryError: all that `check` finds, numbers included, E-NAME, E-EXISTS, E-BASE, E-DISK, E-PERM, E-PATH.
         """
         self._require_ours()
         check_free(name, self._layout.expert_names())
@@ -168,7 +169,7 @@ class Library(Mapping[str, Expert]):
     def remove(self, name: str) -> None:
         """Take an expert out, sound or bad, and delete its files; who has them open keeps them.
 
-        Raises E-NAME, E-PERM.
+        Raises E-NAME, E-PATH, E-PERM.
         """
         self._require_known(name)
         gone_already = contextlib.suppress(FileNotFoundError)  # another writer was first
@@ -198,6 +199,7 @@ class Library(Mapping[str, Expert]):
         if not self._layout.is_ours:
             message = f"{quote(self.path.name)} is a folder of adapters without library.json, opened read-only."
             raise LibraryError("E-PERM", message, "Create a library elsewhere and add them.")
+        self._layout.require_plain()
 
     def _require_known(self, name: str) -> None:
         self._require_ours()

@@ -1,7 +1,8 @@
 r"""Rank and scale of each site, exactly as PEFT resolves them, without running a stranger's regular expression.
 
 PEFT matches each pattern key as `(.*\.)?(key)$` against the module path; the first key that matches wins.
-We read the keys that are names, perhaps with `^`, `$` and `\.`, and refuse the others.
+We read the keys that are names, perhaps with `^`, `$` and `\.`, and refuse the others. They are matched by look-up: a
+stranger's config may hold a hundred thousand, for ten thousand sites.
 """
 
 import math
@@ -11,9 +12,12 @@ from typing import Any
 
 from lorary.errors import LibraryError
 from lorary.library.findings import quote
+from lorary.library.site_keys import endings
 
-_PLAIN = re.compile(r"\^?(?:[A-Za-z0-9_.-]|\\\.)*\$?")
-_ANY = ""  # what an unescaped dot is for a regular expression: any one letter
+MAX_FORMS = 256  # a model's own names have some ten
+_PLAIN = re.compile(r"\^?(?:[A-Za-z0-9_.-]|\\.)*\$?")
+_Form = tuple[tuple[int, int], ...]
+_LETTER = re.compile(r"\\.|.")
 
 
 def is_plain(pattern: str) -> bool:
@@ -21,34 +25,77 @@ def is_plain(pattern: str) -> bool:
     return _PLAIN.fullmatch(pattern) is not None
 
 
-def first_match(patterns: Iterable[str], site: str) -> str | None:
-    """Find the pattern that PEFT would use for a site, or None. Raises E-REGEX for one that isn't plain."""
-    return next((pattern for pattern in patterns if _matches(pattern, site)), None)
+class Patterns:
+    """Patterns in their order, of which the first that matches a site wins.
 
-
-def _matches(pattern: str, site: str) -> bool:
-    if not is_plain(pattern):
-        message = f"pattern {quote(pattern)} can't be read safely."
-        raise LibraryError("E-REGEX", message, "Write it as the end of a module path, such as layers.0.attn.q_proj.")
-    letters = [_ANY if part == "." else part[-1] for part in re.findall(r"\\.|.", pattern.strip("^$"))]
-    cut = len(site) - len(letters)
-    if cut < 0 or any(wanted not in (_ANY, found) for wanted, found in zip(letters, site[cut:], strict=True)):
-        return False
-    rest = site[:cut]
-    return not rest or (rest.endswith(".") and not pattern.startswith("^"))
-
-
-def rank_of(config: Mapping[str, Any], site: str) -> int:
-    """Give the rank that the config promises for a site; the tensors decide whether that is true."""
-    pattern = first_match(config.get("rank_pattern") or {}, site)
-    return int(config["r"] if pattern is None else config["rank_pattern"][pattern])
-
-
-def scale_of(config: Mapping[str, Any], site: str, rank: int) -> float:
-    """Give the factor on B A at a site: alpha / rank, or alpha / sqrt(rank) with rsLoRA.
-
-    Raises LibraryError E-REGEX for an alpha_pattern that can't be read safely.
+    They are kept by form: their length, and where they have an unescaped dot, which is any one letter for a regular
+    expression. What is left of a text without these places is looked up.
+    Raises LibraryError E-REGEX for a pattern that isn't plain, E-LIMIT for more than 256 forms.
     """
-    pattern = first_match(config.get("alpha_pattern") or {}, site)
-    alpha = config["lora_alpha"] if pattern is None else config["alpha_pattern"][pattern]
-    return float(alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._patterns = tuple(patterns)
+        self._forms: dict[int, dict[_Form, dict[tuple[bool, tuple[str, ...]], int]]] = {}
+        for order, pattern in enumerate(self._patterns):
+            self._add(pattern, order)
+        if sum(map(len, self._forms.values())) > MAX_FORMS:
+            message = f"{len(self._patterns):,} patterns of more than {MAX_FORMS} forms: lengths, and places of dots."
+            raise LibraryError("E-LIMIT", message, r"Write the dots in them as \., or fewer patterns.")
+
+    def _add(self, pattern: str, order: int) -> None:
+        if not is_plain(pattern):
+            message = f"pattern {quote(pattern)} can't be read safely."
+            hint = "Write it as the end of a module path, such as layers.0.attn.q_proj."
+            raise LibraryError("E-REGEX", message, hint)
+        letters = _LETTER.findall(pattern.strip("^$"))
+        text = "".join(letter[-1] for letter in letters)
+        form = _between([place for place, letter in enumerate(letters) if letter == "."], len(text))
+        known = self._forms.setdefault(len(text), {}).setdefault(form, {})
+        known.setdefault((pattern.startswith("^"), _cut(text, form)), order)
+
+    def first(self, site: str) -> str | None:
+        """Find the pattern that PEFT would use for a site, or None."""
+        orders = [order for ending in endings(site) for order in self._found(ending, ending == site)]
+        return self._patterns[min(orders)] if orders else None
+
+    def _found(self, ending: str, is_whole: bool) -> Iterable[int]:
+        for form, known in self._forms.get(len(ending), {}).items():
+            pieces = _cut(ending, form)
+            for key in ((False, pieces), (True, pieces)) if is_whole else ((False, pieces),):
+                if key in known:
+                    yield known[key]
+
+
+def _between(places: list[int], length: int) -> _Form:
+    starts, ends = [0, *(place + 1 for place in places)], [*places, length]
+    return tuple((start, end) for start, end in zip(starts, ends, strict=True) if start < end)
+
+
+def _cut(text: str, form: _Form) -> tuple[str, ...]:
+    return tuple([text[start:end] for start, end in form])
+
+
+def ranks_of(config: Mapping[str, Any], sites: Iterable[str]) -> dict[str, int]:
+    """Give the rank that the config promises for each site; the tensors decide whether that is true.
+
+    Raises LibraryError as `Patterns` does.
+    """
+    found = _values(config, "rank_pattern", "r", sites)
+    return {site: int(rank) for site, rank in found.items()}
+
+
+def scales_of(config: Mapping[str, Any], ranks: Mapping[str, int]) -> dict[str, float]:
+    """Give the factor on B A at each site, by its rank: alpha / rank, or alpha / sqrt(rank) with rsLoRA.
+
+    Raises LibraryError as `Patterns` does.
+    """
+    alphas = _values(config, "alpha_pattern", "lora_alpha", ranks)
+    root = math.sqrt if config.get("use_rslora") else float
+    return {site: float(alphas[site] / root(rank)) for site, rank in ranks.items()}
+
+
+def _values(config: Mapping[str, Any], field: str, default: str, sites: Iterable[str]) -> dict[str, Any]:
+    values = config.get(field) or {}
+    patterns = Patterns(values)
+    found = {site: patterns.first(site) for site in sites}
+    return {site: config[default] if pattern is None else values[pattern] for site, pattern in found.items()}

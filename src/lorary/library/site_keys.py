@@ -56,6 +56,11 @@ def _parse_factor(key: str, ending: str, part: Part) -> Key:
     return Key(part, site) if key.startswith(PREFIX) else Key("unprefixed", "")
 
 
+def endings(site: str) -> list[str]:
+    """List what a site's name ends with at a dot, itself first: `a.b.c`, `b.c`, `c`."""
+    return [site, *(site[place + 1 :] for place, letter in enumerate(site) if letter == ".")]
+
+
 def site_tensors(keys: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Pair the keys by site, sorted: site -> (input-side key, output-side key).
 

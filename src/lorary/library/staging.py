@@ -3,16 +3,19 @@
 A writer that is killed leaves its staging directory behind and nothing else; `collect` finds out whose it was.
 """
 
+import contextlib
 import ctypes
 import errno
 import os
 import secrets
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from lorary.disk import sync
 from lorary.errors import LibraryError
+from lorary.library.files import is_plain_directory, require_plain_directory
 from lorary.library.findings import quote
 from lorary.library.processes import host, is_running
 
@@ -23,7 +26,8 @@ _HERE = -100  # AT_FDCWD
 
 
 def new_stage(staging: Path, name: str) -> Path:
-    """Make an empty directory that tells who is writing what."""
+    """Make an empty directory that tells who is writing what. Raises E-PATH for a link."""
+    require_plain_directory(staging)
     staging.mkdir(parents=True, exist_ok=True)
     stage = staging / f"{name}.{host()}.{os.getpid()}.{secrets.token_hex(4)}"
     stage.mkdir()
@@ -90,17 +94,36 @@ def discard(stage: Path) -> None:
     if stage.is_symlink():  # what an expert was put in the place of
         stage.unlink()
     else:
-        shutil.rmtree(stage, ignore_errors=True)
+        with contextlib.suppress(OSError), _held(stage.parent) as parent:
+            shutil.rmtree(stage if parent is None else stage.name, ignore_errors=True, dir_fd=parent)
+
+
+@contextlib.contextmanager
+def _held(directory: Path) -> Iterator[int | None]:
+    """Open a directory, so that no link can come in its place meanwhile; None where the system can't."""
+    if not shutil.rmtree.avoids_symlink_attacks:
+        yield None
+        return
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def collect(staging: Path, experts: Path) -> list[str]:
-    """Delete what dead writers left; move back an expert whose replacement was cut short. Says what it did, sorted."""
+    """Delete what dead writers left; move back an expert whose replacement was cut short. Says what it did, sorted.
+
+    Raises E-PATH for a link: what it leads to is nobody's stage.
+    """
+    require_plain_directory(staging)
+    require_plain_directory(experts)
     done = []
     for stage in sorted(staging.iterdir()) if staging.is_dir() else []:
         if _is_alive(stage):
             continue
         name = stage.name.partition(".")[0]
-        if stage.name.endswith(".old") and not (experts / name).exists():
+        if stage.name.endswith(".old") and is_plain_directory(stage) and not os.path.lexists(experts / name):
             os.rename(stage, experts / name)
             done.append(f"restored {name}")
         else:
@@ -111,10 +134,10 @@ def collect(staging: Path, experts: Path) -> list[str]:
 
 def _is_alive(stage: Path) -> bool:
     parts = stage.name.split(".")
-    if len(parts) < 4 or not parts[2].isdigit():
+    if len(parts) < 4 or not (parts[2].isascii() and parts[2].isdigit()):
         return False
     if parts[1] != host() or os.name != "posix":
-        return time.time() - stage.stat().st_mtime < STALE_AFTER_S
+        return time.time() - stage.lstat().st_mtime < STALE_AFTER_S
     return is_running(int(parts[2]))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from typing import Any, NoReturn
 
 from lorary.errors import LibraryError
@@ -20,9 +21,22 @@ def parse_object(data: bytes, called: str, code: str) -> dict[str, Any]:
     Raises LibraryError with `code` for a BOM, bad UTF-8, bad syntax (line:column), a key given twice,
     NaN or Infinity, nesting over 32 and lone surrogates.
     """
-    value = _parse(_decode(data, called, code), called, code)
+    value = _parse_all(data, called, code)
     if not isinstance(value, dict):
         raise LibraryError(code, f"{called} holds a {type(value).__name__}, expected an object.")
+    return value
+
+
+def parse_array(data: bytes, called: str, code: str) -> list[Any]:
+    """Parse bytes that must be one JSON array, as strictly as `parse_object`."""
+    value = _parse_all(data, called, code)
+    if not isinstance(value, list):
+        raise LibraryError(code, f"{called} holds a {type(value).__name__}, expected an array.")
+    return value
+
+
+def _parse_all(data: bytes, called: str, code: str) -> Any:
+    value = _parse(_decode(data, called, code), called, code)
     if _is_deep(value):
         raise LibraryError(code, f"{called} is nested deeper than {MAX_DEPTH} levels.")
     if b"\\ud" in data.lower():
@@ -56,8 +70,8 @@ def _parse(text: str, called: str, code: str) -> Any:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        counts = Counter(key for key, _ in pairs)
+        twice = next(key for key, n in counts.items() if n > 1)
         raise _RefusedError(f"key {quote(twice)} is given twice")
     return result
 

@@ -106,7 +106,7 @@ def _keep(library: Library, kind: str, key: str, state: State) -> None:
     try:
         derived.put(library, kind, key, "safetensors", write)
     except LibraryError as error:
-        if error.code not in ("E-PERM", "E-DISK"):  # the library works without, it just fits again next time
+        if error.code not in ("E-PATH", "E-PERM", "E-DISK"):  # the library works without, it just fits again next time
             raise
 
 

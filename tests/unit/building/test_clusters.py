@@ -39,16 +39,61 @@ def test_hand_written_groups_will_do(tmp_path):
     assert builder.rank == 2
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"clusters": []}', '{"clusters": {"c0": 3}}', '{"clusters": null}'])
-def test_other_files_are_refused(text, tmp_path):
+@pytest.mark.parametrize("clusters", ["[]", '{"c0": 3}', '{"c0": [["a"]]}', "null"])
+def test_other_files_are_refused(clusters, tmp_path):
     path = tmp_path / "groups.json"
-    path.write_text(text)
+    path.write_text(f'{{"clusters": {clusters}}}')
     with pytest.raises(BuildError) as caught:
         read_clusters(path)
     assert str(caught.value) == (
         f'error[E-CLUSTERS] {path} is no groups file: expected {{"clusters": {{"c0": ["task", ...]}}}}. '
         "`lorary cluster` writes one."
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "groups.json:1:1 is not JSON: expecting value."),
+        ("[]", "groups.json holds a list, expected an object."),
+        ("[" * 100_000, "groups.json is nested deeper than 32 levels."),
+        ('{"clusters": {"c0": ["a"], "c0": ["b"]}}', "groups.json: key 'c0' is given twice."),
+        ('{"clusters": {}, "dealt": 1e999}', "groups.json: '1e999' is not a finite number."),
+    ],
+)
+def test_what_is_no_json_or_says_two_things_is_refused(text, message, tmp_path):
+    (tmp_path / "groups.json").write_text(text)
+    with pytest.raises(BuildError) as caught:
+        read_clusters(tmp_path / "groups.json")
+    assert str(caught.value) == f"error[E-CLUSTERS] {tmp_path}/{message} `lorary cluster` writes one."
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"method": [1]}, "is no groups file: method is [1], expected an object with the method's name."),
+        (
+            {"method": {"name": 3}},
+            "is no groups file: method is {'name': 3}, expected an object with the method's name.",
+        ),
+        ({"source": 4}, "is no groups file: source is 4, expected a string."),
+        ({"names": "ab"}, "is no groups file: names is 'ab', expected a list of names."),
+        ({"similarity": None}, "is no groups file: similarity is None, expected a list of rows of numbers."),
+        ({"similarity": [["1"]]}, "is no groups file: similarity is [['1']], expected a list of rows of numbers."),
+        ({"curve": 3}, "is no groups file: curve is 3, expected a list of objects of numbers."),
+        ({"dealt": 1.5}, "is no groups file: dealt is 1.5, expected a whole number or null."),
+        ({"similarity": [[1.0]]}, "names and similarity are no map of experts"),
+        ({"similarity": [[1, 0], [0]]}, "names and similarity are no map of experts"),
+        ({"names": ["b", "a"]}, "names and similarity are no map of experts"),
+    ],
+)
+def test_fields_that_cannot_be_are_refused(fields, message, tmp_path):
+    path = tmp_path / "groups.json"
+    CLUSTERS.write(path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+    with pytest.raises(BuildError) as caught:
+        read_clusters(path)
+    assert caught.value.code == "E-CLUSTERS" and message in str(caught.value)
 
 
 def test_a_missing_file_is_refused(tmp_path):

@@ -118,6 +118,29 @@ def test_all_follow_the_grouping_of_the_first(base, tasks, tmp_path):
     assert enlist(BUILDER, tasks, base, into=tmp_path / "lib").packs == first.packs, "a damaged plan is made anew"
 
 
+@pytest.mark.parametrize("folder", [".staging", ".work", "learned", "experts"])
+def test_a_build_into_a_strangers_library_touches_nothing_outside(base, tasks, tmp_path, folder):
+    library = Library.create(tmp_path / "lib", base=base.fingerprint)
+    (tmp_path / "home" / "letters").mkdir(parents=True)
+    shutil.rmtree(library.path / folder, ignore_errors=True)
+    (library.path / folder).symlink_to(tmp_path / "home")
+    steps = []
+    with pytest.raises(LibraryError, match="E-FILE" if folder == "experts" else "E-PATH"):
+        build(BUILDER, tasks, base, into=library.path, report=steps.append)
+    assert not steps
+    assert [p.name for p in (tmp_path / "home").rglob("*")] == ["letters"]
+
+
+def test_a_plan_that_leads_outside_is_made_anew(base, tasks, tmp_path, undisturbed):
+    first = enlist(BUILDER, tasks, base, into=tmp_path / "lib")
+    (tmp_path / "home" / "1").mkdir(parents=True)
+    (plan,) = (tmp_path / "lib" / ".work").glob("plan-*.json")
+    plan.write_text(plan.read_text().replace(first.packs[0].key, "../../home"))
+    library = build(BUILDER, tasks, base, into=tmp_path / "lib")
+    assert (library.hash, files_of(library.path)) == undisturbed
+    assert (tmp_path / "home" / "1").is_dir()
+
+
 def test_many_may_start_at_the_same_instant(base, tmp_path):
     for number in range(20):
         barrier, found = threading.Barrier(6), []

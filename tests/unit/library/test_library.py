@@ -11,6 +11,7 @@ import pytest
 from library_pico import BASE, SITES, D, tensors, write_adapter
 
 from lorary.errors import LibraryError
+from lorary.library import staging
 from lorary.library.expert import copy_adapter
 from lorary.library.library import Library
 from lorary.library.provenance import Provenance
@@ -463,6 +464,71 @@ def test_bad_provenance(library, poems, text, error):
     with pytest.raises(LibraryError) as caught:
         library.add(poems, "poems")
     assert message(caught).startswith(error)
+
+
+# ---- folders that lead elsewhere ----------------------------------------------------------------
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """A directory outside the library, which nobody may touch."""
+    (tmp_path / "home" / "letters").mkdir(parents=True)
+    (tmp_path / "home" / "letters" / "a.txt").write_text("dear")
+    yield tmp_path / "home"
+    assert [str(p.relative_to(tmp_path)) for p in sorted((tmp_path / "home").rglob("*"))] == [
+        "home/letters", "home/letters/a.txt",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("folder", ["experts", "derived", "learned", ".staging", ".work"])
+@pytest.mark.parametrize("change", ["add", "stage", "replace", "remove", "gc"])
+def test_nothing_is_changed_through_a_link(library, poems, elsewhere, folder, change):
+    library.add(poems, "poems")
+    shutil.rmtree(library.path / folder, ignore_errors=True)
+    (library.path / folder).symlink_to(elsewhere)
+    changes = {
+        "add": lambda: library.add(poems, "new"),
+        "stage": lambda: library.stage("new").__enter__(),
+        "replace": lambda: library.replace(poems, "poems"),
+        "remove": lambda: library.remove("poems"),
+        "gc": library.gc,
+    }
+    with pytest.raises(LibraryError) as caught:
+        changes[change]()
+    assert message(caught) == (
+        f"error[E-PATH] '{library.path / folder}' is a link, expected a directory of its own. "
+        "Look at it and remove it: nothing is written or deleted outside a library."
+    )
+
+
+def test_a_library_is_not_made_through_a_link(tmp_path, elsewhere):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "experts").symlink_to(elsewhere)
+    with pytest.raises(LibraryError, match="E-PATH"):
+        Library.create(tmp_path / "new")
+    assert files(tmp_path / "new") == ["experts"]
+
+
+def test_a_link_that_comes_meanwhile_is_not_followed(library, elsewhere):
+    library.layout.staging.symlink_to(elsewhere)
+    staging.discard(library.layout.staging / "letters")
+
+
+def test_links_among_what_writers_left_are_removed_themselves(library, elsewhere):
+    library.layout.staging.mkdir()
+    for name in ("a.old", "b", f"c.{staging.host()}.\u00b2.ab"):
+        (library.layout.staging / name).symlink_to(elsewhere)
+    (library.layout.staging / "d").symlink_to(elsewhere / "nowhere")
+    library.gc()
+    assert files(library.layout.staging) == files(library.layout.experts) == []
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_a_card_that_is_no_file_is_left_alone(library, poems, make):
+    library.layout.card.unlink(missing_ok=True)
+    make(library.layout.card)
+    library.add(poems, "poems")
+    assert not library.layout.card.is_file()
 
 
 # ---- the disk says no ---------------------------------------------------------------------------

@@ -168,6 +168,48 @@ def test_not_a_directory(adapter, tmp_path):
     assert codes(check(file)) == [("E-PATH", f"'{file}' is a file, expected an adapter's directory.")]
 
 
+# ---- sizes --------------------------------------------------------------------------------------
+
+
+LONG = [f"x{i}" for i in range(40_000)]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rank_pattern": dict.fromkeys(LONG, 1)},
+        {"alpha_pattern": dict.fromkeys(LONG, 1)},
+        {"target_modules": ["q", *LONG]},
+        {"exclude_modules": LONG},
+        {"layers_to_transform": list(range(100_000)), "target_modules": ["q"]},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_long_lists_cost_no_more_than_they_are_long(tmp_path, fields):
+    keys = [f"base_model.model.model.layers.{i}.q.lora_{factor}.weight" for i in range(4000) for factor in "AB"]
+    arrays = dict.fromkeys(keys, np.ones((1, 1), np.float16))
+    adapter = write_adapter(tmp_path / "long", arrays, **{"r": 1, "target_modules": ["q"], **fields})
+    start = time.monotonic()
+    assert not [finding for finding in check(adapter) if finding.level == "error"]
+    assert time.monotonic() - start < 15  # each list with each site would take minutes
+
+
+@pytest.mark.parametrize("file", ["adapter_config.json", "adapter_model.safetensors"])
+def test_the_last_of_many_keys_given_twice_is_found_soon(adapter, file):
+    content = ("{" + "".join(f'"{i:x}":0,' for i in range(90_000)) + '"z":0,"z":0}').encode()
+    (adapter / file).write_bytes(safetensors_bytes(content) if file.endswith("tensors") else content)
+    start = time.monotonic()
+    assert one(adapter).message.endswith("key 'z' is given twice.")
+    assert time.monotonic() - start < 15
+
+
+def test_patterns_of_absurdly_many_forms_are_refused(tmp_path):
+    adapter = config_of(tmp_path, alpha_pattern={"a" * n: 2 for n in range(1, 300)})
+    assert codes(check(adapter)) == [
+        ("E-LIMIT", "alpha_pattern: 299 patterns of more than 256 forms: lengths, and places of dots.")
+    ]
+
+
 # ---- the config ---------------------------------------------------------------------------------
 
 

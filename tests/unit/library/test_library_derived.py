@@ -61,6 +61,15 @@ def test_links_do_not_count(library, tmp_path):
     assert derived.get(library, "arrow", "0123", "json") is None
 
 
+@pytest.mark.parametrize("folder", ["derived", "learned"])
+def test_nothing_is_written_through_a_link(library, tmp_path, folder):
+    (tmp_path / "outside").mkdir()
+    (library.path / folder).symlink_to(tmp_path / "outside")
+    with pytest.raises(LibraryError, match=r"error\[E-PATH\] .*' is a link, expected a directory of its own\."):
+        put(library, "0123", learned=folder == "learned")
+    assert not list((tmp_path / "outside").iterdir())
+
+
 def test_read_only(tmp_path):
     write_adapter(tmp_path / "theirs" / "a")
     library = Library.open(tmp_path / "theirs")

@@ -4,7 +4,7 @@ import random
 import pytest
 
 from lorary.errors import LibraryError
-from lorary.library.scale import first_match, is_plain, rank_of, scale_of
+from lorary.library.scale import Patterns, is_plain, ranks_of, scales_of
 from lorary.library.site_keys import site_tensors
 
 SITE = "model.layers.0.self_attn.q_proj"
@@ -28,21 +28,33 @@ SITE = "model.layers.0.self_attn.q_proj"
     ],
 )
 def test_scale(fields, expected):
-    assert scale_of({"lora_alpha": 16, **fields}, SITE, 4) == expected
+    assert scales_of({"lora_alpha": 16, **fields}, {SITE: 4}) == {SITE: expected}
 
 
 def test_rank():
-    assert rank_of({"r": 4, "rank_pattern": {"q_proj": 8}}, SITE) == 8
-    assert rank_of({"r": 4, "rank_pattern": None}, SITE) == 4
+    assert ranks_of({"r": 4, "rank_pattern": {"q_proj": 8}}, [SITE]) == {SITE: 8}
+    assert ranks_of({"r": 4, "rank_pattern": None}, [SITE]) == {SITE: 4}
 
 
 def test_a_pattern_that_is_not_plain_is_refused():
     with pytest.raises(LibraryError) as caught:
-        scale_of({"lora_alpha": 16, "alpha_pattern": {r".*\.q_proj": 8}}, SITE, 4)
+        scales_of({"lora_alpha": 16, "alpha_pattern": {r".*\.q_proj": 8}}, {SITE: 4})
     assert str(caught.value) == (
         r"error[E-REGEX] pattern '.*\\.q_proj' can't be read safely. "
         "Write it as the end of a module path, such as layers.0.attn.q_proj."
     )
+
+
+def test_patterns_of_more_forms_than_a_model_has_are_refused():
+    many = {"".join("a."[n >> bit & 1] for bit in range(9)): 2 for n in range(512)}
+    with pytest.raises(LibraryError) as caught:
+        ranks_of({"r": 4, "rank_pattern": many}, [SITE])
+    assert str(caught.value) == (
+        "error[E-LIMIT] 512 patterns of more than 256 forms: lengths, and places of dots. "
+        r"Write the dots in them as \., or fewer patterns."
+    )
+    escaped = {pattern.replace(".", r"\."): rank for pattern, rank in many.items()}
+    assert ranks_of({"r": 4, "rank_pattern": {**escaped, "q_proj": 8}}, [SITE]) == {SITE: 8}
 
 
 @pytest.mark.slow
@@ -60,7 +72,7 @@ def test_matching_is_that_of_peft():
             for _ in range(3)
         ]
         assert all(map(is_plain, patterns))
-        assert (first_match(patterns, site) or site) == (get_pattern_key(patterns, site) or site), (patterns, site)
+        assert (Patterns(patterns).first(site) or site) == (get_pattern_key(patterns, site) or site), (patterns, site)
 
 
 def test_keys_as_peft_writes_them():

@@ -19,7 +19,9 @@ replace, never over.
 import contextlib
 import errno
 import json
+import math
 import os
+import re
 import secrets
 import shutil
 import threading
@@ -28,6 +30,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from lorary.building.work.records import are_losses, is_count, is_flag, is_text, is_time, read_record
 from lorary.errors import BuildError
 from lorary.library.processes import host, is_running, place
 
@@ -37,7 +40,11 @@ BEAT_S = 2.0
 """It speaks at least this often: what it says is also how others see its progress."""
 HANG_S = 1800.0
 """How long a job may make no step before it counts as hung; a first compilation or a long validation takes less."""
+LONGEST_LEASE_S = 24 * 3600.0
+"""Nobody is believed to live for longer without a word, whatever his lease says."""
 _LEASE = "lease.json"
+_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
+_LAST = 10**18 - 1
 _QUICKER = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.ESTALE}
 """What the disk says when another worker was quicker, or done."""
 
@@ -51,7 +58,8 @@ class Lease:
     """What an owner says of itself. Times are seconds since 1970 by its own clock; steps are those of its pack.
 
     run: names the workers that were started together. tries: how many owners of one run in a row, this one included,
-    died without getting further. losses: of its jobs, in nats per token, each at its last step; for show.
+    died without getting further. losses: of its jobs, in nats per token, each at its last step, None for one that is no
+    number; for show.
     """
 
     token: str
@@ -67,7 +75,7 @@ class Lease:
     step: int = 0
     tries: int = 1
     is_free: bool = False
-    losses: Mapping[str, float] = field(default_factory=dict)
+    losses: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def is_dead(self) -> bool:
@@ -78,6 +86,15 @@ class Lease:
     def owner(self) -> str:
         """Who it is, in a word."""
         return f"{self.host}:{self.pid}"
+
+
+_FIELDS = {
+    **dict.fromkeys(("token", "host", "place", "run"), is_text),
+    **dict.fromkeys(("since", "at", "lease_s"), is_time),
+    **dict.fromkeys(("pid", "beat", "first_step", "step", "tries"), is_count),
+    "is_free": is_flag,
+    "losses": are_losses,
+}
 
 
 class Watch:
@@ -96,23 +113,24 @@ class Watch:
         if last != mark:
             self._seen[pack] = (mark, now)
             return False
-        return now - since > lease.lease_s
+        return now - since > min(lease.lease_s, LONGEST_LEASE_S)
 
 
 def newest(pack: Path) -> int:
     """Give the number of a pack's owner; 0 if it never had one."""
+    return max(_numbers(pack), default=0)
+
+
+def _numbers(pack: Path) -> list[int]:
     try:
-        return max((int(path.name) for path in pack.iterdir() if path.name.isdigit()), default=0)
+        return [int(name) for name in os.listdir(pack) if _NUMBER.fullmatch(name)]
     except (FileNotFoundError, NotADirectoryError):
-        return 0
+        return []
 
 
 def read_lease(pack: Path) -> Lease | None:
     """Read what a pack's owner last said; None if it has none, or one whose lease can't be read."""
-    try:
-        return Lease(**json.loads((pack / str(newest(pack)) / _LEASE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
+    return read_record(pack / str(newest(pack)) / _LEASE, Lease, _FIELDS)
 
 
 @dataclass
@@ -132,7 +150,8 @@ class Claim:
 
     def reached(self, step: int, losses: Mapping[str, float] | None = None) -> None:
         """Say how far the work is, and what losses jobs have. Raises LeaseLostError if the pack is another's by now."""
-        self.lease = replace(self.lease, step=step, losses={**self.lease.losses, **(losses or {})})
+        told = {job: loss if math.isfinite(loss) else None for job, loss in (losses or {}).items()}
+        self.lease = replace(self.lease, step=step, losses={**self.lease.losses, **told})
         self.moved()
         self.check()
 
@@ -191,11 +210,14 @@ class Claim:
 def claim(pack: Path, watch: Watch, *, run: str = "", lease_s: float = LEASE_S) -> Claim | None:
     """Claim a pack: one that nobody has, or one whose owner left or died, with all that he had written.
 
-    None if somebody works on it, or was quicker. Raises OSError if the disk refuses.
+    None if somebody works on it, or was quicker. Raises OSError if the disk refuses, E-LEASE where owners' numbers end.
     """
     number, last = newest(pack), read_lease(pack)
     if last is not None and not watch.is_stale(pack, last):
         return None
+    if number == _LAST:
+        message = f"pack {pack.name} has a directory {number}, which no owner made."
+        raise BuildError("E-LEASE", message, f"Remove {str(pack / str(number))!r}.")
     lease = _next_lease(last, run, lease_s)
     arriving = pack / f".{lease.token}"
     try:
@@ -210,7 +232,7 @@ def claim(pack: Path, watch: Watch, *, run: str = "", lease_s: float = LEASE_S) 
             raise
         if not _is_ours(pack, lease):  # over NFS an answer may get lost: then it is ours, and yet an error
             return None
-    for older in range(1, number + 1):
+    for older in (older for older in _numbers(pack) if older <= number):
         shutil.rmtree(pack / str(older), ignore_errors=True)
     return Claim(pack / str(number + 1), lease)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorary.building.work.claims import Lease, read_lease
-from lorary.building.work.worklist import WORK, Failure, Pack, plans, read_failure, read_packs
+from lorary.building.work.worklist import Failure, Pack, plans, read_failure, read_packs
 from lorary.library.layout import Layout, find_layout
 
 STATES = ("done", "running", "stale", "failed", "waiting")
@@ -57,7 +57,7 @@ def survey(library: Path | str) -> Survey:
     """
     layout = find_layout(Path(library).absolute())
     now, packs = time.time(), _packs(layout)
-    leases = {key: read_lease(layout.root / WORK / key) for key in packs}
+    leases = {key: read_lease(layout.work / key) for key in packs}
     found = {name: JobState(name, "done") for name in layout.expert_names()}
     for key, pack in packs.items():
         found |= {job.name: job for job in _states(layout, pack, leases[key], now)}

@@ -51,7 +51,7 @@ class Worker:
     def __post_init__(self) -> None:
         """Agree with the others on the packs."""
         with disk_errors(self._where):
-            found = self.worklist.agree(self.jobs, self._group)
+            found = self.worklist.agree({name: job.experts for name, job in self.jobs.items()}, self._group)
         # Longest first, so that no worker is left with the longest at the end.
         self.packs = sorted(found, key=lambda pack: -pack.n_steps * len(pack.names))
 

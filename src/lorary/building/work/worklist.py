@@ -14,18 +14,22 @@ import json
 import os
 import secrets
 import shutil
+import stat
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lorary.building.work.records import are_texts, is_count, is_text, is_time, read_record, read_records
 from lorary.disk import write_whole
-from lorary.hashing import short_key
-from lorary.library.layout import Layout
+from lorary.errors import BuildError, LibraryError
+from lorary.hashing import is_short_key, short_key
+from lorary.library.findings import quote
+from lorary.library.layout import Layout, check_name
 from lorary.library.processes import host
 
-WORK = ".work"
+_MOST_PLANS = 8  # that are written in a row, if none of them can be read back
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Worklist:
     @property
     def work(self) -> Path:
         """The directory."""
-        return self.layout.root / WORK
+        return self.layout.work
 
     @property
     def logs(self) -> Path:
@@ -76,18 +80,26 @@ class Worklist:
 
     # ---- the plan -------------------------------------------------------------------------------
 
-    def agree(self, names: Collection[str], group: Callable[[], Sequence[Pack]]) -> tuple[Pack, ...]:
-        """Give the packs of the named jobs as the first worker grouped them; group them if that is us."""
+    def agree(self, jobs: Mapping[str, Sequence[str]], group: Callable[[], Sequence[Pack]]) -> tuple[Pack, ...]:
+        """Give the packs of jobs (name -> its experts) as the first worker grouped them; group them if that is us.
+
+        Raises E-PATH if a link, or what is no file, stands in .work/, E-NAME for an expert's name that is refused.
+        """
+        check_work(self.layout)
         path = self.work / f"plan-{self.key}.json"
-        packs = read_packs(path)
-        while _names(packs) != sorted(names):
+        wanted = _members([Pack("", tuple(jobs), tuple(tuple(made) for made in jobs.values()), 0)])
+        for _ in range(_MOST_PLANS):
+            packs = read_packs(path)
+            if _members(packs) == wanted:
+                return packs
             path.unlink(missing_ok=True)  # there is none, or it is damaged
             self.work.mkdir(exist_ok=True)
             grouped = group()
-            assert _names(grouped) == sorted(names), "packs must hold each job once"
+            assert _members(grouped) == wanted, "packs must hold each job once"
+            for expert in (expert for made in jobs.values() for expert in made):
+                check_name(expert)
             _write_unless_there(path, json.dumps([asdict(pack) for pack in grouped], indent=1))
-            packs = read_packs(path)
-        return packs
+        raise BuildError("E-FILE", f"{str(path)!r} can't be read back as it was written.", "Look at the disk.")
 
     # ---- failures -------------------------------------------------------------------------------
 
@@ -115,16 +127,43 @@ class Worklist:
 
 
 def clear(layout: Layout) -> None:
-    """Remove the plans whose experts all stand, and all of .work/ if no plan is left."""
+    """Remove the plans whose experts all stand, and all of .work/ if no plan is left.
+
+    A plan that can't be read is left, with the checkpoints that may be of it: its own build writes it anew. Raises
+    E-PATH for a .work/ that is a link.
+    """
+    layout.require_plain()
     for plan in plans(layout):
-        if not any(pack.missing(layout) for pack in read_packs(plan)):
+        packs = read_packs(plan)
+        if packs and not any(pack.missing(layout) for pack in packs):
             plan.unlink(missing_ok=True)
     if not plans(layout):
-        shutil.rmtree(layout.root / WORK, ignore_errors=True)
+        shutil.rmtree(layout.work, ignore_errors=True)
 
 
-def _names(packs: Sequence[Pack]) -> list[str]:
-    return sorted(name for pack in packs for name in pack.names)
+def check_work(layout: Layout) -> None:
+    """Raise E-PATH for what workers never make in .work/: links, which lead elsewhere, and pipes, which hang."""
+    layout.require_plain()
+    for parent, folders, files in os.walk(layout.work):
+        for path in (Path(parent, name) for name in (*folders, *files)):
+            if not _is_made_by_workers(path, is_top=path.parent == layout.work):
+                message = f"{quote(str(path), 200)} is no plain file or directory of a build."
+                raise LibraryError("E-PATH", message, "Look at it and remove it: no worker made it.")
+
+
+def _is_made_by_workers(path: Path, *, is_top: bool) -> bool:
+    try:
+        mode = path.lstat().st_mode
+    except OSError:  # another worker is done with it
+        return True
+    if stat.S_ISREG(mode):
+        return not (is_top and (is_short_key(path.name) or path.name in ("failed", "logs")))
+    return stat.S_ISDIR(mode) and path.suffix not in (".json", ".log")
+
+
+def _members(packs: Sequence[Pack]) -> list[tuple[str, tuple[str, ...]]]:
+    """List jobs with their experts, sorted."""
+    return sorted(pair for pack in packs for pair in zip(pack.names, pack.experts, strict=True))
 
 
 def _write_unless_there(path: Path, content: str) -> None:
@@ -141,35 +180,45 @@ def _write_unless_there(path: Path, content: str) -> None:
 
 def plans(layout: Layout) -> list[Path]:
     """List the plans of a library that aren't done, oldest first."""
-    found = (layout.root / WORK).glob("plan-*.json")
-    with contextlib.suppress(FileNotFoundError):
-        return sorted(found, key=lambda path: (path.stat().st_mtime, path.name))
-    return plans(layout)  # one went while we looked
+    found = []
+    for path in layout.work.glob("plan-*.json"):
+        with contextlib.suppress(FileNotFoundError):  # it went while we looked
+            found.append((path.lstat().st_mtime, path.name, path))
+    return [path for _, _, path in sorted(found)]
 
 
 def read_packs(plan: Path) -> tuple[Pack, ...]:
-    """Read a plan; none if it went meanwhile or isn't one."""
+    """Read a plan; none if it went meanwhile or isn't one: then no part of it counts."""
+    packs = [_pack(fields) for fields in read_records(plan)]
+    sound = tuple(pack for pack in packs if pack is not None)
+    return sound if len({pack.key for pack in sound}) == len(packs) else ()
+
+
+def _pack(fields: Any) -> Pack | None:
+    """Make a pack of what a file says; None where its key, which becomes a path, or a name could lead elsewhere."""
+    if not isinstance(fields, dict) or fields.keys() != {"key", "names", "experts", "n_steps"}:
+        return None
+    key, names, experts, n_steps = (fields[name] for name in ("key", "names", "experts", "n_steps"))
+    if not (is_text(key) and is_short_key(key) and are_texts(names) and is_count(n_steps)):
+        return None
+    if not (isinstance(experts, list) and len(experts) == len(names) and all(map(are_texts, experts))):
+        return None
     try:
-        return tuple(_pack(fields) for fields in json.loads(plan.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError):
-        return ()
-
-
-def _pack(fields: Mapping[str, Any]) -> Pack:
-    experts = tuple(tuple(map(str, made)) for made in fields["experts"])
-    return Pack(str(fields["key"]), tuple(map(str, fields["names"])), experts, int(fields["n_steps"]))
+        for expert in (expert for made in experts for expert in made):
+            check_name(expert)
+    except LibraryError:
+        return None
+    return Pack(key, tuple(names), tuple(map(tuple, experts)), n_steps)
 
 
 def _record(layout: Layout, pack: Pack) -> Path:
-    return layout.root / WORK / "failed" / f"{pack.key}.json"
+    return layout.work / "failed" / f"{pack.key}.json"
 
 
 def read_failure(layout: Layout, pack: Pack) -> Failure | None:
     """Read why a pack failed; None if it didn't."""
-    try:
-        return Failure(**json.loads(_record(layout, pack).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
+    texts = dict.fromkeys(("error", "log", "run"), is_text)
+    return read_record(_record(layout, pack), Failure, {**texts, "at": is_time})
 
 
 def failures_of(layout: Layout, run: str) -> dict[str, Failure]:

@@ -14,7 +14,7 @@ from lorary.building.work.backends import local
 from lorary.building.work.backends.local import Local
 from lorary.building.work.backends.ray import Ray
 from lorary.building.work.share import torch_threads
-from lorary.errors import BuildError, LoraryError
+from lorary.errors import BuildError, LibraryError, LoraryError
 from lorary.folder import BACKENDS
 from recipe_files import write_base, write_tasks
 
@@ -74,6 +74,15 @@ def test_gpus_are_shared_out(monkeypatch):
     assert Local(workers=2).environment(1)["CUDA_VISIBLE_DEVICES"] == "GPU-b"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert Local(workers=2).environment(1) == {}
+
+
+def test_logs_of_workers_are_not_written_through_a_link(recipe, tmp_path):
+    (tmp_path / "home").mkdir()
+    (recipe.into / ".work").mkdir(parents=True)
+    (recipe.into / ".work" / "logs").symlink_to(tmp_path / "home")
+    with pytest.raises(LibraryError, match=r"E-PATH.*logs' is no plain file or directory of a build"):
+        build_recipe(recipe, backend=Local(workers=2))
+    assert not list((tmp_path / "home").iterdir())
 
 
 @pytest.mark.parametrize(("options", "threads"), [({}, 2), ({"threads": 3}, 3)])

@@ -1,5 +1,7 @@
 """Who owns a pack: one of many, until it leaves, dies or falls silent."""
 
+import json
+import math
 import os
 import signal
 import subprocess
@@ -11,6 +13,7 @@ import pytest
 
 from lorary.building.work import claims
 from lorary.building.work.claims import Claim, LeaseLostError, Watch, claim, newest, read_lease
+from lorary.errors import BuildError
 from lorary.library.processes import is_running
 
 
@@ -144,6 +147,59 @@ def test_a_lease_that_cannot_be_read_holds_nobody_back(pack, content):
     (pack / "1" / "lease.json").write_text(content)
     assert read_lease(pack) is None
     assert taken(pack).directory == pack / "2"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"at": "x"}, {"since": 1e300}, {"at": -1}, {"pid": "1"}, {"pid": True}, {"losses": 3}, {"losses": {"a": "b"}},
+        {"lease_s": None}, {"step": 10**400}, {"tries": 1.5}, {"is_free": 0}, {"new": 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_lease_of_other_types_is_none(pack, fields):
+    path = taken(pack).directory / "lease.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+    assert read_lease(pack) is None
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.write_text("[" * 200_000)])
+def test_a_lease_that_is_no_file_hangs_nobody(pack, make):
+    (pack / "1").mkdir(parents=True)
+    make(pack / "1" / "lease.json")
+    assert read_lease(pack) is None
+    assert taken(pack).directory == pack / "2"
+
+
+def test_a_loss_that_is_no_number_leaves_the_lease_whole(pack):
+    mine = taken(pack)
+    mine.reached(1, {"a": math.nan, "b": 0.5})
+    mine.beat()
+    assert read_lease(pack).losses == {"a": None, "b": 0.5}
+
+
+def test_only_numbers_are_owners(pack):
+    for name in ("\u00b2", "007", "1" * 200):
+        (pack / name).mkdir(parents=True)
+    assert newest(pack) == 0
+    assert taken(pack).directory == pack / "1"
+
+
+def test_numbers_end_somewhere(pack):
+    (pack / str(10**15)).mkdir(parents=True)
+    assert taken(pack).directory == pack / str(10**15 + 1)
+    (pack / str(10**18 - 1)).mkdir()
+    with pytest.raises(BuildError, match=r"error\[E-LEASE\] pack pack has a directory 9{18}, which no owner made\."):
+        claim(pack, Watch())
+
+
+def test_nobody_is_believed_for_ever(pack, elsewhere):
+    elsewhere(pack, lease_s=1e9)
+    clock = Clock()
+    watch = Watch(clock)
+    assert claim(pack, watch) is None
+    clock.now += 24 * 3600 + 1
+    assert claim(pack, watch).directory == pack / "2"
 
 
 # ---- stale --------------------------------------------------------------------------------------

@@ -13,8 +13,16 @@ from lorary.building.work import survey as module
 from lorary.building.work.claims import Watch, claim, read_lease
 from lorary.building.work.follower import Follower
 from lorary.building.work.survey import JobState, survey
-from lorary.building.work.worklist import Pack, Worklist
+from lorary.building.work.worklist import Pack, Worklist, clear
+from lorary.errors import LibraryError
 from lorary.testing.pico import random_library
+
+JOBS = {name: [name] for name in ("ant", "bee", "cat", "dog")}
+PACKS = [
+    Pack("a1", ("ant", "bee"), (("ant",), ("bee",)), 10),
+    Pack("a2", ("cat",), (("cat",),), 20),
+    Pack("a3", ("dog",), (("dog",),), 30),
+]
 
 
 @pytest.fixture
@@ -22,9 +30,7 @@ def worklist(base, tmp_path):
     """Four jobs in three packs; the expert of one stands."""
     library = random_library(tmp_path / "lib", base, ["ant"])
     worklist = Worklist(library.layout, "key")
-    packs = [Pack("p1", ("ant", "bee"), (("ant",), ("bee",)), 10), Pack("p2", ("cat",), (("cat",),), 20)]
-    packs.append(Pack("p3", ("dog",), (("dog",),), 30))
-    worklist.agree(["ant", "bee", "cat", "dog"], lambda: packs)
+    worklist.agree(JOBS, lambda: PACKS)
     return worklist
 
 
@@ -41,25 +47,25 @@ def take(worklist, key, step=0, **losses):
 
 def test_jobs_wait_run_and_are_done(worklist):
     assert states(worklist) == {"ant": "done", "bee": "waiting", "cat": "waiting", "dog": "waiting"}
-    take(worklist, "p1", step=3, bee=0.25, ant=1.0)
+    take(worklist, "a1", step=3, bee=0.25, ant=1.0)
     found = {job.name: job for job in survey(worklist.layout.root).jobs}
     assert found["ant"] == JobState("ant", "done", 10, 10)
     bee = found["bee"]
     assert (bee.state, bee.step, bee.n_steps, bee.loss) == ("running", 3, 10, 0.25)
-    assert bee.owner == read_lease(worklist.work / "p1").owner
+    assert bee.owner == read_lease(worklist.work / "a1").owner
     assert bee.owner.endswith(f":{os.getpid()}")
     assert abs(bee.since - time.time()) < 60 and 0 <= bee.silent_s < 60
 
 
 def test_what_was_left_waits_where_it_was(worklist):
-    with take(worklist, "p2", step=5).held():
+    with take(worklist, "a2", step=5).held():
         pass
     (cat,) = [job for job in survey(worklist.layout.root).jobs if job.name == "cat"]
     assert cat == JobState("cat", "waiting", 5, 20)
 
 
 def test_dead_and_silent_workers_are_stale(worklist, monkeypatch):
-    take(worklist, "p2")
+    take(worklist, "a2")
     with monkeypatch.context() as patch:
         patch.setattr(claims, "is_running", lambda pid: False)
         assert states(worklist)["cat"] == "stale"
@@ -70,23 +76,23 @@ def test_dead_and_silent_workers_are_stale(worklist, monkeypatch):
 
 
 def test_failures_have_their_reason_and_log(worklist):
-    worklist.fail(worklist_pack(worklist, "p2"), "error[E-DIVERGED] no.", "Traceback", "run")
+    worklist.fail(worklist_pack(worklist, "a2"), "error[E-DIVERGED] no.", "Traceback", "run")
     (cat,) = [job for job in survey(worklist.layout.root).jobs if job.name == "cat"]
-    assert (cat.state, cat.error, cat.log) == ("failed", "error[E-DIVERGED] no.", ".work/logs/p2.log")
+    assert (cat.state, cat.error, cat.log) == ("failed", "error[E-DIVERGED] no.", ".work/logs/a2.log")
     assert (worklist.layout.root / cat.log).read_text().rstrip().endswith("cat\nTraceback")
-    take(worklist, "p2")
+    take(worklist, "a2")
     assert states(worklist)["cat"] == "running", "another run tries it again"
 
 
 def worklist_pack(worklist, key):
-    return next(pack for pack in worklist.agree(["ant", "bee", "cat", "dog"], list) if pack.key == key)
+    return next(pack for pack in worklist.agree(JOBS, list) if pack.key == key)
 
 
 def test_the_time_left_is_at_the_speed_of_those_who_run(worklist, monkeypatch):
     assert survey(worklist.layout.root).seconds_left is None
     now = 1_000_000.0
     monkeypatch.setattr(claims.time, "time", lambda: now)
-    one, two = take(worklist, "p1"), take(worklist, "p2")
+    one, two = take(worklist, "a1"), take(worklist, "a2")
     assert survey(worklist.layout.root).seconds_left is None, "nobody has got anywhere"
     now += 10
     for mine, step in ((one, 5), (two, 2)):
@@ -104,11 +110,72 @@ def test_a_library_that_nobody_builds_has_its_experts(base, tmp_path):
     assert found.seconds_left is None
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '[{"key": "p1"}]', "[3]"])
+PLAN = {"key": "a1", "names": ["bee"], "experts": [["bee"]], "n_steps": 5}
+DAMAGED = {
+    "": "", "[]": "[]", "{}": "{}", "fields": '[{"key": "a1"}]', "number": "[3]", "deep": "[" * 200_000,
+    "infinite": json.dumps([PLAN]).replace("5", "Infinity"),
+    "beyond floats": json.dumps([{**PLAN, "n_steps": 10**400}]),
+    "leads outside": json.dumps([{**PLAN, "key": "../../home"}]),
+    "no file name": json.dumps([{**PLAN, "key": "a\0"}]),
+    "long": json.dumps([{**PLAN, "key": "a" * 5000}]),
+    "expert leads outside": json.dumps([{**PLAN, "experts": [["../bee"]]}]),
+    "experts missing": json.dumps([{**PLAN, "experts": []}]),
+    "one directory for two": json.dumps([PLAN, {**PLAN, "names": ["cat"], "experts": [["cat"]]}]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_plan_is_no_plan(worklist, content):
     (plan,) = worklist.work.glob("plan-*.json")
     plan.write_text(content)
     assert states(worklist) == {"ant": "done"}
+    clear(worklist.layout)
+    assert plan.exists(), "its checkpoints may be there: its own build goes on with them"
+    assert len(worklist.agree(JOBS, lambda: PACKS)) == 3, "and writes it anew"
+
+
+def test_a_plan_of_other_experts_is_written_anew(worklist):
+    (plan,) = worklist.work.glob("plan-*.json")
+    plan.write_text(plan.read_text().replace('"dog"', '"cow"', 1))
+    assert worklist.agree(JOBS, lambda: PACKS) == tuple(PACKS)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/nowhere")])
+def test_a_plan_that_is_no_file_hangs_nobody(worklist, make):
+    make(worklist.work / "plan-b.json")
+    assert states(worklist)["dog"] == "waiting"
+    with pytest.raises(LibraryError) as caught:
+        worklist.agree(JOBS, lambda: PACKS)
+    assert str(caught.value) == (
+        f"error[E-PATH] '{worklist.work}/plan-b.json' is no plain file or directory of a build. "
+        "Look at it and remove it: no worker made it."
+    )
+
+
+@pytest.mark.parametrize("place", ["a1", "a1/1", "a1/1/checkpoint.safetensors", "logs", "logs/a1.log", "failed"])
+def test_workers_write_through_no_link(worklist, tmp_path, place):
+    (tmp_path / "home").mkdir()
+    link = worklist.work / place
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(tmp_path / "home")
+    with pytest.raises(LibraryError, match="E-PATH"):
+        worklist.agree(JOBS, lambda: PACKS)
+
+
+def test_nothing_is_cleared_through_a_link(worklist, tmp_path):
+    worklist.work.rename(tmp_path / "home")
+    worklist.work.symlink_to(tmp_path / "home")
+    for name in JOBS:
+        (worklist.layout.experts / name).mkdir(exist_ok=True)
+    with pytest.raises(LibraryError, match="E-PATH"):
+        clear(worklist.layout)
+    assert len(list((tmp_path / "home").glob("plan-*.json"))) == 1
+
+
+def test_a_damaged_failure_is_none(worklist):
+    (worklist.work / "failed").mkdir()
+    (worklist.work / "failed" / "a2.json").write_text('{"error": 3, "log": null, "run": "r", "at": 0}')
+    assert states(worklist)["cat"] == "waiting"
 
 
 def test_who_follows_hears_plan_and_steps(worklist):
@@ -120,7 +187,7 @@ def test_who_follows_hears_plan_and_steps(worklist):
     follower.look()
     assert plans == [(["ant", "bee", "cat", "dog"], ["ant"])]
     assert steps == []
-    mine = take(worklist, "p1", step=4, bee=0.5)
+    mine = take(worklist, "a1", step=4, bee=0.5)
     follower.look()
     follower.look()
     assert steps == [JobStep("bee", 4, 10, 0.5)]
@@ -132,7 +199,7 @@ def test_who_follows_hears_plan_and_steps(worklist):
 
 def test_jobs_without_steps_are_followed_too(base, tmp_path):
     library = random_library(tmp_path / "lib", base, ["ant"])
-    Worklist(library.layout, "key").agree(["merged"], lambda: [Pack("p", ("merged",), (("merged",),), 0)])
+    Worklist(library.layout, "key").agree({"merged": ["merged"]}, lambda: [Pack("a", ("merged",), (("merged",),), 0)])
     plans = []
     Follower(library.path, None, lambda jobs, done: plans.append(([job.name for job in jobs], done))).look()
     assert plans == [(["merged"], [])], "ant belongs to no plan"
@@ -143,6 +210,6 @@ def test_who_follows_waits_for_the_library(tmp_path):
 
 
 def test_leases_are_plain_json(worklist):
-    take(worklist, "p1")
-    content = json.loads((worklist.work / "p1" / "1" / "lease.json").read_text())
+    take(worklist, "a1")
+    content = json.loads((worklist.work / "a1" / "1" / "lease.json").read_text())
     assert set(content) == {field.name for field in dataclasses.fields(claims.Lease)}

@@ -21,7 +21,7 @@ from lorary.building.work.follower import Follower
 from lorary.building.work.share import workers_for
 from lorary.building.work.survey import survey
 from lorary.building.work.worker import jobs_failed
-from lorary.building.work.worklist import WORK, clear, failures_of
+from lorary.building.work.worklist import check_work, clear, failures_of
 from lorary.errors import BuildError, LibraryError
 from lorary.library.layout import Layout
 
@@ -57,7 +57,7 @@ class Local(Backend):
         workers = self.workers or self._workers(order)
         if workers == 1 and not self.gpus:
             return build_here(order)
-        order.say(f"starting {workers} workers, logs in {order.recipe.into / WORK / 'logs'} ...")
+        order.say(f"starting {workers} workers, logs in {Layout(order.recipe.into).work / 'logs'} ...")
         with _Crew(replace(self, workers=workers), order).at_work() as crew:
             crew.look_after()
         return crew.judge()
@@ -97,11 +97,12 @@ class _Crew:
         return self.order.recipe.into
 
     def log(self, number: int) -> Path:
-        return self.library / WORK / "logs" / f"worker-{number}-{self.order.run}.log"
+        return Layout(self.library).work / "logs" / f"worker-{number}-{self.order.run}.log"
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator["_Crew"]:
         """Start all; whatever happens, none is left behind."""
+        check_work(Layout(self.library))
         try:
             for number in range(self.options.workers or 1):
                 self.start(number)
