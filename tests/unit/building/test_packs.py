@@ -23,7 +23,7 @@ def gradients(base, builder, tasks, counts):
     """Gradients of each expert's mean loss on its first rows, with dropout."""
     jobs = builder.plan(tasks)
     _, starts = builder.start(jobs, base)
-    with packed(jobs, base, starts, builder.dropout, builder.lr, 3) as (learner, banks):
+    with packed([job.pupil(base) for job in jobs], base, starts, builder.dropout, builder.lr, 3) as (learner, banks):
         for bank in banks.values():
             bank.b.data.fill_(0.1)
         rows = [row for i, count in enumerate(counts) for row in learner.batch(i, range(count))]

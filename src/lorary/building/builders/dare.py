@@ -8,6 +8,7 @@ import torch
 
 from lorary.adapters.products import ThinSVD, svd_of
 from lorary.building.batches import mix_seed
+from lorary.building.limits import check_finite, check_seed
 from lorary.building.merging import MergeBuilder, Parts
 from lorary.errors import OptionError
 
@@ -33,6 +34,8 @@ class Dare(MergeBuilder):
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
         super().__post_init__()
+        check_finite(self, "strength")
+        check_seed(self)
         if not 0 < self.density <= 1:
             raise OptionError("E-OPTION", f"Dare: density={self.density}, expected a share above 0 and up to 1.")
 

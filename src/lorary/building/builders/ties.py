@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.products import ThinSVD, svd_of
+from lorary.building.limits import check_finite
 from lorary.building.merging import MergeBuilder, Parts
 from lorary.errors import OptionError
 
@@ -34,6 +35,7 @@ class Ties(MergeBuilder):
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
         super().__post_init__()
+        check_finite(self, "strength")
         if not 0 < self.density <= 1:
             raise OptionError("E-OPTION", f"Ties: density={self.density}, expected a share above 0 and up to 1.")
 

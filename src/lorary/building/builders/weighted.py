@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from lorary.adapters.products import ThinSVD, svd_of_sum
 from lorary.building.base import Job
+from lorary.building.limits import check_finite
 from lorary.building.merging import MergeBuilder, Parts
 from lorary.errors import OptionError
 from lorary.library.library import Library
@@ -21,6 +22,11 @@ class Weighted(MergeBuilder):
     """
 
     weights: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse options that have no meaning."""
+        super().__post_init__()
+        check_finite(self, "weights")
 
     def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
         """Plan the one job. Raises E-OPTION unless there is one weight for each expert."""

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from lorary.adapters.base import Experts
-from lorary.building.base import Clusterer, TaskProbe, check_positive
+from lorary.building.base import Clusterer, TaskProbe
 from lorary.building.clusters import Clusters, name_groups
 from lorary.building.k_means import K, group
+from lorary.building.limits import check_positive, check_seed
 from lorary.errors import BuildError
 from lorary.options import as_dict
 
@@ -36,6 +37,7 @@ class Embeddings(Clusterer):
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
         check_positive(self, "n_examples", *(["k"] if self.k != "auto" else []))
+        check_seed(self)
 
     def cluster(
         self, experts: Experts, tasks_of: Mapping[str, Sequence[str]], probe: TaskProbe | None = None

@@ -14,9 +14,10 @@ from lorary.adapters.base import Experts, Weights
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.peft_format import as_vectors
 from lorary.adapters.products import BLOCK_BYTES, add_upper_products, inner_products
-from lorary.building.base import Clusterer, TaskProbe, check_positive
+from lorary.building.base import Clusterer, TaskProbe
 from lorary.building.clusters import Clusters, name_groups
 from lorary.building.k_means import K, Points, group
+from lorary.building.limits import check_choice, check_positive, check_seed
 from lorary.errors import BuildError
 from lorary.options import as_dict
 
@@ -46,6 +47,8 @@ class MBC(Clusterer):
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
         check_positive(self, "components", *(["k"] if self.k != "auto" else []))
+        check_choice(self, "space")
+        check_seed(self)
         if not 0 <= self.sparsity < 1:
             raise BuildError("E-OPTION", f"mbc: sparsity={self.sparsity}, expected a share from 0 to below 1.")
 

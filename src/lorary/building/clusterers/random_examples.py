@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lorary.adapters.base import Experts
-from lorary.building.base import Clusterer, TaskProbe, check_positive
+from lorary.building.base import Clusterer, TaskProbe
 from lorary.building.clusters import Clusters
+from lorary.building.limits import check_positive, check_seed
 from lorary.options import as_dict
 
 
@@ -23,6 +24,7 @@ class RandomExamples(Clusterer):
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
         check_positive(self, "k")
+        check_seed(self)
 
     def cluster(
         self, experts: Experts, tasks_of: Mapping[str, Sequence[str]], probe: TaskProbe | None = None

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lorary.adapters.base import Experts
-from lorary.building.base import Clusterer, TaskProbe, check_positive
+from lorary.building.base import Clusterer, TaskProbe
 from lorary.building.clusters import Clusters, name_groups
+from lorary.building.limits import check_positive, check_seed
 from lorary.options import as_dict
 
 
@@ -25,6 +26,7 @@ class RandomTasks(Clusterer):
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
         check_positive(self, "k")
+        check_seed(self)
 
     def cluster(
         self, experts: Experts, tasks_of: Mapping[str, Sequence[str]], probe: TaskProbe | None = None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from lorary.building.base import check_positive
+from lorary.building.limits import check_positive
 from lorary.building.work.backend import Backend, Order, enlist_here
 from lorary.building.work.claims import HANG_S
 from lorary.building.work.enlist import see_through
