@@ -12,9 +12,11 @@ from lorary.building.builders.neighbours import Neighbours
 from lorary.building.builders.pi_tuning import PiTuning
 from lorary.building.fisher import fisher
 from lorary.building.jobs import build
-from lorary.errors import LoraryError
+from lorary.errors import LoraryError, ModelError, OptionError
 from lorary.library.library import Library
 from lorary.model.route import route
+from lorary.tasks.example import Example
+from lorary.tasks.task import Task, Tasks
 from lorary.testing.pico import random_library
 
 OWN = ["copy", "swap", "upper"]
@@ -102,6 +104,30 @@ def test_the_library_s_own_tasks_are_needed(toy, library):
 def known(base, toy, tmp_path):
     """Experts trained a little on their own tasks, so that a mean of them is a start worth having."""
     return build("private:rank=2,steps=6,batch_size=4,lr=3e-3", toy.only(OWN), base, into=tmp_path / "known")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"temperature": 1e-300}, "temperature=1e-300, expected 1e-06 or more. At such a one the nearest gets all."),
+        ({"temperature": float("inf")}, "temperature=inf, expected a finite number above 0."),
+        ({"targets": ()}, 'targets=(), expected names of layers, as in ("attention",).'),
+        ({"top_k": 2.5}, "top_k=2.5, expected a whole number above 0."),
+        ({"seed": -1}, "seed=-1, expected a whole number from 0 to 4294967295."),
+    ],
+)
+def test_options_without_meaning_are_refused(options, expected):
+    with pytest.raises(OptionError) as caught:
+        Neighbours(**options)
+    assert str(caught.value) == f"error[E-OPTION] Neighbours: {expected}"
+
+
+def test_a_task_that_the_base_cannot_be_given_fails_alone(base, toy, library, tmp_path):
+    bad = Task("bad", (Example("q", "y" * 600, "bad"),))
+    tasks = Tasks([*toy.only([*OWN, "last"]).values(), bad])
+    with pytest.raises(ModelError, match=r"^error\[E-LENGTH\] "):
+        build(Neighbours(top_k=2, n_examples=4), tasks, base, source=library, into=tmp_path / "near")
+    assert sorted(Library.open(tmp_path / "near")) == ["last"]
 
 
 def test_tuning_starts_from_the_interpolation(base, toy, library, tmp_path):

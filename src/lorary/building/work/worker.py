@@ -153,7 +153,6 @@ class Worker:
 
     def _listen(self, mine: Claim, pace: "_Pace") -> Report:
         def hear(step: JobStep) -> None:
-            require_library(self.library.layout)  # before a checkpoint would make its directory again
             mine.reached(step.step, {} if step.loss is None else {step.job: step.loss})
             pace.hear(step.step)
             try:
@@ -162,6 +161,7 @@ class Worker:
             except Exception as error:
                 self._heard = error  # the listener's fault, not the job's
                 raise
+            require_library(self.library.layout)  # before a checkpoint makes its directory anew
 
         return hear
 
@@ -199,7 +199,7 @@ def require_library(layout: Layout) -> None:
     """Refuse to go on where a library no longer is, which would make another there. Raises E-LIBRARY."""
     if not layout.manifest.is_file():
         what = f"library {str(layout.root)!r} is gone: it was moved or deleted while it was built."
-        raise BuildError("E-LIBRARY", what, "If it was moved, go on there: the same command with that --into.")
+        raise LibraryError("E-LIBRARY", what, "If it was moved, go on there: the same command with that --into.")
 
 
 def _is_hopeless(error: Exception) -> bool:
