@@ -416,7 +416,7 @@ def test_a_worker_notes_its_experts_once(base, tasks, tmp_path, notes):
 def test_a_library_that_is_gone_is_told_and_not_made_anew(base, tasks, tmp_path, undisturbed, change):
     into, there = tmp_path / "one" / "lib", tmp_path / "one" / "there"
     with pytest.raises(LibraryError) as caught:
-        build(BUILDER, tasks, base, into=into, report=at(2, 3, lambda: change(into)))
+        build(BUILDER, tasks, base, into=into, report=at(2, 3, lambda: change(into)), lease_s=0.4)
     assert str(caught.value) == (
         f"error[E-LIBRARY] library '{into}' is gone: it was moved or deleted while it was built. "
         "If it was moved, go on there: the same command with that --into."

@@ -202,13 +202,13 @@ def test_data_that_the_base_cannot_be_given_fails_alone(base, toy, tmp_path, spe
 
 @pytest.fixture
 def diverging(monkeypatch):
-    """Let the second pupil's loss be no number from its third step on."""
+    """Let the loss of the second of three pupils be no number from its third step on."""
     gradients, steps = training._gradients, []
 
     def spoil(run, rows, *rest):
         losses = gradients(run, rows, *rest)
         steps.append(sorted({row.owner for row in rows}))
-        if len(steps) >= 3 and 1 in steps[-1] and len(run.curves) > 1:
+        if len(steps) >= 3 and 1 in steps[-1] and len(run.curves) == 3:
             losses[1] = torch.nan
             for stack in run.learner.stacks.values():
                 stack.grad[1] = torch.nan

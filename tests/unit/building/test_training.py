@@ -285,7 +285,7 @@ def test_options_out_of_bounds_are_refused_before_anything_is_trained(builder, o
 
 @pytest.mark.parametrize(("n", "steps"), [(1, 5), (3, 5), (8, 5), (9, 6), (20, 13)])
 def test_every_example_is_seen_for_so_many_epochs(base, n, steps):
-    task = Task("few", tuple(Example(f"q{i}", "a", "few") for i in range(n)))
+    task = Task("few", tuple(Example(f"q{i:02}", "a", "few") for i in range(n)))
     (job,) = Private(epochs=5.0, batch_size=8).plan(Tasks([task]))
     rows = job.pupil(base).train
     seen = [i for step in range(job.n_steps) for i in batch_rows(rows, 8, step, 42)]
