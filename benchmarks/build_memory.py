@@ -60,8 +60,9 @@ def main() -> None:
     seen, n_tokens, began, peak = set[int](), 0, time.process_time(), 0.0
     for job in jobs[: given.packs]:
         start = hungriest = resident_gib("VmRSS")
-        with packed([job], base, BUILDER.start([job], base)[1], 0.0, BUILDER.lr, BUILDER.batch_size) as (learner, _):
-            for rows in steps(job.pupil(base)):
+        pupil, starts = job.pupil(base), BUILDER.start([job], base)[1]
+        with packed([pupil], base, starts, 0.0, BUILDER.lr, BUILDER.batch_size) as (learner, _):
+            for rows in steps(pupil):
                 width = max(map(len, rows))
                 if width in seen:
                     continue

@@ -37,7 +37,8 @@ def measure(base_name: str, dtype: str, n_experts: int, n_rounds: int) -> tuple[
     jobs = options.plan(Tasks(Task(f"t{i}", (Example("a", "b"),)) for i in range(n_experts)))
     generator = torch.Generator().manual_seed(1)
     before = _resident_mib("VmRSS")
-    with packed(jobs, base, options.start(jobs, base)[1], 0.0, options.lr, ROWS) as (learner, _):
+    pupils, starts = [job.pupil(base) for job in jobs], options.start(jobs, base)[1]
+    with packed(pupils, base, starts, 0.0, options.lr, ROWS) as (learner, _):
         learner.pupils = [
             Pupil(f"t{i}", [_row(generator) for _ in range(8 * ROWS)], [], [0] * 8 * ROWS) for i in range(n_experts)
         ]

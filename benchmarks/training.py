@@ -174,7 +174,7 @@ def measure(case: Case, n_rounds: int, dtype: torch.dtype) -> tuple[list[float],
     jobs = options.plan(Tasks(Task(f"t{i}", (Example("a", "b"),)) for i in range(case.n_experts)))
     base = BaseModel(case.shape.make(dtype), pico_tokenizer(), "random")
     _, starts = options.start(jobs, base)
-    with packed(jobs, base, starts, 0.0, options.lr, case.n_rows) as (learner, banks):
+    with packed([job.pupil(base) for job in jobs], base, starts, 0.0, options.lr, case.n_rows) as (learner, banks):
         ours, peft = Ours(case, rows, learner, options), Peft(case, rows, options, dtype)
         with torch.no_grad():
             for bank in banks.values():

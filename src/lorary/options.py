@@ -24,6 +24,8 @@ _PLAIN = re.compile(r"""[^\s,"'()\[\]{}]([^,"'()\[\]{}]*[^\s,"'()\[\]{}])?""")
 _PIECES = re.compile(r'"(?:\\.|[^"\\])*"|.', re.DOTALL)
 _HUGE = 1 << 63
 """What neither torch nor numpy takes for a whole number."""
+MAX_SEED = 2**32 - 1
+"""The largest that all who draw by lot take."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,12 +151,17 @@ def in_words(hint: Any) -> str:
     return _WORDS.get(hint) or getattr(hint, "__name__", None) or str(hint)
 
 
+def name_of(options: Any) -> str:
+    """Name the method that an options object is of: its file."""
+    return type(options).__module__.rpartition(".")[2]
+
+
 def to_spec(options: Any) -> str:
     """Write an options object as its spec, defaults left out, None as none: Arrow(top_k=2) -> "arrow:top_k=2".
 
     What is written is read again, save for options that are read from a file.
     """
-    name = type(options).__module__.rsplit(".", 1)[-1]
+    name = name_of(options)
     changed = {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if not _is_default(f, options)}
     hints = _hints(options)
     parts = [f"{key}={_written(value, type(None) in typing.get_args(hints[key]))}" for key, value in changed.items()]
@@ -180,7 +187,7 @@ def _is_default(field: "dataclasses.Field[Any]", options: Any) -> bool:
 
 def as_dict(options: Any) -> dict[str, Any]:
     """List the method's name and all its options, defaults included: the form that is hashed and stored."""
-    name = type(options).__module__.rsplit(".", 1)[-1]
+    name = name_of(options)
     return {"name": name, **{f.name: getattr(options, f.name) for f in dataclasses.fields(options)}}
 
 
@@ -189,7 +196,7 @@ def as_dict(options: Any) -> dict[str, Any]:
 
 def check_types(options: Any) -> None:
     """Refuse an options object whose fields aren't of their declared types, or no numbers. Raises E-OPTION."""
-    called, hints = type(options).__module__.rsplit(".", 1)[-1], _hints(options)
+    called, hints = name_of(options), _hints(options)
     for name in (f.name for f in dataclasses.fields(options)):
         value = getattr(options, name)
         where = f"{called}: {name}={reprlib.repr(value)}"
@@ -197,9 +204,10 @@ def check_types(options: Any) -> None:
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, float) and not math.isfinite(number):
                 raise OptionError("E-OPTION", f"{where}, expected a finite number.")
-            if isinstance(number, int) and not (0 if name == "seed" else -_HUGE) <= number < _HUGE:
-                least = "of 0 or more, " if name == "seed" else ""
-                raise OptionError("E-OPTION", f"{where}, expected a whole number {least}below 2**63.")
+            if isinstance(number, int) and name == "seed" and not 0 <= number <= MAX_SEED:
+                raise OptionError("E-OPTION", f"{where}, expected a whole number from 0 to {MAX_SEED}.")
+            if isinstance(number, int) and not -_HUGE <= number < _HUGE:
+                raise OptionError("E-OPTION", f"{where}, expected a whole number below 2**63.")
 
 
 def _hints(options: Any) -> dict[str, Any]:

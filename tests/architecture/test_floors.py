@@ -23,7 +23,7 @@ NEVER = {
 }
 """What a floor must not know, although it is below."""
 
-ROOMS = {"building/work/": {"building/jobs.py"}}
+ROOMS = {"building/work/": {"building/jobs.py", "building/finetune.py"}}
 """A part of a floor -> who of the rest of that floor may come in; the others are below it and know nothing of it."""
 
 FRONT_DOOR = "__init__"  # names things on all floors; from it others may take the version alone

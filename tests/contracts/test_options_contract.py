@@ -33,9 +33,7 @@ def values_of(hint: typing.Any, now: typing.Any) -> list[typing.Any]:
         return list(typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
         kind = typing.get_args(hint)[0]
-        return (
-            [(), (0.5,), (0.25, 1e-9)] if kind is float else [(), ("q_proj",), ("q_proj", "v_proj"), TEXTS[:4], TEXTS]
-        )
+        return [(), (0.5,), (0.25, 1e-9)] if kind is float else [("q_proj",), ("q_proj", "v_proj"), TEXTS[:4], TEXTS]
     kinds = typing.get_args(hint) or (hint,)
     known = {int: [3], float: [0.25, 1e-05], bool: [not now], type(None): [None], str: list(TEXTS)}
     return [
@@ -75,9 +73,9 @@ def test_values_of_another_type_are_refused(folder, name):
         ("compass:along=-inf", "compass: along=-inf, expected a finite number."),
         (
             "compass:seed=99999999999999999999",
-            "compass: seed=99999999999999999999, expected a whole number of 0 or more, be",
+            "compass: seed=99999999999999999999, expected a whole number from 0 to",
         ),
-        ("compass:seed=-1", "compass: seed=-1, expected a whole number of 0 or more, below 2**63."),
+        ("compass:seed=-1", "compass: seed=-1, expected a whole number from 0 to 4294967295."),
     ],
 )
 def test_numbers_without_meaning_are_refused(spec, message):

@@ -56,7 +56,7 @@ def gate_gradients(base, library, tasks, names, n_rows=3):
     """Losses and gradients of the gates of some experts, from values that aren't zero; by expert, by site."""
     jobs = [job for job in Phatgoose(**QUICK).plan(tasks, library) if job.name in names]
     members = {job.name: library[job.name] for job in jobs}
-    with phatgoose._gated(jobs, members, base, 1e-3) as (learner, gates):
+    with phatgoose._gated([job.pupil(base) for job in jobs], members, base, 1e-3) as (learner, gates):
         for gate in gates.values():
             gate.vectors.data.fill_(0.1)
         rows = [row for i in range(len(jobs)) for row in learner.batch(i, range(n_rows))]

@@ -53,7 +53,7 @@ def test_gradients_of_a_pack_are_those_of_peft(architecture, toy):
     builder = Private(steps=2, targets=(*targets, *FEED_FORWARD.get(architecture, ["up_proj", "down_proj"])))
     jobs = builder.plan(toy.only(["copy", "last"]))
     starts = started(jobs, base, builder)
-    with packed(jobs, base, starts, 0.0, 1e-3, 4) as (learner, banks):
+    with packed([job.pupil(base) for job in jobs], base, starts, 0.0, 1e-3, 4) as (learner, banks):
         rows = learner.batch(0, [0, 1]) + learner.batch(1, [0, 1, 2])
         with learner.turn(rows):
             row_losses(base, pad([row.text for row in rows])).sum().backward()

@@ -35,17 +35,21 @@ def mix_static(
     Raises E-NONFINITE, naming the site, for shares that make numbers which no adapter may hold.
     """
     a, b = _stacked(parts, shares, mix)
-    _check(a, b, site)  # in float64, before anything is squared
+    check_factors(a, b, site)  # in float64, before anything is squared
     limit = min(rank or a.shape[0], *a.shape[1:], b.shape[0])
     if a.shape[0] <= limit:
         return StaticMix(LowRankWeights(a.float(), b.float(), 1.0), _norm2(a, b), 0.0)
     svd = thin_svd(a, b)
     kept = svd.keep(limit)[0]
-    _check(kept.a, kept.b, site)
+    check_factors(kept.a, kept.b, site)
     return StaticMix(kept, svd.norm2, float(svd.s[limit:].square().sum()))
 
 
-def _check(a: Tensor, b: Tensor, site: str) -> None:
+def check_factors(a: Tensor, b: Tensor, site: str) -> None:
+    """Refuse what no adapter may hold: numbers that aren't finite, too large, or too small for float32.
+
+    Raises E-NONFINITE, naming the site.
+    """
     least = torch.finfo(torch.float32).tiny
     for factor in (a, b):
         largest = float(factor.abs().max())

@@ -1,7 +1,8 @@
 """Builder, Job, Clusterer: what may be built, and from what."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from lorary.adapters.base import Experts
 from lorary.building.clusters import Clusters
-from lorary.errors import BuildError, OptionError
+from lorary.errors import BuildError, LoraryError
 from lorary.library.library import Library
 from lorary.options import Options, as_dict, require
 from lorary.tasks.task import Task, Tasks
@@ -45,8 +46,8 @@ class Job(Protocol):
     def n_steps(self) -> int:
         """Optimiser steps in all."""
 
-    def key(self, base_origin: Mapping[str, Any]) -> str:
-        """Hash of all that decides the result: options, data, seed, and the base by its `origin`."""
+    def key(self, base_facts: Mapping[str, Any]) -> str:
+        """Hash of all that decides the result: options, data, seed, and of the base what `facts_of` tells."""
 
     def describe(self) -> dict[str, Any]:
         """What --dry-run prints: name, tasks, steps, examples."""
@@ -56,15 +57,35 @@ Write = Callable[[Path], dict[str, Any]]
 """Writes one expert's files to a staging directory; gives the provenance's fields."""
 
 
+Failures = dict[str, LoraryError]
+"""Job name -> why it alone of its pack failed."""
+
+
 @dataclass(frozen=True)
 class Made:
     """What a pack made: a writer per expert, and (job, kind) -> a writer of the safetensors file of what it learned.
 
     An artefact is kept as learned/<kind>-<key of the job>, written before the experts that only make sense with it.
+    failed: the jobs that made nothing; a pack's run raises only what concerns all of it.
     """
 
     experts: Mapping[str, Write]
     learned: Mapping[tuple[str, str], Callable[[Path], None]] = field(default_factory=dict)
+    failed: Failures = field(default_factory=dict)
+
+
+_OF_ALL = ("E-DISK", "E-PERM", "E-LEASE", "E-LIBRARY")
+
+
+@contextmanager
+def failing_alone(job: str, failed: Failures) -> Iterator[None]:
+    """Note in `failed` what goes wrong in the block with one job of a pack; what would befall all of them passes."""
+    try:
+        yield
+    except LoraryError as error:
+        if error.code in _OF_ALL:
+            raise
+        failed[job] = error
 
 
 @dataclass(frozen=True)
@@ -124,12 +145,30 @@ class Clusterer(Options, ABC):
         raise BuildError("E-CLUSTERS", message, "Cluster the whole library again.")
 
 
-def check_positive(options: Any, *names: str) -> None:
-    """Refuse options that must be above zero. Raises E-OPTION."""
-    for name in names:
-        value = getattr(options, name)
-        if value is not None and not value > 0:
-            raise OptionError("E-OPTION", f"{type(options).__name__}: {name}={value}, expected more than 0.")
+SETTINGS = ("dtype", "max_tokens")
+"""What decides, beside a base's weights, what is learned on it: its precision and the longest text it is given."""
+
+
+def facts_of(base: Any) -> dict[str, Any]:
+    """Tell of a base what decides what is made on it: which it is, and its settings."""
+    return dict(base.identity)
+
+
+def other_settings(job: Job, made_by: Any, found: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[str, str]:
+    """Say how something was made and what to do, if nothing but settings makes it other than what a job makes.
+
+    made_by: its key; found: the settings it was made with, as far as they are known; facts: see `facts_of`.
+    """
+    there = {name: found[name] for name in SETTINGS if name in found and found[name] != facts[name]}
+    if not there or job.key({**facts, **there}) != made_by:
+        return "", ""
+    here = {name: facts[name] for name in there}
+    flag = f"Give --dtype {there['dtype']}: the default depends on the machine. " if "dtype" in there else ""
+    return f"with {_in_words(there)}, not {_in_words(here)}", flag
+
+
+def _in_words(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
 def plan_jobs(builder: Builder, tasks: Tasks, source: Library | None) -> list[Job]:

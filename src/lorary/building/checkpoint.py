@@ -1,30 +1,32 @@
 """A training run's state in one file, written by atomic replace: there is no half a checkpoint."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, optim
 
 from lorary.adapters.tensor_file import write_tensors
+from lorary.building.curve import Curve
 from lorary.building.stack import Stack
 
 _ADAM = ("step", "exp_avg", "exp_avg_sq")
 
 
 def save_checkpoint(
-    path: Path, stacks: Mapping[str, Stack], optimizer: optim.Optimizer, facts: Mapping[str, Any]
+    path: Path, stacks: Mapping[str, Stack], optimizer: optim.Optimizer, step: int, curves: Sequence[Curve]
 ) -> None:
-    """Write weights, best weights, AdamW's state and `facts` (plain JSON)."""
+    """Write weights, best weights, AdamW's state, the step that they are of and each pupil's curve."""
     tensors: dict[str, Tensor] = {}
     for name, stack in stacks.items():
         tensors |= {f"now/{name}": stack.values.detach(), f"best/{name}": stack.best}
         tensors |= {f"{key}/{name}": optimizer.state[stack.values][key] for key in _ADAM}
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(path.name + ".tmp")
-    header = {"facts": json.dumps(facts)}
+    header = {"facts": json.dumps({"step": step, "curves": [asdict(curve) for curve in curves]})}
     write_tensors({name: t.cpu().contiguous() for name, t in tensors.items()}, staged, metadata=header)
     staged.replace(path)
 
@@ -34,19 +36,34 @@ def checkpoint_bytes(stacks: Mapping[str, Stack]) -> int:
     return sum(4 * stack.values.numel() * stack.values.element_size() for stack in stacks.values())
 
 
-def load_checkpoint(path: Path, stacks: Mapping[str, Stack], optimizer: optim.Optimizer) -> dict[str, Any] | None:
-    """Restore what was saved and give its facts; None if there is no checkpoint.
+def load_checkpoint(
+    path: Path, stacks: Mapping[str, Stack], optimizer: optim.Optimizer
+) -> tuple[int, list[Curve]] | None:
+    """Restore what was saved and give the step and the curves; None if there is no checkpoint.
 
-    A damaged one counts as none: the run starts anew, which costs time and changes no result.
+    A damaged one, or one of another run, counts as none: the run starts anew, which costs time and changes no result.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            facts: dict[str, Any] = json.loads(file.metadata()["facts"])
+            facts = json.loads(file.metadata()["facts"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+        step, curves = int(facts["step"]), [Curve(**curve) for curve in facts["curves"]]
     except (OSError, SafetensorError, ValueError, TypeError, KeyError):
+        return None
+    if not _fits(tensors, stacks, len(curves)):
         return None
     for name, stack in stacks.items():
         stack.values.data.copy_(tensors[f"now/{name}"])
         stack.best.copy_(tensors[f"best/{name}"])
         optimizer.state[stack.values] = {key: tensors[f"{key}/{name}"].to(stack.values.device) for key in _ADAM}
-    return facts
+    return step, curves
+
+
+def _fits(tensors: Mapping[str, Tensor], stacks: Mapping[str, Stack], n_curves: int) -> bool:
+    """Tell whether tensors are all that stacks need, before any of it is changed."""
+    expected: dict[str, torch.Size] = {}
+    for name, stack in stacks.items():
+        expected |= {f"{key}/{name}": stack.values.shape for key in ("now", "best", "exp_avg", "exp_avg_sq")}
+        expected[f"step/{name}"] = torch.Size()
+    n_pupils = {len(stack.values) for stack in stacks.values()}
+    return {key: tensor.shape for key, tensor in tensors.items()} == expected and n_pupils == {n_curves}

@@ -9,10 +9,11 @@ from typing import Any
 class Curve:
     """Losses in nats per completion token, one row of metrics per step, and where the best validation was.
 
-    n_worse: validations since the best one.
+    n_worse: validations since the best one. diverged: why it ended before its time, with a loss that is no number.
     """
 
     best_loss: float = math.inf
     best_step: int = 0
     n_worse: int = 0
+    diverged: str = ""
     rows: list[dict[str, Any]] = field(default_factory=list)

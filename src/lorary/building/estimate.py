@@ -96,7 +96,7 @@ def n_tokens(job: Job, base: BaseModel | None) -> int | None:
         length = sum(_n_characters(example) for example in sample) / CHARACTERS_PER_TOKEN / len(sample)
     else:
         length = sum(map(len, encode(base.tokenizer, sample, max_tokens=base.max_tokens))) / len(sample)
-    return round(job.n_steps * job.options.batch_size * length)
+    return round(job.n_steps * job.n_rows * length)
 
 
 def _n_characters(example: Example) -> int:

@@ -3,17 +3,20 @@
 import contextlib
 import json
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from lorary import __version__
-from lorary.building.base import Report
+from lorary.building.base import SETTINGS, JobStep, Report, facts_of, other_settings
 from lorary.building.job import TrainingJob, TrainingOptions
 from lorary.building.learner import Learner
 from lorary.building.stack import Stack
 from lorary.building.train import train
+from lorary.building.work.claims import HANG_S, LEASE_S, Claim, LeaseLostError, Watch, claim
 from lorary.disk import ELSEWHERE, disk_errors
-from lorary.errors import BuildError
+from lorary.errors import BuildError, LibraryError
+from lorary.library.arrival import arriving
 from lorary.library.findings import quote
 from lorary.model.base_model import BaseModel
 from lorary.options import require
@@ -42,7 +45,8 @@ def finetune(
     """Train a copy of the base and write it to a new directory, which `load_base` and transformers open.
 
     Interrupted or killed, a second call goes on where the first one was; the result is the same to the byte. The
-    directory appears by one rename when all is in it. The base given is not changed.
+    directory appears by one rename when all is in it. The base given is not changed. Of several processes that are
+    asked for the same, one trains; the others wait for it, and take over if it dies.
     Raises E-EXISTS if the directory is there and was made otherwise, E-DATA for tasks without training examples,
     E-OPTION for a builder's options, which are of a library, E-DISK and E-PERM, before training if the directory
     can't be written.
@@ -50,48 +54,71 @@ def finetune(
     require("options", options, FullFineTuning, "FullFineTuning(...)", "Builders make libraries: build(...).")
     into = Path(into)
     job = options.job("full", list(tasks.values()))
-    key = job.key(base.origin)
-    if _stands(into, key):
-        return into
-    work = into.with_name(f".{into.name}.work")
+    work, watch = into.with_name(f".{into.name}.work"), Watch()
+    pack = work / job.key(facts_of(base))
     try:
         with disk_errors(quote(str(into), 200), ELSEWHERE):
-            _make(options, job, base, into, work / key, report)
-            shutil.rmtree(work, ignore_errors=True)
+            while not _stands(into, job, base):
+                mine = claim(pack, watch)
+                if mine is None:
+                    time.sleep(min(1.0, LEASE_S / 10))
+                    continue
+                with contextlib.suppress(LeaseLostError), mine.held(HANG_S):
+                    _work(options, job, base, into, mine, report)
+                    shutil.rmtree(work, ignore_errors=True)
     finally:
-        for left in (work / key, work):
-            with contextlib.suppress(OSError):  # only what is empty goes: the disk refused before training began
+        for left in (pack, work):
+            with contextlib.suppress(OSError):  # unless there is work in it
                 left.rmdir()
     return into
 
 
-def _make(
-    options: FullFineTuning, job: TrainingJob, base: BaseModel, into: Path, work: Path, report: Report | None
+def _work(
+    options: FullFineTuning, job: TrainingJob, base: BaseModel, into: Path, mine: Claim, report: Report | None
 ) -> None:
+    """Train as the only one; what another made meanwhile is as good."""
+
+    def hear(step: JobStep) -> None:
+        mine.reached(step.step)
+        if report:
+            report(step)
+
+    try:
+        if not _stands(into, job, base):
+            _make(options, job, base, into, mine, hear)
+    except BaseException as error:
+        if not mine.is_lost and not any(mine.directory.glob("checkpoint*")):
+            mine.finish()  # nothing to go on from: the disk refused before training began
+        if not isinstance(error, (LibraryError, OSError)) or not _stands(into, job, base):
+            raise
+
+
+def _make(options: FullFineTuning, job: TrainingJob, base: BaseModel, into: Path, mine: Claim, report: Report) -> None:
     copy = base.trainable_copy()
     learner = Learner(copy, [job.pupil(copy)], {"weights": Stack(list(copy.hf.parameters()), 1, lr=options.lr)})
-    (curve,) = train(learner, options, job.n_steps, work, report)
-    stage = work.with_name("stage")
-    shutil.rmtree(stage, ignore_errors=True)
-    stage.mkdir(parents=True)
-    facts = job.write_facts(stage, curve)
-    copy.write(stage)
-    _write_facts(stage / FACTS, {**facts, "job": work.name, "base_fingerprint": base.fingerprint})
-    stage.rename(into)
+    (curve,) = train(learner, options, job.n_steps, mine.directory, report)
+    mine.check()
+    settings = {name: facts_of(base)[name] for name in SETTINGS}
+    with arriving(into) as stage:
+        facts = job.write_facts(stage, curve)
+        copy.write(stage)
+        made_by = {"job": mine.pack.name, **settings, "base_fingerprint": base.fingerprint}
+        _write_facts(stage / FACTS, {**facts, **made_by})
 
 
-def _stands(into: Path, key: str) -> bool:
+def _stands(into: Path, job: TrainingJob, base: BaseModel) -> bool:
     if not into.exists():
         return False
     try:
-        made_by = json.loads((into / FACTS).read_text(encoding="utf-8"))["job"]
+        found = json.loads((into / FACTS).read_text(encoding="utf-8"))
+        made_by = found["job"]
     except (OSError, ValueError, KeyError, TypeError):
-        made_by = None
-    if made_by != key:
-        raise BuildError(
-            "E-EXISTS", f"{str(into)!r} is there and was not made by this run: other options, data or base.",
-            "Give another --into, or remove it.",
-        )  # fmt: skip
+        found, made_by = {}, None
+    facts = facts_of(base)
+    if made_by != job.key(facts):
+        how, remedy = other_settings(job, made_by, found, facts)
+        why = f": it was made {how}" if how else " and was not made by this run: other options, data or base"
+        raise BuildError("E-EXISTS", f"{str(into)!r} is there{why}.", f"{remedy}Give another --into, or remove it.")
     return True
 
 

@@ -10,17 +10,17 @@ from typing import Any, TypeVar
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.peft_format import write_weights
-from lorary.building.base import check_positive
 from lorary.building.curve import Curve
 from lorary.building.learner import Pupil
-from lorary.errors import BuildError, OptionError
+from lorary.building.limits import check_positive, check_share
+from lorary.errors import BuildError, ModelError, OptionError
 from lorary.hashing import hash_json, short_key
 from lorary.library.expert import Expert, copy_adapter
 from lorary.library.layout import fitting_name
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
 from lorary.model.tokens import encode
-from lorary.options import Options, as_dict
+from lorary.options import Options, as_dict, name_of
 from lorary.tasks.example import Example
 from lorary.tasks.task import Task
 
@@ -35,7 +35,8 @@ class TrainingOptions(Options):
     """Options of everything that trains.
 
     steps: optimiser steps; None = `epochs` over the data. batch_size: examples per step. lr: peak learning rate;
-    warm-up over the first `warmup` of the steps, then linear decay to 0. clip: largest norm of the gradient.
+    warm-up over the first `warmup` of the steps, then linear decay to 0. clip: largest norm of the gradient; a large
+    one, as 1e9, never clips.
     n_evaluations: how often the validation loss is measured, on at most max_valid examples; the best weights are kept.
     patience: stop after so many evaluations in a row that aren't better than the best; None = never.
     pass_tokens: most padded tokens that go through the base at once; a step of more is made in several passes whose
@@ -62,9 +63,10 @@ class TrainingOptions(Options):
         super().__post_init__()
         positive = ("steps", "epochs", "batch_size", "lr", "clip", "n_evaluations", "max_valid", "patience")
         check_positive(self, *positive, "pass_tokens")
+        check_share(self, "warmup")
         dropout = getattr(self, "dropout", 0.0)
         if not 0 <= dropout < 1:
-            raise OptionError("E-OPTION", f"{type(self).__name__}: dropout={dropout}, expected 0 or more, below 1.")
+            raise OptionError("E-OPTION", f"{name_of(self)}: dropout={dropout}, expected 0 or more, below 1.")
 
     def job(self, name: str, tasks: Sequence[Task], **more: Any) -> "TrainingJob":
         """Plan one job on the union of tasks. Raises E-DATA if there is nothing to train on."""
@@ -111,7 +113,12 @@ class TrainingJob:
     def n_steps(self) -> int:
         """Optimiser steps in all."""
         o = self.options
-        return o.steps or math.ceil(o.epochs * len(self.train) / o.batch_size)
+        return o.steps or math.ceil(o.epochs * len(self.train) / self.n_rows)
+
+    @property
+    def n_rows(self) -> int:
+        """Examples per step: all there are, if they are fewer than a batch."""
+        return min(self.options.batch_size, len(self.train))
 
     @property
     def data_hash(self) -> str:
@@ -123,9 +130,9 @@ class TrainingJob:
         """The experts it starts from, as expert.json has them: name@hash."""
         return tuple(f"{name}@{self.source[name].hash[:12]}" for name in self.start) if self.source else ()
 
-    def key(self, base_origin: Mapping[str, Any]) -> str:
+    def key(self, base_facts: Mapping[str, Any]) -> str:
         """Hash of all that decides the result."""
-        parts = [self._deciding_options(), self.n_steps, self.tasks, self.data_hash, base_origin]
+        parts = [self._deciding_options(), self.n_steps, self.tasks, self.data_hash, base_facts]
         return short_key(*parts, self.experts, self.parents)
 
     def _deciding_options(self) -> dict[str, Any]:
@@ -142,13 +149,23 @@ class TrainingJob:
         return {"expert": self.name, "tasks": list(self.tasks), "steps": self.n_steps, "examples": examples}
 
     def pupil(self, base: BaseModel) -> Pupil:
-        """Encode its data."""
-        train, valid = (encode(base.tokenizer, part, max_tokens=base.max_tokens) for part in (self.train, self.valid))
+        """Encode its data. Raises E-LENGTH and E-CHAT as `encode`."""
+        parts = (self.train, self.valid)
+        try:
+            train, valid = (encode(base.tokenizer, part, max_tokens=base.max_tokens) for part in parts)
+        except ModelError as error:
+            raise ModelError(error.code, f"expert {self.name!r}: {error.message}", error.hint) from None
         return Pupil(self.name, train, valid, self.train_tasks, self.valid_tasks)
 
-    def typical_length(self, base: BaseModel) -> int:
-        """Tell how long the rows of its batches are: they are padded to the longest."""
-        rows = encode(base.tokenizer, self.train[:200], max_tokens=base.max_tokens)
+    def typical_length(self, base: BaseModel) -> int | None:
+        """Tell how long the rows of its batches are: they are padded to the longest.
+
+        None for data that this base can't be given, which is said when the job runs.
+        """
+        try:
+            rows = encode(base.tokenizer, self.train[:200], max_tokens=base.max_tokens)
+        except ModelError:
+            return None
         return sorted(map(len, rows))[len(rows) * 3 // 4]
 
     def write(

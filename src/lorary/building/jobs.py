@@ -36,9 +36,10 @@ def build(
     torch keeps the threads it has in this process, while `build_recipe` and the command line set them, by default to
     max(1, cores // packs): then the last bits may differ. For the same bits give both one number: here by
     `torch.set_num_threads(n)`, there by `threads=n`.
-    A pack that fails keeps no other from being built; then raises its error, or E-JOBS for several.
-    Raises E-EXISTS if the library holds an expert of that name that was built otherwise, E-NAME if two jobs make an
-    expert of one name, E-DISK and E-PERM.
+    A job that fails keeps no other from being built, not those of its pack either; then raises its error, or E-JOBS
+    for several. Raises E-EXISTS if the library holds an expert of that name that was built otherwise (other options,
+    data, or a base in another precision or of another max_tokens), E-NAME for names that it can't take or that two
+    jobs share, E-LIBRARY if it is moved or deleted meanwhile, E-DISK and E-PERM.
     """
     builder = BUILDERS.parse(builder) if isinstance(builder, str) else builder
     worker = enlist(builder, tasks, base, into=into, source=source, report=report, on_plan=on_plan, run=run,

@@ -43,7 +43,7 @@ class LoneJob(ABC):
         return hash_json(self.examples)
 
     @abstractmethod
-    def key(self, base_origin: Mapping[str, Any]) -> str:
+    def key(self, base_facts: Mapping[str, Any]) -> str:
         """Hash of all that decides the result."""
 
     def describe(self) -> dict[str, Any]:

@@ -12,12 +12,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
+
 from lorary.adapters.base import Experts, Weights
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.peft_format import open_experts, write_weights
 from lorary.adapters.products import ThinSVD, check_widths, padded
-from lorary.building.base import Builder, Job, Made, Report, check_positive, require_source
+from lorary.adapters.static import check_factors
+from lorary.building import limits
+from lorary.building.base import Builder, Job, Made, Report, require_source
 from lorary.building.lone_job import LoneJob
 from lorary.errors import BuildError, OptionError
 from lorary.hashing import short_key
@@ -50,7 +54,7 @@ class ProductBuilder(Builder, ABC):
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
         super().__post_init__()
-        check_positive(self, "rank")
+        limits.check_rank(self)
 
     @abstractmethod
     def combine(self, parts: Parts, names: Sequence[str], site: str) -> ThinSVD:
@@ -128,7 +132,12 @@ def plain_size(ranks: Mapping[str, int], base: BaseModel, limit: int | None = No
 
 
 def write_plain(stage: Path, weights: Mapping[str, LowRankWeights], base_name: str) -> None:
-    """Write weights of scale 1 as a PEFT adapter of one rank for all sites, which every server reads."""
+    """Write weights of scale 1 as a PEFT adapter of one rank for all sites, which every server reads.
+
+    Raises E-NONFINITE for numbers that no adapter may hold.
+    """
+    for site, w in weights.items():
+        check_factors(w.a, w.b, site)
     rank = max(w.rank for w in weights.values())
     whole = {site: padded(w, rank) for site, w in weights.items()}
     write_weights(stage, LoRA(rank=rank, alpha=float(rank)), whole, base_name=base_name)
@@ -146,10 +155,10 @@ class MergeJob(LoneJob):
         """All tasks of the experts it is made of."""
         return tuple(sorted({task for name in self.merged for task in self.source[name].provenance.tasks}))
 
-    def key(self, base_origin: Mapping[str, Any]) -> str:
-        """Hash of all that decides the result."""
+    def key(self, base_facts: Mapping[str, Any]) -> str:
+        """Hash of all that decides the result: nothing passes through the base, so its settings don't."""
         origins = [(name, self.source[name].hash) for name in self.merged]
-        return short_key(as_dict(self.options), origins, base_origin)
+        return short_key(as_dict(self.options), origins, base_facts.get("base"))
 
     @property
     def members(self) -> dict[str, Expert]:
@@ -189,10 +198,17 @@ class MergeJob(LoneJob):
         for site in sorted({site for expert in experts.values() for site in expert}):
             parts = {name: _low_rank(expert[site]) for name, expert in experts.items() if site in expert}
             check_widths(list(parts.values()), site)
-            found = self.options.combine(parts, self.merged, site)
+            found = self._combine(parts, site)
             kept[site], left = found.keep(self._rank(found, site))
             lost, total = lost + left, total + found.norm2
         return kept, math.sqrt(lost / total) if total else 0.0
+
+    def _combine(self, parts: Parts, site: str) -> ThinSVD:
+        try:
+            return self.options.combine(parts, self.merged, site)
+        except torch.linalg.LinAlgError:  # its message is of matrices that the reader never saw
+            what = f"expert {self.name!r}: site {site!r}: the sum's numbers are too large to be decomposed."
+            raise BuildError("E-NONFINITE", what, "Give other shares.") from None
 
     def _rank(self, found: ThinSVD, site: str) -> int:
         rank = self.options.rank or max(1, found.rank)

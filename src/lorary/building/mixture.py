@@ -16,11 +16,12 @@ from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankBank, LowRankWeights
 from lorary.adapters.packed import Dropped, InputDropout, Rows
 from lorary.adapters.tensor_file import write_tensors
-from lorary.building.base import Builder, Job, Made, Report, Write, check_positive
+from lorary.building.base import Builder, Job, Made, Report, Write
 from lorary.building.batches import mix_seed
 from lorary.building.curve import Curve
 from lorary.building.job import TrainingJob, TrainingOptions
 from lorary.building.learner import Learner, Pupil
+from lorary.building.limits import check_adapter, check_positive
 from lorary.building.stack import Stack
 from lorary.building.train import train
 from lorary.errors import BuildError
@@ -124,7 +125,8 @@ class FreshMixture(MixtureBuilder, ABC):
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
         super().__post_init__()
-        check_positive(self, "rank", "n_skills")
+        check_positive(self, "n_skills")
+        check_adapter(self)
 
     def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
         """Plan the one job."""

@@ -8,15 +8,20 @@ import torch
 from torch import Tensor
 
 from lorary.adapters.kinds.lora import LoRA
-from lorary.building.base import Builder, check_positive, own_tasks, require_source
+from lorary.building.base import Builder, Failures, failing_alone, own_tasks, require_source
 from lorary.building.fisher import fisher
-from lorary.errors import BuildError
+from lorary.building.limits import check_positive, check_targets
+from lorary.errors import BuildError, OptionError
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
+from lorary.options import name_of
 from lorary.tasks.task import Task, Tasks
 
 Known = Mapping[str, Sequence[Task]]
 """Expert name -> its own tasks, by which it is embedded."""
+
+LEAST_TEMPERATURE = 1e-6
+"""Cosines are known no better, and by much less they divide to infinity."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +47,10 @@ class Neighbourhood(Builder, ABC):
         """Refuse options that have no meaning."""
         super().__post_init__()
         check_positive(self, "top_k", "temperature", "n_examples")
+        if self.temperature < LEAST_TEMPERATURE:
+            message = f"{name_of(self)}: temperature={self.temperature}, expected {LEAST_TEMPERATURE:g} or more."
+            raise OptionError("E-OPTION", message, "At such a one the nearest gets all.")
+        check_targets(self)
 
     def split(self, tasks: Tasks, source: Library | None) -> tuple[Library, Known, list[Task]]:
         """Tell the library, its own tasks by expert, and the new ones.
@@ -62,14 +71,20 @@ class Neighbourhood(Builder, ABC):
                 raise BuildError("E-DATA", f"task {task.name!r} has no training examples.", "Check its splits.")
         return library, known, new
 
-    def nearest(self, base: BaseModel, known: Known, new: Sequence[Task]) -> list[dict[str, float]]:
-        """Embed the library's tasks and the new ones; give the cosines of each one's neighbours, the nearest first."""
+    def nearest(
+        self, base: BaseModel, known: Known, new: Mapping[str, Task], failed: Failures
+    ) -> dict[str, dict[str, float]]:
+        """Embed the library's tasks and the new ones; give the cosines of each one's neighbours, the nearest first.
+
+        new: by the name of its job; one that can't be embedded is noted in `failed` and left out.
+        """
         names, rows = list(known), torch.stack([self._embed(base, own) for own in known.values()])  # (N, F)
-        found = []
-        for task in new:
-            cosines = torch.nn.functional.cosine_similarity(rows, self._embed(base, [task]), dim=1)
-            best = cosines.topk(min(self.top_k, len(cosines)))
-            found.append(dict(zip([names[i] for i in best.indices.tolist()], best.values.tolist(), strict=True)))
+        found = {}
+        for job, task in new.items():
+            with failing_alone(job, failed):
+                cosines = torch.nn.functional.cosine_similarity(rows, self._embed(base, [task]), dim=1)
+                best = cosines.topk(min(self.top_k, len(cosines)))
+                found[job] = dict(zip([names[i] for i in best.indices.tolist()], best.values.tolist(), strict=True))
         return found
 
     def _embed(self, base: BaseModel, tasks: Sequence[Task]) -> Tensor:

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +64,10 @@ class _Run:
 
     @property
     def live(self) -> list[int]:
-        """The pupils that haven't stopped early."""
+        """The pupils that haven't stopped early, nor diverged."""
         patience = self.options.patience
-        return [i for i, curve in enumerate(self.curves) if patience is None or curve.n_worse < patience]
+        going_on = (patience is None or curve.n_worse < patience for curve in self.curves)
+        return [i for i, goes_on in enumerate(going_on) if goes_on and not self.curves[i].diverged]
 
 
 def train(
@@ -75,8 +76,9 @@ def train(
     """Train all pupils: loss on completions only, AdamW, best validation checkpoint kept. Gives each pupil's curve.
 
     The learner's parameters are the best ones afterwards. `work` receives checkpoint.safetensors; a run that finds one
-    goes on from it. Interrupted, it saves the last whole step first. Raises E-DIVERGED if a loss stops being a number,
-    and before the first step E-DISK, or OSError, if a checkpoint can't be written.
+    goes on from it. Interrupted, it saves the last whole step first. A pupil whose loss stops being a number leaves
+    the others alone, and its curve says so. Raises E-DIVERGED if all do, and before the first step E-DISK, or OSError,
+    if a checkpoint can't be written.
     """
     run = _Run(learner, options, n_steps, report)
     path = work / "checkpoint.safetensors"
@@ -86,9 +88,16 @@ def train(
         if run.whole is not None and run.whole > run.saved:
             _save(run, path, run.whole)
         raise
+    if all(curve.diverged for curve in run.curves):
+        raise divergence(learner.pupils[0].name, run.curves[0], options)
     for stack in learner.stacks.values():
         stack.restore()
     return run.curves
+
+
+def divergence(name: str, curve: Curve, options: TrainingOptions) -> BuildError:
+    """Make an error of a curve that says so."""
+    return BuildError("E-DIVERGED", f"expert {name!r}: {curve.diverged}.", f"Lower lr={options.lr}.")
 
 
 def _go_on(run: _Run, path: Path, start: int) -> None:
@@ -98,9 +107,10 @@ def _go_on(run: _Run, path: Path, start: int) -> None:
         if not live:
             break
         _step(run, step, live)
+        live = [i for i in live if not run.curves[i].diverged]
         if is_evaluation(step + 1, run.n_steps, run.options.n_evaluations):
             _evaluate(run, step + 1, live)
-        _tell(run, step + 1, live)
+        _tell(run, step + 1, [i for i in live if not run.curves[i].diverged])
         if time.monotonic() >= next_save or not run.live or step + 1 == run.n_steps:
             # At the end too, so that a kill while the experts are written costs no training.
             began = time.monotonic()
@@ -109,14 +119,14 @@ def _go_on(run: _Run, path: Path, start: int) -> None:
 
 
 def _resume(run: _Run, path: Path) -> int:
-    facts = load_checkpoint(path, run.learner.stacks, run.optimizer)
-    if facts is None or facts["step"] < run.n_steps:
+    found = load_checkpoint(path, run.learner.stacks, run.optimizer)
+    if found is None or found[0] < run.n_steps:
         try_place(path.parent, checkpoint_bytes(run.learner.stacks))
-    if facts is None:
+    if found is None:
         _evaluate(run, 0, run.live)
         return 0
-    run.curves = [Curve(**curve) for curve in facts["curves"]]
-    run.whole = run.saved = step = int(facts["step"])
+    step, run.curves = found
+    run.whole = run.saved = step
     if is_evaluation(step, run.n_steps, run.options.n_evaluations):
         # None is left over unless the run was interrupted between the step and its validation.
         _evaluate(run, step, [i for i in run.live if "valid_loss" not in run.curves[i].rows[-1]])
@@ -124,8 +134,7 @@ def _resume(run: _Run, path: Path) -> int:
 
 
 def _save(run: _Run, path: Path, step: int) -> None:
-    facts = {"step": step, "curves": [asdict(curve) for curve in run.curves]}
-    save_checkpoint(path, run.learner.stacks, run.optimizer, facts)
+    save_checkpoint(path, run.learner.stacks, run.optimizer, step, run.curves)
     run.saved = step
 
 
@@ -178,9 +187,12 @@ def _note(
     n_tokens: list[int],
 ) -> None:
     for i in live:
-        if not (math.isfinite(losses[i]) and math.isfinite(norms[i])):
-            message = f"expert {run.learner.pupils[i].name!r}: the loss is {losses[i]} at step {facts['step']}."
-            raise BuildError("E-DIVERGED", message, f"Lower lr={run.options.lr}.")
+        for what, value in (("the loss", losses[i]), ("its gradient's norm", norms[i])):
+            if not math.isfinite(value):
+                run.curves[i].diverged = f"{what} is {value} at step {facts['step']}"
+                break
+        if run.curves[i].diverged:
+            continue
         row = {**facts, "loss": losses[i], "grad_norm": norms[i], "n_tokens": n_tokens[i]}
         run.curves[i].rows.append(row)
 
@@ -195,6 +207,9 @@ def _evaluate(run: _Run, step: int, live: Sequence[int]) -> None:
 
 def _judge(run: _Run, step: int, i: int, loss: float | None) -> None:
     curve = run.curves[i]
+    if loss is not None and not math.isfinite(loss):
+        curve.diverged = f"the validation loss is {loss} at step {step}"
+        return
     if step == 0:
         curve.rows.append({"step": 0, "valid_loss": loss})
         return

@@ -1,11 +1,13 @@
 """Builders whose experts train apart, several in the same passes over the base."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -13,17 +15,20 @@ from lorary.adapters.base import Bank
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.packed import Dropped, InputDropout, PackedBank, Rows
-from lorary.building.base import Builder, Job, Made, Report, check_positive
+from lorary.building.base import Builder, Failures, Job, Made, Report, failing_alone
 from lorary.building.batches import mix_seed
 from lorary.building.curve import Curve
 from lorary.building.job import TrainingJob, TrainingOptions
-from lorary.building.learner import Learner
+from lorary.building.learner import Learner, Pupil
+from lorary.building.limits import check_adapter, check_positive
 from lorary.building.stack import Stack
-from lorary.building.train import train
+from lorary.building.train import divergence, train
 from lorary.model.attach import Attachment
 from lorary.model.base_model import BaseModel
 from lorary.model.slot import Slot
 from lorary.routing.base import Context, Gate, Routing
+
+J = TypeVar("J", bound=TrainingJob)
 
 Start = Mapping[str, LowRankWeights]
 """Site -> the weights that an expert starts from."""
@@ -49,7 +54,9 @@ class PackBuilder(TrainingOptions, Builder, ABC):
 
         A function of the jobs alone, so that a second call groups them as the first did.
         """
-        width = {job.name: job.typical_length(base) for job in jobs if isinstance(job, TrainingJob)}
+        found = {job.name: job.typical_length(base) for job in jobs if isinstance(job, TrainingJob)}
+        # What can't be encoded fits in no pack, so that the others are grouped as they are without it.
+        width = {name: length or math.inf for name, length in found.items()}
         packs: list[list[Job]] = []
         for job in sorted(jobs, key=lambda j: (j.n_steps, width[j.name], j.name)):
             last = packs[-1] if packs else []
@@ -59,6 +66,11 @@ class PackBuilder(TrainingOptions, Builder, ABC):
             else:
                 packs.append([job])
         return packs
+
+    def diverged(self, pupils: Sequence[Pupil], curves: Sequence[Curve]) -> Failures:
+        """List the failures of those whose loss stopped being a number."""
+        found = zip(pupils, curves, strict=True)
+        return {pupil.name: divergence(pupil.name, curve, self) for pupil, curve in found if curve.diverged}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,40 +85,52 @@ class LoRABuilder(PackBuilder, ABC):
 
     def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
         """Train the pack."""
-        jobs = [job for job in pack if isinstance(job, TrainingJob)]
+        jobs, pupils, failed = encoded([job for job in pack if isinstance(job, TrainingJob)], base)
+        if not jobs:
+            return Made({}, failed=failed)
         kind, starts = self.start(jobs, base)
-        trained = self.train_apart(jobs, starts, jobs[0].n_steps, base, work, report)
+        trained = self.train_apart(pupils, starts, jobs[0].n_steps, base, work, report)
         writers = {
             job.name: partial(job.write, kind=kind, weights=weights, curve=curve, base=base)
             for job, (weights, curve) in zip(jobs, trained, strict=True)
         }
-        return Made(writers)
+        return Made(writers, failed=failed | self.diverged(pupils, [curve for _, curve in trained]))
 
     def train_apart(
         self,
-        jobs: Sequence[TrainingJob],
+        pupils: Sequence[Pupil],
         starts: Sequence[Start],
         n_steps: int,
         base: BaseModel,
         work: Path,
         report: Report | None,
     ) -> list[tuple[Start, Curve]]:
-        """Train one expert per job in the same passes; gives each one's weights and curve."""
-        with packed(jobs, base, starts, self.dropout, self.lr, self.batch_size) as (learner, banks):
+        """Train one expert per pupil in the same passes; gives each one's weights and curve."""
+        with packed(pupils, base, starts, self.dropout, self.lr, self.batch_size) as (learner, banks):
             curves = train(learner, self, n_steps, work, report)
             return [({site: bank.unpack(i) for site, bank in banks.items()}, curve) for i, curve in enumerate(curves)]
 
 
+def encoded(jobs: Sequence[J], base: BaseModel) -> tuple[list[J], list[Pupil], Failures]:
+    """Encode the data of a pack's jobs; those whose data this base can't be given fail alone and are left out."""
+    pupils: dict[str, Pupil] = {}
+    failed: Failures = {}
+    for job in jobs:
+        with failing_alone(job.name, failed):
+            pupils[job.name] = job.pupil(base)
+    return [job for job in jobs if job.name in pupils], list(pupils.values()), failed
+
+
 @contextmanager
 def packed(
-    jobs: Sequence[TrainingJob],
+    pupils: Sequence[Pupil],
     base: BaseModel,
     starts: Sequence[Start],
     dropout: float,
     lr: float,
     batch_size: int,
 ) -> Iterator[tuple[Learner, dict[str, PackedBank]]]:
-    """Attach one trainable expert per job to the base for the time of a run."""
+    """Attach one trainable expert per pupil to the base for the time of a run."""
     rows = Rows()
     drops = InputDropout(dropout, batch_size, rows) if dropout else None
     banks = {site: PackedBank([start[site] for start in starts], rows).to(base.device) for site in starts[0]}
@@ -114,8 +138,7 @@ def packed(
         site: (Dropped(bank, drops) if drops else bank, _Everyone()) for site, bank in banks.items()
     }
     factors = [factor for bank in banks.values() for factor in (bank.a, bank.b)]
-    stacks = {"factors": Stack(factors, len(jobs), lr=lr)}
-    pupils = [job.pupil(base) for job in jobs]
+    stacks = {"factors": Stack(factors, len(pupils), lr=lr)}
     attachment = Attachment(base.hf, parts, Slot("outputs"))
     try:
         yield Learner(base, pupils, stacks, attachment, rows, drops), banks
@@ -150,7 +173,7 @@ class TrainedBuilder(LoRABuilder, ABC):
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
         super().__post_init__()
-        check_positive(self, "rank")
+        check_adapter(self)
 
     def n_numbers(self, job: Job, base: BaseModel) -> int | None:
         """Count them: all sites have the rank."""

@@ -1,13 +1,13 @@
 """Long work as the user follows it: how far it is, and what is left of it when it fails."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorary.cli.application import PartlyDone
 from lorary.cli.console import Tell, in_words, print_rich, say
-from lorary.errors import LoraryError
+from lorary.errors import LibraryError, LoraryError
 
 if TYPE_CHECKING:
     from lorary.reporting.table import Table
@@ -63,7 +63,9 @@ class Work:
 
         if not self._planned:  # nothing was begun; there may be no library
             return set()
-        return {job.name for job in survey(self._into).jobs if job.state == "done"} & set(self._planned)
+        with suppress(LibraryError):  # it is gone, which the error says that is told
+            return {job.name for job in survey(self._into).jobs if job.state == "done"} & set(self._planned)
+        return set()
 
 
 class RoadWatcher:

@@ -106,13 +106,13 @@ class BaseModel:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What this model is, for the header of a run and the keys of routers' states."""
-        return {**self.origin, "dtype": str(self.dtype).removeprefix("torch.")}
-
-    @property
-    def origin(self) -> Mapping[str, Any]:
-        """What decides what is trained on it, for the keys of jobs: all but the precision, which machines choose."""
-        return {"base": self._exact_facts, "reads": {**reading_facts(self.tokenizer), "max_tokens": self.max_tokens}}
+        """What this model is, for the header of a run and the keys of what is built on it and of routers' states."""
+        return {
+            "base": self._exact_facts,
+            "reads": reading_facts(self.tokenizer),
+            "max_tokens": self.max_tokens,
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
 
     def log_likelihood(self, examples: Sequence[Example]) -> list[LogLikelihood]:
         """Score each example's completion, end of sequence included, in nats."""

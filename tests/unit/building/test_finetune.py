@@ -2,6 +2,9 @@
 
 import json
 import os
+import threading
+import time
+from functools import partial
 
 import pytest
 import torch
@@ -91,6 +94,41 @@ def test_what_is_there_is_not_written_over(base, toy, tmp_path):
         f"error[E-EXISTS] '{tmp_path / 'full'}' is there and was not made by this run: other options, data or base. "
         "Give another --into, or remove it."
     )
+
+
+def test_a_base_of_another_precision_makes_another_base(base, toy, tmp_path):
+    tasks = toy.only(["copy"])
+    finetune(QUICK, tasks, base, into=tmp_path / "full")
+    with pytest.raises(BuildError) as caught:
+        finetune(QUICK, tasks, pico_base(dtype=torch.bfloat16), into=tmp_path / "full")
+    assert str(caught.value) == (
+        f"error[E-EXISTS] '{tmp_path / 'full'}' is there: it was made with dtype=float32, not dtype=bfloat16. "
+        "Give --dtype float32: the default depends on the machine. Give another --into, or remove it."
+    )
+
+
+def test_of_two_that_are_asked_for_the_same_one_trains(toy, tmp_path):
+    tasks, into = toy.only(["copy"]), tmp_path / "full"
+    began, told, ends = threading.Event(), {"first": [], "second": []}, []
+
+    def hear(name, step):
+        told[name].append(step.step)
+        began.set()
+        if name == "first" and step.step == 3:
+            time.sleep(0.3)  # the second comes meanwhile
+
+    def work(name):
+        ends.append(finetune(QUICK, tasks, pico_base(), into=into, report=partial(hear, name)))
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in told]
+    threads[0].start()
+    assert began.wait(30)
+    threads[1].start()
+    for thread in threads:
+        thread.join(60)
+    assert ends == [into, into] and told == {"first": [1, 2, 3, 4, 5, 6], "second": []}
+    assert (into / "model.safetensors").is_file()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["full"]
 
 
 def test_a_builder_s_options_are_refused(base, toy, tmp_path):

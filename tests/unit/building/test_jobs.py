@@ -6,6 +6,7 @@ import shutil
 import threading
 
 import pytest
+import torch
 
 from lorary.building import estimate, train
 from lorary.building.builders.private import Private
@@ -16,7 +17,7 @@ from lorary.building.work.claims import Claim, Watch, read_lease
 from lorary.building.work.enlist import enlist, see_through
 from lorary.building.work.worker import jobs_failed
 from lorary.building.work.worklist import Failure
-from lorary.errors import BuildError, LibraryError, ModelError, OptionError
+from lorary.errors import BuildError, LibraryError, LoraryError, ModelError, OptionError
 from lorary.library.library import Library
 from lorary.tasks.task import Task, Tasks
 from lorary.testing.contracts import files_of
@@ -361,6 +362,30 @@ def test_two_jobs_of_one_name_are_refused(base, toy, tmp_path):
     assert str(caught.value) == "error[E-NAME] two jobs make an expert 'a-b'. Rename the task of one."
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["Copy", "copy"], "experts 'Copy' and 'copy' differ only by case, which some disks can't tell apart."),
+        (["base", "copy"], "expert name 'base' is reserved: it occurs inside PEFT's tensor keys."),
+    ],
+)
+def test_names_that_no_library_takes_are_refused_before_anything_is_trained(base, toy, tmp_path, names, message):
+    tasks = Tasks(Task(name, toy["copy"].train, toy["copy"].valid) for name in names)
+    with pytest.raises(LoraryError) as caught:
+        build(BUILDER, tasks, base, into=tmp_path / "lib")
+    assert str(caught.value).startswith(f"error[E-NAME] {message}")
+    assert not (tmp_path / "lib").exists()
+
+
+def test_a_name_that_differs_by_case_from_one_in_the_library_is_refused(base, toy, tasks, tmp_path):
+    build(BUILDER, tasks.only(["copy"]), base, into=tmp_path / "lib")
+    steps = []
+    with pytest.raises(BuildError, match="'copy' and 'Copy' differ only by case"):
+        task = Task("Copy", toy["copy"].train, toy["copy"].valid)
+        build(BUILDER, Tasks([task]), base, into=tmp_path / "lib", report=steps.append)
+    assert not steps
+
+
 def test_an_error_of_the_listener_is_not_the_job_s(base, tasks, tmp_path):
     def listen(step):
         raise ZeroDivisionError
@@ -405,6 +430,63 @@ def test_a_worker_notes_its_experts_once(base, tasks, tmp_path, notes):
     assert notes == [["copy", "join"]]
     build(BUILDER, tasks, base, into=into)
     assert notes[1:] == [NAMES]
+
+
+# ---- what changes meanwhile -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", [lambda into: into.rename(into.with_name("there")), shutil.rmtree])
+def test_a_library_that_is_gone_is_told_and_not_made_anew(base, tasks, tmp_path, undisturbed, change):
+    into, there = tmp_path / "one" / "lib", tmp_path / "one" / "there"
+    with pytest.raises(LibraryError) as caught:
+        build(BUILDER, tasks, base, into=into, report=at(2, 3, lambda: change(into)), lease_s=0.4)
+    assert str(caught.value) == (
+        f"error[E-LIBRARY] library '{into}' is gone: it was moved or deleted while it was built. "
+        "If it was moved, go on there: the same command with that --into."
+    )
+    assert not into.exists()
+    assert build(BUILDER, tasks, base, into=there).hash == undisturbed[0]
+
+
+def test_an_expert_that_was_removed_meanwhile_is_told(base, tasks, tmp_path):
+    def remove():
+        Library.open(tmp_path / "lib").remove("copy")
+
+    with pytest.raises(BuildError) as caught:
+        build(BUILDER, tasks, base, into=tmp_path / "lib", report=at(3, 1, remove))
+    assert str(caught.value) == (
+        f"error[E-JOBS] library '{tmp_path / 'lib'}': 'copy' is missing though it was built: somebody removed it. "
+        "The same command builds what is missing."
+    )
+    assert sorted(build(BUILDER, tasks, base, into=tmp_path / "lib")) == NAMES
+
+
+def test_a_base_of_another_precision_or_length_is_said_to_be_so(base, tasks, tmp_path):
+    into, one = tmp_path / "lib", tasks.only(["copy"])
+    build(BUILDER, one, base, into=into)
+    remove = f"Give another --into, or remove the expert: `lorary remove {into} copy`."
+    begin = f"error[E-EXISTS] library '{into}' holds an expert 'copy' that was built with"
+    with pytest.raises(BuildError) as caught:
+        build(BUILDER, one, pico_base(dtype=torch.bfloat16), into=into)
+    assert str(caught.value) == (
+        f"{begin} dtype=float32, not dtype=bfloat16. Give --dtype float32: the default depends on the machine. {remove}"
+    )
+    short = pico_base()
+    short.max_tokens = 16
+    with pytest.raises(BuildError) as caught:
+        build(BUILDER, one, short, into=into)
+    assert str(caught.value) == f"{begin} max_tokens=256, not max_tokens=16. {remove}"
+
+
+def test_an_interrupted_build_does_not_go_on_in_another_precision(base, tasks, tmp_path):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(BUILDER, tasks, pico_base(dtype=torch.bfloat16), into=tmp_path / "lib", report=at(1, 3, interrupt))
+    report = at(9, 9, None)
+    build(BUILDER, tasks, base, into=tmp_path / "lib", report=report)
+    assert report.seen[0] == ("copy", 1), "from the start"
 
 
 # ---- what is left -------------------------------------------------------------------------------

@@ -107,8 +107,12 @@ def test_experts_that_can_t_be_compared_are_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"k": 0}, "error[E-OPTION] MBC: k=0, expected more than 0."),
-        ({"components": -1}, "error[E-OPTION] MBC: components=-1, expected more than 0."),
+        ({"k": 0}, "error[E-OPTION] mbc: k=0, expected more than 0."),
+        ({"components": -1}, "error[E-OPTION] mbc: components=-1, expected more than 0."),
+        ({"k": 2.5}, "error[E-OPTION] mbc: k=2.5, expected a whole number or auto."),
+        ({"seed": -1}, "error[E-OPTION] mbc: seed=-1, expected a whole number from 0 to 4294967295."),
+        ({"seed": 2**33}, "error[E-OPTION] mbc: seed=8589934592, expected a whole number from 0 to 4294967295."),
+        ({"space": "zz"}, "error[E-OPTION] mbc: space='zz', expected factors or products."),
         ({"sparsity": 1.0}, "error[E-OPTION] mbc: sparsity=1.0, expected a share from 0 to below 1."),
     ],
 )

@@ -106,7 +106,12 @@ def test_a_changed_source_is_another_job(library, base, tmp_path):
         ("weighted:weights=[1,2]", "error[E-OPTION] weighted: 2 weights for 3 experts: ant, bee, cat."),
         ("uniform:experts=[dog]", "error[E-NAME] unknown expert 'dog'. Known: ant, bee, cat."),
         ("uniform:experts=[ant,ant]", "error[E-OPTION] experts: 'ant' is given twice."),
-        ("uniform:rank=0", "error[E-OPTION] UniformMerge: rank=0, expected more than 0."),
+        ("uniform:rank=0", "error[E-OPTION] uniform: rank=0, expected more than 0."),
+        ("uniform:rank=600", "error[E-OPTION] uniform: rank=600, expected at most 512."),
+        ("ties:strength=nan", "error[E-OPTION] ties: strength=nan, expected a finite number."),
+        ("dare:strength=inf", "error[E-OPTION] dare: strength=inf, expected a finite number."),
+        ("dare:seed=-1", "error[E-OPTION] dare: seed=-1, expected a whole number from 0 to 4294967295."),
+        ("weighted:weights=[1,nan,1]", "error[E-OPTION] weighted: weights=(1.0, nan, 1.0), expected a finite number."),
         ("ties:density=0", "error[E-OPTION] Ties: density=0.0, expected a share above 0 and up to 1."),
         ("dare:density=1.5", "error[E-OPTION] Dare: density=1.5, expected a share above 0 and up to 1."),
     ],
@@ -115,6 +120,18 @@ def test_what_can_not_be_merged_is_refused(spec, message, library, base, tmp_pat
     with pytest.raises(LoraryError) as caught:
         merge(spec, library, base, tmp_path)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("spec", ["weighted:weights=[1e80,1,1]", "weighted:weights=[1e308,1,1]", "ties:strength=1e37"])
+def test_a_sum_that_no_adapter_may_hold_is_refused(spec, library, base, tmp_path):
+    with pytest.raises(LoraryError, match=r"^error\[E-NONFINITE\] .*site 'model.layers.0.self_attn.k_proj'"):
+        merge(spec, library, base, tmp_path)
+    assert not Library.open(tmp_path / "merged")
+
+
+def test_a_merge_is_the_same_whatever_the_base_s_precision(library, base, tmp_path):
+    merge("uniform", library, base, tmp_path)
+    merge("uniform", library, pico_base(dtype=torch.bfloat16), tmp_path)
 
 
 def test_merging_nothing_is_refused(base, tmp_path):

@@ -12,9 +12,11 @@ from lorary.building.builders.neighbours import Neighbours
 from lorary.building.builders.pi_tuning import PiTuning
 from lorary.building.fisher import fisher
 from lorary.building.jobs import build
-from lorary.errors import LoraryError
+from lorary.errors import LoraryError, ModelError, OptionError
 from lorary.library.library import Library
 from lorary.model.route import route
+from lorary.tasks.example import Example
+from lorary.tasks.task import Task, Tasks
 from lorary.testing.pico import random_library
 
 OWN = ["copy", "swap", "upper"]
@@ -104,12 +106,36 @@ def known(base, toy, tmp_path):
     return build("private:rank=2,steps=6,batch_size=4,lr=3e-3", toy.only(OWN), base, into=tmp_path / "known")
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"temperature": 1e-300}, "temperature=1e-300, expected 1e-06 or more. At such a one the nearest gets all."),
+        ({"temperature": float("inf")}, "temperature=inf, expected a finite number."),
+        ({"targets": ()}, 'targets=(), expected names of layers, as in ("attention",).'),
+        ({"top_k": 2.5}, "top_k=2.5, expected a whole number."),
+        ({"seed": -1}, "seed=-1, expected a whole number from 0 to 4294967295."),
+    ],
+)
+def test_options_without_meaning_are_refused(options, expected):
+    with pytest.raises(OptionError) as caught:
+        Neighbours(**options)
+    assert str(caught.value) == f"error[E-OPTION] neighbours: {expected}"
+
+
+def test_a_task_that_the_base_cannot_be_given_fails_alone(base, toy, library, tmp_path):
+    bad = Task("bad", (Example("q", "y" * 600, "bad"),))
+    tasks = Tasks([*toy.only([*OWN, "last"]).values(), bad])
+    with pytest.raises(ModelError, match=r"^error\[E-LENGTH\] "):
+        build(Neighbours(top_k=2, n_examples=4), tasks, base, source=library, into=tmp_path / "near")
+    assert sorted(Library.open(tmp_path / "near")) == ["last"]
+
+
 def test_tuning_starts_from_the_interpolation(base, toy, library, tmp_path):
     """With rates of next to nothing what comes out is what went in; a fresh own expert adds zero. Ranks differ."""
     tasks = toy.only([*OWN, "last"])
     builder = PiTuning(top_k=2, n_examples=4, steps=1, batch_size=2, lr=1e-12, routing_lr=1e-12, own_share=0.0)
     made = build(builder, tasks, base, source=library, into=tmp_path / "tuned")["last"]
-    (cosines,) = builder.nearest(base, builder.split(tasks, library)[1], [tasks["last"]])
+    cosines = builder.nearest(base, builder.split(tasks, library)[1], {"last": tasks["last"]}, {})["last"]
     shares = torch.softmax(torch.tensor([1.0, *cosines.values()]) / builder.temperature, 0).tolist()
     facts = made.provenance.builder
     assert facts["own_weight"] == pytest.approx(shares[0], abs=1e-6)
@@ -139,7 +165,7 @@ def test_the_experts_and_their_shares_are_tuned_together(base, toy, known, tmp_p
         assert facts.metrics["valid_loss"] == pytest.approx(
             loss_alone(base, made[task], tasks[task], tmp_path), rel=1e-4
         )
-        (cosines,) = builder.nearest(base, builder.split(tasks, known)[1], [tasks[task]])
+        cosines = builder.nearest(base, builder.split(tasks, known)[1], {task: tasks[task]}, {})[task]
         start = torch.softmax(torch.tensor([1.0, *cosines.values()]), 0).tolist()
         assert abs(own - start[0]) > 0.01, "the shares have learned"
 

@@ -1,6 +1,7 @@
 """A pack: no expert notices who else is in it, and who stops early costs nothing more."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -12,9 +13,14 @@ from lorary.building.builders.private import Private
 from lorary.building.jobs import build
 from lorary.building.stack import Stack, clip
 from lorary.building.training import packed
-from lorary.errors import OptionError
+from lorary.errors import BuildError, ModelError, OptionError
+from lorary.folder import BUILDERS
+from lorary.library.library import Library
 from lorary.model.speaking import row_losses
+from lorary.tasks.example import Example, Message
+from lorary.tasks.task import Task, Tasks
 from lorary.testing.contracts import Killed, files_of
+from lorary.testing.pico import random_library
 
 QUICK = {"steps": 8, "batch_size": 2, "rank": 2, "n_evaluations": 4, "dropout": 0.3, "lr": 1e-2}
 
@@ -23,7 +29,7 @@ def gradients(base, builder, tasks, counts):
     """Gradients of each expert's mean loss on its first rows, with dropout."""
     jobs = builder.plan(tasks)
     _, starts = builder.start(jobs, base)
-    with packed(jobs, base, starts, builder.dropout, builder.lr, 3) as (learner, banks):
+    with packed([job.pupil(base) for job in jobs], base, starts, builder.dropout, builder.lr, 3) as (learner, banks):
         for bank in banks.values():
             bank.b.data.fill_(0.1)
         rows = [row for i, count in enumerate(counts) for row in learner.batch(i, range(count))]
@@ -156,6 +162,90 @@ def test_an_early_stop_survives_a_kill(base, toy, tmp_path, monkeypatch, step):
     assert files_of(resumed.path) == files_of(whole.path)
 
 
+# ---- one of a pack fails -------------------------------------------------------------------------
+
+
+LONG = Example("q", "y" * 600, "bad")
+TURNS = Example("", "a", "bad", messages=(Message("user", "hi"),))
+
+
+@pytest.mark.parametrize(
+    ("train", "valid", "code"),
+    [
+        ((), (LONG,), "E-LENGTH"),
+        ((LONG,), (), "E-LENGTH"),  # among the rows whose length is measured
+        ((*(Example("q", "y", "bad") for _ in range(200)), LONG), (), "E-LENGTH"),  # behind them
+        ((TURNS,), (), "E-CHAT"),
+    ],
+)
+@pytest.mark.parametrize("spec", ["private", "phatgoose", "from_expert", "pi_tuning"])
+def test_data_that_the_base_cannot_be_given_fails_alone(base, toy, tmp_path, spec, train, valid, code):
+    """The others become what they become without it, to the byte."""
+    good, own = toy.only(["copy", "swap"]), toy.only(["join"])
+    bad = Task("bad", (*toy["copy"].train, *train), valid)
+    names = ["copy", "swap", "bad"] if spec == "phatgoose" else ["join"]
+    source = random_library(tmp_path / "source", base, names, ranks=2)
+
+    def make(tasks, into, from_library):
+        known = own.values() if spec == "pi_tuning" else ()
+        builder = BUILDERS.parse(f"{spec}:steps=4,batch_size=2,n_evaluations=2,lr=0.01,pack_tokens=1000000")
+        return build(builder, Tasks([*tasks, *known]), base, source=from_library, into=tmp_path / into / "lib")
+
+    with pytest.raises(ModelError, match=rf"^error\[{code}\] expert 'bad': "):
+        make([*good.values(), bad], "all", source)
+    if spec == "phatgoose":
+        source.remove("bad")
+    alone = make(good.values(), "alone", source)
+    left = Library.open(tmp_path / "all" / "lib")
+    assert sorted(left) == ["copy", "swap"] and left.hash == alone.hash
+
+
+@pytest.fixture
+def diverging(monkeypatch):
+    """Let the loss of the second of three pupils be no number from its third step on."""
+    gradients, steps = training._gradients, []
+
+    def spoil(run, rows, *rest):
+        losses = gradients(run, rows, *rest)
+        steps.append(sorted({row.owner for row in rows}))
+        if len(steps) >= 3 and 1 in steps[-1] and len(run.curves) == 3:
+            losses[1] = torch.nan
+            for stack in run.learner.stacks.values():
+                stack.grad[1] = torch.nan
+        return losses
+
+    monkeypatch.setattr(training, "_gradients", spoil)
+    return steps
+
+
+def test_who_diverges_leaves_the_batch_and_the_others_go_on(base, toy, tmp_path, diverging):
+    builder, tasks = Private(**{**QUICK, "pack_tokens": 10**6}), toy.only(["copy", "swap", "upper"])
+    (names,) = [[job.name for job in pack] for pack in builder.packs(builder.plan(tasks), base)]
+    with pytest.raises(BuildError) as caught:
+        build(builder, tasks, base, into=tmp_path / "lib")
+    assert str(caught.value) == f"error[E-DIVERGED] expert {names[1]!r}: the loss is nan at step 3. Lower lr=0.01."
+    assert diverging == [[0, 1, 2]] * 3 + [[0, 2]] * 5
+    found = read_experts(Library.open(tmp_path / "lib"))
+    others = tasks.only([names[0], names[2]])
+    for name, weights in read_experts(build(Private(**QUICK), others, base, into=tmp_path / "alone")).items():
+        for site in weights:
+            torch.testing.assert_close(found[name][site].b, weights[site].b, atol=1e-5, rtol=1e-4)
+    steps = len(diverging)
+    with pytest.raises(BuildError, match="E-DIVERGED"):
+        build(builder, tasks, base, into=tmp_path / "lib")
+    assert len(diverging) == steps, "what is known isn't tried again"
+
+
+def test_a_validation_loss_that_is_no_number_is_a_divergence(base, toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_valid_losses", losses_of({"copy": [9, math.nan], "swap": [9, 1, 2, 3, 4]}))
+    builder = Private(**{**QUICK, "pack_tokens": 10**6})
+    with pytest.raises(
+        BuildError, match=r"^error\[E-DIVERGED\] expert 'copy': the validation loss is nan at step 2\. "
+    ):
+        build(builder, toy.only(["copy", "swap"]), base, into=tmp_path / "lib")
+    assert sorted(Library.open(tmp_path / "lib")) == ["swap"]
+
+
 def test_a_stack_s_parameters_are_views_and_their_gradients_arrive():
     p, q = (torch.nn.Parameter(torch.arange(float(n)).view(2, -1)) for n in (6, 4))
     stack = Stack([p, q], 2, lr=1.0)
@@ -175,4 +265,4 @@ def test_a_stack_s_parameters_are_views_and_their_gradients_arrive():
 def test_dropout_must_leave_something():
     with pytest.raises(OptionError) as caught:
         Private(dropout=1.0)
-    assert str(caught.value) == "error[E-OPTION] Private: dropout=1.0, expected 0 or more, below 1."
+    assert str(caught.value) == "error[E-OPTION] private: dropout=1.0, expected 0 or more, below 1."

@@ -1,7 +1,9 @@
 """Training: what a pack learns, what is kept, what is refused, and what a kill costs."""
 
 import json
+import math
 import os
+import reprlib
 import signal
 import subprocess
 import sys
@@ -9,18 +11,23 @@ import textwrap
 import time
 
 import pytest
+import safetensors.torch
 import torch
 
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.peft_format import read_experts
+from lorary.building import estimate
 from lorary.building import train as training
+from lorary.building.base import facts_of
+from lorary.building.batches import batch_rows
 from lorary.building.builders.per_cluster import PerCluster
+from lorary.building.builders.poly import Poly
 from lorary.building.builders.private import Private
 from lorary.building.builders.shared import Shared
 from lorary.building.clusters import Clusters
 from lorary.building.job import expert_name
 from lorary.building.jobs import build
-from lorary.errors import BuildError, LibraryError, ModelError, OptionError
+from lorary.errors import BuildError, LibraryError, LoraryError, ModelError, OptionError
 from lorary.library.library import Library
 from lorary.model.route import route
 from lorary.tasks.example import Example
@@ -130,7 +137,7 @@ def test_provenance_says_where_an_expert_comes_from(base, toy, tmp_path):
     assert (found.tasks, found.steps, found.seed, found.data_hash) == (("copy",), 6, 42, job.data_hash)
     assert found.builder["name"] == "private" and found.builder["rank"] == 2
     assert found.base_fingerprint == base.fingerprint
-    assert found.extra == {"job": job.key(base.origin)}
+    assert found.extra == {"job": job.key(facts_of(base)), "dtype": "float32", "max_tokens": base.max_tokens}
     assert sorted(p.name for p in library.path.iterdir()) == [".staging", "README.md", "experts", "library.json"]
 
 
@@ -200,6 +207,21 @@ def test_a_cluster_without_its_data_is_refused(toy):
     assert str(caught.value) == "error[E-CLUSTERS] cluster 'c0': no data for task 'poems'. Give its tasks."
 
 
+@pytest.mark.parametrize(
+    ("clusters", "message"),
+    [
+        (Clusters({}), "error[E-CLUSTERS] there are no clusters to build experts of."),
+        (Clusters({"c0": ("copy", "copy")}), "error[E-CLUSTERS] cluster 'c0' has task 'copy' twice."),
+    ],
+)
+def test_clusters_that_make_no_sense_are_refused(toy, clusters, message):
+    with pytest.raises(LoraryError) as caught:
+        PerCluster(clusters).plan(toy)
+    assert str(caught.value).startswith(message)
+    with pytest.raises(OptionError, match=r"^error\[E-OPTION\] per_cluster: clusters={'c0': .*, expected Clusters\."):
+        PerCluster({"c0": ("copy",)})
+
+
 def test_a_run_that_diverges_is_refused_and_leaves_nothing(base, toy, tmp_path):
     with pytest.raises(
         BuildError, match=r"^error\[E-DIVERGED\] expert 'copy': the loss is nan at step \d+\. Lower lr="
@@ -230,11 +252,53 @@ def test_a_library_of_another_base_is_refused(base, toy, tmp_path):
         build(Private(**QUICK), only(toy, "copy"), base, into=tmp_path / "lib")
 
 
+NAN, INF = math.nan, math.inf
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"warmup": 5.0}, "a share from 0 to 1"),
+        ({"warmup": -1.0}, "a share from 0 to 1"),
+        ({"warmup": NAN}, "a finite number"),
+        ({"clip": INF}, "a finite number"),
+        ({"epochs": INF}, "a finite number"),
+        ({"alpha": NAN}, "a finite number"),
+        ({"alpha": -16.0}, "more than 0"),
+        ({"alpha": 1e7}, "at most 1,000,000"),
+        ({"rank": 513}, "at most 512"),
+        ({"rank": 2.5}, "a whole number"),
+        ({"batch_size": 2.5}, "a whole number"),
+        ({"seed": -1}, "a whole number from 0 to 4294967295"),
+        ({"seed": 2**70}, "a whole number from 0 to 4294967295"),
+        ({"targets": ()}, 'names of layers, as in ("attention",)'),
+        ({"targets": "attention"}, "a list, [..., ...], each a text"),
+    ],
+)
+@pytest.mark.parametrize("builder", [Private, Poly])
+def test_options_out_of_bounds_are_refused_before_anything_is_trained(builder, options, expected):
+    ((name, value),) = options.items()
+    with pytest.raises(OptionError) as caught:
+        builder(**options)
+    shown = reprlib.repr(value)
+    assert str(caught.value) == f"error[E-OPTION] {builder.__name__.lower()}: {name}={shown}, expected {expected}."
+
+
+@pytest.mark.parametrize(("n", "steps"), [(1, 5), (3, 5), (8, 5), (9, 6), (20, 13)])
+def test_every_example_is_seen_for_so_many_epochs(base, n, steps):
+    task = Task("few", tuple(Example(f"q{i:02}", "a", "few") for i in range(n)))
+    (job,) = Private(epochs=5.0, batch_size=8).plan(Tasks([task]))
+    rows = job.pupil(base).train
+    seen = [i for step in range(job.n_steps) for i in batch_rows(rows, 8, step, 42)]
+    assert job.n_steps == steps and len(seen) >= 5 * n
+    assert estimate.n_tokens(job, base) == len(seen) * len(rows[0])
+
+
 @pytest.mark.parametrize("name", ["rank", "steps", "epochs", "batch_size", "lr", "clip", "n_evaluations", "max_valid"])
 def test_options_without_meaning_are_refused(name):
     with pytest.raises(OptionError) as caught:
         Private(**{name: 0})
-    assert str(caught.value) == f"error[E-OPTION] Private: {name}=0, expected more than 0."
+    assert str(caught.value) == f"error[E-OPTION] private: {name}=0, expected more than 0."
 
 
 # ---- going on -----------------------------------------------------------------------------------
@@ -274,7 +338,29 @@ def test_a_pack_broken_off_between_two_experts_comes_out_the_same(base, toy, tmp
     assert not steps, "the training was done, only its files were missing"
 
 
-@pytest.mark.parametrize("damage", [b"", b"\xff" * 100, None])
+def rewritten(tensors=lambda found: found, facts=lambda found: found):
+    """Damage that leaves a whole safetensors file."""
+
+    def damage(content):
+        step = json.loads(json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]["facts"])
+        return safetensors.torch.save(tensors(safetensors.torch.load(content)), {"facts": json.dumps(facts(step))})
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: b"\xff" * 100,
+        lambda content: content[:-50],
+        rewritten(tensors=lambda found: {"x": torch.zeros(2)}),
+        rewritten(tensors=lambda found: {key: t[..., :1].contiguous() for key, t in found.items() if t.dim()}),
+        rewritten(facts=lambda found: [1]),
+        rewritten(facts=lambda found: {"step": 3, "curves": []}),
+        rewritten(facts=lambda found: {"step": 3, "curves": [{"other": 1}]}),
+    ],
+)
 def test_a_damaged_checkpoint_costs_time_and_nothing_else(damage, base, toy, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0.0)
     whole = build(Private(**QUICK), only(toy, "copy"), base, into=tmp_path / "whole" / "lib")
@@ -287,7 +373,7 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(damage, base, toy, tmp
     with pytest.raises(KeyboardInterrupt):
         build(Private(**QUICK), only(toy, "copy"), base, into=into, report=die)
     (checkpoint,) = into.glob(".work/*/*/checkpoint.safetensors")
-    checkpoint.write_bytes(checkpoint.read_bytes()[:-50] if damage is None else damage)
+    checkpoint.write_bytes(damage(checkpoint.read_bytes()))
     steps = []
     resumed = build(Private(**QUICK), only(toy, "copy"), base, into=into, report=steps.append)
     assert steps[0].step == 1

@@ -73,7 +73,7 @@ def test_the_identity_knows_how_texts_are_read():
     ):
         change()
         assert base.identity not in seen
-        assert base.identity == {**base.origin, "dtype": "float32"}
+        assert base.identity["dtype"] == "float32"
         seen.append(base.identity)
         base.tokenizer(["a", "bcd"], padding=True, truncation=True, max_length=2)  # leaves its marks in the tokenizer
         assert base.identity == seen[-1]

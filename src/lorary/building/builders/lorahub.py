@@ -17,8 +17,9 @@ from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.peft_format import read_experts
 from lorary.adapters.products import svd_of_sum
-from lorary.building.base import Builder, Job, JobStep, Made, Report, check_positive, require_source
+from lorary.building.base import Builder, Job, JobStep, Made, Report, require_source
 from lorary.building.job import expert_name
+from lorary.building.limits import check_positive
 from lorary.building.lone_job import LoneJob
 from lorary.building.merging import parents_of, plain_size, sums_of_ranks, write_plain
 from lorary.building.search import Evolution, Nevergrad, Search, replay
@@ -189,9 +190,9 @@ class _SearchJob(LoneJob):
         """Those that each try is scored on."""
         return self.task.train[: self.options.n_examples]
 
-    def key(self, base_origin: Mapping[str, Any]) -> str:
+    def key(self, base_facts: Mapping[str, Any]) -> str:
         """Hash of all that decides the result."""
-        return short_key(as_dict(self.options), self.tasks, self.data_hash, self.source.hash, base_origin)
+        return short_key(as_dict(self.options), self.tasks, self.data_hash, self.source.hash, base_facts)
 
     def write(self, experts: Experts, rows: Sequence[Row], base_name: str, stage: Path) -> dict[str, Any]:
         """Write the PEFT files and metrics.jsonl; give the provenance's fields."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lorary.building.base import check_positive
+from lorary.building.limits import check_positive
 from lorary.building.mixture import FreshMixture
 
 

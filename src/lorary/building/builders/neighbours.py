@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from lorary.building.base import Job, Made, Report, check_positive
+from lorary.building.base import Failures, Job, Made, Report
 from lorary.building.builders.weighted import Weighted
 from lorary.building.job import expert_name
+from lorary.building.limits import check_rank
 from lorary.building.lone_job import LoneJob
 from lorary.building.merging import MergeJob, plain_size, sums_of_ranks
 from lorary.building.neighbourhood import Known, Neighbourhood, known_hashes
@@ -41,7 +42,7 @@ class Neighbours(Neighbourhood):
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
         super().__post_init__()
-        check_positive(self, "rank")
+        check_rank(self)
 
     def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
         """Plan one job per new task, named after it.
@@ -64,9 +65,11 @@ class Neighbours(Neighbourhood):
         """Embed the library's tasks and the new ones, and choose."""
         jobs = [job for job in pack if isinstance(job, _NeighbourJob)]
         check_library(base, jobs[0].source)
-        near = self.nearest(base, jobs[0].known, [job.task for job in jobs])
-        found = [self.shares(cosines) for cosines in near]
-        return Made({job.name: partial(job.write, shares, base.name) for job, shares in zip(jobs, found, strict=True)})
+        failed: Failures = {}
+        near = self.nearest(base, jobs[0].known, {job.name: job.task for job in jobs}, failed)
+        found = {name: self.shares(cosines) for name, cosines in near.items()}
+        writers = {job.name: partial(job.write, found[job.name], base.name) for job in jobs if job.name in found}
+        return Made(writers, failed=failed)
 
     def shares(self, cosines: Mapping[str, float]) -> dict[str, float]:
         """Give each neighbour its share."""
@@ -92,11 +95,11 @@ class _NeighbourJob(LoneJob):
         """Those that embed the task."""
         return self.task.train[: self.options.n_examples]
 
-    def key(self, base_origin: Mapping[str, Any]) -> str:
+    def key(self, base_facts: Mapping[str, Any]) -> str:
         """Hash of all that decides the result: what the other new tasks are doesn't."""
         options = {key: value for key, value in as_dict(self.options).items() if key != "adapt_to"}
         return short_key(
-            options, self.task.name, self.data_hash, known_hashes(self.known), self.source.hash, base_origin
+            options, self.task.name, self.data_hash, known_hashes(self.known), self.source.hash, base_facts
         )
 
     def write(self, shares: Mapping[str, float], base_name: str, stage: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from lorary.building.clusters import Clusters
 from lorary.building.training import TrainedBuilder
 from lorary.errors import BuildError
 from lorary.library.library import Library
+from lorary.options import require
 from lorary.tasks.task import Tasks
 
 
@@ -21,9 +22,23 @@ class PerCluster(TrainedBuilder):
 
     clusters: Clusters = field(kw_only=False)
 
+    def __post_init__(self) -> None:
+        """Refuse options that have no meaning."""
+        super().__post_init__()
+        hint = "cluster(...) makes them, read_clusters(path) reads them."
+        require("clusters", self.clusters, Clusters, "clusters", hint)
+
     def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
-        """Plan one job per cluster, named after it. Raises E-CLUSTERS for a clustered task that isn't given."""
+        """Plan one job per cluster, named after it.
+
+        Raises E-CLUSTERS for no clusters, and for a task that isn't given, or is in one cluster twice.
+        """
+        if not self.clusters:
+            raise BuildError("E-CLUSTERS", "there are no clusters to build experts of.", "Cluster a library.")
         for name, members in self.clusters.items():
+            twice = [task for task in members if members.count(task) > 1]
+            if twice:
+                raise BuildError("E-CLUSTERS", f"cluster {name!r} has task {twice[0]!r} twice.", "Name it once.")
             missing = [task for task in members if task not in tasks]
             if missing:
                 raise BuildError("E-CLUSTERS", f"cluster {name!r}: no data for task {missing[0]!r}.", "Give its tasks.")

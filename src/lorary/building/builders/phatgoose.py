@@ -17,10 +17,10 @@ from lorary.adapters.tensor_file import write_tensors
 from lorary.building.adaptation import size_of_start, started_from
 from lorary.building.base import Job, Made, Report, own_tasks, require_source
 from lorary.building.job import TrainingJob
-from lorary.building.learner import Learner
+from lorary.building.learner import Learner, Pupil
 from lorary.building.stack import Stack
 from lorary.building.train import train
-from lorary.building.training import PackBuilder
+from lorary.building.training import PackBuilder, encoded
 from lorary.library.expert import Expert
 from lorary.library.library import Library
 from lorary.model.attach import Attachment
@@ -60,35 +60,38 @@ class Phatgoose(PackBuilder):
 
     def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
         """Train the gates of a pack's experts in the same passes."""
-        jobs = [job for job in pack if isinstance(job, TrainingJob)]
+        jobs, pupils, failed = encoded([job for job in pack if isinstance(job, TrainingJob)], base)
+        if not jobs:
+            return Made({}, failed=failed)
         members = {name: expert for job in jobs for name, expert in started_from(job).items()}
         assert jobs[0].source is not None
         check_library(base, jobs[0].source)
-        with _gated(jobs, members, base, self.lr) as (learner, gates):
+        with _gated(pupils, members, base, self.lr) as (learner, gates):
             curves = train(learner, self, jobs[0].n_steps, work, report)
             found = [_vectors(gates, members[job.name], i) for i, job in enumerate(jobs)]
         copies = {
             job.name: partial(job.write_copy, members[job.name], curve) for job, curve in zip(jobs, curves, strict=True)
         }
         learned = {(job.name, KIND): partial(write_tensors, state) for job, state in zip(jobs, found, strict=True)}
-        return Made(copies, learned)
+        return Made(copies, learned, failed | self.diverged(pupils, curves))
 
 
 @contextmanager
 def _gated(
-    jobs: Sequence[TrainingJob], members: Mapping[str, Expert], base: BaseModel, lr: float
+    pupils: Sequence[Pupil], members: Mapping[str, Expert], base: BaseModel, lr: float
 ) -> Iterator[tuple[Learner, dict[str, "_OwnGate"]]]:
-    """Attach the experts, each with gates of its own, to the base for the time of a run; experts in order of jobs."""
+    """Attach the experts, each with gates of its own, to the base for the time of a run; experts in order of pupils."""
     rows, experts = Rows(), read_experts(members)
     sites = find_sites(base, members)
-    gates = {name: _OwnGate(len(jobs), site.d_in, rows).to(base.device) for name, site in sites.items()}
+    gates = {name: _OwnGate(len(pupils), site.d_in, rows).to(base.device) for name, site in sites.items()}
     parts: dict[str, tuple[Bank, Gate]] = {
-        name: (_frozen(experts, [job.name for job in jobs], site, base), gates[name]) for name, site in sites.items()
+        name: (_frozen(experts, [pupil.name for pupil in pupils], site, base), gates[name])
+        for name, site in sites.items()
     }
-    stacks = {"gates": Stack([gate.vectors for gate in gates.values()], len(jobs), lr=lr)}
+    stacks = {"gates": Stack([gate.vectors for gate in gates.values()], len(pupils), lr=lr)}
     attachment = Attachment(base.hf, parts, Slot("outputs"))
     try:
-        yield Learner(base, [job.pupil(base) for job in jobs], stacks, attachment, rows), gates
+        yield Learner(base, pupils, stacks, attachment, rows), gates
     finally:
         attachment.detach()
 

@@ -13,14 +13,15 @@ from lorary.adapters.low_rank import LowRankBank, LowRankWeights
 from lorary.adapters.peft_format import read_experts
 from lorary.adapters.products import svd_of_sum
 from lorary.building.adaptation import low_rank, started_from
-from lorary.building.base import Job, Made, Report, check_positive
+from lorary.building.base import Job, Made, Report, failing_alone
 from lorary.building.curve import Curve
 from lorary.building.job import TrainingJob, expert_name
+from lorary.building.limits import check_positive
 from lorary.building.merging import check_rank, parents_of, plain_size, sums_of_ranks, write_plain
 from lorary.building.mixture import mixed, sites_of
 from lorary.building.neighbourhood import Known, Neighbourhood, known_hashes
 from lorary.building.train import train
-from lorary.building.training import Start, TrainedBuilder
+from lorary.building.training import Start, TrainedBuilder, encoded
 from lorary.errors import OptionError
 from lorary.hashing import short_key
 from lorary.library.library import Library
@@ -77,20 +78,26 @@ class PiTuning(Neighbourhood, TrainedBuilder):
 
     def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
         """Find the neighbours, train the pack's own experts in the same passes, then tune job by job."""
-        jobs = [job for job in pack if isinstance(job, _PiTuningJob)]
+        jobs, pupils, failed = encoded([job for job in pack if isinstance(job, _PiTuningJob)], base)
+        if not jobs:
+            return Made({}, failed=failed)
         check_library(base, jobs[0].library)
-        near = self.nearest(base, jobs[0].known, [job.task for job in jobs])
+        near = self.nearest(base, jobs[0].known, {job.name: job.task for job in jobs}, failed)
         n_steps = jobs[0].n_steps
         n_alone = int(self.own_share * n_steps)
         _, starts = self.start(jobs, base)
-        alone = self.train_apart(jobs, starts, n_alone, base, work / "alone", _shifted(report, 0, n_steps))
+        alone = self.train_apart(pupils, starts, n_alone, base, work / "alone", _shifted(report, 0, n_steps))
+        failed |= self.diverged(pupils, [curve for _, curve in alone])
         writers = {}
-        for job, cosines, (own, before) in zip(jobs, near, alone, strict=True):
+        for job, (own, before) in zip(jobs, alone, strict=True):
+            if job.name in failed:
+                continue
             tell = _shifted(report, n_alone, n_steps)
-            found, curve = self._tune(job, cosines, own, n_steps - n_alone, base, work / job.name, tell)
-            whole = _joined(before, curve, n_alone)
-            writers[job.name] = partial(job.write_sum, found=found, curve=whole, base_name=base.name)
-        return Made(writers)
+            with failing_alone(job.name, failed):
+                found, curve = self._tune(job, near[job.name], own, n_steps - n_alone, base, work / job.name, tell)
+                whole = _joined(before, curve, n_alone)
+                writers[job.name] = partial(job.write_sum, found=found, curve=whole, base_name=base.name)
+        return Made(writers, failed=failed)
 
     def _tune(
         self,
@@ -184,9 +191,9 @@ class _PiTuningJob(TrainingJob):
         assert self.source is not None
         return self.source
 
-    def key(self, base_origin: Mapping[str, Any]) -> str:
+    def key(self, base_facts: Mapping[str, Any]) -> str:
         """Hash of all that decides the result: what the other new tasks are doesn't."""
-        return short_key(super().key(base_origin), known_hashes(self.known))
+        return short_key(super().key(base_facts), known_hashes(self.known))
 
     def _deciding_options(self) -> dict[str, Any]:
         return {key: value for key, value in super()._deciding_options().items() if key != "adapt_to"}

@@ -35,7 +35,7 @@ class Ties(MergeBuilder):
         """Refuse options that have no meaning."""
         super().__post_init__()
         if not 0 < self.density <= 1:
-            raise OptionError("E-OPTION", f"Ties: density={self.density}, expected a share above 0 and up to 1.")
+            raise OptionError("E-OPTION", f"ties: density={self.density}, expected a share above 0 and up to 1.")
 
     def combine(self, parts: Parts, names: Sequence[str], site: str) -> ThinSVD:
         """Read the experts twice: once for the signs, once for the mean."""

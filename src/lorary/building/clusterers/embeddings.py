@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from lorary.adapters.base import Experts
-from lorary.building.base import Clusterer, TaskProbe, check_positive
+from lorary.building.base import Clusterer, TaskProbe
 from lorary.building.clusters import Clusters, name_groups
 from lorary.building.k_means import K, group
+from lorary.building.limits import check_positive
 from lorary.errors import BuildError
 from lorary.options import as_dict
 

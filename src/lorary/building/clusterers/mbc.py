@@ -14,9 +14,10 @@ from lorary.adapters.base import Experts, Weights
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.peft_format import as_vectors
 from lorary.adapters.products import BLOCK_BYTES, add_upper_products, inner_products
-from lorary.building.base import Clusterer, TaskProbe, check_positive
+from lorary.building.base import Clusterer, TaskProbe
 from lorary.building.clusters import Clusters, name_groups
 from lorary.building.k_means import K, Points, group
+from lorary.building.limits import check_positive
 from lorary.errors import BuildError
 from lorary.options import as_dict
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lorary.adapters.base import Experts
-from lorary.building.base import Clusterer, TaskProbe, check_positive
+from lorary.building.base import Clusterer, TaskProbe
 from lorary.building.clusters import Clusters
+from lorary.building.limits import check_positive
 from lorary.options import as_dict
 
 

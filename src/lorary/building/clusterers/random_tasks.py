@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lorary.adapters.base import Experts
-from lorary.building.base import Clusterer, TaskProbe, check_positive
+from lorary.building.base import Clusterer, TaskProbe
 from lorary.building.clusters import Clusters, name_groups
+from lorary.building.limits import check_positive
 from lorary.options import as_dict
 
 

@@ -2,15 +2,18 @@
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from lorary.building.base import Builder, Job, Report, plan_jobs
+from lorary.building.base import Builder, Job, Report, facts_of, other_settings, plan_jobs
 from lorary.building.work.claims import HANG_S, LEASE_S
 from lorary.building.work.follower import OnPlan
-from lorary.building.work.worker import Worker, built_by
+from lorary.building.work.worker import Worker, require_library
 from lorary.building.work.worklist import Worklist, clear, plan_key
 from lorary.errors import BuildError
+from lorary.library.findings import quote
+from lorary.library.layout import check_name
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
 from lorary.options import require
@@ -37,9 +40,10 @@ def enlist(
     builder.check_base(base)
     _check_names(jobs)
     library = Library.create(Path(into), base=base.fingerprint, exist_ok=True)
-    origin = base.origin
-    keys = {job.name: job.key(origin) for job in jobs}
-    done = {job.name for job in jobs if _is_done(job, keys[job.name], library)}
+    _check_names(jobs, library)
+    facts = facts_of(base)
+    keys = {job.name: job.key(facts) for job in jobs}
+    done = {job.name for job in jobs if _is_done(job, keys[job.name], library, facts)}
     if on_plan:
         on_plan(jobs, sorted(done))
     if len(done) == len(jobs):
@@ -56,28 +60,43 @@ def see_through(worker: Worker) -> None:
     """Work until all packs are settled, then clean up. Raises what failed, and E-EXISTS as `build`."""
     with worker.library.noted_once():
         worker.work()
+        require_library(worker.library.layout)
         worker.library.gc()  # the last word on what all workers built
     clear(worker.library.layout)
     worker.raise_failures()
-    made = Library.open(worker.library.path)
-    for job in worker.jobs.values():
-        _is_done(job, worker.keys[job.name], made)  # another build may have been quicker with other data
+    made, facts = Library.open(worker.library.path), facts_of(worker.base)
+    # Another build may have been quicker with other data, and somebody may have removed what was done.
+    missing = [job.name for job in worker.jobs.values() if not _is_done(job, worker.keys[job.name], made, facts)]
+    if missing:
+        what = f"library {str(made.path)!r}: {quote(missing[0])} is missing though it was built"
+        more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise BuildError("E-JOBS", f"{what}{more}: somebody removed it.", "The same command builds what is missing.")
 
 
-def _check_names(jobs: Sequence[Job]) -> None:
+def _check_names(jobs: Sequence[Job], standing: Iterable[str] = ()) -> None:
+    """Refuse now what a library would refuse when all is trained; `standing` are the experts that it holds."""
     counts = Counter(name for job in jobs for name in job.experts)
+    twins = {name.lower(): name for name in standing}
     for name, n in counts.items():
         if n > 1:
             raise BuildError("E-NAME", f"two jobs make an expert {name!r}.", "Rename the task of one.")
+        check_name(name)
+        twin = twins.setdefault(name.lower(), name)
+        if twin != name:
+            what = f"experts {twin!r} and {name!r} differ only by case, which some disks can't tell apart."
+            raise BuildError("E-NAME", what, "Rename the task of one.")
 
 
-def _is_done(job: Job, key: str, library: Library) -> bool:
+def _is_done(job: Job, key: str, library: Library, facts: Mapping[str, Any]) -> bool:
     standing = [name for name in job.experts if name in library]
     for name in standing:
-        if built_by(library, name) != key:
+        found = library[name].provenance.extra
+        if found.get("job") != key:
+            how, remedy = other_settings(job, found.get("job"), found, facts)
+            how = how or "with other options or data"
             raise BuildError(
                 "E-EXISTS",
-                f"library {str(library.path)!r} holds an expert {name!r} that was built with other options or data.",
-                f"Give another --into, or remove the expert: `lorary remove {library.path} {name}`.",
+                f"library {str(library.path)!r} holds an expert {name!r} that was built {how}.",
+                f"{remedy}Give another --into, or remove the expert: `lorary remove {library.path} {name}`.",
             )
     return len(standing) == len(job.experts)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lorary import __version__
-from lorary.building.base import Builder, Job, JobStep, Made, Report
+from lorary.building.base import SETTINGS, Builder, Failures, Job, JobStep, Made, Report, facts_of, failing_alone
 from lorary.building.estimate import n_tokens, remember_rate
 from lorary.building.work.claims import HANG_S, Claim, LeaseLostError, Watch, claim
 from lorary.building.work.worklist import Failure, Pack, Worklist, failures_of
@@ -17,6 +17,7 @@ from lorary.errors import BuildError, LibraryError, LoraryError
 from lorary.hashing import hash_file, short_key
 from lorary.library import derived
 from lorary.library.findings import quote
+from lorary.library.layout import Layout
 from lorary.library.library import Library
 from lorary.library.provenance import Provenance, read_provenance
 from lorary.model.base_model import BaseModel
@@ -79,6 +80,7 @@ class Worker:
 
     def attend(self, pack: Pack) -> bool:
         """Run a pack if it is free. True if it is done or failed by now, False if another works on it."""
+        require_library(self.library.layout)
         if self._is_settled(pack):
             return True
         with disk_errors(self._where):
@@ -124,6 +126,7 @@ class Worker:
         except Exception as error:
             if error is self._heard or _is_hopeless(error):
                 raise
+            require_library(self.library.layout)
             self._errors[pack.key] = error
             self.worklist.fail(pack, _one_line(error), traceback.format_exc(), self.run)
             return None
@@ -131,12 +134,20 @@ class Worker:
         return mine.finish()
 
     def _make(self, pack: Pack, mine: Claim) -> None:
-        """Run a pack as a whole, even if some experts stand, so that the others come out the same; keep each."""
+        """Run a pack as a whole, even if some experts stand, so that the others come out the same; keep each.
+
+        Raises what went wrong with some of its jobs once the others are kept.
+        """
         jobs = [self.jobs[name] for name in pack.names]
         pace = _Pace()
         made = self.builder.run(jobs, self.base, mine.directory, self._listen(mine, pace))
+        if self._heard:
+            raise self._heard
         mine.check()
-        self._keep(pack, made, mine)
+        failed = dict(made.failed)
+        self._keep(pack, made, mine, failed)
+        if failed:
+            raise _as_one(failed)
         if tokens := pace.share(pack.n_steps) * sum(n_tokens(job, self.base) or 0 for job in jobs):
             remember_rate(self.base.name, round(tokens), pace.seconds)
 
@@ -150,18 +161,21 @@ class Worker:
             except Exception as error:
                 self._heard = error  # the listener's fault, not the job's
                 raise
+            require_library(self.library.layout)  # before a checkpoint makes its directory anew
 
         return hear
 
-    def _keep(self, pack: Pack, made: Made, mine: Claim) -> None:
-        missing = pack.missing(self.library.layout)
+    def _keep(self, pack: Pack, made: Made, mine: Claim, failed: Failures) -> None:
+        require_library(self.library.layout)
+        missing = [name for name in pack.missing(self.library.layout) if name not in failed]
         for (name, kind), write in made.learned.items():
             if name in missing:
                 derived.put(self.library, kind, self.keys[name], "safetensors", write, learned=True)
         for job in (self.jobs[name] for name in missing):
             for name in job.experts:
                 if not self.library.layout.expert(name).is_dir():
-                    self._keep_expert(name, self.keys[job.name], made)
+                    with failing_alone(job.name, failed):
+                        self._keep_expert(name, self.keys[job.name], made)
                     mine.moved()
 
     def _keep_expert(self, name: str, key: str, made: Made) -> None:
@@ -173,7 +187,7 @@ class Worker:
                     weights_sha256=hash_file(stage / "adapter_model.safetensors"),
                     base_fingerprint=self.base.fingerprint,
                     created_by=f"lorary {__version__}",
-                    extra={"job": key},
+                    extra={"job": key, **{setting: facts_of(self.base)[setting] for setting in SETTINGS}},
                 )
                 (stage / "expert.json").write_bytes(provenance.to_json())
         except LibraryError as error:
@@ -181,9 +195,23 @@ class Worker:
                 raise  # else a worker that thought us dead was first, with the same bytes
 
 
+def require_library(layout: Layout) -> None:
+    """Refuse to go on where a library no longer is, which would make another there. Raises E-LIBRARY."""
+    if not layout.manifest.is_file():
+        what = f"library {str(layout.root)!r} is gone: it was moved or deleted while it was built."
+        raise LibraryError("E-LIBRARY", what, "If it was moved, go on there: the same command with that --into.")
+
+
 def _is_hopeless(error: Exception) -> bool:
     """Tell whether no other pack would fare better."""
     return is_disk_error(error) or (isinstance(error, LibraryError) and error.code in ("E-DISK", "E-PERM"))
+
+
+def _as_one(failed: Failures) -> LoraryError:
+    """Make one error of the failures of a pack's jobs."""
+    if len(failed) == 1:
+        return next(iter(failed.values()))
+    return BuildError("E-JOBS", " ".join(f"{name}: {error}" for name, error in failed.items()))
 
 
 def built_by(library: Library, name: str) -> Any:

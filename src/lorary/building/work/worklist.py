@@ -222,9 +222,9 @@ def read_failure(layout: Layout, pack: Pack) -> Failure | None:
 
 
 def failures_of(layout: Layout, run: str) -> dict[str, Failure]:
-    """Tell which packs failed in a run and still miss experts: their job names joined, and why."""
+    """Tell which packs failed in a run and still miss experts: the names of those jobs joined, and why."""
     unfinished = [pack for plan in plans(layout) for pack in read_packs(plan) if pack.missing(layout)]
-    found = {", ".join(pack.names): read_failure(layout, pack) for pack in unfinished}
+    found = {", ".join(pack.missing(layout)): read_failure(layout, pack) for pack in unfinished}
     return {names: failure for names, failure in found.items() if failure and failure.run == run}
 
 

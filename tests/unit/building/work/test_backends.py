@@ -128,10 +128,10 @@ def test_workers_that_die_one_after_the_other_are_not_replaced_for_ever(recipe, 
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("local:workers=0", "error[E-OPTION] Local: workers=0, expected more than 0."),
-        ("local:threads=0", "error[E-OPTION] Local: threads=0, expected more than 0."),
-        ("ray:cpus=0", "error[E-OPTION] Ray: cpus=0.0, expected more than 0."),
-        ("ray:gpus=-1", "error[E-OPTION] Ray: gpus=-1.0, retries=3, expected 0 or more."),
+        ("local:workers=0", "error[E-OPTION] local: workers=0, expected more than 0."),
+        ("local:threads=0", "error[E-OPTION] local: threads=0, expected more than 0."),
+        ("ray:cpus=0", "error[E-OPTION] ray: cpus=0.0, expected more than 0."),
+        ("ray:gpus=-1", "error[E-OPTION] ray: gpus=-1.0, retries=3, expected 0 or more."),
         ("rey", "error[E-NAME] unknown backend 'rey'. Did you mean 'ray'? Known: local, ray."),
     ],
 )

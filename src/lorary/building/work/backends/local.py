@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 
-from lorary.building.base import check_positive
+from lorary.building.limits import check_positive
 from lorary.building.work.backend import Backend, Order, build_here
 from lorary.building.work.claims import HANG_S
 from lorary.building.work.follower import Follower
 from lorary.building.work.share import workers_for
 from lorary.building.work.survey import survey
-from lorary.building.work.worker import jobs_failed
+from lorary.building.work.worker import jobs_failed, require_library
 from lorary.building.work.worklist import check_work, clear, failures_of
 from lorary.errors import BuildError, LibraryError
 from lorary.library.layout import Layout
@@ -154,6 +154,8 @@ class _Crew:
         if failures := failures_of(Layout(self.library), self.order.run):
             raise jobs_failed(failures)
         number, code = next(iter(self.ends.items()))
+        if not self.log(number).exists():
+            require_library(Layout(self.library))
         reason = _last_line(self.log(number)) if code == 1 else f"ended by {_name(code)}"
         raise BuildError("E-WORKER", f"worker {number}: {reason}", f"Its log: {self.log(number)}.")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from lorary.building.base import check_positive
+from lorary.building.limits import check_positive
 from lorary.building.work.backend import Backend, Order, enlist_here
 from lorary.building.work.claims import HANG_S
 from lorary.building.work.enlist import see_through
@@ -46,7 +46,7 @@ class Ray(Backend):
         super().__post_init__()
         check_positive(self, "cpus", "hang_s")
         if self.gpus < 0 or self.retries < 0:
-            raise OptionError("E-OPTION", f"Ray: gpus={self.gpus}, retries={self.retries}, expected 0 or more.")
+            raise OptionError("E-OPTION", f"ray: gpus={self.gpus}, retries={self.retries}, expected 0 or more.")
 
     def work(self, order: Order) -> None:
         """Hand out a task per pack; the cluster finds places for them, and new ones when nodes die."""
