@@ -112,8 +112,8 @@ def test_a_changed_source_is_another_job(library, base, tmp_path):
         ("dare:strength=inf", "error[E-OPTION] dare: strength=inf, expected a finite number."),
         ("dare:seed=-1", "error[E-OPTION] dare: seed=-1, expected a whole number from 0 to 4294967295."),
         ("weighted:weights=[1,nan,1]", "error[E-OPTION] weighted: weights=(1.0, nan, 1.0), expected a finite number."),
-        ("ties:density=0", "error[E-OPTION] Ties: density=0.0, expected a share above 0 and up to 1."),
-        ("dare:density=1.5", "error[E-OPTION] Dare: density=1.5, expected a share above 0 and up to 1."),
+        ("ties:density=0", "error[E-OPTION] ties: density=0.0, expected a share above 0 and up to 1."),
+        ("dare:density=1.5", "error[E-OPTION] dare: density=1.5, expected a share above 0 and up to 1."),
     ],
 )
 def test_what_can_not_be_merged_is_refused(spec, message, library, base, tmp_path):

@@ -183,7 +183,7 @@ def loss_alone(base, expert, task, tmp_path):
 def test_some_steps_must_be_left_to_tune_together(share):
     with pytest.raises(LoraryError) as caught:
         PiTuning(own_share=share)
-    assert str(caught.value) == f"error[E-OPTION] PiTuning: own_share={share}, expected 0 or more, below 1."
+    assert str(caught.value) == f"error[E-OPTION] pi_tuning: own_share={share}, expected 0 or more, below 1."
 
 
 def test_what_else_is_adapted_changes_nothing(base, toy, known, tmp_path):

@@ -34,7 +34,7 @@ class Dare(MergeBuilder):
         """Refuse options that have no meaning."""
         super().__post_init__()
         if not 0 < self.density <= 1:
-            raise OptionError("E-OPTION", f"Dare: density={self.density}, expected a share above 0 and up to 1.")
+            raise OptionError("E-OPTION", f"dare: density={self.density}, expected a share above 0 and up to 1.")
 
     def combine(self, parts: Parts, names: Sequence[str], site: str) -> ThinSVD:
         """Add up expert by expert."""

@@ -55,7 +55,7 @@ class PiTuning(Neighbourhood, TrainedBuilder):
         super().__post_init__()
         check_positive(self, "routing_lr")
         if not 0 <= self.own_share < 1:
-            raise OptionError("E-OPTION", f"PiTuning: own_share={self.own_share}, expected 0 or more, below 1.")
+            raise OptionError("E-OPTION", f"pi_tuning: own_share={self.own_share}, expected 0 or more, below 1.")
 
     def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
         """Plan one job per new task, named after it.
