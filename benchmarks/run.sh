@@ -21,6 +21,8 @@ python="${PYTHON:-python}"
 "$python" -W ignore model.py --experts 256 --layers 6 --peft-most 256 --phases "prefill 512" --mixes outputs --name model-6-layers
 "$python" -W ignore model.py --experts 8 64 --prompts 4 --phases "prefill 512" --mixes outputs --name model-4-prompts
 "$python" -W ignore model.py --experts 256 --layers 6 --prompts 4 --peft-most 256 --phases "prefill 512" --mixes outputs --name model-4-prompts-6-layers
+"$python" -W ignore model.py --experts 8 64 --prompts 4 --threads 2 --phases "prefill 512" --mixes outputs --name model-2-threads
+"$python" -W ignore model.py --experts 256 --layers 6 --prompts 4 --threads 2 --peft-most 256 --phases "prefill 512" --mixes outputs --name model-2-threads-6-layers
 MALLOC_MMAP_THRESHOLD_=131072 "$python" -W ignore model.py --experts 8 64 --prompts 4 --phases "prefill 512" --mixes outputs --name model-fresh-pages
 "$python" -W ignore operations.py
 "$python" -W ignore grouping.py --phases decode --rounds 61 --name grouping-decode
