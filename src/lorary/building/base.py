@@ -13,7 +13,7 @@ from lorary.adapters.base import Experts
 from lorary.building.clusters import Clusters
 from lorary.errors import BuildError, LoraryError
 from lorary.library.library import Library
-from lorary.options import Options, as_dict, require
+from lorary.options import Options, name_of, require
 from lorary.tasks.task import Task, Tasks
 
 
@@ -47,7 +47,7 @@ class Job(Protocol):
         """Optimiser steps in all."""
 
     def key(self, base_facts: Mapping[str, Any]) -> str:
-        """Hash of all that decides the result: options, data, seed, and of the base what `facts_of` tells."""
+        """Hash of all that decides the result: options, data, seed, and the base by its `identity`."""
 
     def describe(self) -> dict[str, Any]:
         """What --dry-run prints: name, tasks, steps, examples."""
@@ -149,15 +149,16 @@ SETTINGS = ("dtype", "max_tokens")
 """What decides, beside a base's weights, what is learned on it: its precision and the longest text it is given."""
 
 
-def facts_of(base: Any) -> dict[str, Any]:
-    """Tell of a base what decides what is made on it: which it is, and its settings."""
-    return dict(base.identity)
+def settings_of(base: Any) -> dict[str, Any]:
+    """Give a base's settings, as what is made on it notes them."""
+    identity = base.identity
+    return {name: identity[name] for name in SETTINGS}
 
 
 def other_settings(job: Job, made_by: Any, found: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[str, str]:
     """Say how something was made and what to do, if nothing but settings makes it other than what a job makes.
 
-    made_by: its key; found: the settings it was made with, as far as they are known; facts: see `facts_of`.
+    made_by: its key; found: the settings it was made with, as far as they are known; facts: the base's `identity`.
     """
     there = {name: found[name] for name in SETTINGS if name in found and found[name] != facts[name]}
     if not there or job.key({**facts, **there}) != made_by:
@@ -178,13 +179,13 @@ def plan_jobs(builder: Builder, tasks: Tasks, source: Library | None) -> list[Jo
     jobs = builder.plan(tasks, source)
     if not jobs:
         given = f"{len(tasks)} tasks were given" if tasks else "no tasks were given"
-        raise BuildError("E-TASK", f"{as_dict(builder)['name']}: there is nothing to build: {given}.", "Give some.")
+        raise BuildError("E-TASK", f"{name_of(builder)}: there is nothing to build: {given}.", "Give some.")
     return jobs
 
 
 def require_source(builder: Builder, source: Library | None) -> Library:
     """Refuse to start from nothing. Raises E-SOURCE without a library, E-EMPTY for one without experts."""
-    name = as_dict(builder)["name"]
+    name = name_of(builder)
     if source is None:
         raise BuildError("E-SOURCE", f"{name} starts from a library.", "Pass source=..., or --from LIBRARY.")
     if not source:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorary import __version__
-from lorary.building.base import SETTINGS, JobStep, Report, facts_of, other_settings
+from lorary.building.base import JobStep, Report, other_settings, settings_of
 from lorary.building.job import TrainingJob, TrainingOptions
 from lorary.building.learner import Learner
 from lorary.building.stack import Stack
@@ -55,7 +55,7 @@ def finetune(
     into = Path(into)
     job = options.job("full", list(tasks.values()))
     work, watch = into.with_name(f".{into.name}.work"), Watch()
-    pack = work / job.key(facts_of(base))
+    pack = work / job.key(base.identity)
     try:
         with disk_errors(quote(str(into), 200), ELSEWHERE):
             while not _stands(into, job, base):
@@ -98,11 +98,10 @@ def _make(options: FullFineTuning, job: TrainingJob, base: BaseModel, into: Path
     learner = Learner(copy, [job.pupil(copy)], {"weights": Stack(list(copy.hf.parameters()), 1, lr=options.lr)})
     (curve,) = train(learner, options, job.n_steps, mine.directory, report)
     mine.check()
-    settings = {name: facts_of(base)[name] for name in SETTINGS}
     with arriving(into) as stage:
         facts = job.write_facts(stage, curve)
         copy.write(stage)
-        made_by = {"job": mine.pack.name, **settings, "base_fingerprint": base.fingerprint}
+        made_by = {"job": mine.pack.name, **settings_of(base), "base_fingerprint": base.fingerprint}
         _write_facts(stage / FACTS, {**facts, **made_by})
 
 
@@ -114,7 +113,7 @@ def _stands(into: Path, job: TrainingJob, base: BaseModel) -> bool:
         made_by = found["job"]
     except (OSError, ValueError, KeyError, TypeError):
         found, made_by = {}, None
-    facts = facts_of(base)
+    facts = base.identity
     if made_by != job.key(facts):
         how, remedy = other_settings(job, made_by, found, facts)
         why = f": it was made {how}" if how else " and was not made by this run: other options, data or base"

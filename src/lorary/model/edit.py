@@ -16,8 +16,8 @@ from lorary.library.layout import check_free
 from lorary.model.base_model import BaseModel
 from lorary.model.ensemble import Ensemble, Parts, check_fit, check_mix, make_gate, open_expert
 from lorary.model.paging import PagedBank
-from lorary.model.state import fetch_or_fit, in_rows, make_probe, name_of
-from lorary.options import require, to_spec
+from lorary.model.state import fetch_or_fit, in_rows, make_probe
+from lorary.options import name_of, require, to_spec
 from lorary.routing.base import Router, State
 from lorary.routing.task_skills import task_numbers
 from lorary.tasks.task import Tasks

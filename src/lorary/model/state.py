@@ -17,8 +17,8 @@ from lorary.model.ensemble import Ensemble
 from lorary.model.fingerprint import tensor_facts
 from lorary.model.learned import LearnedProbe
 from lorary.model.probe import DataProbe
-from lorary.options import to_spec
-from lorary.routing.base import Probe, Router, State
+from lorary.options import name_of, to_spec
+from lorary.routing.base import Probe, State
 from lorary.routing.members import RoomyState
 from lorary.tasks.task import Tasks
 
@@ -51,11 +51,6 @@ def fetch_or_fit(base: BaseModel, ensemble: Ensemble, on_fit: Callable[[], None]
     if state:
         _keep(ensemble.library, kind, key, state)
     return state
-
-
-def name_of(router: Router) -> str:
-    """Give the name under which a router's states are kept."""
-    return to_spec(router).partition(":")[0]
 
 
 def in_rows(state: State) -> RoomyState:

@@ -10,6 +10,7 @@ from torch import Tensor
 from lorary.adapters.base import Experts, Site
 from lorary.adapters.compiled import usable
 from lorary.errors import OptionError
+from lorary.options import name_of
 from lorary.routing.base import Context, Gate, Probe, Router, Routing, State
 from lorary.routing.members import members_at, refit_members
 
@@ -21,7 +22,7 @@ _FEW_PAIRS = 1 << 20
 
 def check_options(router: Router) -> None:
     """Refuse counts below 1 and temperatures that are no positive number. Raises E-OPTION."""
-    name = type(router).__module__.rpartition(".")[2]
+    name = name_of(router)
     for count in ("top_k", "n_examples"):
         value = getattr(router, count, None)
         if value is not None and value < 1:

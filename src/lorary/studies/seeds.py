@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 
 from lorary.errors import OptionError
-from lorary.options import require_count
-
-_MOST = (1 << 32) - 1  # what k-means takes
+from lorary.options import MAX_SEED, require_count
 
 
 def require_seeds(what: str, seeds: Sequence[int]) -> None:
@@ -14,5 +12,5 @@ def require_seeds(what: str, seeds: Sequence[int]) -> None:
         raise OptionError("E-OPTION", f"{what}: there are no seeds.", "Give at least one, as 42.")
     for seed in seeds:
         require_count(f"{what}: seed", seed, least=0)
-        if seed > _MOST:
-            raise OptionError("E-OPTION", f"{what}: seed={seed}, expected at most {_MOST}.")
+        if seed > MAX_SEED:
+            raise OptionError("E-OPTION", f"{what}: seed={seed}, expected at most {MAX_SEED}.")

@@ -18,7 +18,6 @@ from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.peft_format import read_experts
 from lorary.building import estimate
 from lorary.building import train as training
-from lorary.building.base import facts_of
 from lorary.building.batches import batch_rows
 from lorary.building.builders.per_cluster import PerCluster
 from lorary.building.builders.poly import Poly
@@ -137,7 +136,7 @@ def test_provenance_says_where_an_expert_comes_from(base, toy, tmp_path):
     assert (found.tasks, found.steps, found.seed, found.data_hash) == (("copy",), 6, 42, job.data_hash)
     assert found.builder["name"] == "private" and found.builder["rank"] == 2
     assert found.base_fingerprint == base.fingerprint
-    assert found.extra == {"job": job.key(facts_of(base)), "dtype": "float32", "max_tokens": base.max_tokens}
+    assert found.extra == {"job": job.key(base.identity), "dtype": "float32", "max_tokens": base.max_tokens}
     assert sorted(p.name for p in library.path.iterdir()) == [".staging", "README.md", "experts", "library.json"]
 
 

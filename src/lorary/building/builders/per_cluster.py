@@ -7,7 +7,6 @@ from lorary.building.clusters import Clusters
 from lorary.building.training import TrainedBuilder
 from lorary.errors import BuildError
 from lorary.library.library import Library
-from lorary.options import require
 from lorary.tasks.task import Tasks
 
 
@@ -21,12 +20,6 @@ class PerCluster(TrainedBuilder):
     """
 
     clusters: Clusters = field(kw_only=False)
-
-    def __post_init__(self) -> None:
-        """Refuse options that have no meaning."""
-        super().__post_init__()
-        hint = "cluster(...) makes them, read_clusters(path) reads them."
-        require("clusters", self.clusters, Clusters, "clusters", hint)
 
     def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
         """Plan one job per cluster, named after it.

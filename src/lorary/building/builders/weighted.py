@@ -22,10 +22,6 @@ class Weighted(MergeBuilder):
 
     weights: tuple[float, ...]
 
-    def __post_init__(self) -> None:
-        """Refuse options that have no meaning."""
-        super().__post_init__()
-
     def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
         """Plan the one job. Raises E-OPTION unless there is one weight for each expert."""
         _, names = self.chosen(source)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lorary.building.base import Builder, Job, Report, facts_of, other_settings, plan_jobs
+from lorary.building.base import Builder, Job, Report, other_settings, plan_jobs
 from lorary.building.work.claims import HANG_S, LEASE_S
 from lorary.building.work.follower import OnPlan
 from lorary.building.work.worker import Worker, require_library
@@ -41,7 +41,7 @@ def enlist(
     _check_names(jobs)
     library = Library.create(Path(into), base=base.fingerprint, exist_ok=True)
     _check_names(jobs, library)
-    facts = facts_of(base)
+    facts = base.identity
     keys = {job.name: job.key(facts) for job in jobs}
     done = {job.name for job in jobs if _is_done(job, keys[job.name], library, facts)}
     if on_plan:
@@ -64,7 +64,7 @@ def see_through(worker: Worker) -> None:
         worker.library.gc()  # the last word on what all workers built
     clear(worker.library.layout)
     worker.raise_failures()
-    made, facts = Library.open(worker.library.path), facts_of(worker.base)
+    made, facts = Library.open(worker.library.path), worker.base.identity
     # Another build may have been quicker with other data, and somebody may have removed what was done.
     missing = [job.name for job in worker.jobs.values() if not _is_done(job, worker.keys[job.name], made, facts)]
     if missing:

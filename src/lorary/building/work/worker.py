@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lorary import __version__
-from lorary.building.base import SETTINGS, Builder, Failures, Job, JobStep, Made, Report, facts_of, failing_alone
+from lorary.building.base import Builder, Failures, Job, JobStep, Made, Report, failing_alone, settings_of
 from lorary.building.estimate import n_tokens, remember_rate
 from lorary.building.work.claims import HANG_S, Claim, LeaseLostError, Watch, claim
 from lorary.building.work.worklist import Failure, Pack, Worklist, failures_of
@@ -187,7 +187,7 @@ class Worker:
                     weights_sha256=hash_file(stage / "adapter_model.safetensors"),
                     base_fingerprint=self.base.fingerprint,
                     created_by=f"lorary {__version__}",
-                    extra={"job": key, **{setting: facts_of(self.base)[setting] for setting in SETTINGS}},
+                    extra={"job": key, **settings_of(self.base)},
                 )
                 (stage / "expert.json").write_bytes(provenance.to_json())
         except LibraryError as error:
