@@ -33,9 +33,14 @@ def is_short_key(text: str) -> bool:
     return re.fullmatch(r"[0-9a-f]{1,16}", text) is not None
 
 
+SKIP_EMPTY = {"skip_empty": True}
+"""Metadata of a dataclass's field that came later: where it is empty, hashes are what they were before it came."""
+
+
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        found = {f: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {f.name: inner for f, inner in found.items() if inner or not f.metadata.get("skip_empty")}
     if isinstance(value, (set, frozenset)):
         return sorted(value)
     if isinstance(value, Path):

@@ -1,16 +1,28 @@
 """One thing to learn or to be tested on."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from lorary.errors import TaskError
+from lorary.hashing import SKIP_EMPTY
+
+
+def _none_yet() -> Any:
+    return field(default_factory=dict, hash=False, metadata=SKIP_EMPTY)
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation. Raises E-DATA for what isn't text."""
+    """One turn of a conversation. Raises E-DATA for what isn't text.
+
+    `extra`: what else the chat template is given of the turn (`tool_calls`, `name`, `reasoning_content`, ...), as JSON
+    values.
+    """
 
     role: str
     content: str
+    extra: Mapping[str, Any] = _none_yet()
 
     def __post_init__(self) -> None:
         """Look at both."""
@@ -26,6 +38,8 @@ class Example:
     `choices`: the options of a multiple-choice question; `completion` is one of them.
     `messages`: the conversation before the completion, when the data has turns; the model renders it with the
     tokenizer's chat template, and `prompt` is then only the last user turn, for display.
+    `extra`: with messages, what else the answer's turn has, as `Message.extra`.
+    `template`: with messages, what else the chat template is given: `tools`, and options such as `enable_thinking`.
     """
 
     prompt: str
@@ -34,6 +48,8 @@ class Example:
     references: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
     messages: tuple[Message, ...] = ()
+    extra: Mapping[str, Any] = _none_yet()
+    template: Mapping[str, Any] = _none_yet()
 
     def __post_init__(self) -> None:
         """Look at every text."""
