@@ -16,7 +16,6 @@ from lorary.disk import write_whole
 from lorary.hashing import short_key
 from lorary.model.base_model import BaseModel
 from lorary.model.embedded import cache_directory
-from lorary.model.tokens import encode
 from lorary.tasks.example import Example
 
 CHARACTERS_PER_TOKEN = 4.0
@@ -95,7 +94,7 @@ def n_tokens(job: Job, base: BaseModel | None) -> int | None:
     if base is None:
         length = sum(_n_characters(example) for example in sample) / CHARACTERS_PER_TOKEN / len(sample)
     else:
-        length = sum(map(len, encode(base.tokenizer, sample, max_tokens=base.max_tokens))) / len(sample)
+        length = sum(map(len, base.encode(sample, quiet=True))) / len(sample)
     return round(job.n_steps * job.n_rows * length)
 
 

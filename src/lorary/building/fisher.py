@@ -12,7 +12,7 @@ from lorary.model.attach import Attachment
 from lorary.model.base_model import BaseModel
 from lorary.model.slot import Slot
 from lorary.model.speaking import row_losses
-from lorary.model.tokens import by_length, encode, pad
+from lorary.model.tokens import by_length, pad
 from lorary.routing.base import Context
 from lorary.routing.routers.oracle import Oracle
 from lorary.tasks.example import Example
@@ -26,7 +26,7 @@ def fisher(base: BaseModel, examples: Sequence[Example], *, kind: LoRA, targets:
     of the adapter each, so that one backward pass gives every example's own gradient.
     Empirical: completions are the data's, not drawn from the model.
     """
-    rows = encode(base.tokenizer, examples, max_tokens=base.max_tokens)
+    rows = base.encode(examples)
     sites = base.target_sites(targets)
     total = torch.zeros(sum(site.d_out * kind.rank for site in sites))
     for group in by_length(rows, max_rows=8):

@@ -19,7 +19,6 @@ from lorary.library.expert import Expert, copy_adapter
 from lorary.library.layout import fitting_name
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
-from lorary.model.tokens import encode
 from lorary.options import Options, as_dict, name_of
 from lorary.tasks.example import Example
 from lorary.tasks.task import Task
@@ -152,7 +151,7 @@ class TrainingJob:
         """Encode its data. Raises E-LENGTH and E-CHAT as `encode`."""
         parts = (self.train, self.valid)
         try:
-            train, valid = (encode(base.tokenizer, part, max_tokens=base.max_tokens) for part in parts)
+            train, valid = (base.encode(part) for part in parts)
         except ModelError as error:
             raise ModelError(error.code, f"expert {self.name!r}: {error.message}", error.hint) from None
         return Pupil(self.name, train, valid, self.train_tasks, self.valid_tasks)
@@ -163,7 +162,7 @@ class TrainingJob:
         None for data that this base can't be given, which is said when the job runs.
         """
         try:
-            rows = encode(base.tokenizer, self.train[:200], max_tokens=base.max_tokens)
+            rows = base.encode(self.train[:200], quiet=True)
         except ModelError:
             return None
         return sorted(map(len, rows))[len(rows) * 3 // 4]

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from lorary.evaluation.base import LogLikelihood
 from lorary.library import sync
 from lorary.model.embedded import EMBEDDED, embedded_directory
 from lorary.model.fingerprint import exact_facts, sign_facts
+from lorary.model.reading import longest_text, stop_tokens
 from lorary.model.speaking import answer, score
-from lorary.model.tokens import reading_facts
+from lorary.model.tokens import Encoded, encode, reading_facts, turn_end, warn_of_cuts
 from lorary.model.whole_base import open_base
-from lorary.options import require
+from lorary.options import require, require_count
 from lorary.tasks.example import Example
 
 ATTENTION = "attention"
@@ -33,14 +34,19 @@ ATTENTION = "attention"
 class BaseModel:
     """A frozen causal language model with its tokenizer.
 
-    `name`: what goes into an adapter's base_model_name_or_path. `max_tokens`: longest text it is given, in tokens.
+    `name`: what goes into an adapter's base_model_name_or_path. `max_tokens`: the longest text it is given, in tokens;
+    by default what it reads. `template_options`: what its chat template is given beside the turns, as enable_thinking.
+    `batch_tokens`: the most padded tokens of a batch in scoring and generation; by default as speed and memory allow.
     `sites`: all linear layers an adapter may sit on, by module path; the head is not among them.
+    `stop_tokens`: what ends an answer.
     """
 
     hf: Any
     tokenizer: Any
     name: str
-    max_tokens: int = 2048
+    max_tokens: Any = None
+    template_options: Mapping[str, Any] = field(default_factory=dict)
+    batch_tokens: int | None = None
 
     def __post_init__(self) -> None:
         """Freeze the weights and silence the sampling defaults that a model may bring along."""
@@ -56,9 +62,10 @@ class BaseModel:
         n_rows = getattr(self.hf.get_input_embeddings(), "num_embeddings", None)
         if pad is None or (n_rows is not None and pad >= n_rows):  # sequences that have ended are read on
             pad = eos
-        self.hf.generation_config = GenerationConfig(eos_token_id=eos, pad_token_id=pad)
-        limit = getattr(self.hf.config, "max_position_embeddings", None) or self.max_tokens
-        self.max_tokens = min(self.max_tokens, limit)
+        self.stop_tokens = stop_tokens(self.hf, self.tokenizer)
+        stops = self.stop_tokens if len(self.stop_tokens) > 1 else eos
+        self.hf.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=pad)
+        self.max_tokens: int = longest_text(self.hf, self.tokenizer, self.max_tokens)
 
     @property
     def device(self) -> torch.device:
@@ -109,25 +116,41 @@ class BaseModel:
         """What this model is, for the header of a run and the keys of what is built on it and of routers' states."""
         return {
             "base": self._exact_facts,
-            "reads": reading_facts(self.tokenizer),
+            "reads": reading_facts(self.tokenizer, self.template_options),
             "max_tokens": self.max_tokens,
             "dtype": str(self.dtype).removeprefix("torch."),
         }
+
+    def encode(self, examples: Sequence[Example], *, quiet: bool = False) -> list[Encoded]:
+        """Turn examples into ids as this base reads them. Warns of prompts that are cut, unless quiet.
+
+        Raises E-LENGTH, E-CHAT.
+        """
+        rows = encode(self.tokenizer, examples, max_tokens=self.max_tokens, options=self.template_options)
+        if not quiet:
+            warn_of_cuts(rows, self.max_tokens)
+        return rows
 
     def log_likelihood(self, examples: Sequence[Example]) -> list[LogLikelihood]:
         """Score each example's completion, end of sequence included, in nats."""
         return score(self, examples, lambda _: nullcontext())
 
-    def generate_text(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[str]:
-        """Answer each example's prompt greedily."""
-        return answer(self, examples, lambda _: nullcontext(), max_new_tokens=max_new_tokens)
+    def generate_text(self, examples: Sequence[Example], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
+        """Answer each example's prompt greedily, until one of its stop tokens, or before one of the texts `stop`."""
+        return answer(self, examples, lambda _: nullcontext(), max_new_tokens=max_new_tokens, stop=stop)
+
+    @cached_property
+    def turn_end(self) -> int | None:
+        """The token that ends an answer in a chat, where its template has one."""
+        return turn_end(self.tokenizer, self.template_options)
 
     def trainable_copy(self) -> "BaseModel":
         """Copy it in float32, sharing nothing, to train all weights."""
         with torch.random.fork_rng():  # fresh weights are drawn before these replace them
             hf = AutoModelForCausalLM.from_config(self.hf.config, dtype=torch.float32)
         hf.load_state_dict(self.hf.state_dict())
-        return BaseModel(hf.to(self.device), self.tokenizer, self.name, self.max_tokens)
+        hf.generation_config = self.hf.generation_config
+        return replace(self, hf=hf.to(self.device))
 
     def write(self, directory: Path) -> None:
         """Write weights, config and tokenizer to a directory that `load_base` and transformers open."""
@@ -183,19 +206,34 @@ def _is_target(name: str, target: str) -> bool:
 
 
 @torch.inference_mode(False)  # weights made in that mode can take part in no training
-def load_base(name: str = EMBEDDED, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
+def load_base(
+    name: str = EMBEDDED,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    max_tokens: int | None = None,
+    template_options: Mapping[str, Any] | None = None,
+    batch_tokens: int | None = None,
+) -> BaseModel:
     """Load and freeze a base: the embedded one, a directory, or a Hub id.
 
     device "auto": the first GPU if there is one. dtype "auto": bfloat16 where the device computes faster with it,
-    else float32. Raises E-BASE for what can't be loaded or isn't whole, E-OPTION, E-HUB within 10 seconds if the Hub
-    can't be reached.
+    else float32.
+    max_tokens: the longest text it is given, prompt and answer together, in tokens; by default what it reads. Longer
+    prompts lose their start, with a warning. template_options: what its chat template is given beside the turns, as
+    {"enable_thinking": False}. batch_tokens: the most padded tokens that are scored or generated at once; by default as
+    speed and memory allow.
+    Raises E-BASE for what can't be loaded or isn't whole, E-OPTION, E-HUB within 10 seconds if the Hub can't be
+    reached.
     """
     require("name", name, (str, os.PathLike), "a name or a directory")
     name, place = os.fspath(name), _device(device)
     kind = _dtype(dtype, place)
     source, shown = (embedded_directory(), EMBEDDED_HUB_ID) if name == EMBEDDED else (_find(name), name)
     hf, tokenizer = open_base(source, name, kind)
-    return BaseModel(hf.to(place), tokenizer, shown)
+    if batch_tokens is not None:
+        require_count("batch_tokens", batch_tokens)
+    return BaseModel(hf.to(place), tokenizer, shown, max_tokens, dict(template_options or {}), batch_tokens)
 
 
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"

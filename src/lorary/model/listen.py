@@ -6,7 +6,7 @@ import torch
 
 from lorary.model.base_model import BaseModel
 from lorary.model.slot import Slot
-from lorary.model.speaking import Turn, encode_open
+from lorary.model.speaking import Turn, encode_open, endings
 from lorary.model.trace import Trace, make_trace
 from lorary.options import require, require_count
 from lorary.tasks.example import Example
@@ -25,7 +25,10 @@ def listen(
         context = slot.context
         if max_new_tokens:
             mask = torch.ones_like(ids)
-            ids = base.hf.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False)
+            ids = base.hf.generate(
+                input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False,
+                **endings(base, [example]),
+            )  # fmt: skip
         slot.context, slot.records = context, {}
         try:
             base.hf(input_ids=ids, use_cache=False)

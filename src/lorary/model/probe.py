@@ -13,9 +13,10 @@ from lorary.adapters.kinds.lora import LoRA
 from lorary.errors import RoutingError
 from lorary.model.attach import Attachment
 from lorary.model.base_model import BaseModel
+from lorary.model.chat import render_prompt, render_turns
 from lorary.model.packaged import find_packaged
 from lorary.model.slot import Slot
-from lorary.model.tokens import by_length, encode, pad, render_prompt, render_turns, start_token
+from lorary.model.tokens import by_length, pad, start_token
 from lorary.routing.routers.uniform import Uniform
 from lorary.tasks.example import Example
 from lorary.tasks.task import Tasks
@@ -67,7 +68,7 @@ class DataProbe:
         tokenizer = self.base.tokenizer
         if kind == "user" and tokenizer.chat_template is not None:
             turn = [{"role": "user", "content": _MARK}]
-            before = render_turns(tokenizer, turn).partition(_MARK)[0]
+            before = render_turns(tokenizer, turn, self.base.template_options).partition(_MARK)[0]
             if ids := list(tokenizer(before, add_special_tokens=False)["input_ids"]):
                 return ids
         return [start_token(tokenizer)]
@@ -119,7 +120,7 @@ class DataProbe:
         return {site: total / len(examples) for site, total in sums.items()}
 
     def _run_prompts(self, examples: Sequence[Example]) -> None:
-        rows = encode(self.base.tokenizer, examples, max_tokens=self.base.max_tokens)
+        rows = self.base.encode(examples)
         for group in by_length(rows):
             batch = pad([rows[i] for i in group], with_completion=False).to(self.base.device)
             with torch.inference_mode():
@@ -129,7 +130,7 @@ class DataProbe:
         """Encode training prompts: features (N, F) float32 and the task name of each."""
         names = sorted({name for owned in self.owned.values() for name in owned if name in self.tasks})
         examples = [(e, name) for name in names for e in self.tasks[name].train[:n_examples]]
-        texts = [render_prompt(self.base.tokenizer, e) for e, _ in examples]
+        texts = [render_prompt(self.base.tokenizer, e, self.base.template_options) for e, _ in examples]
         return make_encoder(encoder, self.base)(texts), [name for _, name in examples]
 
 
@@ -169,7 +170,7 @@ class _BaseEncoder:
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Encode texts -> (N, d) float32."""
-        rows = encode(self.base.tokenizer, [Example(t, "") for t in texts], max_tokens=self.base.max_tokens)
+        rows = self.base.encode([Example(t, "") for t in texts])
         features = torch.zeros(len(texts), self.base.hf.config.hidden_size)
         for group in by_length(rows):
             batch = pad([rows[i] for i in group], with_completion=False).to(self.base.device)

@@ -18,6 +18,7 @@ from lorary.library.expert import Expert
 from lorary.library.library import Library
 from lorary.model.attach import Attachment
 from lorary.model.base_model import BaseModel
+from lorary.model.chat import render_prompt
 from lorary.model.edit import add_expert, change_router, remove_expert, replace_expert
 from lorary.model.ensemble import Ensemble, Parts, check_mix
 from lorary.model.listen import listen
@@ -27,7 +28,7 @@ from lorary.model.save import save
 from lorary.model.saved import Keep
 from lorary.model.slot import Slot
 from lorary.model.speaking import answer, score
-from lorary.model.tokens import decode, render_prompt, require_ids
+from lorary.model.tokens import decode, require_ids
 from lorary.model.trace import Trace, average_shares
 from lorary.model.twin import twin_base, twin_part
 from lorary.options import require_each, to_spec
@@ -180,9 +181,9 @@ class RoutedModel:
         """Score each example's completion, end of sequence included, in nats; routers see the prompt's text only."""
         return score(self.base, examples, self._turn)
 
-    def generate_text(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[str]:
-        """Answer each example's prompt greedily."""
-        return answer(self.base, examples, self._turn, max_new_tokens=max_new_tokens)
+    def generate_text(self, examples: Sequence[Example], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
+        """Answer each example's prompt greedily, until a stop token of the base, or before one of the texts `stop`."""
+        return answer(self.base, examples, self._turn, max_new_tokens=max_new_tokens, stop=stop)
 
     def explain(self, prompt: str | Example, *, max_new_tokens: int = 32) -> Trace:
         """Answer a prompt and tell who spoke at each token of prompt and answer, at each site."""
@@ -205,7 +206,9 @@ class RoutedModel:
     def _turn(self, examples: Sequence[Example]) -> AbstractContextManager[None]:
         features = None
         if self._encoder is not None:
-            features = self._features([render_prompt(self.base.tokenizer, e) for e in examples])
+            features = self._features(
+                [render_prompt(self.base.tokenizer, e, self.base.template_options) for e in examples]
+            )
         experts = self._experts([e.task for e in examples], len(examples))
         return self._attachment.turn(Context(experts=experts, features=features))
 

@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from lorary.errors import ModelError
 from lorary.evaluation.base import LogLikelihood
-from lorary.model.tokens import Batch, Encoded, by_length, encode, encode_prompts, pad
-from lorary.options import require_count, require_each
+from lorary.model.batching import in_batches
+from lorary.model.tokens import Batch, Encoded, encode_prompts, pad, warn_of_cuts
+from lorary.options import require, require_count, require_each
 from lorary.tasks.example import Example
 
 if TYPE_CHECKING:
@@ -21,17 +22,20 @@ Turn = Callable[[Sequence[Example]], AbstractContextManager[None]]
 
 
 def score(base: "BaseModel", examples: Sequence[Example], turn: Turn) -> list[LogLikelihood]:
-    """Compute log p(completion, EOS | prompt) in nats for each example, in float32, in the order given."""
+    """Compute log p(completion, end | prompt) in nats for each example, in float32, in the order given.
+
+    Warns of prompts that are cut. Raises E-LENGTH, E-CHAT, E-MEMORY.
+    """
     _check(examples)
-    rows = encode(base.tokenizer, examples, max_tokens=base.max_tokens)
-    found: dict[int, LogLikelihood] = {}
-    for group in by_length(rows):
+    rows = base.encode(examples)
+
+    def run(group: list[int]) -> list[LogLikelihood]:
         batch = pad([rows[i] for i in group]).to(base.device)
         with torch.inference_mode(), turn([examples[i] for i in group]):
             nats = (-row_losses(base, batch)).tolist()
-        for i, value in zip(group, nats, strict=True):
-            found[i] = LogLikelihood(value, len(rows[i].completion))
-    return [found[i] for i in range(len(examples))]
+        return [LogLikelihood(value, len(rows[i].completion)) for i, value in zip(group, nats, strict=True)]
+
+    return in_batches(base, rows, run)
 
 
 def token_losses(base: "BaseModel", batch: Batch) -> tuple[Tensor, Tensor]:
@@ -52,36 +56,58 @@ def row_losses(base: "BaseModel", batch: Batch) -> Tensor:
     return losses.new_zeros(len(batch.ids)).index_add(0, rows, losses)
 
 
-def answer(base: "BaseModel", examples: Sequence[Example], turn: Turn, *, max_new_tokens: int) -> list[str]:
-    """Generate greedily after each prompt, until end of sequence or max_new_tokens; texts stripped of outer blanks.
+def answer(
+    base: "BaseModel", examples: Sequence[Example], turn: Turn, *, max_new_tokens: int, stop: Sequence[str] = ()
+) -> list[str]:
+    """Generate greedily after each prompt, until an answer ends or has max_new_tokens; texts stripped of outer blanks.
 
-    The completions aren't looked at. Raises E-LENGTH as `encode_open`.
+    An answer ends at any of the base's stop tokens, at the end of turn of a chat, and before the first of the texts
+    `stop`. The completions aren't looked at. Warns of prompts that are cut; raises E-LENGTH as `encode_open`, E-MEMORY.
     """
     _check(examples)
     require_count("max_new_tokens", max_new_tokens)
+    require("stop", stop, (list, tuple), "a list of texts", 'Write ["\\n\\n"].')
     rows = encode_open(base, examples, max_new_tokens)
-    found: dict[int, str] = {}
-    for group in by_length(rows, max_tokens=4096):
+
+    def run(group: list[int]) -> list[str]:
         batch = pad([rows[i] for i in group]).to(base.device)
         with torch.inference_mode(), turn([examples[i] for i in group]):
             ids = base.hf.generate(
-                input_ids=batch.ids, attention_mask=batch.mask, max_new_tokens=max_new_tokens, do_sample=False
-            )
+                input_ids=batch.ids, attention_mask=batch.mask, max_new_tokens=max_new_tokens, do_sample=False,
+                **endings(base, [examples[i] for i in group], stop),
+            )  # fmt: skip
         texts = base.tokenizer.batch_decode(ids[:, batch.ids.shape[1] :], skip_special_tokens=True)
-        found |= {i: text.strip() for i, text in zip(group, texts, strict=True)}
-    return [found[i] for i in range(len(examples))]
+        return [_until(text, stop).strip() for text in texts]
+
+    return in_batches(base, rows, run, n_new=max_new_tokens)
+
+
+def endings(base: "BaseModel", examples: Sequence[Example], stop: Sequence[str] = ()) -> dict[str, Any]:
+    """Give the options of `generate` that end answers to these examples, beside those that the base has."""
+    options: dict[str, Any] = {"stop_strings": list(stop), "tokenizer": base.tokenizer} if stop else {}
+    end = base.turn_end if any(example.messages for example in examples) else None
+    if end is not None and end not in base.stop_tokens:
+        options["eos_token_id"] = [*base.stop_tokens, end]
+    return options
+
+
+def _until(text: str, stop: Sequence[str]) -> str:
+    places = [place for word in stop if (place := text.find(word)) >= 0]
+    return text[: min(places)] if places else text
 
 
 def encode_open(base: "BaseModel", examples: Sequence[Example], max_new_tokens: int) -> list[Encoded]:
     """Encode the prompts that so many tokens are to follow; where both are too long, the start of the prompt is cut.
 
-    Raises E-LENGTH if the base reads no more than the new tokens.
+    Warns of cuts. Raises E-LENGTH if the base reads no more than the new tokens.
     """
     room = base.max_tokens - max_new_tokens
     if room < 1:
         what = f"max_new_tokens={max_new_tokens}: prompt and answer are {base.max_tokens} tokens at most on this base."
         raise ModelError("E-LENGTH", what, f"Ask for {base.max_tokens - 1} or fewer.")
-    return encode_prompts(base.tokenizer, examples, max_tokens=room)
+    rows = encode_prompts(base.tokenizer, examples, max_tokens=room, options=base.template_options)
+    warn_of_cuts(rows, base.max_tokens)
+    return rows
 
 
 def _check(examples: Sequence[Example]) -> None:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from lorary.errors import ModelError
 from lorary.model.base_model import BaseModel
-from lorary.model.tokens import by_length, encode, pad
+from lorary.model.tokens import by_length, pad
 from lorary.tasks.task import Tasks
 
 
@@ -27,7 +27,7 @@ class TaskStates:
         n_layers = int(base.hf.config.num_hidden_layers)
         if not -n_layers - 1 <= layer <= n_layers:
             raise ModelError("E-OPTION", f"layer={layer}, but the base has {n_layers} layers.")
-        rows = encode(base.tokenizer, examples, max_tokens=base.max_tokens)
+        rows = base.encode(examples)
         total = torch.zeros(base.hf.config.hidden_size)
         for group in by_length(rows):
             batch = pad([rows[i] for i in group]).to(base.device)

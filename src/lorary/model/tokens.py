@@ -1,6 +1,10 @@
-"""Examples <-> tokens: the one place that joins prompt and completion, renders chats and pads."""
+"""Examples <-> tokens: the one place that joins prompt and completion, cuts what is too long, and pads.
 
-from collections.abc import Iterator, Sequence
+The rules, with the reference that each follows, are in docs/text.md.
+"""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -9,17 +13,24 @@ from torch import Tensor
 
 from lorary.errors import ModelError, OptionError
 from lorary.hashing import short_key
-from lorary.tasks.example import Example
+from lorary.model.chat import NO_OPTIONS, nothing_made, render_answer, render_prompt
+from lorary.tasks.example import Example, Message
 
-_OTHER_TURNS = "Use turns that it knows, or {prompt, completion} data, or mend the template."
+_BLANKS = " \t"
+"""What moves from a prompt's end to the answer. Newlines stay: tokenizers rarely join them to what follows, and chat
+templates end with them."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One example as token ids; the completion ends with the end-of-sequence token."""
+    """One example as token ids; the completion ends with the token that ends an answer.
+
+    n_cut: tokens of the prompt, its first ones, that were left out because it was too long.
+    """
 
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
+    n_cut: int = 0
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.completion)
@@ -43,73 +54,80 @@ class Batch:
         return Batch(*(getattr(self, f.name).to(device) for f in fields(self)))
 
 
-def render_prompt(tokenizer: Any, example: Example) -> str:
-    """Write the prompt as the model sees it: turns through the tokenizer's chat template, plain text as it is.
-
-    Raises E-CHAT for turns where there is no template, or it is broken or refuses them.
-    """
-    if not example.messages:
-        return example.prompt
-    if tokenizer.chat_template is None:
-        raise ModelError(
-            "E-CHAT", "the data has messages, but this base has no chat template.", "Use {prompt, completion} data."
-        )
-    turns = [{"role": m.role, "content": m.content} for m in example.messages]
-    return render_turns(tokenizer, turns, opens_answer=True)
-
-
-def render_turns(tokenizer: Any, turns: list[dict[str, str]], *, opens_answer: bool = False) -> str:
-    """Write turns through the chat template. Raises E-CHAT for a template that is broken or refuses them."""
-    try:
-        return str(tokenizer.apply_chat_template(turns, add_generation_prompt=opens_answer, tokenize=False))
-    except Exception as error:  # a template is a stranger's program
-        reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
-        roles = ", ".join(turn["role"] for turn in turns)
-        what = f"the chat template of this base can't render turns {roles}: {reason}."
-        raise ModelError("E-CHAT", what, _OTHER_TURNS) from error
-
-
-def join(prompt: str, completion: str) -> str:
-    """Put one space before the completion when neither side of the seam is white."""
-    seam = not prompt or prompt[-1].isspace() or not completion or completion[0].isspace()
-    return completion if seam else " " + completion
-
-
-def encode(tokenizer: Any, examples: Sequence[Example], *, max_tokens: int) -> list[Encoded]:
+def encode(
+    tokenizer: Any, examples: Sequence[Example], *, max_tokens: int, options: Mapping[str, Any] = NO_OPTIONS
+) -> list[Encoded]:
     """Turn examples into ids. Over max_tokens, the start of the prompt is cut; the completion stays whole.
 
-    Raises E-LENGTH for a completion that alone is longer than max_tokens, E-CHAT for turns that give no prompt.
+    options: for the chat template. Raises E-LENGTH for a completion that alone is longer than max_tokens, E-CHAT for
+    turns that give no prompt or whose answer the template leaves out.
     """
-    prompts = [render_prompt(tokenizer, e) for e in examples]
-    seams = [e.completion if e.messages else join(p, e.completion) for e, p in zip(examples, prompts, strict=True)]
-    encoded = []
-    for example, prompt, seam in zip(examples, prompts, seams, strict=True):
-        special = not example.messages  # a chat template writes its own special tokens
-        before = _prompt_ids(tokenizer, example, prompt)
-        both = _ids(tokenizer, prompt + seam, special)
-        # A token across the seam would hide the start of the completion: then the sides are encoded apart.
-        after = both[len(before) :] if both[: len(before)] == before else _ids(tokenizer, seam, False)
-        completion = (*after, tokenizer.eos_token_id)
-        room = max_tokens - len(completion)
-        if room < 1:
-            raise ModelError(
-                "E-LENGTH", f"a completion of task {example.task!r} has {len(completion)} tokens, limit {max_tokens}."
-            )
-        encoded.append(Encoded(tuple(before[-room:]), completion))
-    return encoded
+    return [_encode(tokenizer, example, max_tokens, options) for example in examples]
 
 
-def encode_prompts(tokenizer: Any, examples: Sequence[Example], *, max_tokens: int) -> list[Encoded]:
+def _encode(tokenizer: Any, example: Example, max_tokens: int, options: Mapping[str, Any]) -> Encoded:
+    prompt = render_prompt(tokenizer, example, options)
+    special = not example.messages  # a chat template writes its own special tokens
+    prompt, blanks = split_blanks(prompt) if special else (prompt, "")
+    before = _prompt_ids(tokenizer, example, prompt)
+    answer = blanks + example.completion if special else render_answer(tokenizer, example, prompt, options)
+    both = _ids(tokenizer, prompt + answer, special)
+    # A token across the seam would hide the start of the completion, and no prompt ends within one: so apart.
+    after = both[len(before) :] if both[: len(before)] == before else _ids_after(tokenizer, answer)
+    if not after or after[-1] not in (_enders(tokenizer) if example.messages else (tokenizer.eos_token_id,)):
+        after = [*after, tokenizer.eos_token_id]
+    room = max_tokens - len(after)
+    if room < 1:
+        raise ModelError(
+            "E-LENGTH", f"a completion of task {example.task!r} has {len(after)} tokens, limit {max_tokens}."
+        )
+    return _cut(tokenizer, before, tuple(after), room)
+
+
+def encode_prompts(
+    tokenizer: Any, examples: Sequence[Example], *, max_tokens: int, options: Mapping[str, Any] = NO_OPTIONS
+) -> list[Encoded]:
     """Turn prompts into ids, without completions. Over max_tokens (1 or more), their start is cut. Raises E-CHAT."""
-    prompts = [_prompt_ids(tokenizer, e, render_prompt(tokenizer, e)) for e in examples]
-    return [Encoded(tuple(ids[-max_tokens:]), ()) for ids in prompts]
+    rows = []
+    for example in examples:
+        prompt = render_prompt(tokenizer, example, options)
+        open_prompt = prompt if example.messages else split_blanks(prompt)[0]
+        rows.append(_cut(tokenizer, _prompt_ids(tokenizer, example, open_prompt), (), max_tokens))
+    return rows
+
+
+def split_blanks(prompt: str) -> tuple[str, str]:
+    """Split a plain prompt into its text and the spaces and tabs at its end, which belong to the answer's first token.
+
+    As lm-evaluation-harness does in scoring, save for newlines.
+    """
+    text = prompt.rstrip(_BLANKS)
+    return text, prompt[len(text) :]
+
+
+def warn_of_cuts(rows: Sequence[Encoded], max_tokens: int) -> None:
+    """Say how many prompts lost their start."""
+    if lost := [row.n_cut for row in rows if row.n_cut]:
+        what = (
+            f"{len(lost)} of {len(rows)} prompts were cut at their start, by up to {max(lost):,} tokens: "
+            f"a prompt and its answer may have {max_tokens:,} tokens together (max_tokens)."
+        )
+        warnings.warn(what, RuntimeWarning, stacklevel=3)
+
+
+def _cut(tokenizer: Any, prompt: Sequence[int], completion: tuple[int, ...], room: int) -> Encoded:
+    """Leave out the first tokens of a prompt longer than `room`, but not the one that begins every text."""
+    n_cut = max(0, len(prompt) - room)
+    kept = tuple(prompt[n_cut:])
+    if n_cut and room > 1 and prompt[0] == tokenizer.bos_token_id:
+        kept = (prompt[0], *kept[1:])
+    return Encoded(kept, completion, n_cut)
 
 
 def _prompt_ids(tokenizer: Any, example: Example, prompt: str) -> list[int]:
     ids = _ids(tokenizer, prompt, not example.messages)
     if not ids:  # nothing would foresee the completion's first token
-        roles = ", ".join(m.role for m in example.messages)
-        raise ModelError("E-CHAT", f"the chat template of this base makes nothing of turns {roles}.", _OTHER_TURNS)
+        raise nothing_made(example)
     return ids
 
 
@@ -117,9 +135,36 @@ def _ids(tokenizer: Any, text: str, special: bool) -> list[int]:
     ids = list(tokenizer(text, add_special_tokens=special)["input_ids"])
     if special and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id and _closes_texts(tokenizer):
         ids.pop()  # a prompt is open
+    if special and ids[:2] == [tokenizer.bos_token_id] * 2:
+        del ids[0]  # the text brought its own
     if not ids and special:
         ids = [start_token(tokenizer)]
     return ids
+
+
+def _ids_after(tokenizer: Any, text: str) -> list[int]:
+    """Encode what doesn't begin a text: some tokenizers put a blank before a text's first word."""
+    mark = _ids(tokenizer, "\n", False)
+    marked = _ids(tokenizer, "\n" + text, False)
+    return marked[len(mark) :] if marked[: len(mark)] == mark else _ids(tokenizer, text, False)
+
+
+def _enders(tokenizer: Any) -> frozenset[int]:
+    """List the tokens that no text holds by chance: what ends a turn is one of them."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    return frozenset({tokenizer.eos_token_id, *(number for number, token in added.items() if token.special)})
+
+
+def turn_end(tokenizer: Any, options: Mapping[str, Any] = NO_OPTIONS) -> int | None:
+    """Find the token that the chat template puts at an answer's end; None without a template or such a token."""
+    if tokenizer.chat_template is None:
+        return None
+    try:
+        (row,) = encode(tokenizer, [Example("", "a", messages=(Message("user", "a"),))], max_tokens=1 << 30,
+                        options=options)  # fmt: skip
+    except ModelError:
+        return None  # it will be said of the data's own turns, if there are any
+    return row.completion[-1]
 
 
 def start_token(tokenizer: Any) -> int:
@@ -156,16 +201,21 @@ def decode(tokenizer: Any, ids: Tensor, mask: Any = None) -> list[str]:
     return list(tokenizer.batch_decode(rows, skip_special_tokens=True))
 
 
-def reading_facts(tokenizer: Any) -> dict[str, Any]:
-    """Give hashes of what decides how texts become ids: the tokenizer's rules and its chat template."""
+RULES = 2
+"""Counts the changes of how texts become ids: what was made by other rules isn't taken for what these make."""
+
+
+def reading_facts(tokenizer: Any, options: Mapping[str, Any] = NO_OPTIONS) -> dict[str, Any]:
+    """Give what decides how texts become ids: our rules, hashes of the tokenizer's and of its chat template."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     # Before the tokens stands how the last call padded and cut, which is nobody's business.
     rules = backend.to_str().partition('"added_tokens"')[2] if backend is not None else tokenizer.get_vocab()
     ends = [tokenizer.bos_token_id, tokenizer.eos_token_id]
     template = tokenizer.chat_template
     return {
+        "rules": RULES,
         "tokenizer": short_key(type(tokenizer).__name__ if backend is None else "", rules, ends),
-        "chat_template": None if template is None else short_key(template),
+        "chat_template": None if template is None else short_key(template, *([dict(options)] if options else [])),
     }
 
 
@@ -177,12 +227,17 @@ def require_ids(ids: object) -> None:
         raise OptionError("E-OPTION", f"input_ids is {found}, expected whole numbers (B, T).", hint)
 
 
-def by_length(rows: Sequence[Encoded], *, max_tokens: int = 2048, max_rows: int = 64) -> Iterator[list[int]]:
-    """Group row numbers of similar length, so that a padded batch stays under max_tokens (one row may exceed it)."""
+def by_length(
+    rows: Sequence[Encoded], *, max_tokens: int = 2048, max_rows: int = 64, n_new: int = 0
+) -> Iterator[list[int]]:
+    """Group row numbers of similar length, so that a padded batch stays under max_tokens (one row may exceed it).
+
+    n_new: tokens that are to come behind each row.
+    """
     group: list[int] = []
     for index in sorted(range(len(rows)), key=lambda i: (len(rows[i]), i)):
         # Sorted upwards, so the new row sets the width.
-        if group and (len(group) == max_rows or (len(group) + 1) * len(rows[index]) > max_tokens):
+        if group and (len(group) == max_rows or (len(group) + 1) * (len(rows[index]) + n_new) > max_tokens):
             yield group
             group = []
         group.append(index)

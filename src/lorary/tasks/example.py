@@ -8,7 +8,7 @@ from lorary.errors import TaskError
 from lorary.hashing import SKIP_EMPTY
 
 
-def _none_yet() -> Any:
+def _empty() -> Any:
     return field(default_factory=dict, hash=False, metadata=SKIP_EMPTY)
 
 
@@ -22,7 +22,7 @@ class Message:
 
     role: str
     content: str
-    extra: Mapping[str, Any] = _none_yet()
+    extra: Mapping[str, Any] = _empty()
 
     def __post_init__(self) -> None:
         """Look at both."""
@@ -48,8 +48,8 @@ class Example:
     references: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
     messages: tuple[Message, ...] = ()
-    extra: Mapping[str, Any] = _none_yet()
-    template: Mapping[str, Any] = _none_yet()
+    extra: Mapping[str, Any] = _empty()
+    template: Mapping[str, Any] = _empty()
 
     def __post_init__(self) -> None:
         """Look at every text."""

@@ -146,7 +146,7 @@ def test_mean_states_are_those_of_single_texts(base, toy):
     found = TaskStates(base, toy).mean_state("copy", layer=-2, n_examples=3)
     states = []
     for example in task.train[:3]:
-        text = f"{example.prompt} {example.completion}"
+        text = example.prompt + example.completion
         ids = [*base.tokenizer(text)["input_ids"], base.tokenizer.eos_token_id]
         with torch.inference_mode():
             output = base.hf(input_ids=torch.tensor([ids]), output_hidden_states=True)

@@ -43,8 +43,8 @@ def test_fisher_is_the_mean_square_of_single_gradients(base, toy):
     total = torch.zeros_like(found)
     try:
         for example in examples:
-            prompt = base.tokenizer(example.prompt)["input_ids"]
-            text = f"{example.prompt} {example.completion}"
+            prompt = base.tokenizer(example.prompt.rstrip())["input_ids"]
+            text = example.prompt + example.completion
             ids = torch.tensor([[*base.tokenizer(text)["input_ids"], base.tokenizer.eos_token_id]])
             logits = base.hf(input_ids=ids).logits[0, len(prompt) - 1 : -1]
             loss = torch.nn.functional.cross_entropy(logits, ids[0, len(prompt) :], reduction="sum")

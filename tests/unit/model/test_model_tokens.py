@@ -4,9 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
 
 from lorary.errors import ModelError
-from lorary.model.tokens import Encoded, by_length, encode, join, pad, render_prompt
+from lorary.model.chat import render_prompt
+from lorary.model.tokens import Encoded, by_length, encode, encode_prompts, pad
 from lorary.tasks.example import Example, Message
 from lorary.testing.pico import pico_base, pico_tokenizer
 
@@ -23,30 +25,92 @@ def one(example, max_tokens=100, tokenizer=TOKENIZER):
 
 
 @pytest.mark.parametrize(
-    ("prompt", "completion", "joined"),
-    [("a:", "b", " b"), ("a: ", "b", "b"), ("a:", " b", " b"), ("a\n", "b", "b"), ("", "b", "b"), ("a", "", "")],
+    ("prompt", "completion"),
+    [
+        ("a:", "b"),
+        ("def f(", "x):"),
+        ("法国的首都是", "巴黎"),
+        ("<|user|>Hi<|assistant|>", "Yo"),
+        ("a\n", "b"),
+        ("a", ""),
+    ],
 )
-def test_one_space_stands_between_prompt_and_completion(prompt, completion, joined):
-    assert join(prompt, completion) == joined
+def test_nothing_is_put_between_prompt_and_completion(prompt, completion):
+    row = one(Example(prompt, completion))
+    assert (text_of(row.prompt), text_of(row.completion[:-1])) == (prompt, completion)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "shown", "answer"),
+    [
+        ("a: ", "a:", " b"),
+        ("a:\t ", "a:", "\t b"),
+        ("a:\n", "a:\n", "b"),
+        ("a:\n ", "a:\n", " b"),
+        (" ", "<eos>", " b"),
+    ],
+)
+def test_blanks_at_a_prompt_s_end_are_the_answer_s(prompt, shown, answer):
+    row = one(Example(prompt, "b"))
+    assert (text_of(row.prompt), text_of(row.completion[:-1])) == (shown, answer)
+    (asked,) = encode_prompts(TOKENIZER, [Example(prompt, "")], max_tokens=100)
+    assert asked.prompt == row.prompt
 
 
 def test_the_completion_ends_with_end_of_sequence():
     row = one(Example("say: ", "hé"))
-    assert (text_of(row.prompt), text_of(row.completion[:-1]), row.completion[-1]) == ("say: ", "hé", EOS)
-    assert len(row) == 5 + 3 + 1
+    assert (text_of(row.prompt), text_of(row.completion[:-1]), row.completion[-1]) == ("say:", " hé", EOS)
+    assert len(row) == 4 + 4 + 1
+
+
+def test_an_end_of_sequence_that_the_completion_brings_isn_t_doubled():
+    assert one(Example("say:", "hé<eos>")) == one(Example("say:", "hé"))
 
 
 def test_only_the_start_of_the_prompt_is_cut():
-    row = one(Example("0123456789", "abc"), max_tokens=9)
-    assert (text_of(row.prompt), text_of(row.completion[:-1])) == ("6789", " abc")
-    assert len(row) == 9
+    row = one(Example("0123456789", "abc"), max_tokens=8)
+    assert (text_of(row.prompt), text_of(row.completion[:-1])) == ("6789", "abc")
+    assert (len(row), row.n_cut) == (8, 6)
+
+
+def with_start():
+    tokenizer = pico_tokenizer()
+    tokenizer.add_special_tokens({"bos_token": "<bos>"})
+    start = ("<bos>", tokenizer.bos_token_id)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[start])
+    return tokenizer
+
+
+def test_one_token_begins_a_text_also_where_the_text_brings_it_or_is_cut():
+    tokenizer = with_start()
+    plain = one(Example("0123456789", "abc"), tokenizer=tokenizer)
+    assert tokenizer.decode(list(plain.prompt)) == "<bos>0123456789"
+    assert one(Example("<bos>0123456789", "abc"), tokenizer=tokenizer) == plain
+    cut = one(Example("0123456789", "abc"), max_tokens=9, tokenizer=tokenizer)
+    assert (tokenizer.decode(list(cut.prompt)), len(cut), cut.n_cut) == ("<bos>6789", 9, 6)
+    (asked,) = encode_prompts(tokenizer, [Example("0123456789", "")], max_tokens=5)
+    assert asked.prompt == cut.prompt
+
+
+def test_cuts_are_told_with_counts():
+    base = pico_base()
+    examples = [Example("x" * n, "y") for n in (10, 300, 400)]
+    told = (
+        r"2 of 3 prompts were cut at their start, by up to 146 tokens: a prompt and its answer may have 256 tokens "
+        r"together \(max_tokens\)\."
+    )
+    with pytest.warns(RuntimeWarning, match=told):
+        base.log_likelihood(examples)
+    with pytest.warns(RuntimeWarning, match="2 of 3 prompts were cut"):
+        base.generate_text(examples, max_new_tokens=2)
+    base.log_likelihood(examples[:1])
 
 
 def test_a_completion_that_fills_everything_is_refused():
-    assert len(one(Example("x", "abc", "poems"), max_tokens=6)) == 6
+    assert len(one(Example("x", "abc", "poems"), max_tokens=5)) == 5
     with pytest.raises(ModelError) as caught:
-        one(Example("x", "abc", "poems"), max_tokens=5)
-    assert str(caught.value) == "error[E-LENGTH] a completion of task 'poems' has 5 tokens, limit 5."
+        one(Example("x", "abc", "poems"), max_tokens=4)
+    assert str(caught.value) == "error[E-LENGTH] a completion of task 'poems' has 4 tokens, limit 4."
 
 
 def test_an_empty_prompt_starts_from_end_of_sequence():
@@ -57,7 +121,7 @@ class Merging:
     """A tokenizer that closes its texts and has one token for "b c"."""
 
     eos_token_id, bos_token_id = 9, 8
-    words = {"a ": 1, "a": 6, "b": 2, " ": 3, "c": 4, "b c": 5}
+    words = {"a ": 1, "a": 6, "b": 2, " ": 3, "c": 4, "b c": 5, "\n": 7}
 
     def __call__(self, text, add_special_tokens):
         ids = []
@@ -69,19 +133,19 @@ class Merging:
 
 
 def test_a_token_across_the_seam_is_not_used():
-    row = one(Example("a b", "c"), tokenizer=Merging())
+    row = one(Example("a b", " c"), tokenizer=Merging())
     assert row == Encoded((8, 1, 2), (3, 4, 9))
 
 
 def test_a_text_s_closing_token_is_not_part_of_the_prompt():
-    assert one(Example("a ", "b"), tokenizer=Merging()) == Encoded((8, 1), (2, 9))
+    assert one(Example("b", "b"), tokenizer=Merging()) == Encoded((8, 2), (2, 9))
 
 
 @pytest.mark.parametrize("prompt", ["hello<eos>", "<eos>", "a<eos><eos>"])
 def test_an_end_of_sequence_that_a_text_has_itself_stays(prompt):
     row = one(Example(prompt, "x"))
     assert list(row.prompt) == TOKENIZER(prompt)["input_ids"]
-    assert (text_of(row.completion[:-1]), row.completion[-1]) == (" x", EOS)
+    assert (text_of(row.completion[:-1]), row.completion[-1]) == ("x", EOS)
 
 
 TURNS = Example("hi", "yes", "chat", messages=(Message("system", "be short"), Message("user", "hi")))
