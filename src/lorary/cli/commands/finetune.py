@@ -7,7 +7,7 @@ import typer
 
 from lorary.cli.application import resumable
 from lorary.cli.console import print_json, progress
-from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, Device, Json
+from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, Device, Ignore, Json, WhichAnswers, reading
 
 
 def finetune(
@@ -18,6 +18,8 @@ def finetune(
     base: BaseToBuildOn = EMBEDDED,
     options: Annotated[str, typer.Option(metavar="KEY=VALUE,...", help="As lr=3e-5,epochs=1,patience=3.")] = "",
     only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this task; may be repeated.")] = None,
+    ignore: Ignore = None,
+    answers: WhichAnswers = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -26,7 +28,7 @@ def finetune(
     from lorary.tasks.read import read_tasks
 
     name, values = split_spec(f"finetune:{options}")
-    data = read_tasks(tasks, only=only or None)
+    data = read_tasks(tasks, only=only or None, **reading(ignore, answers))
 
     from lorary.building.finetune import FullFineTuning
     from lorary.building.finetune import finetune as run
