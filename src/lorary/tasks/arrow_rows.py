@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from lorary.errors import TaskError
 from lorary.tasks.example import short
-from lorary.tasks.fields import Row
+from lorary.tasks.fields import Placed, Row
 from lorary.tasks.names import part_of_split
 
 
@@ -21,7 +21,7 @@ class Dataset(Protocol):
         """Go through the rows, each a mapping."""
 
 
-def parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def parquet_rows(path: Path) -> Placed:
     """Go through the rows of a Parquet file, each with its place. Raises E-DATA, and E-EXTRA without pyarrow."""
     try:
         import pyarrow

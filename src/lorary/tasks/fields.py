@@ -1,12 +1,15 @@
 """One row as it was found, and its fields: each is looked at, or refused with the row's place."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from lorary.errors import TaskError
 from lorary.tasks.example import require_text, short
+
+Placed: TypeAlias = Iterator[tuple[str, Mapping[str, Any]]]
+"""The rows of a file, each with its place."""
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,22 @@ from typing import Any, BinaryIO, TypeAlias, cast
 from lorary.disk import open_regular
 from lorary.errors import TaskError
 from lorary.tasks.arrow_rows import Dataset, dataset_rows, parquet_rows
+from lorary.tasks.csv_rows import csv_rows, tsv_rows
 from lorary.tasks.example import short
-from lorary.tasks.fields import Row
-from lorary.tasks.json_rows import json_line_rows
+from lorary.tasks.fields import Placed, Row
+from lorary.tasks.json_rows import holds_rows, json_line_rows, json_rows
 from lorary.tasks.names import name_and_part
 
-Placed: TypeAlias = Iterator[tuple[str, Mapping[str, Any]]]
 Source: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Dataset | Mapping[str, Dataset]"
 
-_FORMATS: dict[str, Callable[[BinaryIO, Path], Placed]] = {".jsonl": json_line_rows}
+_FORMATS: dict[str, Callable[[BinaryIO, Path], Placed]] = {
+    ".jsonl": json_line_rows, ".json": json_rows, ".csv": csv_rows, ".tsv": tsv_rows,
+}  # fmt: skip
 """Formats that are read from a stream of bytes, which may be gzipped."""
 SUFFIXES = (*_FORMATS, *(f"{suffix}.gz" for suffix in _FORMATS), ".parquet")
+
+
+EXPECTED = f"{', '.join(_FORMATS)} (each also with .gz) or .parquet"
 
 
 def rows_of(source: Source) -> Iterator[Row]:
@@ -77,10 +82,11 @@ def files_of(source: Any) -> list[Path]:
 
 def _files_at(path: Path, given: str) -> list[Path]:
     if path.is_dir():
-        found = [p for p in sorted(path.iterdir()) if p.name.endswith(SUFFIXES) and not p.name.startswith(".")]
+        names = [p for p in sorted(path.iterdir()) if p.name.endswith(SUFFIXES) and not p.name.startswith(".")]
+        found = [file for file in map(_checked, names) if not _is_beside(file)]
         if not found:
-            raise TaskError("E-DATA", f"{path}: no task files in this directory.", f"Expected {_one_of(SUFFIXES)}.")
-        return [_checked(file) for file in found]
+            raise TaskError("E-DATA", f"{path}: no task files in this directory.", f"Expected {EXPECTED}.")
+        return found
     if not path.exists() and glob.has_magic(given):
         matches = sorted(glob.glob(given, recursive=True))
         if not matches:
@@ -89,15 +95,16 @@ def _files_at(path: Path, given: str) -> list[Path]:
     return [_checked(path)]
 
 
+def _is_beside(file: Path) -> bool:
+    """Tell whether a file is about the data of its folder, as the Hub's dataset_infos.json, and holds none itself."""
+    return file.name.endswith(".json") and not holds_rows(file)
+
+
 def _checked(path: Path) -> Path:
     if not path.exists():
         raise TaskError("E-DATA", f"{path}: no such file or directory.", "Check the path.")
     if not path.is_file():  # reading a pipe or a device would hang
-        raise TaskError("E-DATA", f"{path}: not a regular file.", f"Expected {_one_of(SUFFIXES)}.")
+        raise TaskError("E-DATA", f"{path}: not a regular file.", f"Expected {EXPECTED}.")
     if not path.name.endswith(SUFFIXES):
-        raise TaskError("E-DATA", f"{path}: unknown format.", f"Expected {_one_of(SUFFIXES)}.")
+        raise TaskError("E-DATA", f"{path}: unknown format.", f"Expected {EXPECTED}.")
     return path
-
-
-def _one_of(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} or {names[-1]}"

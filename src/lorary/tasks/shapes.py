@@ -66,6 +66,12 @@ class Shape:
         return tuple(key for key in self.needs if key not in keys)
 
 
+def is_row(values: Mapping[str, Any]) -> bool:
+    """Tell whether an object has all fields of a shape."""
+    keys = {key for key, value in values.items() if value is not None}
+    return any(keys.issuperset(shape.needs) for shape in SHAPES)
+
+
 def shape_of(row: Row) -> Shape:
     """Recognise a row. Raises E-DATA for one that is of no shape, or of half of one."""
     keys = row.keys

@@ -180,4 +180,5 @@ def test_a_pipe_is_refused_and_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "x.jsonl")
     with pytest.raises(TaskError) as caught:
         read_tasks("x.jsonl")
-    assert str(caught.value) == "error[E-DATA] x.jsonl: not a regular file. Expected .jsonl, .jsonl.gz or .parquet."
+    expected = ".jsonl, .json, .csv, .tsv (each also with .gz) or .parquet"
+    assert str(caught.value) == f"error[E-DATA] x.jsonl: not a regular file. Expected {expected}."

@@ -31,6 +31,7 @@ def _in_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+SUFFIXES = ".jsonl, .json, .csv, .tsv (each also with .gz) or .parquet"
 KNOWN = (
     "{messages}, {conversations}, {conversation}, {prompt, completion}, {instruction, output}, "
     "{instruction, response}, {definition, input, output}, {definition, inputs, targets}, {input, output}, "
@@ -190,12 +191,12 @@ def test_parquet_without_pyarrow(tmp_path, monkeypatch):
 
 
 def test_bad_sources(tmp_path):
-    expected = "Expected .jsonl, .jsonl.gz or .parquet."
+    expected = f"Expected {SUFFIXES}."
     (tmp_path / "empty").mkdir()
-    (tmp_path / "x.csv").write_text("a,b")
+    (tmp_path / "x.txt").write_text("a,b")
     assert message("empty") == f"error[E-DATA] empty: no task files in this directory. {expected}"
-    assert message("x.csv") == f"error[E-DATA] x.csv: unknown format. {expected}"
-    assert message("*.csv") == f"error[E-DATA] x.csv: unknown format. {expected}"
+    assert message("x.txt") == f"error[E-DATA] x.txt: unknown format. {expected}"
+    assert message("*.txt") == f"error[E-DATA] x.txt: unknown format. {expected}"
     assert message("none.jsonl") == "error[E-DATA] none.jsonl: no such file or directory. Check the path."
     assert message("none/*.jsonl") == "error[E-DATA] none/*.jsonl: no files match. Check the pattern."
     assert message("x" * 5000) == (f"error[E-DATA] '{'x' * 38}…: can't be read (File name too long). Check the path.")
@@ -208,7 +209,7 @@ def test_bad_sources(tmp_path):
 def test_a_pipe_among_the_files_is_refused_at_once(tmp_path):
     (tmp_path / "tasks").mkdir()
     os.mkfifo(tmp_path / "tasks" / "x.jsonl")
-    expected = "error[E-DATA] tasks/x.jsonl: not a regular file. Expected .jsonl, .jsonl.gz or .parquet."
+    expected = f"error[E-DATA] tasks/x.jsonl: not a regular file. Expected {SUFFIXES}."
     assert message("tasks") == message("tasks/*.jsonl") == expected
 
 

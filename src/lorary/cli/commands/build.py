@@ -16,7 +16,7 @@ from lorary.cli.work import Work
 def build(
     tasks: Annotated[
         str | None,
-        typer.Argument(metavar="TASKS", help="Directory, glob or file of tasks: .jsonl, .jsonl.gz, .parquet."),
+        typer.Argument(metavar="TASKS", help="Directory, glob or file of tasks: .jsonl, .json, .csv, .parquet."),
     ] = None,
     method: Annotated[
         str | None,

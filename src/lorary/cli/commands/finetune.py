@@ -12,7 +12,7 @@ from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, Device, Ignore, Json,
 
 def finetune(
     tasks: Annotated[
-        str, typer.Argument(metavar="TASKS", help="Directory, glob or file of tasks: .jsonl, .jsonl.gz, .parquet.")
+        str, typer.Argument(metavar="TASKS", help="Directory, glob or file of tasks: .jsonl, .json, .csv, .parquet.")
     ],
     into: Annotated[Path, typer.Option(metavar="DIR", help="A directory for the new base that isn't there yet.")],
     base: BaseToBuildOn = EMBEDDED,
