@@ -28,8 +28,8 @@ ONLY_HERE = {
 IN_FUNCTIONS = {"cli", "__init__", "folder"}
 EXTRAS = {
     ("building/work/backends/ray.py", "ray"): "optional extra [ray]",
-    ("tasks/files.py", "pyarrow"): "optional extra [data]",
-    ("tasks/files.py", "pyarrow.parquet"): "optional extra [data]",
+    ("tasks/arrow_rows.py", "pyarrow"): "optional extra [data]",
+    ("tasks/arrow_rows.py", "pyarrow.parquet"): "optional extra [data]",
     ("building/search.py", "nevergrad"): "optional extra [lorahub]",
     ("adapters/compiled.py", "torch.utils.cpp_extension.load"): "looks for compilers; only who builds needs it",
 }

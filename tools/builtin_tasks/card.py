@@ -36,11 +36,11 @@ def card(made: dict[str, list[tuple[Recipe, list[Row]]]]) -> str:
 
 def _table_row(recipe: Recipe, rows: list[Row]) -> str:
     counts = " | ".join(str(sum(row["split"] == part for row in rows)) for part in ("train", "valid", "test"))
-    return f"| {recipe.name} | {recipe.kind} | {counts} | {rows[0]['prompt']} → {rows[0]['completion']} |\n"
+    return f"| {recipe.name} | {recipe.kind} | {counts} | {rows[0]['prompt'].strip()} → {rows[0]['completion']} |\n"
 
 
 def _section(recipe: Recipe, rows: list[Row]) -> str:
-    shown = "\n".join(f"- {row['prompt']} → `{row['completion']}`" for row in rows[1:4])
+    shown = "\n".join(f"- {row['prompt'].strip()} → `{row['completion']}`" for row in rows[1:4])
     answers = sorted({row["completion"] for row in rows})
     labels = f" Answers: {', '.join(answers)}." if len(answers) <= 8 else f" Distinct answers: {len(answers)}."
     return f"\n### {recipe.name}\n\n{recipe.what}{labels}\n\nHow it's made: {recipe.how}\n\n{shown}\n"

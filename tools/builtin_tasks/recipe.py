@@ -46,7 +46,7 @@ def rows_of(recipe: Recipe) -> list[Row]:
         while len(found) < size:
             for draft in by_key[keys.pop()].values():
                 found.append(
-                    {"task": recipe.name, "split": part, "prompt": draft.prompt, "completion": draft.completion}
+                    {"task": recipe.name, "split": part, "prompt": f"{draft.prompt} ", "completion": draft.completion}
                 )
         chance.shuffle(found)
         rows += found[:size]

@@ -58,11 +58,11 @@ class Clusters(Mapping[str, tuple[str, ...]]):
         place = list(self.groups).index(name)
 
         def own(examples: Sequence[Example]) -> tuple[Example, ...]:
-            keys = ([self.dealt, task.name, e.whole_prompt, e.completion] for e in examples)
+            keys = ([self.dealt, task.name, e.question, e.answer] for e in examples)
             owners = (int(hash_json(key)[:16], 16) % len(self.groups) for key in keys)
             return tuple(e for e, owner in zip(examples, owners, strict=True) if owner == place)
 
-        return Task(task.name, own(task.train), own(task.valid), own(task.test))
+        return Task(task.name, own(task.train), own(task.valid), own(task.test), origin=task.origin)
 
     def write(self, path: Path) -> None:
         """Write groups.json, over earlier groups by atomic replace. Raises E-EXISTS for all else, E-DISK, E-PERM."""

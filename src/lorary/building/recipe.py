@@ -2,6 +2,8 @@
 
     tasks = "tasks/"              # a path or glob, or a list of them
     only = ["race", "quail"]      # of these tasks; all by default
+    ignore = ["url"]              # fields of rows to leave out; none by default
+    answers = "last"              # of a conversation; or "all"
     base = "smollm2-135m"
     source = "libs/private"       # the library that merges and adaptations start from
     into = "libs/mbc"
@@ -28,6 +30,7 @@ from lorary.folder import BUILDERS
 from lorary.library.library import Library
 from lorary.options import make
 from lorary.tasks.read import read_tasks
+from lorary.tasks.rows import Answers
 from lorary.tasks.task import Tasks
 
 _NEEDED = ("builder", "into")
@@ -42,6 +45,8 @@ class Recipe:
     into: Path
     tasks: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    answers: Answers = "last"
     base: str | None = None
     source: Path | None = None
     device: str = "auto"
@@ -49,7 +54,8 @@ class Recipe:
 
     def read_tasks(self) -> Tasks:
         """Read its tasks; none if it names none, as for a merge. Raises what `read_tasks` raises."""
-        return read_tasks(list(self.tasks), only=self.only or None) if self.tasks else Tasks([])
+        how: dict[str, Any] = {"ignore": self.ignore, "answers": self.answers}
+        return read_tasks(list(self.tasks), only=self.only or None, **how) if self.tasks else Tasks([])
 
     def open_source(self) -> Library | None:
         """Open the library that it starts from, if it names one."""
@@ -97,7 +103,7 @@ def make_recipe(values: Mapping[str, Any], where: str) -> Recipe:
     for key in _NEEDED:
         if key not in values:
             raise OptionError("E-OPTION", f"{where}: {key} is missing.", f'Write {key} = "...".')
-    texts = {key: values[key] for key in ("tasks", "only") if isinstance(values.get(key), str)}
+    texts = {key: values[key] for key in ("tasks", "only", "ignore") if isinstance(values.get(key), str)}
     lists = {key: (text,) for key, text in texts.items()}  # a path may hold commas
     return make(Recipe, {**values, **lists, "builder": _builder(values["builder"], where)}, called=where)
 

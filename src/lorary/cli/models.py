@@ -1,6 +1,6 @@
 """What is asked or evaluated: the base, a library routed into it, or a saved model. Imports torch when called."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,10 +42,12 @@ def opened(
     tasks: str | None,
     device: str,
     dtype: str,
+    reading: Mapping[str, Any] | None = None,
     tasks_option: str = "--tasks",
 ) -> Iterator[Any]:
-    """Load the model that `target` names, give it, and leave the base as it was. `tasks`: for routers that need data.
+    """Load the model that `target` names, give it, and leave the base as it was.
 
+    `tasks`: for routers that need data; `reading`: how they are read, as `read_tasks` is told it.
     What is misspelt fails before what is slow.
     """
     is_saved = target != BARE and (Path(target) / "model.json").is_file()
@@ -66,7 +68,7 @@ def opened(
     from lorary.tasks.read import read_tasks
 
     library = Library.open(target)
-    data = read_tasks(tasks) if tasks else None
+    data = read_tasks(tasks, **(reading or {})) if tasks else None
     options = ROUTERS.parse(router or DEFAULT_ROUTER)
 
     from lorary.model.route import route

@@ -1,12 +1,19 @@
 """Options that several commands share, each said once."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 EMBEDDED = "smollm2-135m"
 """The base that needs no network; stands here too because its own home imports torch."""
+
+
+class Answers(StrEnum):
+    """Which answers of a conversation make examples."""
+
+    LAST = "last"
+    ALL = "all"
 
 
 class Mix(StrEnum):
@@ -31,7 +38,22 @@ HowToMix = Annotated[
         "--mix", help="How experts combine: factors, (sum w B)(sum w A) h, the default; or outputs, sum w B A h."
     ),
 ]
+Ignore = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ignore", metavar="FIELD", help="Leave out this field of all rows; may be repeated. *: all unknown."
+    ),
+]
+WhichAnswers = Annotated[
+    Answers | None,
+    typer.Option("--answers", help="Of a conversation, the last answer is an example (the default), or all are."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def reading(ignore: list[str] | None, answers: Answers | None) -> dict[str, Any]:
+    """Say how tasks are read, as `read_tasks` is told it."""
+    return {"ignore": tuple(ignore or ()), "answers": (answers or Answers.LAST).value}
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -18,15 +18,19 @@ def print_plan(recipe: "Recipe", json: bool) -> None:
     from lorary.building.estimate import estimate
     from lorary.model.outline import name_of, outline
     from lorary.tasks.look import look
+    from lorary.tasks.unread import in_words
 
     tasks = recipe.read_tasks()
-    for finding in look(tasks).findings if tasks else ():
+    seen = look(tasks)
+    for finding in seen.findings:
         say(finding)
+    if seen.unread:
+        say(f"not read: {in_words(seen.unread)}")
     name = recipe.base or EMBEDDED
     jobs = plan_jobs(recipe.builder, tasks, recipe.open_source())
     found = estimate(recipe.builder, jobs, outline(name), name_of(name))
     if json:
-        return print_json(_plain(found))
+        return print_json({**_plain(found), "unread": seen.unread})
     print_table([_COLUMNS, *map(_row, found.jobs)])
     return print(_in_words(found, name))
 

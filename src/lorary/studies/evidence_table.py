@@ -48,9 +48,13 @@ def _with_accuracy(result: Result) -> Iterator[Result]:
 
 
 def _judged(scores: Scores) -> Scores:
-    judge = ExactMatch().judge
-    outcomes = (replace(o, value=judge(o.details["prediction"], o.details["references"])) for o in scores.outcomes)
-    return Scores({**scores.header, "metric": "exact_match", "options": {}}, tuple(outcomes))
+    method = ExactMatch(normalise="bbh")  # the rule of the numbers that docs/evidence.md shows
+    outcomes = (
+        replace(o, value=method.judge(o.details["prediction"], o.details["references"])) for o in scores.outcomes
+    )
+    return Scores(
+        {**scores.header, "metric": "exact_match", "options": {"normalise": method.normalise}}, tuple(outcomes)
+    )
 
 
 def _over_seeds(results: Sequence[Result]) -> Iterator[Result]:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,6 +48,7 @@ def run_quickstart(
     tasks: str | None = None,
     heldout: Sequence[str] = (),
     only: Sequence[str] = (),
+    reading: Mapping[str, Any] | None = None,
     device: str = "auto",
     dtype: str = "auto",
 ) -> Finished:
@@ -54,10 +56,10 @@ def run_quickstart(
 
     tasks: a directory or file of the user's own, None for the built-in ones. heldout: names of the tasks to keep out
     of training; without any, every fifth of the user's tasks. only: names of the tasks to take at all, held-outs
-    included.
+    included. reading: how the user's own are read, as `read_tasks` is told it.
     """
     road = road or Road()
-    to_train, unseen = choose_tasks(tasks, heldout, only)
+    to_train, unseen = choose_tasks(tasks, heldout, only, reading)
     watcher.doing(f"loading {base}")
     model = load_base(base, device=device, dtype=dtype)
     walked = walk(road, model, to_train, unseen, into, watcher)
@@ -66,13 +68,15 @@ def run_quickstart(
     return Finished(walked.table, page)
 
 
-def choose_tasks(source: str | None, heldout: Sequence[str], only: Sequence[str]) -> tuple[Tasks, Tasks]:
+def choose_tasks(
+    source: str | None, heldout: Sequence[str], only: Sequence[str], reading: Mapping[str, Any] | None = None
+) -> tuple[Tasks, Tasks]:
     """Choose the tasks to train on and those to hold out. Raises E-TASK for an unknown name."""
     if source is None:
         found = Tasks([*builtin_tasks().values(), *builtin_heldout().values()])
         heldout = heldout or list(builtin_heldout())
     else:
-        found = read_tasks(source)
+        found = read_tasks(source, **(reading or {}))
     if only:
         found = found.only(dict.fromkeys([*only, *(name for name in heldout if source is not None)]))
         heldout = [name for name in heldout if name in found]

@@ -1,5 +1,6 @@
 """One thing to learn or to be tested on."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,10 @@ class Message:
         """Look at both."""
         for name in ("role", "content"):
             require_text(f"message: {name!r}", getattr(self, name))
+
+    def __str__(self) -> str:
+        """Write it as one text."""
+        return f"{self.role}: {self.content}" + (f" {_canonical(self.extra)}" if self.extra else "")
 
 
 @dataclass(frozen=True)
@@ -66,10 +71,25 @@ class Example:
 
     @property
     def whole_prompt(self) -> str:
-        """All that stands before the completion, as one text: two examples with the same one ask the same thing."""
+        """All that stands before the completion, as one text, with what the chat template is given besides."""
         if not self.messages:
             return self.prompt
-        return "\n".join(f"{message.role}: {message.content}" for message in self.messages)
+        given = [f"template: {_canonical(self.template)}"] if self.template else []
+        return "\n".join((*given, *map(str, self.messages)))
+
+    @property
+    def question(self) -> str:
+        """What is asked, by which examples are told apart: blanks at the end of a prompt belong to the answer."""
+        return self.whole_prompt if self.messages else self.prompt.rstrip(" \t")
+
+    @property
+    def answer(self) -> str:
+        """What is answered, as one text: the completion, with what else the answer's turn has."""
+        return self.completion + (f" {_canonical(self.extra)}" if self.extra else "")
+
+
+def _canonical(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 def require_text(what: str, value: object) -> None:

@@ -1,6 +1,7 @@
 """A first look at a data set: how much, how long, how clean."""
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
@@ -24,6 +25,7 @@ class TaskLook:
     n_duplicates: int  # examples that repeat an earlier one of the same part, prompt and completion
     n_leaks: int  # distinct prompts that stand in more than one part
     sample: str
+    unread: Mapping[str, int]  # fields that no example holds -> the number of rows that had them
 
     @property
     def findings(self) -> tuple[str, ...]:
@@ -48,6 +50,14 @@ class Look:
     def findings(self) -> tuple[str, ...]:
         """The findings of all tasks, in order."""
         return tuple(finding for task in self.tasks for finding in task.findings)
+
+    @property
+    def unread(self) -> dict[str, int]:
+        """Fields that no example holds -> the number of rows that had them, over all tasks."""
+        counts = Counter[str]()
+        for task in self.tasks:
+            counts.update(task.unread)
+        return dict(counts)
 
 
 def look(tasks: Tasks, count_tokens: Callable[[str], int] | None = None, max_tokens: int | None = None) -> Look:
@@ -76,14 +86,15 @@ def _look_at(task: Task, count_tokens: Callable[[str], int] | None, max_tokens: 
         n_duplicates=sum(_n_repeated(part) for part in (task.train, task.valid, task.test)),
         n_leaks=_n_leaks(task),
         sample=f"{examples[0].whole_prompt}\n-> {examples[0].completion}" if examples else "",
+        unread=dict(task.origin.unread),
     )
 
 
 def _n_repeated(examples: Iterable[Example]) -> int:
-    pairs = [(example.whole_prompt, example.completion) for example in examples]
+    pairs = [(example.question, example.answer) for example in examples]
     return len(pairs) - len(set(pairs))
 
 
 def _n_leaks(task: Task) -> int:
-    train, valid, test = ({example.whole_prompt for example in part} for part in (task.train, task.valid, task.test))
+    train, valid, test = ({example.question for example in part} for part in (task.train, task.valid, task.test))
     return len((train & valid) | (train & test) | (valid & test))

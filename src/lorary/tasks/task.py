@@ -1,11 +1,23 @@
 """Named sets of examples."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lorary.errors import TaskError, known_names
 from lorary.hashing import hash_json
 from lorary.tasks.example import Example, require_text
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What was seen when a task was read. It says nothing of what the task is: equal tasks may come from anywhere.
+
+    `shapes`: how many rows were of each shape, with the first's example. `unread`: fields that no example holds -> the
+    number of rows that have them.
+    """
+
+    shapes: Mapping[str, tuple[int, Example]] = field(default_factory=dict)
+    unread: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -16,6 +28,7 @@ class Task:
     train: tuple[Example, ...] = ()
     valid: tuple[Example, ...] = ()
     test: tuple[Example, ...] = ()
+    origin: Origin = field(default=Origin(), compare=False, repr=False, kw_only=True)
 
     def __post_init__(self) -> None:
         """Look at the name."""
@@ -28,7 +41,7 @@ class Task:
 
     def first(self, *, train: int | None = None, valid: int | None = None, test: int | None = None) -> "Task":
         """Keep the first examples of each part; None keeps all."""
-        return Task(self.name, self.train[:train], self.valid[:valid], self.test[:test])
+        return Task(self.name, self.train[:train], self.valid[:valid], self.test[:test], origin=self.origin)
 
 
 class Tasks(Mapping[str, Task]):

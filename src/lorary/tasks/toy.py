@@ -25,7 +25,7 @@ _RULES: dict[str, Callable[[str, str], str]] = {
 
 
 def toy_tasks(n_train: int = 32, n_valid: int = 8, n_test: int = 8) -> Tasks:
-    """Make eight tasks on two short words each ("swap: red fox" -> "fox red"); the same at every call.
+    """Make eight tasks on two short words each ("swap: red fox " -> "fox red"); the same at every call.
 
     Prompts are distinct within a task. Raises E-TASK for more examples a task than there are pairs of words (1560).
     """
@@ -39,5 +39,5 @@ def _toy_task(name: str, n_train: int, n_valid: int, n_test: int) -> Task:
     if n_all > len(pairs):
         raise TaskError("E-TASK", f"{n_all} toy examples, but there are {len(pairs)}.", "Ask for fewer.")
     drawn = random.Random(f"toy {name}").sample(pairs, n_all)
-    examples = tuple(Example(f"{name}: {a} {b}", _RULES[name](a, b), name) for a, b in drawn)
+    examples = tuple(Example(f"{name}: {a} {b} ", _RULES[name](a, b), name) for a, b in drawn)
     return Task(name, examples[:n_train], examples[n_train : n_train + n_valid], examples[n_train + n_valid :])

@@ -94,17 +94,17 @@ def test_dry_run_writes_nothing(run: Run, world: World, tmp_path: Path) -> None:
     }  # fmt: skip
     assert (plan["tokens"], plan["tokens_are_counted"], plan["seconds"]) == (sum(tokens.values()), True, None)
     without = run(*line, "--base", "some/where")
-    assert without.out.splitlines()[1].split()[-3:] == [str(round((tokens["copy"] - 2 * 24) / 4)), "-", "-"]
+    assert without.out.splitlines()[1].split()[-3:] == [str(round((tokens["copy"] - 24) / 4)), "-", "-"]
     assert without.out.splitlines()[-1] == (
-        f"3 jobs, 9 steps, about {sum(round((n - 2 * 24) / 4) for n in tokens.values())} tokens to train on. "
+        f"3 jobs, 9 steps, about {sum(round((n - 24) / 4) for n in tokens.values())} tokens to train on. "
         "Base 'some/where' isn't on this machine: tokens are guessed from characters, bytes and packs unknown."
     )
     assert not into.exists()
 
 
 def tokens_of(task: Task) -> int:
-    """Count those of 3 steps of 8 examples: a byte is a token, a space joins the parts, a token ends them."""
-    lengths = [len(e.prompt) + 1 + len(e.completion) + 1 for e in task.train]
+    """Count those of 3 steps of 8 examples: a byte is a token, and a token ends them."""
+    lengths = [len(e.prompt) + len(e.completion) + 1 for e in task.train]
     return round(3 * 8 * sum(lengths) / len(lengths))
 
 

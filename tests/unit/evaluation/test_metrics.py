@@ -9,6 +9,7 @@ from lorary.evaluation.evaluators.exact_match import ExactMatch
 from lorary.evaluation.evaluators.perplexity import Perplexity
 from lorary.evaluation.evaluators.rouge_l import RougeL
 from lorary.folder import EVALUATORS
+from lorary.options import to_spec
 from lorary.tasks.example import Example
 
 
@@ -48,6 +49,35 @@ def test_exact_match_takes_any_reference(answer, plain, normalised):
     example = Example("?", "yes", "t", references=("yes", "paris france"))
     assert ExactMatch().score(Scripted([answer]), [example])[0].value == normalised
     assert ExactMatch(normalise=False).score(Scripted([answer]), [example])[0].value == plain
+
+
+DIFFERENT = [
+    ("-5", "5"), ("1.5", "15"), ("3/4", "34"), ("2-1", "21"), ("x<y", "x>y"), ("a+b", "a-b"), ("5%", "5"), ("C++", "C"),
+    ("C#", "C"), (".5", "5"), ("$5", "5"), ("1,000", "1000"), ("1, 2", "1 2"), ("5!", "5"), ("n!", "n"), ("[1]", "1"),
+    ("x'", "x"), ("} ]", "} )"), (".", "?"), ("", "."), ('"', ""), ("(a)(b)", "ab"), ("a.b", "ab"), ("don't", "dont"),
+]  # fmt: skip
+ALIKE = [
+    ("Paris.", "paris"), ("The  answer", "the answer"), ("(A)", "a"), ("(12)", "12"), ("-5.", "-5"),
+    ('"Paris."', "Paris"),
+    ('"Paris".', "Paris"), ("“Oui!”", "oui"), ("C++.", "c++"), ("Yes!", "yes"), ("Paris, France.", "paris france"),
+    ("Wait ...", "wait"), ("1.5.", "1.5"), ("\nParis\n", "Paris"), ("'(b).'", "b"),
+]  # fmt: skip
+
+
+def test_exact_match_keeps_what_makes_a_number_or_a_symbol_another():
+    judge, bbh = ExactMatch().judge, ExactMatch(normalise="bbh").judge
+    assert [pair for pair in DIFFERENT if judge(pair[0], [pair[1]]) or judge(pair[1], [pair[0]])] == []
+    assert [pair for pair in ALIKE if not (judge(pair[0], [pair[1]]) and judge(pair[1], [pair[0]]))] == []
+    assert bbh("-5", ["5"]) and bbh("(a) Paris,  France.", ["A paris france"]) and not bbh("-", ["+"])
+
+
+def test_exact_match_has_a_rule_for_each_way_to_write_it():
+    specs = {"true": "text", "True": "text", "false": "none", "text": "text", "bbh": "bbh", "none": "none"}
+    for written, rule in specs.items():
+        assert EVALUATORS.parse(f"exact_match:normalise={written}").normalise == rule
+    assert ExactMatch(normalise=True) == ExactMatch() and to_spec(ExactMatch(normalise=True)) == "exact_match"
+    with pytest.raises(OptionError, match="expected true or false or text or bbh or none"):
+        ExactMatch(normalise="mttl")
 
 
 def test_exact_match_tells_punctuation_from_punctuation():

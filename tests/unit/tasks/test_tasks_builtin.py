@@ -37,7 +37,7 @@ def test_sizes_and_no_leaks(name):
 @pytest.mark.parametrize("name", EVERYTHING)
 def test_short(name):
     task = EVERYTHING[name]
-    texts = [f"{e.prompt} {e.completion}" for part in (task.train, task.valid, task.test) for e in part]
+    texts = [e.prompt + e.completion for part in (task.train, task.valid, task.test) for e in part]
     # an upper bound of the tokens: pieces of at most six letters, digits and signs one by one
     assert max(len(re.findall(r"[a-zA-Z]{1,6}|[^a-zA-Z\s]", text)) for text in texts) <= 50
     assert max(len(text) for text in texts) <= 130
@@ -47,7 +47,9 @@ def test_short(name):
 def test_no_fact_in_two_parts(name):
     task = EVERYTHING[name]
     if name == "answer_continent":  # the fact is the country
-        facts = [{re.sub(r"On which.* is |Which.*does | belong.*|\?", "", e.prompt) for e in p} for p in _parts(task)]
+        facts = [
+            {re.sub(r"On which.* is |Which.*does | belong.*|\?", "", e.prompt.strip()) for e in p} for p in _parts(task)
+        ]
         assert len(set.union(*facts)) == 150
     else:
         facts = [{example.completion for example in part} for part in _parts(task)]

@@ -46,7 +46,7 @@ def test_prompt_and_completion_as_messages(tmp_path):
 
 def test_messages_keep_all_turns_before_the_answer(tmp_path):
     turns = [("system", "be brief"), ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
-    row = {"messages": [{"role": role, "content": content} for role, content in turns], "prompt": "ignored"}
+    row = {"messages": [{"role": role, "content": content} for role, content in turns], "prompt": "c"}
     example = only_example(tmp_path, row)
     assert (example.prompt, example.completion) == ("c", "d")
     assert example.messages == tuple(Message(*turn) for turn in turns[:-1])
@@ -56,10 +56,10 @@ def test_messages_keep_all_turns_before_the_answer(tmp_path):
 @pytest.mark.parametrize(
     ("definition", "given", "prompt"),
     [
-        ("Add.", "2+2", "Add.\n\n2+2\n\nOutput:"),
-        ("Tell a joke. ", "", "Tell a joke.\n\nOutput:"),
-        ("", "What is 2+2?", "What is 2+2?"),
-        (None, "What is 2+2?", "What is 2+2?"),
+        ("Add.", "2+2", "Add.\n\n2+2\n\nOutput: "),
+        ("Tell a joke. ", "", "Tell a joke.\n\nOutput: "),
+        ("", "What is 2+2?", "What is 2+2? "),
+        (None, "What is 2+2?", "What is 2+2? "),
     ],
 )
 def test_super_natural_instructions(tmp_path, definition, given, prompt):
@@ -180,4 +180,5 @@ def test_a_pipe_is_refused_and_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "x.jsonl")
     with pytest.raises(TaskError) as caught:
         read_tasks("x.jsonl")
-    assert str(caught.value) == "error[E-DATA] x.jsonl: not a regular file. Expected .jsonl, .jsonl.gz or .parquet."
+    expected = ".jsonl, .json, .csv, .tsv (each also with .gz) or .parquet"
+    assert str(caught.value) == f"error[E-DATA] x.jsonl: not a regular file. Expected {expected}."

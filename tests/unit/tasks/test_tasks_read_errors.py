@@ -10,13 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lorary.errors import TaskError
-from lorary.tasks import files
+from lorary.tasks import json_rows
 from lorary.tasks.example import Example, Message
 from lorary.tasks.read import read_tasks
 from lorary.tasks.task import Task
 
 GOOD = '{"prompt": "a", "completion": "b"}\n'
-SHAPES = "{prompt, completion}, {messages}, {definition, input, output} or {source, target}"
 USER = {"role": "user", "content": "a"}
 ANSWER = {"role": "assistant", "content": "b"}
 
@@ -32,14 +31,21 @@ def _in_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+SUFFIXES = ".jsonl, .json, .csv, .tsv (each also with .gz) or .parquet"
+KNOWN = (
+    "{messages}, {conversations}, {conversation}, {prompt, completion}, {instruction, output}, "
+    "{instruction, response}, {definition, input, output}, {definition, inputs, targets}, {input, output}, "
+    "{question, answer}, {question, response}, {query, response}, {inputs_pretokenized, targets_pretokenized}, "
+    "{inputs, targets}, {input, target}, {source, target}"
+)
 ROWS = [
-    ({}, f"expected the fields {SHAPES}, found none. Rename the fields."),
-    ({"text": "a"}, f"expected the fields {SHAPES}, found text. Rename the fields."),
+    ({}, f"expected the fields of a known shape, found none. Rename the fields. Known: {KNOWN}."),
+    ({"text": "a"}, f"expected the fields of a known shape, found text. Rename the fields. Known: {KNOWN}."),
     ({"prompt": "a"}, "the field 'completion' is missing, found prompt. Add it to the row."),
     ({"completion": "a"}, "the field 'prompt' is missing, found completion. Add it to the row."),
     ({"input": "a", "output": None, "definition": ""},
      "the field 'output' is missing, found input, output, definition. Add it to the row."),
-    ({"output": "a"}, "the field 'input' is missing, found output. Add it to the row."),
+    ({"output": "a"}, "the field 'instruction' is missing, found output. Add it to the row."),
     ({"source": "a"}, "the field 'target' is missing, found source. Add it to the row."),
     ({"prompt": 1, "completion": "b"}, "'prompt' must be a text or a list of messages, found int 1. Mend the row."),
     ({"prompt": "a", "completion": 4}, "'completion' must be a text or a list of texts, found int 4. Mend the row."),
@@ -57,15 +63,40 @@ ROWS = [
     ({"prompt": "a", "completion": "b", "choices": ["x", "y"]},
      "the completion 'b' isn't one of its choices. Write it as in 'choices'."),
     ({"messages": []}, "'messages' must be a list of messages, found list []. Mend the row."),
-    ({"messages": [{"from": "human"}]}, "message 1 of 'messages' isn't {role, content}. Rename its fields."),
+    ({"messages": [{"from": "human"}]},
+     "message 1 of 'messages' isn't {role, content} or {from, value}. Rename its fields."),
     ({"messages": [USER, {"role": "asistant", "content": "b"}]},
      "message 2 of 'messages' has the unknown role 'asistant'. "
-     "Did you mean 'assistant'? Known: assistant, system, tool, user."),
+     "Did you mean 'assistant'? Known: assistant, developer, function, system, tool, user."),
     ({"messages": [{"role": "user", "content": None}, ANSWER]},
      "'content' must be a text, found NoneType None. Mend the row."),
     ({"messages": [USER]}, "the last message is of 'user', expected 'assistant'. End with the answer."),
     ({"messages": [USER, {"role": "assistant", "content": ""}]},
      "the last message is empty. Every row needs an answer."),
+    ({"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}, ANSWER]},
+     "message 1 of 'messages' holds a part of type 'image'; only text is read. Leave it out."),
+    ({"conversations": [{"from": "humn", "value": "a"}, {"from": "gpt", "value": "b"}]},
+     "message 1 of 'conversations' has the unknown role 'humn'. Did you mean 'human'? Known: assistant, bot, chatgpt, "
+     "developer, function, function_call, gpt, human, model, observation, system, tool, user."),
+    ({"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "rain()"}]},
+     "message 2 of 'conversations' must be JSON, found 'rain()'. Mend the row."),
+    ({"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "3"}]},
+     "message 2 of 'conversations' is no call {name, arguments}, found '3'. Mend the row."),
+    ({"messages": [USER, ANSWER], "tools": "none"}, "'tools' must be JSON, found 'none'. Mend the row."),
+    ({"messages": [USER, ANSWER], "tools": '{"a": 1}'},
+     "'tools' must be a list of tools, or its JSON, found dict {'a': 1}. "
+     "Mend the row."),
+    ({"messages": [USER, ANSWER], "chat_template_kwargs": {"chat_template": "{{ 1 }}"}},
+     "'chat_template_kwargs' can't hold 'chat_template'. Leave it out."),
+    ({"messages": [USER, {**ANSWER, "tool_calls": [float("nan")]}]},
+     "'messages[2]' holds no JSON value (Out of range float values are not JSON compliant). Mend the row."),
+    ({"messages": [USER, {**ANSWER, "name": "\ud800"}]}, "'messages[2]' holds half a character. Mend the row."),
+    ({"system": "Be brief.", "messages": [{"role": "system", "content": "Be long."}, USER, ANSWER]},
+     "a system turn stands among the turns and beside them. Keep one."),
+    ({"instruction": "a", "output": "b", "history": [["c"]]},
+     "'history' must be a list of [question, answer], found list ['c']. Mend the row."),
+    ({"question": "a", "answer": "b", "system": "c", "system_prompt": "d"},
+     "'system' and 'system_prompt' are both filled. Keep one."),
     ({"messages": [ANSWER]}, "no message of 'user' before the answer. Every row needs a question."),
     ({"prompt": [USER], "completion": [ANSWER, ANSWER]},
      "'completion' has 2 messages, expected one. Move the others to 'prompt'."),
@@ -101,7 +132,7 @@ def test_bad_files(tmp_path, data, expected):
 
 
 def test_a_line_that_is_too_long_is_not_read_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr(json_rows, "MAX_LINE_BYTES", 1000)
     (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(GOOD.encode() + b" " * 5000))
     assert message("x.jsonl.gz") == (
         "error[E-DATA] x.jsonl.gz:2: the line is longer than 1,000 bytes. Write one JSON object a line."
@@ -160,12 +191,12 @@ def test_parquet_without_pyarrow(tmp_path, monkeypatch):
 
 
 def test_bad_sources(tmp_path):
-    expected = "Expected .jsonl, .jsonl.gz or .parquet."
+    expected = f"Expected {SUFFIXES}."
     (tmp_path / "empty").mkdir()
-    (tmp_path / "x.csv").write_text("a,b")
+    (tmp_path / "x.txt").write_text("a,b")
     assert message("empty") == f"error[E-DATA] empty: no task files in this directory. {expected}"
-    assert message("x.csv") == f"error[E-DATA] x.csv: unknown format. {expected}"
-    assert message("*.csv") == f"error[E-DATA] x.csv: unknown format. {expected}"
+    assert message("x.txt") == f"error[E-DATA] x.txt: unknown format. {expected}"
+    assert message("*.txt") == f"error[E-DATA] x.txt: unknown format. {expected}"
     assert message("none.jsonl") == "error[E-DATA] none.jsonl: no such file or directory. Check the path."
     assert message("none/*.jsonl") == "error[E-DATA] none/*.jsonl: no files match. Check the pattern."
     assert message("x" * 5000) == (f"error[E-DATA] '{'x' * 38}…: can't be read (File name too long). Check the path.")
@@ -178,7 +209,7 @@ def test_bad_sources(tmp_path):
 def test_a_pipe_among_the_files_is_refused_at_once(tmp_path):
     (tmp_path / "tasks").mkdir()
     os.mkfifo(tmp_path / "tasks" / "x.jsonl")
-    expected = "error[E-DATA] tasks/x.jsonl: not a regular file. Expected .jsonl, .jsonl.gz or .parquet."
+    expected = f"error[E-DATA] tasks/x.jsonl: not a regular file. Expected {SUFFIXES}."
     assert message("tasks") == message("tasks/*.jsonl") == expected
 
 
@@ -224,7 +255,10 @@ def test_what_is_no_text_is_refused_where_it_comes_in(make, expected):
     assert str(caught.value) == f"error[E-DATA] {expected}"
 
 
-NAMES = "prompt completion messages role content definition input output source target task task_name split choices"
+NAMES = (
+    "prompt completion messages role content definition input output source target task task_name split choices "
+    "instruction history system conversations from value tools tool_calls chat_template_kwargs question answer"
+)
 KEYS = st.sampled_from(NAMES.split())
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

@@ -7,7 +7,7 @@ import typer
 from lorary.cli.application import or_list
 from lorary.cli.console import print_json, print_table, printable, say
 from lorary.cli.models import BARE, LIBRARY, opened
-from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, HowToMix, Json
+from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, HowToMix, Ignore, Json, WhichAnswers, reading
 
 if TYPE_CHECKING:
     from lorary.model.trace import Trace
@@ -30,6 +30,8 @@ def ask(
         bool, typer.Option("--chat", help="Ask as a user's turn, through the base's chat template.")
     ] = False,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
+    ignore: Ignore = None,
+    answers: WhichAnswers = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     json: Json = False,
@@ -41,7 +43,8 @@ def ask(
     from lorary.tasks.example import Example, Message
 
     asked = Example(question, "", messages=(Message("user", question),) if chat else ())
-    with opened(library, router=router, mix=mix, base=base, tasks=tasks, device=device, dtype=dtype) as model:
+    how: Any = {"router": router, "mix": mix, "base": base, "tasks": tasks, "device": device, "dtype": dtype}
+    with opened(library, **how, reading=reading(ignore, answers)) as model:
         answer = model.generate_text([asked], max_new_tokens=max_new_tokens)[0]
         trace = model.explain(asked, max_new_tokens=max_new_tokens) if explain else None
     if not answer:

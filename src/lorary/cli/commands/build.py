@@ -7,7 +7,7 @@ import typer
 
 from lorary.cli.application import or_list, resumable
 from lorary.cli.console import print_json, progress, say
-from lorary.cli.parameters import Json
+from lorary.cli.parameters import Ignore, Json, WhichAnswers
 from lorary.cli.plan import print_plan
 from lorary.cli.recipe import choose_backend, gather
 from lorary.cli.work import Work
@@ -16,7 +16,7 @@ from lorary.cli.work import Work
 def build(
     tasks: Annotated[
         str | None,
-        typer.Argument(metavar="TASKS", help="Directory, glob or file of tasks: .jsonl, .jsonl.gz, .parquet."),
+        typer.Argument(metavar="TASKS", help="Directory, glob or file of tasks: .jsonl, .json, .csv, .parquet."),
     ] = None,
     method: Annotated[
         str | None,
@@ -37,6 +37,8 @@ def build(
         typer.Option(metavar="NAME", help="Base model; by default that of --from, else the embedded one."),
     ] = None,
     only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this task; may be repeated.")] = None,
+    ignore: Ignore = None,
+    answers: WhichAnswers = None,
     backend: Annotated[
         str,
         typer.Option(metavar="SPEC", is_eager=True, callback=or_list("BACKENDS"), help="As ray:gpus=0.25; or: list."),
@@ -60,7 +62,7 @@ def build(
     """Build a library of experts. Stopped anywhere, the same command goes on where it was."""
     given = {
         "tasks": tasks, "builder": method, "into": into, "source": source, "base": base, "only": tuple(only or ()),
-        "device": device, "dtype": dtype,
+        "ignore": tuple(ignore or ()), "answers": answers and answers.value, "device": device, "dtype": dtype,
     }  # fmt: skip
     made = gather(recipe, {key: value for key, value in given.items() if value})
     place = choose_backend(backend, workers=workers, threads=threads)

@@ -8,7 +8,7 @@ import typer
 from lorary.cli.application import or_list
 from lorary.cli.console import print_json, print_table, say
 from lorary.cli.models import base_of, load
-from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, Json
+from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, Ignore, Json, WhichAnswers, reading
 
 if TYPE_CHECKING:
     from lorary.building.clusters import Clusters
@@ -33,6 +33,8 @@ def cluster(
         Path | None, typer.Option(metavar="FILE", help="Also write a page: similarity map, tree, choice of k.")
     ] = None,
     base: BaseOfLibrary = None,
+    ignore: Ignore = None,
+    answers: WhichAnswers = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     json: Json = False,
@@ -52,7 +54,7 @@ def cluster(
         groups = run_join(read_clusters(join), opened)
     else:
         clusterer = CLUSTERERS.parse(str(method))
-        data = read_tasks(tasks) if tasks else None
+        data = read_tasks(tasks, **reading(ignore, answers)) if tasks else None
         needs_base = "examples" in clusterer.needs and data is not None
         loaded = load(base or base_of(opened), device, dtype) if needs_base else None
         groups = run(clusterer, opened, base=loaded, tasks=data)

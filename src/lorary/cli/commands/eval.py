@@ -8,7 +8,7 @@ import typer
 from lorary.cli.application import or_list, resumable
 from lorary.cli.console import print_json, print_table, progress
 from lorary.cli.models import LIBRARY, opened
-from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, HowToMix, Json
+from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, HowToMix, Ignore, Json, WhichAnswers, reading
 
 if TYPE_CHECKING:
     from lorary.evaluation.scores import Scores
@@ -33,6 +33,8 @@ def evaluate(
         str | None, typer.Option(metavar="DIR", help="What the library was built from, for routers that need it.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many examples of each task.")] = None,
+    ignore: Ignore = None,
+    answers: WhichAnswers = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     json: Json = False,
@@ -43,11 +45,11 @@ def evaluate(
     from lorary.folder import EVALUATORS
     from lorary.tasks.read import read_tasks
 
-    evaluator, data = EVALUATORS.parse(metric), read_tasks(tasks)
+    evaluator, data = EVALUATORS.parse(metric), read_tasks(tasks, **reading(ignore, answers))
     check_into(into)
     how: Any = {"router": router, "mix": mix, "base": base, "tasks": train_tasks, "device": device, "dtype": dtype}
     with (
-        opened(library, **how, tasks_option="--train-tasks") as model,
+        opened(library, **how, reading=reading(ignore, answers), tasks_option="--train-tasks") as model,
         progress("examples") as tell,
         resumable(),
     ):

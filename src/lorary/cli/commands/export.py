@@ -8,7 +8,7 @@ import typer
 from lorary.cli.application import or_list
 from lorary.cli.console import print_json
 from lorary.cli.models import opened
-from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, HowToMix, Json, Mix
+from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, HowToMix, Ignore, Json, Mix, WhichAnswers, reading
 
 
 def export(
@@ -30,6 +30,8 @@ def export(
     rank: Annotated[int | None, typer.Option(min=1, help="Largest rank; by default exact.")] = None,
     base: BaseOfLibrary = None,
     limit: Annotated[int, typer.Option(min=1, help="For --texts: at most so many prompts of each task.")] = 20,
+    ignore: Ignore = None,
+    answers: WhichAnswers = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     json: Json = False,
@@ -49,7 +51,8 @@ def export(
     else:
         from lorary.tasks.read import read_tasks
 
-        prompts = [example for task in read_tasks(texts).values() for example in task.train[:limit]]
+        data = read_tasks(texts, **reading(ignore, answers))
+        prompts = [example for task in data.values() for example in task.train[:limit]]
         how = {"router": router, "mix": mix, "base": base, "tasks": None, "device": device, "dtype": dtype}
         with opened(library, **how) as model:  # type: ignore[arg-type]
             told = run(model.experts, model.choices(prompts), into=into, mix=model.mix, rank=rank)

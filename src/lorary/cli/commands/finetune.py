@@ -7,17 +7,19 @@ import typer
 
 from lorary.cli.application import resumable
 from lorary.cli.console import print_json, progress
-from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, Device, Json
+from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, Device, Ignore, Json, WhichAnswers, reading
 
 
 def finetune(
     tasks: Annotated[
-        str, typer.Argument(metavar="TASKS", help="Directory, glob or file of tasks: .jsonl, .jsonl.gz, .parquet.")
+        str, typer.Argument(metavar="TASKS", help="Directory, glob or file of tasks: .jsonl, .json, .csv, .parquet.")
     ],
     into: Annotated[Path, typer.Option(metavar="DIR", help="A directory for the new base that isn't there yet.")],
     base: BaseToBuildOn = EMBEDDED,
     options: Annotated[str, typer.Option(metavar="KEY=VALUE,...", help="As lr=3e-5,epochs=1,patience=3.")] = "",
     only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this task; may be repeated.")] = None,
+    ignore: Ignore = None,
+    answers: WhichAnswers = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -26,7 +28,7 @@ def finetune(
     from lorary.tasks.read import read_tasks
 
     name, values = split_spec(f"finetune:{options}")
-    data = read_tasks(tasks, only=only or None)
+    data = read_tasks(tasks, only=only or None, **reading(ignore, answers))
 
     from lorary.building.finetune import FullFineTuning
     from lorary.building.finetune import finetune as run

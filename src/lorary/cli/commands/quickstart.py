@@ -8,7 +8,18 @@ import typer
 
 from lorary.cli.application import resumable
 from lorary.cli.console import print_json, print_rich, progress
-from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, Device, Dtype, HowToMix, Json, Mix
+from lorary.cli.parameters import (
+    EMBEDDED,
+    BaseToBuildOn,
+    Device,
+    Dtype,
+    HowToMix,
+    Ignore,
+    Json,
+    Mix,
+    WhichAnswers,
+    reading,
+)
 from lorary.cli.work import RoadWatcher
 
 _MANY = "may be repeated."
@@ -24,6 +35,8 @@ def quickstart(
     clusters: Annotated[int | None, typer.Option(min=1, help="Clusters of MBC.")] = None,
     mix: HowToMix = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
+    ignore: Ignore = None,
+    answers: WhichAnswers = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     json: Json = False,
@@ -44,6 +57,7 @@ def quickstart(
             tasks=tasks,
             heldout=heldout or (),
             only=only or (),
+            reading=reading(ignore, answers),
             device=device,
             dtype=dtype,
         )

@@ -1,14 +1,14 @@
 """`lorary save`: a library routed into its base -> one directory that `ask` and `eval` take."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from lorary.cli.application import or_list
 from lorary.cli.console import print_json
 from lorary.cli.models import opened
-from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, HowToMix, Json
+from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, HowToMix, Ignore, Json, WhichAnswers, reading
 
 
 def save(
@@ -24,12 +24,15 @@ def save(
         str | None, typer.Option(metavar="DIR", help="What the library was built from, for routers that need it.")
     ] = None,
     refer: Annotated[bool, typer.Option("--refer", help="Note where the experts are; don't copy them.")] = False,
+    ignore: Ignore = None,
+    answers: WhichAnswers = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     json: Json = False,
 ) -> None:
     """Save a routed model whole: experts, router, its state, mix. The router is compass unless you say otherwise."""
-    with opened(library, router=router, mix=mix, base=base, tasks=tasks, device=device, dtype=dtype) as model:
+    how: Any = {"router": router, "mix": mix, "base": base, "tasks": tasks, "device": device, "dtype": dtype}
+    with opened(library, **how, reading=reading(ignore, answers)) as model:
         model.save(into, experts="refer" if refer else "copy")
         names, identity = model.names, model.identity
     if json:

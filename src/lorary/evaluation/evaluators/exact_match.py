@@ -1,9 +1,10 @@
 """Share of answers that are right to the letter."""
 
+import re
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from lorary.evaluation.base import Evaluator, LanguageModel, Outcome
 from lorary.options import require_count
@@ -14,13 +15,19 @@ from lorary.tasks.example import Example
 class ExactMatch(Evaluator):
     """Share of answers that equal one of the accepted answers.
 
-    Value 100 or 0 per example. `normalise` compares without case, ASCII punctuation and extra white space;
-    `normalise=False` compares the stripped texts. Greedy generation of at most `max_new_tokens`.
-    Source: the BBH score in microsoft/mttl (lower-cased, punctuation and extra blanks removed).
+    Value 100 or 0 per example. Greedy generation of at most `max_new_tokens`. `normalise` says what is no difference:
+
+    "text", also written true: case, extra white space, quotation marks around the whole, brackets around a lone letter
+    or whole number, as in "(a)", and the punctuation of sentences: . , ; : ? at the end, and these and ! after a word
+    of two or more letters. What makes a number or a symbol another one counts: -5 is not 5, nor 1.5 15, 3/4 34, x<y
+    x>y, 5% 5, C++ C, n! n, 1,000 1000.
+    "bbh": all ASCII punctuation, case and extra white space, unless the answer is all punctuation. Source: the BBH
+    score in microsoft/mttl, which takes -5 for 5.
+    "none", also written false: white space at the ends alone.
     """
 
     max_new_tokens: int = 64
-    normalise: bool = True
+    normalise: bool | Literal["text", "bbh", "none"] = "text"
 
     unit: ClassVar[str] = "0-100"
     higher_is_better: ClassVar[bool] = True
@@ -28,6 +35,8 @@ class ExactMatch(Evaluator):
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
         super().__post_init__()
+        if isinstance(self.normalise, bool):
+            object.__setattr__(self, "normalise", "text" if self.normalise else "none")
         require_count("exact_match: max_new_tokens", self.max_new_tokens)
 
     def score(self, model: LanguageModel, examples: Sequence[Example]) -> list[Outcome]:
@@ -45,14 +54,35 @@ class ExactMatch(Evaluator):
 
     def judge(self, answer: str, accepted: Sequence[str]) -> float:
         """Give 100 for an answer that equals an accepted one, else 0."""
-        form = _normalised if self.normalise else str.strip
+        form = _FORMS[str(self.normalise)]
         return 100.0 * (form(answer) in map(form, accepted))
 
 
+_QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "«": "»"}
+_AFTER_A_WORD = re.compile(r"(?<=[^\W\d_]{2})[.,;:?!]+(?=\s|$)")
+_LABEL = re.compile(r"\((?P<label>[^\W\d_]|\d+)\)")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-def _normalised(text: str) -> str:
+def _as_text(text: str) -> str:
+    plain = " ".join(text.lower().split())
+    while (bare := _without_ends(plain)) not in ("", plain):
+        plain = bare
+    return " ".join(_AFTER_A_WORD.sub("", plain).split())
+
+
+def _without_ends(text: str) -> str:
+    if len(text) > 2 and _QUOTES.get(text[0]) == text[-1]:
+        return text[1:-1].strip()
+    if label := _LABEL.fullmatch(text):
+        return label["label"]
+    return _AFTER_A_WORD.sub("", text.rstrip(".,;:?")).rstrip()
+
+
+def _as_bbh(text: str) -> str:
     plain = text.lower().translate(_NO_PUNCTUATION)
     # An answer that is all punctuation ("+") would otherwise equal every other one, and the empty text.
     return " ".join((plain if plain.strip() else text).split())
+
+
+_FORMS: dict[str, Callable[[str], str]] = {"text": _as_text, "bbh": _as_bbh, "none": str.strip}
