@@ -29,8 +29,14 @@ class LanguageModel(Protocol):
     def log_likelihood(self, examples: Sequence[Example]) -> list[LogLikelihood]:
         """Score each example's completion, end of sequence included; the prompt isn't scored."""
 
-    def generate_text(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[str]:
-        """Answer each example's prompt greedily; the completion isn't looked at."""
+    def generate_text(self, examples: Sequence[Example], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
+        """Answer each example's prompt greedily, up to the first of the texts `stop`; completions aren't looked at."""
+
+
+def generate(model: LanguageModel, examples: Sequence[Example], max_new_tokens: int, stop: Sequence[str]) -> list[str]:
+    """Let a model answer. One that knows no stop texts serves those who have none."""
+    more: dict[str, Any] = {"stop": stop} if stop else {}
+    return model.generate_text(examples, max_new_tokens=max_new_tokens, **more)
 
 
 @dataclass(frozen=True)

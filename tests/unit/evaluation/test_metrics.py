@@ -1,4 +1,5 @@
 import math
+from typing import ClassVar
 
 import pytest
 
@@ -154,3 +155,19 @@ def test_answers_without_a_token_are_refused(metric, n):
     with pytest.raises(OptionError) as caught:
         EVALUATORS.parse(f"{metric}:max_new_tokens={n}")
     assert str(caught.value) == f"error[E-OPTION] {metric}: max_new_tokens={n}, expected 1 or more."
+
+
+@pytest.mark.parametrize("name", ["exact_match", "rouge_l"])
+def test_answers_end_at_stop_texts(name):
+    class Model:
+        identity: ClassVar = {}
+
+        def generate_text(self, examples, **asked):
+            self.asked = asked
+            return [example.completion for example in examples]
+
+    model, examples = Model(), [Example("a", "b")]
+    EVALUATORS.parse(name).score(model, examples)
+    assert model.asked == {"max_new_tokens": 64}  # a model that knows no stop texts serves
+    EVALUATORS.parse(f'{name}:stop=("\\n\\n","Q:")').score(model, examples)
+    assert model.asked == {"max_new_tokens": 64, "stop": ("\n\n", "Q:")}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from lorary.evaluation.base import Evaluator, LanguageModel, Outcome
+from lorary.evaluation.base import Evaluator, LanguageModel, Outcome, generate
 from lorary.options import require_count
 from lorary.tasks.example import Example
 
@@ -15,7 +15,8 @@ from lorary.tasks.example import Example
 class ExactMatch(Evaluator):
     """Share of answers that equal one of the accepted answers.
 
-    Value 100 or 0 per example. Greedy generation of at most `max_new_tokens`. `normalise` says what is no difference:
+    Value 100 or 0 per example. Greedy generation of at most `max_new_tokens`, up to the first of the texts `stop`.
+    `normalise` says what is no difference:
 
     "text", also written true: case, extra white space, quotation marks around the whole, brackets around a lone letter
     or whole number, as in "(a)", and the punctuation of sentences: . , ; : ? at the end, and these and ! after a word
@@ -28,6 +29,7 @@ class ExactMatch(Evaluator):
 
     max_new_tokens: int = 64
     normalise: bool | Literal["text", "bbh", "none"] = "text"
+    stop: tuple[str, ...] = ()
 
     unit: ClassVar[str] = "0-100"
     higher_is_better: ClassVar[bool] = True
@@ -41,7 +43,7 @@ class ExactMatch(Evaluator):
 
     def score(self, model: LanguageModel, examples: Sequence[Example]) -> list[Outcome]:
         """Generate one answer per example and look it up among the accepted ones."""
-        answers = model.generate_text(examples, max_new_tokens=self.max_new_tokens)
+        answers = generate(model, examples, self.max_new_tokens, self.stop)
         return [
             Outcome(
                 example.task,

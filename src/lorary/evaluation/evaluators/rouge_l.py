@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from rouge_score.rouge_scorer import RougeScorer
 
-from lorary.evaluation.base import Evaluator, LanguageModel, Outcome
+from lorary.evaluation.base import Evaluator, LanguageModel, Outcome, generate
 from lorary.options import require_count
 from lorary.tasks.example import Example
 
@@ -16,12 +16,13 @@ class RougeL(Evaluator):
     """How much of an accepted answer's word order the model's answer keeps.
 
     Value: 100 times the Rouge-L F measure of stemmed words, the best over the accepted answers.
-    Greedy generation of at most `max_new_tokens`. The tokenizer of `rouge-score` keeps a-z and 0-9 only, so text
-    in other scripts scores 0: use exact_match there.
+    Greedy generation of at most `max_new_tokens`, up to the first of the texts `stop`. The tokenizer of
+    `rouge-score` keeps a-z and 0-9 only, so text in other scripts scores 0: use exact_match there.
     Source: Ostapenko et al. 2024 (2405.11157), 64 new tokens; Google's `rouge-score`.
     """
 
     max_new_tokens: int = 64
+    stop: tuple[str, ...] = ()
 
     unit: ClassVar[str] = "0-100"
     higher_is_better: ClassVar[bool] = True
@@ -34,7 +35,7 @@ class RougeL(Evaluator):
     def score(self, model: LanguageModel, examples: Sequence[Example]) -> list[Outcome]:
         """Generate one answer per example and compare it with the accepted ones."""
         scorer = RougeScorer(["rougeL"], use_stemmer=True)
-        answers = model.generate_text(examples, max_new_tokens=self.max_new_tokens)
+        answers = generate(model, examples, self.max_new_tokens, self.stop)
         return [
             Outcome(
                 example.task,
