@@ -91,7 +91,7 @@ def test_another_run_in_the_file_is_refused(tmp_path):
         f'error[E-RUN] {into}: holds another run: model.router was "arrow", now "uniform". '
         "Write to another file, or delete this one to start again."
     )
-    with pytest.raises(EvaluationError, match=r"metric was .perplexity., now .exact_match.; options.* \(and 3 more\)"):
+    with pytest.raises(EvaluationError, match=r"metric was .perplexity., now .exact_match.; options.* \(and 4 more\)"):
         evaluate(ExactMatch(), Counting(), TASKS, into=into, limit=4)
     with pytest.raises(EvaluationError, match=r"tasks.beta.hash was absent, now"):
         evaluate(Perplexity(), Counting(), make_tasks(alpha=4, beta=3), into=_copy_of(into, ["alpha"]))
