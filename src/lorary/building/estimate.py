@@ -14,8 +14,8 @@ from lorary.building.job import TrainingJob
 from lorary.building.merging import MergeJob
 from lorary.disk import write_whole
 from lorary.hashing import short_key
+from lorary.library.files import cache_directory
 from lorary.model.base_model import BaseModel
-from lorary.model.embedded import cache_directory
 from lorary.model.tokens import encode
 from lorary.tasks.example import Example
 

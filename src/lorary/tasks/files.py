@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Protocol, TypeAlias, cast
 
 from lorary.disk import open_regular
 from lorary.errors import TaskError
+from lorary.extras import require_extra
 from lorary.tasks.example import short
 
 MAX_LINE_BYTES = 4 << 20  # a longer line is a wrong file, and would fill the memory
@@ -179,12 +180,10 @@ def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        what = f"{path}: reading Parquet needs pyarrow, which isn't installed."
-        raise TaskError("E-EXTRA", what, "Run: pip install 'lorary[data]'.") from None
+    require_extra("data", f"{path}: reading Parquet", TaskError)
+    import pyarrow
+    import pyarrow.parquet
+
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
