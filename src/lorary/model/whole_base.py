@@ -13,6 +13,7 @@ from lorary.errors import ModelError
 from lorary.library.findings import some
 
 _HINT = "Give a causal language model."
+_INSTALL = "Install the package that this names, in the environment of lorary."
 _SAVE_AGAIN = "Save the base again, whole: weights, config.json and tokenizer by the same program."
 
 
@@ -48,7 +49,8 @@ def _loading(what: str) -> Iterator[None]:
         reason = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1]).rstrip(".")
         if isinstance(error, KeyError) or not reason:
             reason = f"{type(error).__name__} {reason}".strip()
-        raise ModelError("E-BASE", f"{what} can't be loaded: {reason}.", _HINT) from error
+        hint = _INSTALL if isinstance(error, ImportError) else _HINT  # as for what quantised it, or a tokenizer
+        raise ModelError("E-BASE", f"{what} can't be loaded: {reason}.", hint) from error
 
 
 def _check_whole(name: str, hf: Any, told: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from lorary.errors import TaskError
 from lorary.evaluation.scores import Scores
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel, load_base
-from lorary.model.embedded import EMBEDDED
+from lorary.model.embedded_needs import EMBEDDED
 from lorary.model.route import route
 from lorary.model.trace import Trace
 from lorary.reporting.clusters import draw_clusters

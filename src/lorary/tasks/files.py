@@ -10,8 +10,12 @@ from typing import Any, BinaryIO, TypeAlias, cast
 
 from lorary.disk import open_regular
 from lorary.errors import TaskError
+<<<<<<< HEAD
 from lorary.tasks.arrow_rows import Dataset, dataset_rows, parquet_rows
 from lorary.tasks.csv_rows import csv_rows, tsv_rows
+=======
+from lorary.extras import require_extra
+>>>>>>> fresh
 from lorary.tasks.example import short
 from lorary.tasks.fields import Placed, Row
 from lorary.tasks.json_rows import holds_rows, json_line_rows, json_rows
@@ -108,3 +112,121 @@ def _checked(path: Path) -> Path:
     if not path.name.endswith(SUFFIXES):
         raise TaskError("E-DATA", f"{path}: unknown format.", f"Expected {EXPECTED}.")
     return path
+<<<<<<< HEAD
+=======
+
+
+def _one_of(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def _name_and_part(path: Path) -> tuple[str, str | None]:
+    suffix = next(s for s in sorted(SUFFIXES, key=len, reverse=True) if path.name.endswith(s))
+    stem = path.name.removesuffix(suffix)
+    match = _PART_SUFFIX.match(stem)
+    if match is None:
+        return stem, None
+    return match["name"] or path.absolute().parent.name, PARTS[match["part"]]
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    try:
+        with open_regular(path) as plain, gzip.open(plain) if path.name.endswith(".gz") else plain as file:
+            for number, line in _lines(cast(BinaryIO, file), path):
+                if line.strip():  # an empty line holds no row, so nothing is lost
+                    yield number, _parse(line, f"{path}:{number}")
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise TaskError("E-DATA", f"{path}: damaged gzip file ({error}).", "Copy or compress it again.") from None
+    except OSError as error:
+        raise TaskError("E-DATA", f"{path}: can't be read ({error.strerror or error}).") from None
+
+
+def _lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, str]]:
+    number = 0
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        if len(line) > MAX_LINE_BYTES:
+            what = f"{path}:{number}: the line is longer than {MAX_LINE_BYTES:,} bytes."
+            raise TaskError("E-DATA", what, "Write one JSON object a line.")
+        try:
+            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            what = f"{path}:{number}: not UTF-8 (byte {error.start + 1} of the line is 0x{line[error.start]:02x})."
+            raise TaskError("E-DATA", what, "Save the file as UTF-8.") from None
+
+
+def _parse(line: str, place: str) -> Mapping[str, Any]:
+    try:
+        values = json.loads(line, object_pairs_hook=_unique)
+    except json.JSONDecodeError as error:
+        hint = "Write one JSON object a line."
+        raise TaskError("E-DATA", f"{place}: not JSON: {error.msg} at column {error.colno}.", hint) from None
+    except RecursionError:
+        raise TaskError("E-DATA", f"{place}: not a row: nested too deeply.", "Write one flat object a line.") from None
+    except ValueError as error:  # a key that comes twice, or a number of thousands of digits
+        raise TaskError("E-DATA", f"{place}: not a row: {error}.") from None
+    if not isinstance(values, dict):
+        found = type(values).__name__
+        raise TaskError("E-DATA", f"{place}: expected a JSON object, found {found}.", "Write one JSON object a line.")
+    return values
+
+
+def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"key {key!r} comes twice")
+        values[key] = value
+    return values
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    require_extra("data", f"{path}: reading Parquet", TaskError)
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise TaskError("E-DATA", f"{path}: column {twice[0]!r} comes twice.", "Rename one of them.")
+            for batch in file.iter_batches():
+                for values in _plain_rows(batch, path):
+                    number += 1
+                    yield number, values
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise TaskError("E-DATA", f"{path}: damaged Parquet file ({reason}).", "Copy or write it again.") from None
+
+
+def _plain_rows(batch: Any, path: Path) -> Iterator[Mapping[str, Any]]:
+    columns = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            columns[name] = column.to_pylist()
+        except (
+            ArithmeticError,
+            LookupError,
+            NotImplementedError,
+            ValueError,
+        ) as error:  # a date after 9999, a time zone that is none
+            what = f"{path}: column {name!r} holds what Python can't: {' '.join(str(error).split())}."
+            raise TaskError("E-DATA", what, "Convert it to text, or leave the column out.") from None
+    for values in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, values, strict=True))
+
+
+def _dataset_rows(dataset: Dataset, split: str) -> Iterator[Row]:
+    task = str(getattr(dataset, "builder_name", None) or "dataset")
+    where = f"{task}[{split}]" if split else task
+    number = 0
+    for values in dataset:
+        number += 1
+        if not isinstance(values, Mapping):
+            what = f"{where}:{number}: expected a mapping, found {type(values).__name__} {short(values)}."
+            raise TaskError("E-DATA", what, "Give rows with named fields.")
+        yield Row(values, f"{where}:{number}", task, PARTS.get(split))
+    if not number:
+        raise TaskError("E-DATA", f"{where}: the data set holds no rows.", "Fill it, or leave it out.")
+>>>>>>> fresh

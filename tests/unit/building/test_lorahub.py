@@ -132,7 +132,7 @@ def test_without_nevergrad_it_says_what_to_install(monkeypatch):
     with pytest.raises(LoraryError) as caught:
         Nevergrad(2, 3, 1.5, 0)
     assert str(caught.value) == (
-        "error[E-EXTRA] search=nevergrad needs the package nevergrad. Run: pip install 'lorary[lorahub]'."
+        'error[E-EXTRA] search=nevergrad needs nevergrad>=1.0.12, found none. Run: pip install "nevergrad>=1.0.12".'
     )
 
 

@@ -1,9 +1,12 @@
 """What must be quick loads nothing that is slow."""
 
+import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from cli_line import World
@@ -19,9 +22,24 @@ main(sys.argv[1:])
 """
 
 
-def run_apart(*arguments: object, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", PROBE.format(heavy=HEAVY), *map(str, arguments)]
-    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+def run_apart(
+    *arguments: object, stdout: int = subprocess.PIPE, before: str = "", cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command line in a process of its own, after some Python."""
+    command = [sys.executable, "-c", before + PROBE.format(heavy=HEAVY), *map(str, arguments)]
+    surroundings = os.environ | environment
+    return subprocess.run(
+        command, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60, check=False, cwd=cwd, env=surroundings
+    )
+
+
+@pytest.fixture(scope="session")
+def embedded_world(world: World, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The world, with experts that name no base: then the embedded one is meant."""
+    library = Path(shutil.copytree(world.library, tmp_path_factory.mktemp("embedded") / "lib"))
+    for path in library.rglob("adapter_config.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": None}))
+    return dataclasses.replace(world, library=library)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +85,48 @@ def test_a_reader_who_leaves_is_no_error(world: World) -> None:
     done = run_apart("show", world.library, stdout=write_end)
     os.close(write_end)
     assert (done.returncode, done.stderr.splitlines()) == (141, ["LOADED"])
+
+
+LACKING = """
+import sys
+sys.modules |= dict.fromkeys(("accelerate", "gguf", "ray", "pyarrow"))
+"""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "quickstart",
+        "ask base hello",
+        "ask {library} hello",
+        "ask {library} hello --base smollm2-135m",
+        "eval base {tasks} --into run.jsonl",
+        "save {library} --into saved",
+        "build {tasks} --method private --into libs",
+        "build --method uniform --from {library} --into libs",
+        "finetune {tasks} --into tuned",
+        "study builders",
+    ],
+)
+def test_what_the_embedded_base_lacks_is_told_before_anything_heavy_loads(
+    embedded_world: World, tmp_path: Path, line: str
+) -> None:
+    arguments = (part.format(**vars(embedded_world)) for part in line.split())
+    done = run_apart(*arguments, before=LACKING, cwd=tmp_path, LORARY_CACHE=str(tmp_path / "cache"))
+    *_, message, loaded = done.stderr.splitlines()
+    assert message.startswith("error[E-EMBEDDED] the embedded base needs accelerate>=")
+    assert " and gguf>=" in message
+    assert 'Run: pip install "accelerate>=' in message
+    assert "torch" not in loaded
+    assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (1, "", [])
+
+
+def test_a_backend_that_is_missing_is_told_before_anything_heavy_loads(world: World) -> None:
+    line = ("build", world.tasks, "--method", "private", "--base", world.base, "--into", "x", "--backend", "ray:cpus=1")
+    done = run_apart(*line, before=LACKING)
+    message, loaded = done.stderr.splitlines()
+    assert message.startswith("error[E-EXTRA] backend ray needs ray>=")
+    assert "torch" not in loaded
 
 
 @pytest.mark.slow

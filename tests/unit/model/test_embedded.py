@@ -15,6 +15,7 @@ def cache(tmp_path, monkeypatch):
     gguf = tmp_path / "model.gguf"
     gguf.write_bytes(b"4 bit")
     monkeypatch.setenv("LORARY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(embedded, "require_converter", lambda: None)
     monkeypatch.setattr(embedded, "find_packaged", lambda *_, **__: gguf)
     monkeypatch.setattr(embedded, "_GGUF_SHA256", hash_file(gguf))
     monkeypatch.setattr(embedded, "_convert", lambda _, target: (target / "model.safetensors").write_bytes(b"16 bit"))

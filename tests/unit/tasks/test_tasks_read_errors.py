@@ -1,9 +1,9 @@
 """Every message about bad data, literally."""
 
-import builtins
 import gzip
 import json
 import os
+import sys
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -176,17 +176,11 @@ def test_a_parquet_value_that_python_has_not_names_its_column(tmp_path):
 
 
 def test_parquet_without_pyarrow(tmp_path, monkeypatch):
-    def no_pyarrow(name, *rest, **more):
-        if name.startswith("pyarrow"):
-            raise ImportError(name)
-        return real(name, *rest, **more)
-
-    real = builtins.__import__
-    monkeypatch.setattr(builtins, "__import__", no_pyarrow)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setattr("lorary.extras.version_of", {}.get)
     (tmp_path / "x.parquet").write_bytes(b"")
     assert message("x.parquet") == (
-        "error[E-EXTRA] x.parquet: reading Parquet needs pyarrow, which isn't installed. "
-        "Run: pip install 'lorary[data]'."
+        'error[E-EXTRA] x.parquet: reading Parquet needs pyarrow>=21, found none. Run: pip install "pyarrow>=21".'
     )
 
 

@@ -22,7 +22,7 @@ from lorary.building.job import expert_name
 from lorary.building.limits import check_positive
 from lorary.building.lone_job import LoneJob
 from lorary.building.merging import parents_of, plain_size, sums_of_ranks, write_plain
-from lorary.building.search import Evolution, Nevergrad, Search, replay
+from lorary.building.search import Evolution, Nevergrad, Search, replay, require_nevergrad
 from lorary.disk import write_whole
 from lorary.errors import BuildError
 from lorary.hashing import short_key
@@ -48,8 +48,8 @@ class LoraHub(Builder):
     Minimises over w in [-limit, limit]^N the loss on the first n_examples of the task's training part, in nats per
     token, plus `penalty` times the mean of |w|, in `steps` tries. The expert is (sum w_i A_i, sum w_i s_i B_i), one
     rank for all; with mix="outputs" it is sum w_i s_i B_i A_i, any ranks, by SVD. search="nevergrad" is NGOpt
-    from w = 0, as the authors have it (needs lorary[lorahub]); "evolution" needs nothing and starts from the best of
-    nothing, the mean and, if `steps` allow, each expert alone.
+    from w = 0, as the authors have it (needs the package nevergrad); "evolution" needs nothing and starts from the best
+    of nothing, the mean and, if `steps` allow, each expert alone.
     Source: Huang et al. 2023 (2307.13269): 5 examples, 40 tries, penalty 0.05 (their code's mean, not the paper's
     sum), limit 1.5. Differs: the best point that was tried is taken, not the optimiser's recommendation.
     """
@@ -68,7 +68,12 @@ class LoraHub(Builder):
         check_positive(self, "steps", "n_examples", "limit")
 
     def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
-        """Plan one job per task, named after it. Raises E-SOURCE, E-EMPTY, and E-DATA for a task without examples."""
+        """Plan one job per task, named after it.
+
+        Raises E-SOURCE, E-EMPTY, E-DATA for a task without examples, and E-EXTRA if the search isn't here.
+        """
+        if self.search == "nevergrad":
+            require_nevergrad()
         library = require_source(self, source)
         for task in tasks.values():
             if not task.train:

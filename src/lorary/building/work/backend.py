@@ -15,7 +15,7 @@ from lorary.building.work.worker import Worker
 from lorary.folder import BACKENDS
 from lorary.library.library import Library
 from lorary.model import base_model
-from lorary.model.embedded import EMBEDDED
+from lorary.model.embedded_needs import EMBEDDED
 from lorary.options import Options
 
 

@@ -15,7 +15,7 @@ from lorary.building.recipe import Recipe
 from lorary.library.layout import Layout
 from lorary.model import base_model
 from lorary.model.base_model import BaseModel
-from lorary.model.embedded import EMBEDDED
+from lorary.model.embedded_needs import EMBEDDED
 from lorary.model.outline import outline
 
 _STEP_BYTES = 2 << 30

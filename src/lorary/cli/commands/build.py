@@ -9,7 +9,7 @@ from lorary.cli.application import or_list, resumable
 from lorary.cli.console import print_json, progress, say
 from lorary.cli.parameters import Ignore, Json, WhichAnswers
 from lorary.cli.plan import print_plan
-from lorary.cli.recipe import choose_backend, gather
+from lorary.cli.recipe import check_backend, choose_backend, gather
 from lorary.cli.work import Work
 
 
@@ -64,7 +64,9 @@ def build(
         "tasks": tasks, "builder": method, "into": into, "source": source, "base": base, "only": tuple(only or ()),
         "ignore": tuple(ignore or ()), "answers": answers and answers.value, "device": device, "dtype": dtype,
     }  # fmt: skip
-    made = gather(recipe, {key: value for key, value in given.items() if value})
+    if not dry_run:
+        check_backend(backend)
+    made = gather(recipe, {key: value for key, value in given.items() if value}, to_load=not dry_run)
     place = choose_backend(backend, workers=workers, threads=threads)
     if dry_run:
         return print_plan(made, json)

@@ -7,7 +7,12 @@ import typer
 
 from lorary.cli.application import resumable
 from lorary.cli.console import print_json, progress
+<<<<<<< HEAD
 from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, Device, Ignore, Json, WhichAnswers, reading
+=======
+from lorary.cli.models import check_base, load
+from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, Device, Json
+>>>>>>> fresh
 
 
 def finetune(
@@ -30,9 +35,9 @@ def finetune(
     name, values = split_spec(f"finetune:{options}")
     data = read_tasks(tasks, only=only or None, **reading(ignore, answers))
 
+    check_base(base)
     from lorary.building.finetune import FullFineTuning
     from lorary.building.finetune import finetune as run
-    from lorary.cli.models import load
     from lorary.options import make
 
     method = make(FullFineTuning, values, called=name)

@@ -8,6 +8,7 @@ import typer
 
 from lorary.cli.application import resumable
 from lorary.cli.console import print_json, print_rich, progress
+<<<<<<< HEAD
 from lorary.cli.parameters import (
     EMBEDDED,
     BaseToBuildOn,
@@ -20,6 +21,10 @@ from lorary.cli.parameters import (
     WhichAnswers,
     reading,
 )
+=======
+from lorary.cli.models import check_base
+from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, Device, Dtype, HowToMix, Json, Mix
+>>>>>>> fresh
 from lorary.cli.work import RoadWatcher
 
 _MANY = "may be repeated."
@@ -42,6 +47,7 @@ def quickstart(
     json: Json = False,
 ) -> None:
     """Go the whole road once: build, cluster, route, report. Stopped anywhere, the same command goes on."""
+    check_base(base)
     from lorary.studies.quickstart import run_quickstart
     from lorary.studies.road import Road
 

@@ -8,6 +8,7 @@ import typer
 
 from lorary.cli.application import resumable
 from lorary.cli.console import print_json, say
+from lorary.cli.models import check_base
 from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, Device, Dtype, Json, names, numbers
 
 _LIST = "numbers or names, separated by commas"
@@ -35,12 +36,16 @@ def study(
     json: Json = False,
 ) -> None:
     """Run an experiment of the documentation, or go on with it; ends in its tables."""
-    from lorary.model.base_model import load_base
-
     if name not in ("builders", "evidence"):
         raise typer.BadParameter(f"unknown study {name!r}; known: builders, evidence", param_hint="NAME")
     if name == "builders":
         _refuse_evidence_options(context)
+    elif data is None:
+        raise typer.BadParameter("evidence needs its collections of tasks", param_hint="--data")
+    check_base(base)
+    from lorary.model.base_model import load_base
+
+    if data is None:
         from lorary.studies.builders import budgets, run_seeds
 
         planned = budgets(numbers(seeds))
@@ -49,9 +54,6 @@ def study(
         if json:
             return print_json([asdict(table) for table in tables])
         return print("\n".join(f"### {table.title}\n\n{table.to_markdown()}" for table in tables))
-    if data is None:
-        raise typer.BadParameter("evidence needs its collections of tasks", param_hint="--data")
-
     from lorary.studies.evidence import Study, run_study
     from lorary.studies.evidence_table import make_lines, summarise, to_markdown
     from lorary.studies.evidence_tasks import read_study_tasks

@@ -146,8 +146,9 @@ def test_what_has_no_meaning_is_refused(spec, message):
 
 def test_without_ray_the_message_says_how_to_get_it(recipe, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setattr("lorary.extras.version_of", {}.get)
     with pytest.raises(BuildError) as caught:
         Ray().work(Order(recipe, "run"))
     assert str(caught.value) == (
-        "error[E-EXTRA] backend ray needs ray, which isn't installed. Run: pip install 'lorary[ray]'."
+        'error[E-EXTRA] backend ray needs ray>=2.54, found none. Run: pip install "ray>=2.54".'
     )

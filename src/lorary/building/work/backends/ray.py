@@ -19,6 +19,7 @@ from lorary.building.work.share import torch_threads
 from lorary.building.work.worker import Worker
 from lorary.building.work.worklist import Pack
 from lorary.errors import BuildError, OptionError
+from lorary.extras import require_extra
 
 _NOTES = contextlib.ExitStack()
 atexit.register(_NOTES.close)
@@ -27,7 +28,7 @@ _STORE_BYTES = 100 << 20  # nothing large travels: all data is on disk
 
 @dataclass(frozen=True, kw_only=True)
 class Ray(Backend):
-    """Run one task per pack in a Ray cluster; needs lorary[ray], here and on every node, and one shared disk.
+    """Run one task per pack in a Ray cluster; needs the package ray, here and on every node, and one shared disk.
 
     address: of a cluster that runs, as "auto" or "ray://head:10001"; by default one is started on this machine, and
     ended. cpus, gpus: what a task takes; gpus may be a fraction, so that 0.25 puts four tasks on a GPU, and cpus are
@@ -90,11 +91,9 @@ def _result(ray: Any, task: Any) -> Any:
 def _cluster(address: str | None) -> Iterator[Any]:
     """Connect to a cluster, or start one for this machine; one that this process is connected to stays so."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    try:
-        import ray
-    except ImportError:
-        what = "backend ray needs ray, which isn't installed."
-        raise BuildError("E-EXTRA", what, "Run: pip install 'lorary[ray]'.") from None
+    require_extra("ray", "backend ray", BuildError)
+    import ray
+
     if ray.is_initialized():
         yield ray
         return

@@ -1,0 +1,63 @@
+"""Packages that lorary works without: what needs them, and the command that brings what is missing."""
+
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+
+from packaging.requirements import Requirement
+
+from lorary.errors import LoraryError
+
+EXTRAS: Mapping[str, tuple[str, ...]] = {
+    "demo": ("accelerate>=1.12", "gguf>=0.17"),
+    "data": ("pyarrow>=21",),
+    "lorahub": ("nevergrad>=1.0.12",),
+    "ray": ("ray>=2.54",),
+}
+"""What we import of each extra in pyproject.toml, with its bounds there."""
+
+
+def require_extra(extra: str, what: str, error: type[LoraryError]) -> None:
+    """Raise E-EXTRA, naming everything at once, unless this environment has what an extra asks for. Imports nothing.
+
+    what: stands before "needs" in the message.
+    """
+    if lacking := missing(extra):
+        raise error("E-EXTRA", f"{what} needs {in_words(lacking)}.", f"Run: {install(lacking)}.")
+
+
+def missing(extra: str) -> list[str]:
+    """List the requirements of an extra that this environment doesn't meet."""
+    return [line for line in EXTRAS[extra] if not _meets(Requirement(line))]
+
+
+def in_words(requirements: Sequence[str]) -> str:
+    """Say what is needed and what was found, as in: gguf>=0.17, found none."""
+    found = {line: version_of(Requirement(line).name) or "none" for line in requirements}
+    return " and ".join(f"{line}, found {version}" for line, version in found.items())
+
+
+def install(requirements: Sequence[str]) -> str:
+    """Give the command that installs packages."""
+    return f"pip install {' '.join(map(quoted, requirements))}"
+
+
+def quoted(argument: object) -> str:
+    """Quote an argument for a shell, on any system."""
+    return f'"{argument}"'
+
+
+def version_of(package: str) -> str | None:
+    """Give the version that is installed, if one is."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _meets(requirement: Requirement) -> bool:
+    """Tell whether a package is here, and not too old; one that bears no version is taken as it is."""
+    name, version = requirement.name, version_of(requirement.name)
+    is_here = sys.modules[name] is not None if name in sys.modules else importlib.util.find_spec(name) is not None
+    return is_here and (version is None or requirement.specifier.contains(version, prereleases=True))
