@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorary.cli.console import in_time, print_json, print_table, say
 from lorary.cli.parameters import EMBEDDED
+from lorary.cli.samples import samples, show_samples
 
 if TYPE_CHECKING:
     from lorary.building.estimate import Cost, Estimate
@@ -13,7 +14,7 @@ _COLUMNS = ("expert", "steps", "train", "valid", "tasks", "tokens", "bytes", "pa
 
 
 def print_plan(recipe: "Recipe", json: bool) -> None:
-    """Print a recipe's jobs with their costs, and the sum."""
+    """Print a recipe's jobs with their costs, and the sum; to stderr what a look at the data found, and samples."""
     from lorary.building.base import plan_jobs
     from lorary.building.estimate import estimate
     from lorary.model.outline import name_of, outline
@@ -27,10 +28,13 @@ def print_plan(recipe: "Recipe", json: bool) -> None:
     if seen.unread:
         say(f"not read: {in_words(seen.unread)}")
     name = recipe.base or EMBEDDED
+    base = outline(name)
+    shown = samples(tasks, base)
     jobs = plan_jobs(recipe.builder, tasks, recipe.open_source())
-    found = estimate(recipe.builder, jobs, outline(name), name_of(name))
+    found = estimate(recipe.builder, jobs, base, name_of(name))
     if json:
-        return print_json({**_plain(found), "unread": seen.unread})
+        return print_json({**_plain(found), "unread": seen.unread, "samples": shown})
+    show_samples(shown)
     print_table([_COLUMNS, *map(_row, found.jobs)])
     return print(_in_words(found, name))
 

@@ -12,9 +12,11 @@ from cli_line import Run, World
 from lorary.building.base import JobStep
 from lorary.building.builders.private import Private
 from lorary.building.work.survey import JobState
+from lorary.cli.samples import show_samples
 from lorary.cli.work import Work
 from lorary.tasks.task import Task
 from lorary.tasks.toy import toy_tasks
+from lorary.testing.pico import pico_tokenizer
 
 
 def test_whole_road(run: Run, world: World, tmp_path: Path) -> None:
@@ -100,6 +102,50 @@ def test_dry_run_writes_nothing(run: Run, world: World, tmp_path: Path) -> None:
         "Base 'some/where' isn't on this machine: tokens are guessed from characters, bytes and packs unknown."
     )
     assert not into.exists()
+
+
+def test_dry_run_shows_what_is_read_of_each_shape_and_what_is_not(run: Run, world: World, tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Hi\x1b"}, {"role": "assistant", "content": "Yo"}]
+    rows = [
+        {"prompt": "2+\n", "completion": "2", "id": "a"},
+        {"question": "3+3?\n", "answer": "6", "id": "b", "hint": "Count."},
+        {"prompt": "4+\n", "completion": "4"},
+    ]
+    data = tmp_path / "sums.train.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    line = ("build", data, "--method", "private:steps=3", "--into", tmp_path / "new", "--dry-run")
+    refused = run(*line, "--base", world.base)
+    assert refused.code == 1
+    assert "sums.train.jsonl:2: text beside the fields that are read: 'hint' (1 row)." in refused.err
+    shown = run(*line, "--base", world.base, "--ignore", "hint")
+    end = pico_tokenizer().eos_token
+    assert shown.err.splitlines()[-9:] == [
+        "not read: 'id' (2 rows), 'hint' (1 row)",
+        "prompt, completion: 2 rows; one of task 'sums', > is trained on:",
+        "  | 2+",
+        "  | ",
+        f"  > 2{end}",
+        "question, answer: 1 row; one of task 'sums', > is trained on:",
+        "  | 3+3?",
+        "  | ",
+        f"  > 6{end}",
+    ]
+    data.write_text(json.dumps({"messages": turns}) + "\n" + json.dumps({"messages": turns[:1] + turns}) + "\n")
+    plan = run(*line, "--base", "some/where", "--answers", "all", "--json")
+    assert json.loads(plan.out)["samples"] == [{
+        "shape": "messages", "rows": 2, "task": "sums", "prompt": "user: Hi\x1b", "completion": "Yo",
+        "as_tokens": False,
+    }]  # fmt: skip
+    assert "Hi\\x1b" in run(*line, "--base", "some/where").err
+
+
+def test_a_long_sample_is_cut_in_its_middle(capfd: pytest.CaptureFixture[str]) -> None:
+    text = "a" * 600 + "\n" + "b" * 800
+    show_samples([{"shape": "x", "rows": 1, "task": "t", "prompt": text, "completion": "y", "as_tokens": False}])
+    assert capfd.readouterr().err.splitlines() == [
+        "x: 1 row; one of task 't', > is trained on, before any chat template:",
+        f"  | {'a' * 600}", "  | ... 201 characters ...", f"  | {'b' * 600}", "  > y",
+    ]  # fmt: skip
 
 
 def tokens_of(task: Task) -> int:
