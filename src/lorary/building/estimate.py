@@ -16,11 +16,6 @@ from lorary.disk import write_whole
 from lorary.hashing import short_key
 from lorary.library.files import cache_directory
 from lorary.model.base_model import BaseModel
-<<<<<<< HEAD
-from lorary.model.embedded import cache_directory
-=======
-from lorary.model.tokens import encode
->>>>>>> fresh
 from lorary.tasks.example import Example
 
 CHARACTERS_PER_TOKEN = 4.0

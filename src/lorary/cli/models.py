@@ -80,12 +80,8 @@ def opened(
     from lorary.tasks.read import read_tasks
 
     library = Library.open(target)
-<<<<<<< HEAD
-    data = read_tasks(tasks, **(reading or {})) if tasks else None
-=======
     check_base(base, library)
-    data = read_tasks(tasks) if tasks else None
->>>>>>> fresh
+    data = read_tasks(tasks, **(reading or {})) if tasks else None
     options = ROUTERS.parse(router or DEFAULT_ROUTER)
 
     from lorary.model.route import route

@@ -13,12 +13,8 @@ from lorary.adapters.kinds.lora import LoRA
 from lorary.errors import RoutingError
 from lorary.model.attach import Attachment
 from lorary.model.base_model import BaseModel
-<<<<<<< HEAD
 from lorary.model.chat import render_prompt, render_turns
-from lorary.model.packaged import find_packaged
-=======
 from lorary.model.packaged import find_encoder
->>>>>>> fresh
 from lorary.model.slot import Slot
 from lorary.model.tokens import by_length, pad, start_token
 from lorary.routing.routers.uniform import Uniform

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lorary.errors import TaskError
+from lorary.extras import require_extra
 from lorary.tasks.example import short
 from lorary.tasks.fields import Placed, Row
 from lorary.tasks.names import part_of_split
@@ -23,12 +24,10 @@ class Dataset(Protocol):
 
 def parquet_rows(path: Path) -> Placed:
     """Go through the rows of a Parquet file, each with its place. Raises E-DATA, and E-EXTRA without pyarrow."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        what = f"{path}: reading Parquet needs pyarrow, which isn't installed."
-        raise TaskError("E-EXTRA", what, "Run: pip install 'lorary[data]'.") from None
+    require_extra("data", f"{path}: reading Parquet", TaskError)
+    import pyarrow
+    import pyarrow.parquet
+
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as file:

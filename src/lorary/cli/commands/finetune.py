@@ -7,12 +7,8 @@ import typer
 
 from lorary.cli.application import resumable
 from lorary.cli.console import print_json, progress
-<<<<<<< HEAD
-from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, Device, Ignore, Json, WhichAnswers, reading
-=======
 from lorary.cli.models import check_base, load
-from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, Device, Json
->>>>>>> fresh
+from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, Device, Ignore, Json, WhichAnswers, reading
 
 
 def finetune(

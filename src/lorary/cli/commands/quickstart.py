@@ -8,7 +8,7 @@ import typer
 
 from lorary.cli.application import resumable
 from lorary.cli.console import print_json, print_rich, progress
-<<<<<<< HEAD
+from lorary.cli.models import check_base
 from lorary.cli.parameters import (
     EMBEDDED,
     BaseToBuildOn,
@@ -21,10 +21,6 @@ from lorary.cli.parameters import (
     WhichAnswers,
     reading,
 )
-=======
-from lorary.cli.models import check_base
-from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, Device, Dtype, HowToMix, Json, Mix
->>>>>>> fresh
 from lorary.cli.work import RoadWatcher
 
 _MANY = "may be repeated."
