@@ -3,17 +3,23 @@
 import codecs
 import json
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
+
+from lorary.cli.pace import Pace
 
 _WIDE = 240  # columns, where no screen says how many there are
 _SHOWN = 4  # of many items, so that a row stays a line
-_BAR, _LEAST_NOTE = 84, 20  # columns of a bar with its title and numbers, and of the note beside it
+_WIDE_SCREEN = 100  # columns
+_BAR, _SHORT_BAR = 30, 12
 
-Tell = Callable[[int, int, str], None]
-"""Hears how far the work is: done, total, a word on what is being done."""
+
+class Tell(Protocol):
+    """Hears how far the work is."""
+
+    def __call__(self, done: int, total: int, note: str, before: int = 0, /) -> None:
+        """Hear of done and total, 0 while that isn't known; a word on what is being done; what of it is no news."""
 
 
 def say(line: str) -> None:
@@ -76,49 +82,47 @@ def printable(text: str) -> str:
 
 @contextmanager
 def progress(title: str) -> Iterator[Tell]:
-    """Show how far some work is, on stderr: a bar on a terminal, else a line at every tenth."""
+    """Show how far some work is, on stderr: a bar on a terminal, else a line at every tenth. Total 0: not known yet."""
     if not sys.stderr.isatty():
         yield _lines(title)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn
     from rich.table import Column
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # A note is cut where the line ends: else it would be the bar that gives way.
-    room = Column(no_wrap=True, overflow="ellipsis", max_width=max(_LEAST_NOTE, console.width - _BAR))
-    with Progress(*columns, TextColumn("{task.fields[note]}", table_column=room), console=console) as bar:
-        task = bar.add_task(title, total=None, note="")
-        yield lambda done, total, note: bar.update(task, completed=done, total=total, note=note)
+    console, pace = Console(stderr=True), Pace()
+    # A note is cut where the line ends, and the bar is the first to give way: titles and numbers stay whole.
+    room = Column(no_wrap=True, overflow="ellipsis", ratio=1)
+    columns = (
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=_BAR if console.width >= _WIDE_SCREEN else _SHORT_BAR),
+        TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[note]}", table_column=room),
+    )
+    with Progress(*columns, console=console, expand=True) as bar:
+        task = bar.add_task(title, total=None, note="", numbers="")
+
+        def tell(done: int, total: int, note: str, before: int = 0, /) -> None:
+            if total:
+                pace.hear(done - before)
+            left = pace.left(total - done)
+            numbers = f"{done}/{total}{f', {left}' if left else ''}{':' if note else ''}" if total else ""
+            bar.update(task, completed=done, total=total or None, note=printable(note), numbers=numbers)
+
+        yield tell
 
 
 def _lines(title: str) -> Tell:
-    last = -1
-    started, before = time.monotonic(), -1
+    last, pace = -1, Pace()
 
-    def tell(done: int, total: int, note: str) -> None:
-        nonlocal last, before
-        before = done if before < 0 else before
+    def tell(done: int, total: int, note: str, before: int = 0, /) -> None:
+        nonlocal last
+        if total:
+            pace.hear(done - before)
         tenth = 10 * done // total if total else -1
         if tenth > last:
             last = tenth
-            left = _time_left(time.monotonic() - started, done - before, total - done)
-            say(f"{title}: {done}/{total}{left}{f' ({note})' if note else ''}")
+            left = pace.left(total - done)
+            say(f"{title}: {done}/{total}{f', {left}' if left else ''}{f' ({note})' if note else ''}")
 
     return tell
-
-
-def _time_left(spent_s: float, done: int, missing: int) -> str:
-    """Guess from the speed so far; nothing while there is too little to guess from."""
-    if spent_s < 5 or done <= 0 or missing <= 0:
-        return ""
-    left_s = spent_s * missing / done
-    return f", about {in_time(left_s)} left" if left_s >= 60 else ", under a minute left"
-
-
-def in_time(seconds: float) -> str:
-    """Write a span of time for people: 40 s, 12 min, 3.5 h."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

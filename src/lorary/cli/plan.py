@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from lorary.cli.console import in_time, print_json, print_table, say
+from lorary.cli.console import print_json, print_table, say
+from lorary.cli.pace import in_time
 from lorary.cli.parameters import EMBEDDED
 from lorary.cli.samples import samples, show_samples
 

@@ -20,6 +20,7 @@ class Work:
         self._tell, self._into = tell, into
         self._planned: list[str] = []
         self._left: dict[str, int] = {}
+        self._before = 0
         self._steps: dict[str, int] = {}
         self._running: dict[str, str] = {}
 
@@ -33,13 +34,15 @@ class Work:
         """Hear one step of one job; tell of all that run."""
         if step.job not in self._left:
             return
+        if step.job not in self._steps:  # its earlier steps were another run's
+            self._before += step.step - 1
         self._steps[step.job] = step.step
         loss = step.loss if step.valid_loss is None else step.valid_loss
         self._running[step.job] = f"{step.job} {step.step}/{step.n_steps}{'' if loss is None else f' loss {loss:.3f}'}"
         note = in_words(list(self._running.values()))
         if step.step == step.n_steps:
             del self._running[step.job]
-        self._tell(sum(self._steps.values()), sum(self._left.values()), note)
+        self._tell(sum(self._steps.values()), sum(self._left.values()), note, self._before)
 
     @contextmanager
     def watched(self) -> Iterator["Work"]:
@@ -68,6 +71,28 @@ class Work:
         return set()
 
 
+class ExampleWatcher:
+    """Listens to an evaluation; examples come by the batch, so it tells of the tokens between."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._done = self._total = 0
+        self._tokens = 0.0
+
+    def on_examples(self, done: int, total: int) -> None:
+        """Hear how many examples are scored."""
+        self._done, self._total = done, total
+        self._say()
+
+    def on_pass(self, amount: float) -> None:
+        """Hear of a pass through the base."""
+        self._tokens += amount
+        self._say()
+
+    def _say(self) -> None:
+        self._tell(self._done, self._total, f"{self._tokens:,.0f} tokens" if self._tokens else "")
+
+
 class RoadWatcher:
     """Listens to a quickstart, which counts its work in tokens; tells thousands of them."""
 
@@ -88,6 +113,14 @@ class RoadWatcher:
     def advance(self, amount: float) -> None:
         """Hear that some of the work is done."""
         self._done += amount
+        self._say()
+
+    def replan(self, change: float) -> None:
+        """Hear that there is more work than was said, or less."""
+        self._total += change
+        self._say()
+
+    def _say(self) -> None:
         self._tell(round(self._done / 1000), round(self._total / 1000), self._what)
 
     def show(self, table: "Table") -> None:

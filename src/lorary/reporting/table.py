@@ -1,7 +1,7 @@
 """One table of scores: configurations down, groups of tasks and metrics across."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from rich.table import Table as RichTable
@@ -10,6 +10,7 @@ from rich.text import Text
 from lorary.errors import EvaluationError
 from lorary.evaluation.scores import Scores
 from lorary.reporting.escape import escape
+from lorary.reporting.terminal import FirstThatFits
 
 NOTE = "Brackets: 95 % interval, bootstrap over examples. Bold: best of the column, oracles aside."
 
@@ -75,28 +76,57 @@ class Table:
         table = "\n".join("| " + " | ".join(map(_markdown, line)) + " |" for line in lines)
         return f"{table}\n\n{self.note}\n"
 
-    def to_rich(self) -> RichTable:
-        """Make a table for the terminal."""
-        rich = RichTable(title=Text(self.title, "table.title") if self.title else None, caption=Text(self.note, "dim"))
-        rich.add_column("")
-        for column in self.columns:
+    def to_rich(self) -> FirstThatFits:
+        """Make it for the terminal: whole where there is room, else a table for each group of tasks, or each column.
+
+        Where it is narrower still, intervals stand below their means. Names are never cut.
+        """
+        groups, columns = list(self._by_group().values()), [(column,) for column in self.columns]
+        return FirstThatFits(
+            [
+                self._stacked([self.columns], " "),
+                self._stacked(groups, " "),
+                self._stacked(groups, "\n"),
+                self._stacked(columns, "\n"),
+                self._stacked(columns, "\n", fold_names=True),
+            ]
+        )
+
+    def _by_group(self) -> dict[str, tuple[Column, ...]]:
+        names = dict.fromkeys(column.group for column in self.columns)
+        return {name: tuple(column for column in self.columns if column.group == name) for name in names}
+
+    def _stacked(self, parts: Sequence[Sequence[Column]], between: str, *, fold_names: bool = False) -> list[RichTable]:
+        """Lay out tables below one another; `between` a mean and its interval."""
+        tables = [self._rich(part, between, fold_names) for part in parts]
+        if tables and self.title:
+            tables[0].title = Text(self.title, "table.title")
+        if tables:
+            tables[-1].caption = Text(self.note, "dim")
+        return tables
+
+    def _rich(self, columns: Sequence[Column], between: str, fold_names: bool) -> RichTable:
+        rich = RichTable()
+        rich.add_column("", no_wrap=not fold_names, overflow="fold")
+        for column in columns:
             head = f"{column.group}\n{column.label} {column.arrow}\n{column.unit}"
             rich.add_column(Text(head), justify="right", no_wrap=True)
         for row in self.rows:
+            found = dict(zip(self.columns, row.cells, strict=True))
             cells = [
-                Text(_text(cell, column), style="bold" if cell and cell.best else "")
-                for cell, column in zip(row.cells, self.columns, strict=True)
+                Text(_text(cell, column).replace(" ", between, 1), style="bold" if cell and cell.best else "")
+                for column in columns
+                for cell in [found[column]]
             ]
             rich.add_row(Text(row.name), *cells, style="dim" if row.is_oracle else "")
         return rich
 
     def to_html(self) -> str:
         """Write a `<table>` with two rows of headings; every text is escaped."""
-        groups = {c.group: [d for d in self.columns if d.group == c.group] for c in self.columns}
         upper = "".join(
             f'<th colspan="{len(columns)}" scope="colgroup">{escape(group)}<small>{columns[0].n_tasks} tasks, '
             f"{columns[0].n_examples} examples</small></th>"
-            for group, columns in groups.items()
+            for group, columns in self._by_group().items()
         )
         lower = "".join(
             f'<th scope="col">{escape(c.label)} {c.arrow}<small>{escape(c.unit)}</small></th>' for c in self.columns

@@ -24,7 +24,8 @@ from lorary.reporting.figure import Curve, draw_scores, draw_training
 from lorary.reporting.html import write_report
 from lorary.reporting.table import Table
 from lorary.reporting.tokens import TokenTrace
-from lorary.studies.road import TRAINED, UNSEEN, Road, Walked, Watcher, method_of, walk
+from lorary.studies.road import TRAINED, UNSEEN, Road, Walked, method_of, walk
+from lorary.studies.stages import Watcher
 from lorary.tasks.builtin import builtin_heldout, builtin_tasks
 from lorary.tasks.example import Example
 from lorary.tasks.read import read_tasks
@@ -63,8 +64,7 @@ def run_quickstart(
     watcher.doing(f"loading {base}")
     model = load_base(base, device=device, dtype=dtype)
     walked = walk(road, model, to_train, unseen, into, watcher)
-    watcher.doing("writing the report")
-    page = _write_page(road, model, to_train, unseen, walked, into)
+    page = _write_page(road, model, to_train, unseen, walked, into, watcher)
     return Finished(walked.table, page)
 
 
@@ -87,20 +87,28 @@ def choose_tasks(
     return found.only(name for name in found if name not in held), found.only(held)
 
 
-def _write_page(road: Road, base: BaseModel, tasks: Tasks, heldout: Tasks, walked: Walked, into: Path) -> Path:
+def _write_page(
+    road: Road, base: BaseModel, tasks: Tasks, heldout: Tasks, walked: Walked, into: Path, watcher: Watcher
+) -> Path:
+    traces = []
+    for example in _shown(tasks, heldout):
+        watcher.doing(f"the report: who speaks in a text of {example.task}")
+        traces.append(_trace(base, walked.libraries["private"], example, road))
+    watcher.doing("the report: its figures")
     clusters = {name: [expert_name(t) for t in members] for name, members in walked.clusters.items()}
     similarity = np.asarray(walked.clusters.similarity)
     curve = k_curve(similarity, similarity, int(walked.clusters.method.get("seed", 0))) if len(similarity) >= 3 else []
     pictures = [draw_scores(walked.table), *draw_clusters(clusters, walked.clusters.names, similarity, curve)]
     if losses := [curve for curve in _curves(walked.libraries) if curve.losses]:  # none without a valid part
         pictures.append(draw_training(losses))
+    watcher.doing("the report: its page")
     return write_report(
         into / "report.html",
         title="A library of LoRA experts, built and reused",
         summary=summarise(walked, road),
         tables=[walked.table],
         pictures=pictures,
-        traces=[_trace(base, walked.libraries["private"], example, road) for example in _shown(tasks, heldout)],
+        traces=traces,
         provenance=_facts(road, base, tasks, heldout, walked.clusters),
         png_dir=into / "pictures",
     )

@@ -8,10 +8,9 @@ there already, so a run that was interrupted or killed goes on where it was.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lorary.adapters.base import Mix
-from lorary.building.base import JobStep
 from lorary.building.builders.per_cluster import PerCluster
 from lorary.building.builders.private import Private
 from lorary.building.builders.shared import Shared
@@ -28,10 +27,14 @@ from lorary.evaluation.run import evaluate
 from lorary.evaluation.scores import Scores
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
+from lorary.model.passes import PER_GENERATED, PER_TRAINED, heard_passes
 from lorary.model.route import route
+from lorary.model.tokens import encode
 from lorary.options import as_dict, to_spec
 from lorary.reporting.table import Table, make_table
+from lorary.routing.routers.compass import Compass
 from lorary.routing.routers.oracle import Oracle
+from lorary.studies.stages import Stages, Watcher
 from lorary.tasks.task import Tasks
 
 TRAINED = "trained tasks"
@@ -46,22 +49,6 @@ ROUTERS = {
     "oracle": "oracle",
 }
 """The paper's names for its routers, and the compass, beside our specs of them."""
-
-
-class Watcher(Protocol):
-    """Who is told how far the road is: a progress bar, or nobody."""
-
-    def begin(self, total: float) -> None:
-        """Hear how much work there is, in tokens passed forward once."""
-
-    def doing(self, what: str) -> None:
-        """Hear what is being done now."""
-
-    def advance(self, amount: float) -> None:
-        """Hear that some of the work is done, or was done before."""
-
-    def show(self, table: Table) -> None:
-        """Be given results as soon as there are some."""
 
 
 @dataclass(frozen=True)
@@ -159,9 +146,14 @@ class _Walk:
     def __post_init__(self) -> None:
         self.width = _typical_width(self.base, self.tasks)
         self.runs: dict[str, list[Scores]] = {TRAINED: [], UNSEEN: []}
+        self.stages = Stages(self.watcher)
 
     def go(self) -> Walked:
-        self.watcher.begin(sum(amount for _, amount in self._plan()))
+        self.watcher.begin(self._foreseen())
+        with heard_passes(self.base, self.stages.pass_on):
+            return self._go()
+
+    def _go(self) -> Walked:
         self._score_all("base", self.base)
         private = self._build("private", self.road.private())
         libraries = {"private": private}
@@ -179,16 +171,14 @@ class _Walk:
 
     def _build(self, name: str, builder: TrainedBuilder) -> Library:
         jobs = {job.name: job.n_steps for job in builder.plan(self.tasks)}
-        per_step = 3 * builder.batch_size * self.width
-        self.watcher.doing(f"training {name}: {len(jobs)} expert{'s' if len(jobs) > 1 else ''}")
-
-        def report(step: JobStep) -> None:
-            self.watcher.advance(per_step)
+        work = {expert: self._training(builder, n_steps) for expert, n_steps in jobs.items()}
 
         def skip_done(_: Any, done: Sequence[str]) -> None:
-            self.watcher.advance(per_step * sum(jobs[expert] for expert in done))
+            self.stages.skip(sum(work[expert] for expert in done))
 
-        return build(builder, self.tasks, self.base, into=self.into / "libs" / name, report=report, on_plan=skip_done)
+        what = f"training {name}: {len(jobs)} expert{'s' if len(jobs) > 1 else ''}"
+        with self.stages.stage(what, sum(work.values())):
+            return build(builder, self.tasks, self.base, into=self.into / "libs" / name, on_plan=skip_done)
 
     def _cluster(self, private: Library) -> Clusters:
         method = MBC(k=min(self.road.n_clusters, len(private)))
@@ -206,57 +196,61 @@ class _Walk:
 
     def _score_library(self, name: str, library: Library) -> None:
         for short, spec in ROUTERS.items():
-            self.watcher.doing(f"scoring {name}-{short}")
             spec = spec.format(n=self.road.n_fit)
-            with route(self.base, library, spec, mix=self.road.mix, tasks=self.tasks) as model:
+            with self.stages.stage(f"fitting {name}-{short}", self._fitting(short, len(library))):
+                model = route(self.base, library, spec, mix=self.road.mix, tasks=self.tasks)
+            with model:
                 self._score_all(f"{name}-{short}", model, knows_task=isinstance(model.router, Oracle))
 
     def _score_all(self, name: str, model: LanguageModel, *, knows_task: bool = False) -> None:
-        self.watcher.doing(f"scoring {name}")
-        for group, evaluator, tasks, amount in self._measures():
+        for group, evaluator, tasks, amount in self._measures(name):
             if group == UNSEEN and knows_task:
                 continue  # no expert was trained on these tasks
-            self.runs[group].append(self._score(name, group, evaluator, tasks, model, amount))
+            metric = method_of(to_spec(evaluator))
+            path = self.into / "runs" / f"{name}.{'trained' if group == TRAINED else 'unseen'}.{metric}.jsonl"
+            with self.stages.stage(f"scoring {name}: {_LABELS[metric]} on {group}", amount):
+                self.runs[group].append(evaluate(evaluator, model, tasks, into=path, name=name))
 
-    def _score(
-        self, name: str, group: str, evaluator: Evaluator, tasks: Tasks, model: LanguageModel, amount: float
-    ) -> Scores:
-        part = "trained" if group == TRAINED else "unseen"
-        path = self.into / "runs" / f"{name}.{part}.{method_of(to_spec(evaluator))}.jsonl"
-        seen = 0.0
-
-        def progress(done: int, total: int) -> None:
-            nonlocal seen
-            self.watcher.advance(amount * done / total - seen)
-            seen = amount * done / total
-
-        scores = evaluate(evaluator, model, tasks, into=path, name=name, progress=progress)
-        self.watcher.advance(amount - seen)
-        return scores
-
-    def _measures(self) -> Iterator[tuple[str, Evaluator, Tasks, float]]:
+    def _measures(self, name: str) -> Iterator[tuple[str, Evaluator, Tasks, float]]:
         """List group, evaluator, tasks and the amount of work of each."""
         r = self.road
+        reading = self.width * (2 if name.endswith("-tp") else 1)  # the predictor has the base read first
         for group, tasks in ((TRAINED, self.tasks), (UNSEEN, self.heldout)):
-            yield group, Perplexity(), _first(tasks, r.n_score), len(tasks) * r.n_score * self.width
-            # A generated token costs about as much as three that are read.
-            work = len(tasks) * r.n_answer * (self.width + 3 * r.max_new_tokens)
+            yield group, Perplexity(), _first(tasks, r.n_score), len(tasks) * r.n_score * reading
+            work = len(tasks) * r.n_answer * (reading + PER_GENERATED * r.max_new_tokens)
             yield group, RougeL(max_new_tokens=r.max_new_tokens), _first(tasks, r.n_answer), work
 
-    def _plan(self) -> list[tuple[str, float]]:
-        """Foresee all work: names and amounts, in tokens passed forward once."""
+    # ---- work ahead, in tokens passed forward once ------------------------------------------------
+
+    def _foreseen(self) -> float:
+        """Foresee all work."""
         r, n = self.road, len(self.tasks)
-        scoring = sum(amount for *_, amount in self._measures())
-        known = sum(amount for group, _, _, amount in self._measures() if group == TRAINED)
-        per_example = 3 * self.width
-        joint = r.joint_steps(n, min(r.n_clusters, n)) * r.batch_size * min(r.n_clusters, n) * per_example
-        return [
-            ("private", n * r.steps * r.batch_size * per_example),
-            ("mbc", joint),
-            ("shared", joint),
-            ("base, shared", 2 * scoring),
-            ("routers", 2 * ((len(ROUTERS) - 1) * scoring + known)),
-        ]
+        k = min(r.n_clusters, n)
+        shared = r.shared(n)
+        work = n * self._training(r.private(), r.steps)
+        work += k * self._training(shared, r.joint_steps(n, k), rows=r.batch_size)
+        work += self._training(shared, r.joint_steps(n, k))
+        for library, size in (("private", n), ("mbc", k)):
+            for short in ROUTERS:
+                work += self._fitting(short, size) + self._scoring(f"{library}-{short}")
+        return work + self._scoring("base") + self._scoring("shared")
+
+    def _scoring(self, name: str) -> float:
+        return sum(work for group, *_, work in self._measures(name) if group == TRAINED or not name.endswith("-oracle"))
+
+    def _training(self, builder: TrainedBuilder, n_steps: int, rows: int | None = None) -> float:
+        """Foresee what one expert costs: its steps, and its validations with the one before all."""
+        n_valid = min(builder.max_valid, max(len(task.valid) for task in self.tasks.values()))
+        validations = (1 + min(n_steps, builder.n_evaluations)) * n_valid
+        return self.width * (PER_TRAINED * n_steps * (rows or builder.batch_size) + validations)
+
+    def _fitting(self, router: str, n_experts: int) -> float:
+        compass = Compass()
+        return {
+            "tp": len(self.tasks) * self.road.n_fit * self.width,
+            "cm": n_experts * self.road.n_fit * self.width,
+            "compass": compass.n_texts * compass.n_tokens * (PER_GENERATED + 1.0),
+        }.get(router, 0.0)
 
 
 def _first(tasks: Tasks, n: int) -> Tasks:
@@ -264,8 +258,9 @@ def _first(tasks: Tasks, n: int) -> Tasks:
 
 
 def _typical_width(base: BaseModel, tasks: Tasks) -> float:
-    texts = [e.prompt + e.completion for task in tasks.values() for e in task.train[:20]]
-    return sum(len(base.tokenizer(text)["input_ids"]) for text in texts) / max(1, len(texts))
+    examples = [e for task in tasks.values() for e in task.train[:20]]
+    rows = encode(base.tokenizer, examples, max_tokens=base.max_tokens)
+    return sum(map(len, rows)) / max(1, len(rows))
 
 
 def _in_order(runs: Sequence[Scores]) -> list[Scores]:

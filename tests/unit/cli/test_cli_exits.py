@@ -16,7 +16,7 @@ import pytest
 from cli_line import Run, World
 
 from lorary import __version__
-from lorary.cli.console import _time_left, print_json
+from lorary.cli.console import print_json
 from lorary.cli.parameters import EMBEDDED
 from lorary.errors import BuildError
 from lorary.folder import CLUSTERERS
@@ -347,17 +347,3 @@ def test_quickstart_hands_over_what_it_parsed(run: Run, monkeypatch: pytest.Monk
         "into": Path("q"), "base": EMBEDDED, "tasks": None, "heldout": (), "only": ["a", "b"], "device": "cpu",
         "dtype": "auto",
     }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("spent_s", "done", "missing", "said"),
-    [
-        (1, 5, 5, ""),
-        (60, 0, 5, ""),
-        (60, 5, 0, ""),
-        (60, 1, 4, ", about 4 min left"),
-        (60, 9, 1, ", under a minute left"),
-    ],
-)
-def test_the_time_left_is_a_guess_from_the_speed_so_far(spent_s, done, missing, said):
-    assert _time_left(spent_s, done, missing) == said

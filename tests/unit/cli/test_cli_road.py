@@ -61,18 +61,27 @@ def test_build_tells_its_steps_on_stderr(run: Run, world: World, tmp_path: Path)
 
 
 def test_the_progress_of_a_build_tells_of_all_that_run(tmp_path: Path) -> None:
-    told: list[tuple[int, int, str]] = []
+    told: list[tuple[int, int, str, int]] = []
     work = Work(lambda *heard: told.append(heard), tmp_path)
     work.on_plan([JobState(name, "waiting", n_steps=2) for name in ("ant", "bee", "cat")], ["cat"])
     for step in (JobStep("ant", 1, 2, 3.0), JobStep("bee", 1, 2), JobStep("ant", 2, 2, 2.5, 2.0), JobStep("bee", 2, 2)):
         work.on_step(step)
     work.on_step(JobStep("cat", 2, 2))
     assert told == [
-        (1, 4, "ant 1/2 loss 3.000"),
-        (2, 4, "ant 1/2 loss 3.000, bee 1/2"),
-        (3, 4, "ant 2/2 loss 2.000, bee 1/2"),
-        (4, 4, "bee 2/2"),
+        (1, 4, "ant 1/2 loss 3.000", 0),
+        (2, 4, "ant 1/2 loss 3.000, bee 1/2", 0),
+        (3, 4, "ant 2/2 loss 2.000, bee 1/2", 0),
+        (4, 4, "bee 2/2", 0),
     ]
+
+
+def test_steps_of_an_earlier_run_are_told_apart_since_they_took_no_time(tmp_path: Path) -> None:
+    told: list[tuple[int, int, str, int]] = []
+    work = Work(lambda *heard: told.append(heard), tmp_path)
+    work.on_plan([JobState(name, "waiting", n_steps=9) for name in ("ant", "bee")], [])
+    for step in (JobStep("ant", 6, 9), JobStep("bee", 1, 9), JobStep("ant", 7, 9)):
+        work.on_step(step)
+    assert [(done, total, before) for done, total, _, before in told] == [(6, 18, 5), (7, 18, 5), (8, 18, 5)]
 
 
 def test_dry_run_writes_nothing(run: Run, world: World, tmp_path: Path) -> None:

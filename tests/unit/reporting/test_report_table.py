@@ -1,5 +1,7 @@
+import dataclasses
 import io
 import json
+import re
 
 import pytest
 from rich.console import Console
@@ -74,6 +76,46 @@ def test_rich_shows_names_as_they_are():
     assert "a [/x] :smile:" in console.file.getvalue()
     assert "[bold]a" in console.file.getvalue()
     assert "[red]g" in console.file.getvalue()
+
+
+def shown(table, width):
+    console = Console(file=io.StringIO(), width=width)
+    console.print(table.to_rich())
+    return console.file.getvalue()
+
+
+def numbers_of(table):
+    cells = [(cell, column) for row in table.rows for cell, column in zip(row.cells, table.columns) if cell]
+    return [f"{value:.{column.decimals}f}" for cell, column in cells for value in (cell.mean, cell.low, cell.high)]
+
+
+@pytest.mark.parametrize(("width", "n_tables"), [(120, 1), (100, 2), (80, 2), (50, 4)])
+def test_no_name_and_no_number_is_cut(table, width, n_tables):
+    text = shown(table, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    assert re.findall(r"^│ (\S+)", text, re.M) == [row.name for row in table.rows] * n_tables
+    assert sorted(re.findall(r"-?\d+\.\d+", text)) == sorted(numbers_of(table))
+    assert text.count("Brackets") == 1
+
+
+def test_intervals_stand_on_their_means_line_from_80_columns_on(table):
+    arrow = [line for line in shown(table, 80).splitlines() if line.startswith("│ private-arrow ")]
+    assert [line.count("[") for line in arrow] == [2, 2]
+    assert [line.count("[") for line in shown(table, 50).splitlines() if "private-arrow" in line] == [0] * 4
+
+
+def test_names_are_folded_where_they_are_wider_than_the_terminal():
+    text = shown(make_table({"g": [run("a-name-of-forty-letters-in-a-narrow-place", 1)]}, title="T"), 30)
+    parts = re.findall(r"^│ (\S+)", text, re.M)
+    assert len(parts) > 1 and "".join(parts) == "a-name-of-forty-letters-in-a-narrow-place"
+    assert max(map(len, text.splitlines())) <= 30
+
+
+def test_the_title_stands_above_the_first_table_and_the_note_below_the_last(table):
+    lines = shown(dataclasses.replace(table, title="First results"), 80).splitlines()
+    assert lines[0].strip() == "First results"
+    assert lines[-1].strip().endswith("oracles aside.") and "First results" not in lines[1:]
 
 
 def test_html_escapes_what_others_named():

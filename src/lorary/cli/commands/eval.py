@@ -9,6 +9,7 @@ from lorary.cli.application import or_list, resumable
 from lorary.cli.console import print_json, print_table, progress
 from lorary.cli.models import LIBRARY, opened
 from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, HowToMix, Ignore, Json, WhichAnswers, reading
+from lorary.cli.work import ExampleWatcher
 
 if TYPE_CHECKING:
     from lorary.evaluation.scores import Scores
@@ -47,13 +48,17 @@ def evaluate(
 
     evaluator, data = EVALUATORS.parse(metric), read_tasks(tasks, **reading(ignore, answers))
     check_into(into)
+
+    from lorary.model.passes import heard_passes
+
     how: Any = {"router": router, "mix": mix, "base": base, "tasks": train_tasks, "device": device, "dtype": dtype}
     with (
         opened(library, **how, reading=reading(ignore, answers), tasks_option="--train-tasks") as model,
         progress("examples") as tell,
+        heard_passes(getattr(model, "base", model), (watcher := ExampleWatcher(tell)).on_pass),
         resumable(),
     ):
-        scores = run(evaluator, model, data, into=into, limit=limit, progress=lambda done, total: tell(done, total, ""))
+        scores = run(evaluator, model, data, into=into, limit=limit, progress=watcher.on_examples)
     if json:
         return print_json({"run": str(into), **_plain(scores)})
     low, high = scores.interval()

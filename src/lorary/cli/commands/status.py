@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorary.cli.console import in_time, print_json, print_table
+from lorary.cli.console import print_json, print_table
 from lorary.cli.exit_codes import PARTLY
+from lorary.cli.pace import in_time
 from lorary.cli.parameters import Json
 
 if TYPE_CHECKING:
