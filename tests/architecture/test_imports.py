@@ -30,6 +30,7 @@ EXTRAS = {
     ("building/work/backends/ray.py", "ray"): "optional extra [ray]",
     ("tasks/arrow_rows.py", "pyarrow"): "optional extra [data]",
     ("tasks/arrow_rows.py", "pyarrow.parquet"): "optional extra [data]",
+    ("tasks/hub_rows.py", "datasets"): "optional extra [data]",
     ("building/search.py", "nevergrad"): "optional extra [lorahub]",
     ("adapters/compiled.py", "torch.utils.cpp_extension.load"): "looks for compilers; only who builds needs it",
 }

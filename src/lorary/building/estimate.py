@@ -99,7 +99,7 @@ def n_tokens(job: Job, base: BaseModel | None) -> int | None:
 
 
 def _n_characters(example: Example) -> int:
-    return len(example.whole_prompt) + len(example.completion)
+    return len(example.whole_prompt) + len(example.answer)
 
 
 def _n_bytes(builder: Builder, job: Job, base: BaseModel | None) -> int | None:

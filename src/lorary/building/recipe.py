@@ -1,6 +1,6 @@
 """A recipe: all of a build in names and paths, so that a file can hold it and any process can work on it.
 
-    tasks = "tasks/"              # a path or glob, or a list of them
+    tasks = "tasks/"              # a path, a glob or hf://datasets/USER/NAME, or a list of them
     only = ["race", "quail"]      # of these tasks; all by default
     ignore = ["url"]              # fields of rows to leave out; none by default
     answers = "last"              # of a conversation; or "all"
@@ -67,7 +67,7 @@ class Recipe:
         return dataclasses.replace(
             self,
             into=self.into.absolute(),
-            tasks=tuple(str(Path(path).absolute()) for path in self.tasks),
+            tasks=tuple(path if path.startswith("hf://") else str(Path(path).absolute()) for path in self.tasks),
             source=self.source.absolute() if self.source else None,
             base=str(Path(self.base).absolute()) if is_path and self.base else self.base,
         )

@@ -9,6 +9,10 @@ EMBEDDED = "smollm2-135m"
 """The base that needs no network; stands here too, so that the help imports nothing of its own home."""
 
 
+TASKS = "Directory, glob or file of tasks (.jsonl, .json, .csv, .parquet), or hf://datasets/USER/NAME."
+"""Where tasks are read from, for the help."""
+
+
 class Answers(StrEnum):
     """Which answers of a conversation make examples."""
 

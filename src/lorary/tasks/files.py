@@ -14,6 +14,7 @@ from lorary.tasks.arrow_rows import Dataset, dataset_rows, parquet_rows
 from lorary.tasks.csv_rows import csv_rows, tsv_rows
 from lorary.tasks.example import short
 from lorary.tasks.fields import Placed, Row
+from lorary.tasks.hub_rows import SCHEME, hub_rows
 from lorary.tasks.json_rows import holds_rows, json_line_rows, json_rows
 from lorary.tasks.names import name_and_part
 
@@ -39,8 +40,8 @@ def rows_of(source: Source) -> Iterator[Row]:
             dataset = cast(Dataset, source)
             yield from dataset_rows(dataset, str(getattr(dataset, "split", None) or ""))
         return
-    for path in files_of(source):
-        yield from _file_rows(path)
+    for place in places_of(source):
+        yield from hub_rows(place, SUFFIXES) if isinstance(place, str) else _file_rows(place)
 
 
 def _file_rows(path: Path) -> Iterator[Row]:
@@ -64,15 +65,22 @@ def _streamed_rows(path: Path) -> Placed:
         raise TaskError("E-DATA", f"{path}: can't be read ({error.strerror or error}).") from None
 
 
-def files_of(source: Any) -> list[Path]:
-    """List the files of a path, a directory, a glob or a list of those. Raises E-DATA if there are none."""
+def places_of(source: Any) -> list[Path | str]:
+    """List the files of a path, a directory, a glob, and names of the Hub, or a list of those.
+
+    Raises E-DATA if there are none.
+    """
     if isinstance(source, (list, tuple)):
         if not source:
             raise TaskError("E-DATA", "the list of files is empty.", "Name at least one file.")
-        return [path for part in source for path in files_of(part)]
+        return [path for part in source for path in places_of(part)]
     if not isinstance(source, (str, os.PathLike)):
         what = f"can't read tasks from {type(source).__name__}."
-        raise TaskError("E-DATA", what, "Give a path, a glob, a list of paths, or a datasets object.")
+        raise TaskError(
+            "E-DATA", what, "Give a path, a glob, hf://datasets/USER/NAME, a list of these, or a datasets object."
+        )
+    if str(source).startswith(SCHEME):
+        return [str(source)]
     try:
         return _files_at(Path(source), str(source))
     except OSError as error:
@@ -80,10 +88,10 @@ def files_of(source: Any) -> list[Path]:
         raise TaskError("E-DATA", f"{where}: can't be read ({error.strerror or error}).", "Check the path.") from None
 
 
-def _files_at(path: Path, given: str) -> list[Path]:
+def _files_at(path: Path, given: str) -> list[Path | str]:
     if path.is_dir():
         names = [p for p in sorted(path.iterdir()) if p.name.endswith(SUFFIXES) and not p.name.startswith(".")]
-        found = [file for file in map(_checked, names) if not _is_beside(file)]
+        found: list[Path | str] = [file for file in map(_checked, names) if not _is_beside(file)]
         if not found:
             raise TaskError("E-DATA", f"{path}: no task files in this directory.", f"Expected {EXPECTED}.")
         return found
@@ -91,7 +99,7 @@ def _files_at(path: Path, given: str) -> list[Path]:
         matches = sorted(glob.glob(given, recursive=True))
         if not matches:
             raise TaskError("E-DATA", f"{path}: no files match.", "Check the pattern.")
-        return [path for match in matches for path in files_of(match)]
+        return [path for match in matches for path in places_of(match)]
     return [_checked(path)]
 
 

@@ -73,7 +73,7 @@ def look(tasks: Tasks, count_tokens: Callable[[str], int] | None = None, max_tok
 def _look_at(task: Task, count_tokens: Callable[[str], int] | None, max_tokens: int | None) -> TaskLook:
     examples = (*task.train, *task.valid, *task.test)
     count = count_tokens or len
-    lengths = [count(example.whole_prompt) + count(example.completion) for example in examples] or [0]
+    lengths = [count(example.whole_prompt) + count(example.answer) for example in examples] or [0]
     return TaskLook(
         name=task.name,
         n_train=len(task.train),
@@ -85,7 +85,7 @@ def _look_at(task: Task, count_tokens: Callable[[str], int] | None, max_tokens: 
         truncated=None if max_tokens is None else sum(n > max_tokens for n in lengths) / len(lengths),
         n_duplicates=sum(_n_repeated(part) for part in (task.train, task.valid, task.test)),
         n_leaks=_n_leaks(task),
-        sample=f"{examples[0].whole_prompt}\n-> {examples[0].completion}" if examples else "",
+        sample=f"{examples[0].whole_prompt}\n-> {examples[0].answer}" if examples else "",
         unread=dict(task.origin.unread),
     )
 

@@ -1,7 +1,7 @@
 """What the name of a file says of its rows: their task and their part."""
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 
 PARTS = {
     "train": "train",
@@ -17,14 +17,18 @@ _PART_SUFFIX = re.compile(rf"^(?:(?P<name>.*)\.)?(?P<part>{'|'.join(PARTS)})(?:-
 _SPLIT = re.compile(rf"^(?P<part>{'|'.join(sorted(PARTS, key=len, reverse=True))})(?:[_\[][^+]*)?$")
 
 
-def name_and_part(path: Path, suffixes: tuple[str, ...]) -> tuple[str, str | None]:
+def name_and_part(path: PurePath, suffixes: tuple[str, ...]) -> tuple[str, str | None]:
     """Read "race.train.jsonl" as task "race", part "train"; a file "train.jsonl" is of the task of its folder."""
     suffix = next(s for s in sorted(suffixes, key=len, reverse=True) if path.name.endswith(s))
     stem = path.name.removesuffix(suffix)
     match = _PART_SUFFIX.match(stem)
     if match is None:
         return stem, None
-    return match["name"] or path.absolute().parent.name, PARTS[match["part"]]
+    return match["name"] or _folder(path), PARTS[match["part"]]
+
+
+def _folder(path: PurePath) -> str:
+    return (path.absolute() if isinstance(path, Path) else path).parent.name
 
 
 def part_of_split(split: str) -> str | None:

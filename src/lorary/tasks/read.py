@@ -19,7 +19,7 @@ EVERYTHING = "*"
 def read_tasks(
     source: Source, *, only: Iterable[str] | None = None, ignore: Iterable[str] = (), answers: Answers = "last"
 ) -> Tasks:
-    """Read tasks from a directory, a glob, a file, a list of those, or a `datasets` object.
+    """Read tasks from a directory, a glob, a file, hf://datasets/USER/NAME, a list of those, or a `datasets` object.
 
     Rows: see `lorary.tasks.shapes`. A row's task is its `task` or `task_name`, else the file's name; its part is its
     `split`, else the end of the file's name ("race.train.jsonl"), else goes by a hash of the prompt (80/10/10), so that
@@ -27,7 +27,8 @@ def read_tasks(
     read raises E-DATA with file and line. So do fields with text that no example would hold (`lorary.tasks.unread`),
     with their counts, unless they stand in `ignore`, which are read as if they weren't there; "*" leaves all that
     aren't known. `answers`: of a conversation, "last" makes one example; "all" makes one of each answer, in the same
-    part as the last. Parquet without pyarrow raises E-EXTRA; an unknown name in `only` E-TASK.
+    part as the last. Names of the Hub: see `lorary.tasks.hub_rows`; they raise E-HUB.
+    Parquet without pyarrow, and such names without datasets, raise E-EXTRA; an unknown name in `only` E-TASK.
     """
     ignored = _checked(ignore, answers)
     found: dict[str, _Drawer] = {}

@@ -1,5 +1,6 @@
 """A recipe file and a command line name the same jobs; what is misspelt is refused with what is near."""
 
+import json
 import os
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def test_paths_hold_anywhere_once_they_are_absolute(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("taks = 't'", "unknown key 'taks'. Did you mean 'tasks'? Known: base, builder, device, dtype, into, only, "),
+        ("taks = 't'", "unknown key 'taks'. Did you mean 'tasks'? Known: answers, base, builder, device, dtype, ignore, into, only, "),
         ("into = 'x'", 'builder is missing. Write builder = "...".'),
         ("builder = 'private'", 'into is missing. Write into = "...".'),
         ("builder = 3\ninto = 'x'", 'builder=3: expected builder = "private:rank=4", or a table [builder] with a '),
@@ -134,3 +135,23 @@ def test_what_has_no_end_is_no_recipe(tmp_path):
     path.write_text("a = " + "[" * 100_000)
     with pytest.raises(LoraryError, match=r"E-OPTION.*is (nested too deeply|not TOML)"):
         read_recipe(path)
+
+
+def test_a_recipe_says_how_tasks_are_read(tmp_path):
+    turns = [{"role": role, "content": role} for role in ("user", "assistant", "user", "assistant")]
+    (tmp_path / "talk.train.jsonl").write_text(json.dumps({"messages": turns, "summary": "They talk."}))
+    plain = {"builder": "private", "into": "lib", "tasks": str(tmp_path)}
+    with pytest.raises(LoraryError, match="'summary' \\(1 row\\)"):
+        make_recipe(plain, "line").read_tasks()
+    text = f'tasks = "{tmp_path}"\ninto = "lib"\nbuilder = "private"\nignore = "summary"\nanswers = "all"\n'
+    recipe = read_recipe(write_recipe(tmp_path, text))
+    assert (recipe.ignore, recipe.answers) == (("summary",), "all")
+    assert len(recipe.read_tasks()["talk"].train) == 2
+    assert len(make_recipe({**plain, "ignore": ["summary"]}, "line").read_tasks()["talk"].train) == 1
+    with pytest.raises(LoraryError, match="answers='first', expected last or all"):
+        make_recipe({**plain, "answers": "first"}, "line")
+
+
+def test_a_name_of_the_hub_is_no_path():
+    recipe = make_recipe({"builder": "private", "into": "lib", "tasks": ["hf://datasets/u/n", "x.jsonl"]}, "line")
+    assert recipe.absolute().tasks == ("hf://datasets/u/n", str(Path("x.jsonl").absolute()))

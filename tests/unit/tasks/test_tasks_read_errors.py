@@ -196,7 +196,8 @@ def test_bad_sources(tmp_path):
     assert message("x" * 5000) == (f"error[E-DATA] '{'x' * 38}…: can't be read (File name too long). Check the path.")
     assert message([]) == "error[E-DATA] the list of files is empty. Name at least one file."
     assert message(3) == (
-        "error[E-DATA] can't read tasks from int. Give a path, a glob, a list of paths, or a datasets object."
+        "error[E-DATA] can't read tasks from int. "
+        "Give a path, a glob, hf://datasets/USER/NAME, a list of these, or a datasets object."
     )
 
 

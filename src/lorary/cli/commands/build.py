@@ -7,7 +7,7 @@ import typer
 
 from lorary.cli.application import or_list, resumable
 from lorary.cli.console import print_json, progress, say
-from lorary.cli.parameters import Ignore, Json, WhichAnswers
+from lorary.cli.parameters import TASKS, Ignore, Json, WhichAnswers
 from lorary.cli.plan import print_plan
 from lorary.cli.recipe import check_backend, choose_backend, gather
 from lorary.cli.work import Work
@@ -16,7 +16,7 @@ from lorary.cli.work import Work
 def build(
     tasks: Annotated[
         str | None,
-        typer.Argument(metavar="TASKS", help="Directory, glob or file of tasks: .jsonl, .json, .csv, .parquet."),
+        typer.Argument(metavar="TASKS", help=TASKS),
     ] = None,
     method: Annotated[
         str | None,

@@ -8,13 +8,11 @@ import typer
 from lorary.cli.application import resumable
 from lorary.cli.console import print_json, progress
 from lorary.cli.models import check_base, load
-from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, Device, Ignore, Json, WhichAnswers, reading
+from lorary.cli.parameters import EMBEDDED, TASKS, BaseToBuildOn, Device, Ignore, Json, WhichAnswers, reading
 
 
 def finetune(
-    tasks: Annotated[
-        str, typer.Argument(metavar="TASKS", help="Directory, glob or file of tasks: .jsonl, .json, .csv, .parquet.")
-    ],
+    tasks: Annotated[str, typer.Argument(metavar="TASKS", help=TASKS)],
     into: Annotated[Path, typer.Option(metavar="DIR", help="A directory for the new base that isn't there yet.")],
     base: BaseToBuildOn = EMBEDDED,
     options: Annotated[str, typer.Option(metavar="KEY=VALUE,...", help="As lr=3e-5,epochs=1,patience=3.")] = "",
