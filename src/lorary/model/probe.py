@@ -75,7 +75,13 @@ class DataProbe:
     def over_inputs(
         self, texts: Tensor, sites: Collection[str], ask: Callable[[str, Tensor], Tensor]
     ) -> Mapping[str, Tensor]:
-        """Read texts (N, T) with the base alone: site -> what `ask(site, inputs (n, T, d))` gave, joined (N, ...)."""
+        """Read texts (N, T) with the base alone: site -> what `ask(site, inputs (n, T, d))` gave, joined (N, ...).
+
+        Raises E-STATE for texts that aren't tokens of this base: they may be kept in a state that came from elsewhere.
+        """
+        n_rows = getattr(self.base.hf.get_input_embeddings(), "num_embeddings", None) or self.base.hf.config.vocab_size
+        if texts.dtype != torch.long or texts.dim() != 2 or not ((texts >= 0) & (texts < n_rows)).all():
+            raise RoutingError("E-STATE", "the texts that the router read aren't of this base's tokens.", "Fit anew.")
         answers: dict[str, list[Tensor]] = {site: [] for site in sites}
 
         def listener(site: str) -> Any:

@@ -24,7 +24,7 @@ from lorary.library.files import as_path, read_capped
 from lorary.library.findings import quote
 from lorary.library.layout import check_name
 from lorary.library.strict_json import parse_object
-from lorary.options import make
+from lorary.options import as_dict, make
 from lorary.routing.base import Router
 
 SCHEMA_VERSION = 1
@@ -57,6 +57,11 @@ def require_same(expert: Expert, expected: str, *, recorded: bool = False) -> No
     if found != expected:
         what = f"expert {quote(expert.name)} has changed since: hash {found[:12]}, expected {expected[:12]}."
         raise LibraryError("E-FILE", what, "Bring the old one back, or route the library anew.")
+
+
+def about_state(router: Router, hashes: Mapping[str, str]) -> tuple[object, ...]:
+    """Say what a saved model's state is about, for its seal: the router, and the hashes of the experts by name."""
+    return "saved", as_dict(router), dict(hashes)
 
 
 def read_saved(directory: Path | str) -> Saved:
