@@ -27,6 +27,7 @@ from lorary.model.ensemble import (
     open_expert,
     require_listeners,
 )
+from lorary.model.named_bases import absence
 from lorary.model.routed_model import RoutedModel
 from lorary.model.saved import MODEL, STATE, Saved, about_state, read_saved, require_same
 from lorary.model.slot import Slot
@@ -71,7 +72,7 @@ def _load_base(saved: Saved, device: str, dtype: str | None) -> BaseModel:
     name = str(saved.base["name"])
     here = find_here(name)
     if here is None:
-        what = f"saved model {quote(saved.root.name)} was made on base {quote(name, 200)}, which isn't on this machine."
+        what = f"saved model {quote(saved.root.name)} was made on base {quote(name, 200)}, which {absence(name)}."
         raise ModelError("E-BASE", what, "Load it yourself and pass base=...")
     return base_model.load_base(here, device=device, dtype=dtype or str(saved.base["dtype"]))
 

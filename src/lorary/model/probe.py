@@ -12,6 +12,7 @@ from lorary.adapters.base import Experts, Site
 from lorary.adapters.kinds.lora import LoRA
 from lorary.errors import RoutingError
 from lorary.model.attach import Attachment
+from lorary.model.base_config import NO_CODE
 from lorary.model.base_model import BaseModel
 from lorary.model.packaged import find_packaged
 from lorary.model.slot import Slot
@@ -196,7 +197,8 @@ class _MiniLM:
     def _parts(self) -> tuple[Any, Any]:
         config = find_packaged(_MINILM, "/model/config.json", code="E-ENCODER", instead='use encoder="base"')
         directory = str(config.parent)
-        return AutoTokenizer.from_pretrained(directory), AutoModel.from_pretrained(directory).to(self.device).eval()
+        tokenizer = AutoTokenizer.from_pretrained(directory, **NO_CODE)
+        return tokenizer, AutoModel.from_pretrained(directory, **NO_CODE).to(self.device).eval()
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Encode texts -> (N, 384) float32."""
