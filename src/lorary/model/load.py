@@ -44,17 +44,22 @@ def load(
     device: str = "auto",
     dtype: str | None = None,
     memory: str | int | None = None,
+    outside: bool = False,
 ) -> RoutedModel:
     """Load a saved model: on `base`, or on the base that it names, if that is on this machine.
 
     `device` and `dtype` are for the base that it names; by default its dtype is that of the saved one.
-    `memory`: as in `route`.
+    `memory`: as in `route`. `outside`: let a model that somebody else saved read experts elsewhere on this machine, and
+    write to the library that it names.
     On the same machine, in the same dtype, it answers as the saved one did, to the bit.
-    Raises E-MODEL for what is no saved model, E-SCHEMA, E-BASE, E-FILE for an expert or state that is missing or has
-    changed, naming it, E-STATE for a state that doesn't fit, and whatever is wrong with an expert.
+    Raises E-MODEL for what is no saved model, E-SCHEMA, E-BASE, E-PATH for one that reaches outside, E-FILE for an
+    expert or state that is missing or has changed, naming it, E-STATE for a state that doesn't fit, and whatever is
+    wrong with an expert. A state that this user's lorary didn't write is told of (W-ORIGIN).
     """
     require("base", base, (BaseModel, NoneType), "a base model", "Load one: load_base().")
     saved = read_saved(directory)
+    if not (saved.is_own or outside):
+        saved.require_inside()
     members = {name: _open(saved, name, recorded=memory is not None) for name in sorted(saved.experts)}
     base = base or _load_base(saved, device, dtype)
     check_base(base, saved.base["fingerprint"], f"saved model {quote(saved.root.name)}")

@@ -14,9 +14,10 @@ from lorary.library.expert import Expert, copy_adapter, read_expert
 from lorary.library.files import as_path
 from lorary.library.findings import some
 from lorary.library.manifest import this_version
+from lorary.library.seal import seal
 from lorary.model.base_model import BaseModel
 from lorary.model.ensemble import Ensemble, Parts
-from lorary.model.saved import MODEL, SCHEMA_VERSION, STATE, Keep, about_state, require_same
+from lorary.model.saved import MODEL, SCHEMA_VERSION, SEAL, STATE, Keep, about_state, require_same
 from lorary.model.state_file import write_state
 from lorary.model.trained import check_gates, trained_experts, write_present
 from lorary.options import as_dict
@@ -55,6 +56,7 @@ def save(base: BaseModel, ensemble: Ensemble, parts: Parts, directory: Path | st
             about = about_state(ensemble.router, {name: expert.hash for name, expert in kept.items()})
             write_state(ensemble.state, stage / STATE, *about)
         facts = _describe(base, ensemble, root, experts, kept, stage / STATE)
+        facts[SEAL] = seal("model", facts)
         (stage / MODEL).write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return root
 

@@ -328,3 +328,46 @@ def test_the_key_is_asked_for_where_it_is_kept(as_somebody_else):
     with as_somebody_else():
         assert seals.sealer() != mine
     assert seals.sealer() == mine
+
+
+# ---- a saved model reaches nothing outside of itself --------------------------------------------
+
+
+@pytest.fixture
+def referring(base, library, tmp_path):
+    """A saved model that refers to a library beside it."""
+    with route(base, library, "uniform") as model:
+        return model.save(tmp_path / "model", experts="refer")
+
+
+def edit(saved, change):
+    facts = json.loads((saved / "model.json").read_text())
+    change(facts)
+    (saved / "model.json").write_text(json.dumps(facts))
+
+
+def test_one_s_own_references_are_followed(base, referring):
+    lorary.load(referring, base=base).detach()
+
+
+def test_a_stranger_s_references_are_not_followed(base, library, referring, as_somebody_else, tmp_path):
+    told = r"^error\[E-PATH\] saved model 'model' was not saved by you, and its library is outside of it: '.*lib'"
+    with as_somebody_else(), pytest.raises(LoraryError, match=told):
+        lorary.load(referring, base=base)
+    edit(referring, lambda facts: facts.update(library="."))  # no longer as it was sealed
+    with pytest.raises(LoraryError, match=r"and its expert 'copy' is outside of it"):
+        lorary.load(referring, base=base)
+    edit(referring, lambda facts: facts.update(library=str(library.path)))
+    before = sorted(path for path in library.path.rglob("*"))
+    lorary.load(referring, base=base, outside=True).detach()
+    assert sorted(path for path in library.path.rglob("*")) == before
+
+
+def test_experts_of_a_saved_model_that_are_links_are_not_followed(base, library, as_somebody_else, tmp_path):
+    with as_somebody_else(), route(base, library, "uniform") as model:
+        saved = model.save(tmp_path / "model")
+    lorary.load(saved, base=base).detach()
+    shutil.move(saved / "experts", tmp_path / "elsewhere")
+    (saved / "experts").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(LoraryError, match="E-PATH"):
+        lorary.load(saved, base=base)

@@ -349,7 +349,7 @@ def test_a_hostile_state_is_refused(base, saved):
     ):  # fmt: skip
         reseal(saved, {**good, **hostile})
         refuse(
-            lambda: lorary.load(saved, base=base),
+            lambda: lorary.load(saved, base=base, outside=True),
             f"error[E-STATE] site {site!r}: the router's state is not of these experts. Fit anew.",
         )
     assert not any(isinstance(module, RoutedLinear) for module in base.hf.modules())
