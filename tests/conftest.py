@@ -8,6 +8,7 @@ import tempfile
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # pico models wait for their threads, not for their numbers
 os.environ.setdefault("LORARY_CACHE", tempfile.mkdtemp(prefix="lorary-test-cache-"))
+os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="lorary-test-config-")  # the user's own key stays alone
 
 import pytest
 

@@ -130,12 +130,13 @@ def _is_on_embedded(library: "Library") -> bool:
 def base_of(library: "Library") -> str:
     """Name the base of a library whose user named none: the one that its experts name, or else the embedded one.
 
-    Nothing is fetched just because somebody's files name it: it must be on this machine. Raises E-BASE otherwise, and
-    if the experts name several.
+    Nothing is fetched or opened just because somebody's files name it: it must be on this machine, and a path must have
+    been named by the user before. Raises E-BASE otherwise, and if the experts name several.
     """
     from lorary.errors import ModelError
     from lorary.library.findings import quote
     from lorary.model.base_model import find_here
+    from lorary.model.named_bases import absence
 
     # Without a name the embedded one is meant.
     named = sorted({name or EMBEDDED for name in names_of_base(library)})
@@ -145,4 +146,5 @@ def base_of(library: "Library") -> str:
     what = f"library {quote(library.path.name)} was made on base {' and '.join(quote(name, 200) for name in named)}"
     if len(named) > 1:
         raise ModelError("E-BASE", f"{what}.", "Give the one to use with --base.")
-    raise ModelError("E-BASE", f"{what}, which isn't on this machine.", "Give it with --base, to fetch it.")
+    why = "if you trust it" if Path(named[0]).is_dir() else "to fetch it"
+    raise ModelError("E-BASE", f"{what}, which {absence(named[0])}.", f"Give it with --base, {why}.")

@@ -26,8 +26,10 @@ class OneBase:
         self._is_told = False
         if asked is None:
             return
+        from lorary.model.named_bases import remember_base
         from lorary.model.outline import name_of
 
+        remember_base(asked)
         if library is not None and self._names and not self._is_ours(asked):
             what = f"library {library.path.name!r} was made on base {self._names[0]!r}, not on {asked!r}."
             raise ModelError("E-BASE", what, f"If that is the same one, give it by this name: --base {self._names[0]}.")
@@ -58,11 +60,10 @@ class OneBase:
     def _sizes(self, name: str, expert: str) -> "BaseFacts | None":
         from lorary.library.provenance import require_same_base
 
-        sizes, facts = _outline(name) if name else (None, {})
+        sizes, facts, why = _outline(name) if name else (None, {}, "it names no base; give it with --base")
         require_same_base(facts, self._fingerprint, expert)
         if sizes is None and not self._is_told:
             self._is_told = True
-            why = f"base {name!r} isn't on this machine" if name else "it names no base; give it with --base"
             say(f"warning[{_UNCHECKED}] expert {expert!r}: whether it fits was not checked, for {why}.")
         return sizes
 
@@ -75,15 +76,22 @@ def _here(name: str) -> str | None:
 
 
 @cache
-def _outline(name: str) -> "tuple[BaseFacts | None, dict[str, Any]]":
+def _outline(name: str) -> "tuple[BaseFacts | None, dict[str, Any], str]":
+    """Give a base's sizes, what else its config tells, and why there are none."""
     from lorary.model.embedded import embedded_directory
     from lorary.model.embedded_needs import EMBEDDED
     from lorary.model.fingerprint import size_facts
+    from lorary.model.named_bases import absence
     from lorary.model.outline import outline, sizes
 
     here = _here(name)
     if here == EMBEDDED:
         with contextlib.suppress(LoraryError):
             here = embedded_directory()
-    base = outline(here) if here is not None else None
-    return (None, {}) if base is None else (sizes(base), size_facts(base.hf))
+    try:
+        base = outline(here) if here is not None else None
+    except LoraryError as error:
+        return None, {}, f"{error.message} [{error.code}]"
+    if base is None:
+        return None, {}, f"base {name!r} {absence(name)}"
+    return sizes(base), size_facts(base.hf), ""

@@ -51,22 +51,30 @@ def put(
     return target
 
 
-def get(library: Library, kind: str, key: str, suffix: str) -> Path | None:
-    """Find an artefact, learned or derived; None when it has to be made. Links don't count, nor what can't be read."""
-    return find(library.layout, kind, key, suffix)
+def get(library: Library, kind: str, key: str, suffix: str, *, learned: bool = False) -> Path | None:
+    """Find an artefact; None when it has to be made. Links don't count, nor what can't be read."""
+    return find(library.layout, kind, key, suffix, learned=learned)
 
 
-def find(layout: Layout, kind: str, key: str, suffix: str) -> Path | None:
+def find(layout: Layout, kind: str, key: str, suffix: str, *, learned: bool = False) -> Path | None:
     """Find an artefact as `get` does, in a library that nobody opened."""
-    name = _file_name(kind, key, suffix)
-    for folder in (layout.learned, layout.derived):
-        path = folder / name
-        with contextlib.suppress(PermissionError):  # somebody else's
-            if not folder.is_symlink() and not path.is_symlink() and path.is_file():
-                if folder == layout.derived:  # else it can't be made again: its reader says what is wrong
-                    path.open("rb").close()
-                return path
+    folder = layout.learned if learned else layout.derived
+    path = folder / _file_name(kind, key, suffix)
+    with contextlib.suppress(PermissionError):  # somebody else's
+        if not folder.is_symlink() and not path.is_symlink() and path.is_file():
+            if not learned:  # else it can't be made again: its reader says what is wrong
+                path.open("rb").close()
+            return path
     return None
+
+
+def namesakes(library: Library, kind: str, beginning: str, suffix: str) -> list[str]:
+    """Name the derived artefacts whose key begins so, sorted: other users' of the same origins."""
+    folder = library.layout.derived
+    if folder.is_symlink() or not folder.is_dir():
+        return []
+    start = _file_name(kind, beginning, suffix).removesuffix(f".{suffix}")
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith(start) and path.suffix == f".{suffix}")
 
 
 def gc(library: Library, keep: Iterable[str]) -> list[str]:

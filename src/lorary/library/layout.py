@@ -147,6 +147,11 @@ def check_name(name: str) -> None:
         raise LibraryError("E-NAME", f"expert name {quote(name)} is reserved: it is a device on Windows.")
 
 
+def is_name(name: str) -> bool:
+    """Tell whether `name` is made as experts' are."""
+    return _NAME.fullmatch(name) is not None
+
+
 def fitting_name(text: str) -> str:
     """Make the nearest name of an expert: letters, digits, "_" and "-", at most 64; empty if nothing is left."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-_")[:64]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lorary.disk import ELSEWHERE, disk_errors, need_space, write_whole
+from lorary.disk import ELSEWHERE, code_of, disk_errors, need_space, write_whole
 from lorary.errors import LibraryError, known_names
 from lorary.hashing import hash_file
 from lorary.library import staging
@@ -16,6 +16,7 @@ from lorary.library.adapter_config import neutralised
 from lorary.library.card import write_card
 from lorary.library.check import BaseFacts
 from lorary.library.expert import Expert, copy_adapter, hash_experts, read_expert
+from lorary.library.files import require_plain_directory
 from lorary.library.findings import quote, raise_errors, some
 from lorary.library.layout import CONFIG, PROVENANCE, WEIGHTS, Layout, check_free, find_layout
 from lorary.library.manifest import Manifest, read_manifest, this_version, write_manifest
@@ -52,9 +53,12 @@ class Library(Mapping[str, Expert]):
     def open(cls, path: Path | str, *, skip_bad: bool = False) -> "Library":
         """Open a library, or a directory of PEFT adapters that others made (read-only). Writes nothing, takes no lock.
 
-        Raises LibraryError: E-LIBRARY, E-SCHEMA, and whatever is wrong with the first bad expert.
+        Raises LibraryError: E-LIBRARY, E-SCHEMA, E-PATH when its experts are elsewhere, and whatever is wrong with the
+        first bad expert.
         """
         layout = find_layout(Path(path).absolute())
+        if layout.experts != layout.root:
+            require_plain_directory(layout.experts)
         manifest = read_manifest(layout) if layout.is_ours else Manifest(None, "")
         experts, bad = _read_experts(layout, manifest.base, {})
         if bad and not skip_bad:
@@ -278,10 +282,16 @@ def _read_experts(
             base = base or expert.provenance.base_fingerprint  # when the library names none, the first one's counts
             experts[name] = expert
             lowered[name.lower()] = name
-        except LibraryError as caught:
+        except (LibraryError, OSError) as error:
+            caught = error if isinstance(error, LibraryError) else _unreadable(name, error)
             if (layout.experts / name).is_symlink() or (layout.experts / name).exists():  # else it was just removed
                 bad[name] = caught
     return experts, bad
+
+
+def _unreadable(name: str, error: OSError) -> LibraryError:
+    what = f"expert {quote(name)}: its directory can't be read ({error.strerror})."
+    return LibraryError(code_of(error) or "E-FILE", what, "Bring it back, or leave the expert out.")
 
 
 def _first_bad(bad: Mapping[str, LibraryError], layout: Layout) -> LibraryError:

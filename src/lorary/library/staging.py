@@ -17,6 +17,7 @@ from lorary.disk import sync
 from lorary.errors import LibraryError
 from lorary.library.files import is_plain_directory, require_plain_directory
 from lorary.library.findings import quote
+from lorary.library.layout import is_name
 from lorary.library.processes import host, is_running
 
 STALE_AFTER_S = 24 * 3600.0  # for writers on other hosts, whose death can't be seen from here
@@ -83,7 +84,7 @@ def take_out(target: Path, staging: Path) -> None:
     if target.is_symlink():  # no expert, but it stood where experts do
         target.unlink()
         return
-    away = new_stage(staging, target.name)
+    away = new_stage(staging, target.name if is_name(target.name) else "expert")  # what others named fits no stage
     os.rename(target, away)
     sync(target.parent)
     discard(away)

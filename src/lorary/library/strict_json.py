@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections import Counter
 from typing import Any, NoReturn
 
@@ -19,7 +20,7 @@ def parse_object(data: bytes, called: str, code: str) -> dict[str, Any]:
     """Parse bytes that must be one JSON object; `called` names the file in messages.
 
     Raises LibraryError with `code` for a BOM, bad UTF-8, bad syntax (line:column), a key given twice,
-    NaN or Infinity, nesting over 32 and lone surrogates.
+    NaN or Infinity, whole numbers that no float can hold, nesting over 32 and lone surrogates.
     """
     value = _parse_all(data, called, code)
     if not isinstance(value, dict):
@@ -55,7 +56,9 @@ def _decode(data: bytes, called: str, code: str) -> str:
 
 def _parse(text: str, called: str, code: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+        return json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole
+        )
     except json.JSONDecodeError as error:
         where = f"{called}:{error.lineno}:{error.colno}"
         raise LibraryError(code, f"{where} is not JSON: {error.msg.lower()}.") from None
@@ -84,6 +87,14 @@ def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         raise _RefusedError(f"{quote(text)} is not a finite number")
+    return value
+
+
+def _whole(text: str) -> int:
+    """Refuse what arithmetic with other numbers would choke on, wherever it comes to that."""
+    value = int(text)
+    if abs(value) > sys.float_info.max:
+        raise _RefusedError(f"a number of {len(text.lstrip('-'))} digits is too large")
     return value
 
 

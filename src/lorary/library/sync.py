@@ -23,6 +23,7 @@ SUFFIXES = ("json", "safetensors", "md")
 _URI = re.compile(
     r"hf://(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(/(?P<folder>[^@]+?))?/?(@(?P<revision>[\w./-]+))?", re.ASCII
 )
+_PART = re.compile(r"[^*?\[\\:\x00-\x1f\x7f]+")
 T = TypeVar("T")
 
 
@@ -37,8 +38,10 @@ class HubPlace(NamedTuple):
 def parse_uri(uri: str) -> HubPlace:
     """Read `hf://user/repo[/folder][@revision]`. Raises LibraryError E-HUB for anything else."""
     match = _URI.fullmatch(uri)
-    parts = (match["folder"] or "").split("/") if match else []
-    if match is None or any(part in (".", "..") or any(c in part for c in "*?[\\") for part in parts):
+    paths = [match[name] for name in ("folder", "revision") if match[name]] if match else []
+    # Both become part of a path on this machine: an empty part makes it absolute, or climbs as ".." does.
+    parts = [part for path in paths for part in path.split("/")]
+    if match is None or any(part in ("", ".", "..") or not _PART.fullmatch(part) for part in parts):
         raise LibraryError("E-HUB", f"{quote(uri, 200)} can't be read.", "Write hf://user/repo[/folder][@revision].")
     return HubPlace(match["repo"], match["folder"] or "", match["revision"] or "")
 
@@ -59,7 +62,10 @@ def pull(uri: str, into: Path | str) -> Path:
         raise LibraryError("E-EXISTS", f"{quote(str(target), 200)} exists already.", "Open it, or pull elsewhere.")
     with disk_errors(f"pull {uri}"):
         snapshot = _snapshot(place, uri)
-        _copy_out(snapshot / place.folder, target, uri)
+        source = snapshot / place.folder
+        if not source.resolve().is_relative_to(snapshot.resolve()):
+            raise LibraryError("E-HUB", f"{uri}: its folder leads out of the repository.", "Name the folder itself.")
+        _copy_out(source, target, uri)
     return target
 
 

@@ -17,9 +17,11 @@ from lorary.adapters.tensor_file import filled_by_others
 from lorary.errors import LibraryError, ModelError
 from lorary.evaluation.base import LogLikelihood
 from lorary.library import sync
+from lorary.model.base_config import NO_CODE
 from lorary.model.embedded import embedded_directory
 from lorary.model.embedded_needs import EMBEDDED, EMBEDDED_HUB_ID, is_embedded
 from lorary.model.fingerprint import exact_facts, sign_facts
+from lorary.model.named_bases import is_named, remember_base
 from lorary.model.reading import longest_text, stop_tokens
 from lorary.model.speaking import answer, score
 from lorary.model.tokens import Encoded, encode, reading_facts, turn_end, warn_of_cuts
@@ -148,7 +150,7 @@ class BaseModel:
     def trainable_copy(self) -> "BaseModel":
         """Copy it in float32, sharing nothing, to train all weights."""
         with torch.random.fork_rng():  # fresh weights are drawn before these replace them
-            hf = AutoModelForCausalLM.from_config(self.hf.config, dtype=torch.float32)
+            hf = AutoModelForCausalLM.from_config(self.hf.config, dtype=torch.float32, **NO_CODE)
         hf.load_state_dict(self.hf.state_dict())
         hf.generation_config = self.hf.generation_config
         return replace(self, hf=hf.to(self.device))
@@ -229,6 +231,7 @@ def load_base(
     """
     require("name", name, (str, os.PathLike), "a name or a directory")
     name, place = os.fspath(name), _device(device)
+    remember_base(name)
     kind = _dtype(dtype, place)
     source, shown = (embedded_directory(), EMBEDDED_HUB_ID) if name == EMBEDDED else (_find(name), name)
     hf, tokenizer = open_base(source, name, kind)
@@ -240,11 +243,13 @@ def load_base(
 def find_here(name: str) -> str | None:
     """Give what to load for the base that somebody's files name, if it is on this machine; asks no network.
 
-    It may be the embedded one, a directory, or in the Hub's cache.
+    It may be the embedded one, in the Hub's cache, or a directory that the user named before.
     """
     if is_embedded(name):
         return EMBEDDED
-    return name if Path(name).is_dir() or sync.is_cached(name) else None
+    if Path(name).is_dir():  # a name from the Hub, too, is one if there is such a directory
+        return name if is_named(name) else None
+    return name if sync.is_cached(name) else None
 
 
 def _find(name: str) -> str:

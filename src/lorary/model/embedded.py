@@ -17,6 +17,7 @@ from lorary.disk import disk_errors, try_place
 from lorary.errors import ModelError
 from lorary.hashing import hash_file
 from lorary.library.findings import quote
+from lorary.model.base_config import NO_CODE
 from lorary.model.embedded_needs import EMBEDDED, OTHER_BASE, SEAL, WHAT, embedded_place, require_converter
 from lorary.model.packaged import SMOLLM2, find_packaged
 
@@ -71,14 +72,14 @@ def _is_sealed(directory: Path) -> bool:
 
 def _convert(gguf: Path, target: Path) -> None:
     """Write the base as safetensors in bfloat16, its native type."""
-    read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32, **NO_CODE)
     # transformers can't save a model that came from GGUF, so its weights move to a fresh one.
-    config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name, **NO_CODE)
     for stale in ("quantization_config", "_name_or_path", "_model_name_or_path"):
         config.__dict__.pop(stale, None)
-    fresh = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    fresh = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **NO_CODE)
     fresh.load_state_dict(read.state_dict())
     fresh.tie_weights()
     with filled_by_others(target):
         fresh.to(torch.bfloat16).save_pretrained(target)
-        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)
+        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, **NO_CODE).save_pretrained(target)

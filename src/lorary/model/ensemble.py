@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any, get_args
 
 import torch
+from torch import Tensor
 
 from lorary.adapters.base import Bank, Experts, Mix, Site, Weights
 from lorary.adapters.kinds.lora import LoRA
@@ -19,6 +20,7 @@ from lorary.model.fingerprint import tensor_facts
 from lorary.model.paging import PagedBank, PagedExpert, Pager, parse_size
 from lorary.options import to_spec
 from lorary.routing.base import Gate, Router, State
+from lorary.routing.directions import prototypes
 from lorary.routing.task_skills import task_numbers
 from lorary.tasks.task import Tasks
 
@@ -118,6 +120,24 @@ def _needs_state(ensemble: Ensemble) -> bool:
         return bool(ensemble.router.fit(ensemble.experts, ensemble.sites, None))
     except RoutingError:
         return True
+
+
+def require_listeners(ensemble: Ensemble, parts: Parts) -> None:
+    """Refuse a state by which an expert would never speak at a site that it changes, or at one that it lacks.
+
+    For gates that score their `members`. Raises E-STATE.
+    """
+    for site, (_, gate) in parts.items():
+        members = getattr(gate, "members", None)
+        if not isinstance(members, Tensor):
+            continue
+        here = {i for i, name in enumerate(ensemble.names) if site in ensemble.experts[name]}
+        odd = sorted(here ^ set(members.tolist()))
+        for index in odd:
+            name = ensemble.names[index]
+            if index not in here or prototypes({name: ensemble.experts[name]}, [site])[site]:
+                what = f"site {site!r}: the router's state is not of these experts: it is wrong about {name!r}."
+                raise RoutingError("E-STATE", what, "Fit anew.")
 
 
 def make_part(base: BaseModel, ensemble: Ensemble, site: Site) -> tuple[Bank, Gate]:

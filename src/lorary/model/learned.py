@@ -2,17 +2,29 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lorary.errors import RoutingError
+from lorary.errors import LoraryError, RoutingError
 from lorary.library import derived
 from lorary.library.expert import Expert
+from lorary.library.findings import quote
 from lorary.library.layout import home_of
+from lorary.model.state_file import most_bytes, read_any, tell_origin, write_state
 from lorary.routing.base import Probe, State
+
+
+def seal_learned(path: Path, kind: str, key: str) -> None:
+    """Write a file that a builder wrote just now anew, with this user's seal. Raises OSError."""
+    written = {name: tensor.clone() for name, tensor in load_file(path).items()}  # the file is mapped
+    write_state(written, path, *_about(kind, key))
+
+
+def _about(kind: str, key: str) -> tuple[str, str, str]:
+    return "learned", kind, key
 
 
 @dataclass(frozen=True)
@@ -32,12 +44,18 @@ class LearnedProbe(Probe):
         if not isinstance(key, str):
             return None
         homes = dict.fromkeys(home_of(one.directory) for one in made)
-        paths = (derived.find(home, kind, key, "safetensors") for home in homes)
+        paths = (derived.find(home, kind, key, "safetensors", learned=True) for home in homes)
         found = next((path for path in paths if path is not None), None)
+        if found is None:
+            return None
         try:
-            return load_file(found) if found else None
-        except (OSError, SafetensorError) as error:
-            raise RoutingError("E-LEARNED", f"{found} can't be read: {error}.", "Build the library again.") from None
+            state, is_own = read_any(found, most_bytes(made), *_about(kind, key))
+        except LoraryError as error:
+            what = f"{quote(str(found), 200)} can't be read: {error.message}"
+            raise RoutingError("E-LEARNED", what, "Build the library again.") from error
+        if not is_own:
+            tell_origin(f"library {quote(found.parent.parent.name)}: what {kind} learned")
+        return state
 
     def sample_texts(self, *, n_texts: int, n_tokens: int, opening: str, seed: int) -> Tensor:
         """Refuse."""

@@ -1,13 +1,11 @@
 """Load a saved model; `saved` tells the format."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
 from lorary.errors import LibraryError, ModelError, RoutingError
 from lorary.hashing import hash_file
@@ -27,15 +25,15 @@ from lorary.model.ensemble import (
     make_pager,
     make_parts,
     open_expert,
+    require_listeners,
 )
+from lorary.model.named_bases import absence
 from lorary.model.routed_model import RoutedModel
-from lorary.model.saved import MODEL, STATE, Saved, read_saved, require_same
+from lorary.model.saved import MODEL, STATE, Saved, about_state, read_saved, require_same
 from lorary.model.slot import Slot
-from lorary.model.state import in_rows
-from lorary.options import require
+from lorary.model.state_file import most_bytes, read_any, tell_origin
+from lorary.options import require, to_spec
 from lorary.routing.base import State
-
-SPARE_STATE_BYTES = 1 << 30
 
 
 @torch.inference_mode(False)  # what is made in that mode can take part in no training
@@ -46,24 +44,28 @@ def load(
     device: str = "auto",
     dtype: str | None = None,
     memory: str | int | None = None,
+    outside: bool = False,
 ) -> RoutedModel:
     """Load a saved model: on `base`, or on the base that it names, if that is on this machine.
 
     `device` and `dtype` are for the base that it names; by default its dtype is that of the saved one.
-    `memory`: as in `route`.
+    `memory`: as in `route`. `outside`: let a model that somebody else saved read experts elsewhere on this machine, and
+    write to the library that it names.
     On the same machine, in the same dtype, it answers as the saved one did, to the bit.
-    Raises E-MODEL for what is no saved model, E-SCHEMA, E-BASE, E-FILE for an expert or state that is missing or has
-    changed, naming it, E-STATE for a state that doesn't fit, and whatever is wrong with an expert.
+    Raises E-MODEL for what is no saved model, E-SCHEMA, E-BASE, E-PATH for one that reaches outside, E-FILE for an
+    expert or state that is missing or has changed, naming it, E-STATE for a state that doesn't fit, and whatever is
+    wrong with an expert. A state that this user's lorary didn't write is told of (W-ORIGIN).
     """
     require("base", base, (BaseModel, NoneType), "a base model", "Load one: load_base().")
     saved = read_saved(directory)
+    if not (saved.is_own or outside):
+        saved.require_inside()
     members = {name: _open(saved, name, recorded=memory is not None) for name in sorted(saved.experts)}
     base = base or _load_base(saved, device, dtype)
     check_base(base, saved.base["fingerprint"], f"saved model {quote(saved.root.name)}")
     sites = find_sites(base, members)
     check_mix(members, saved.mix)
-    limit = SPARE_STATE_BYTES + 16 * len(members) * sum(site.d_in for site in sites.values())
-    state = _read_state(saved, limit)
+    state = _read_state(saved, members)
     library = Library.open(saved.library, skip_bad=True)
     pager = make_pager(base, memory)
     experts = {name: open_expert(expert, pager) for name, expert in members.items()}
@@ -75,7 +77,7 @@ def _load_base(saved: Saved, device: str, dtype: str | None) -> BaseModel:
     name = str(saved.base["name"])
     here = find_here(name)
     if here is None:
-        what = f"saved model {quote(saved.root.name)} was made on base {quote(name, 200)}, which isn't on this machine."
+        what = f"saved model {quote(saved.root.name)} was made on base {quote(name, 200)}, which {absence(name)}."
         raise ModelError("E-BASE", what, "Load it yourself and pass base=...")
     return base_model.load_base(here, device=device, dtype=dtype or str(saved.base["dtype"]))
 
@@ -92,26 +94,27 @@ def _open(saved: Saved, name: str, *, recorded: bool) -> Expert:
     return expert
 
 
-def _read_state(saved: Saved, limit: int) -> State:
+def _read_state(saved: Saved, members: Mapping[str, Expert]) -> State:
     if saved.state is None:
         return {}
-    path, expected = saved.root / STATE, saved.state
+    path, expected, limit = saved.root / STATE, saved.state, most_bytes(members.values(), saved.router)
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
     if size > limit:
         raise LibraryError("E-LIMIT", f"{STATE} has {size:,} bytes, the limit for these experts is {limit:,}.")
     if size != expected["size_bytes"] or hash_file(path) != expected["sha256"]:
         raise LibraryError("E-FILE", f"{STATE} is damaged: not the file that {MODEL} names.", "Save the model again.")
-    try:
-        loaded: dict[str, Tensor] = load_file(path)
-    except SafetensorError as error:
-        raise LibraryError("E-FILE", f"{STATE} is damaged: {error}.", "Save the model again.") from error
-    return in_rows(loaded)
+    state, is_own = read_any(path, limit, *about_state(saved.router, {n: h for n, (h, _) in saved.experts.items()}))
+    if not is_own:
+        tell_origin(f"saved model {quote(saved.root.name)}: the state of router {to_spec(saved.router)!r}")
+    return state
 
 
 def _fitting_parts(base: BaseModel, ensemble: Ensemble) -> Parts:
     try:
-        return make_parts(base, ensemble)
+        parts = make_parts(base, ensemble)
+        require_listeners(ensemble, parts)
     except (KeyError, IndexError, ValueError, RuntimeError, TypeError) as error:
         what = f"{STATE} doesn't fit the router: {type(error).__name__}: {str(error).partition(chr(10))[0]}."
         raise RoutingError("E-STATE", what, "Save the model again.") from error
+    return parts

@@ -1,8 +1,9 @@
 """A base without its weights: what can be known of it when nothing is downloaded, converted or loaded."""
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lorary.model.base_config import NO_CODE, asks_for_code, code_refused, read_config
 from lorary.model.base_model import BaseModel
 from lorary.model.embedded_needs import EMBEDDED, EMBEDDED_HUB_ID, embedded_place
 
@@ -16,14 +17,17 @@ def outline(base: str) -> BaseModel | None:
     """Make a base whose tensors have shapes and no numbers, with its tokenizer; None if it isn't on this machine.
 
     It lists sites and counts tokens as the real one; it has no fingerprint and computes nothing. Asks no network.
+    Raises E-CODE for a base that would need code of its own, E-LIMIT for one that claims too many layers.
     """
-    source = str(embedded_place()) if base == EMBEDDED else base
+    source, what = str(embedded_place()) if base == EMBEDDED else base, f"base {base!r}"
     try:
-        config = AutoConfig.from_pretrained(source, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+        config = read_config(source, what, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, **NO_CODE)
         with torch.device("meta"):
-            hf = AutoModelForCausalLM.from_config(config)
-    except (OSError, ValueError, KeyError):
+            hf = AutoModelForCausalLM.from_config(config, **NO_CODE)
+    except (OSError, ValueError, KeyError) as error:
+        if asks_for_code(error):
+            raise code_refused(what) from error
         return None
     return BaseModel(hf, tokenizer, name_of(base))
 

@@ -12,6 +12,7 @@ from lorary.adapters.base import Experts, Site
 from lorary.adapters.kinds.lora import LoRA
 from lorary.errors import RoutingError
 from lorary.model.attach import Attachment
+from lorary.model.base_config import NO_CODE
 from lorary.model.base_model import BaseModel
 from lorary.model.chat import render_prompt, render_turns
 from lorary.model.packaged import find_encoder
@@ -73,7 +74,13 @@ class DataProbe:
     def over_inputs(
         self, texts: Tensor, sites: Collection[str], ask: Callable[[str, Tensor], Tensor]
     ) -> Mapping[str, Tensor]:
-        """Read texts (N, T) with the base alone: site -> what `ask(site, inputs (n, T, d))` gave, joined (N, ...)."""
+        """Read texts (N, T) with the base alone: site -> what `ask(site, inputs (n, T, d))` gave, joined (N, ...).
+
+        Raises E-STATE for texts that aren't tokens of this base: they may be kept in a state that came from elsewhere.
+        """
+        n_rows = getattr(self.base.hf.get_input_embeddings(), "num_embeddings", None) or self.base.hf.config.vocab_size
+        if texts.dtype != torch.long or texts.dim() != 2 or not ((texts >= 0) & (texts < n_rows)).all():
+            raise RoutingError("E-STATE", "the texts that the router read aren't of this base's tokens.", "Fit anew.")
         answers: dict[str, list[Tensor]] = {site: [] for site in sites}
 
         def listener(site: str) -> Any:
@@ -188,7 +195,8 @@ class _MiniLM:
     @cached_property
     def _parts(self) -> tuple[Any, Any]:
         directory = str(self._directory)
-        return AutoTokenizer.from_pretrained(directory), AutoModel.from_pretrained(directory).to(self.device).eval()
+        tokenizer = AutoTokenizer.from_pretrained(directory, **NO_CODE)
+        return tokenizer, AutoModel.from_pretrained(directory, **NO_CODE).to(self.device).eval()
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Encode texts -> (N, 384) float32."""

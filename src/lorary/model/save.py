@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from lorary.adapters.tensor_file import write_tensors
 from lorary.disk import need_space
 from lorary.errors import OptionError, known_names
 from lorary.hashing import hash_file
@@ -15,9 +14,11 @@ from lorary.library.expert import Expert, copy_adapter, read_expert
 from lorary.library.files import as_path
 from lorary.library.findings import some
 from lorary.library.manifest import this_version
+from lorary.library.seal import seal
 from lorary.model.base_model import BaseModel
 from lorary.model.ensemble import Ensemble, Parts
-from lorary.model.saved import MODEL, SCHEMA_VERSION, STATE, Keep, require_same
+from lorary.model.saved import MODEL, SCHEMA_VERSION, SEAL, STATE, Keep, about_state, require_same
+from lorary.model.state_file import write_state
 from lorary.model.trained import check_gates, trained_experts, write_present
 from lorary.options import as_dict
 
@@ -37,8 +38,6 @@ def save(base: BaseModel, ensemble: Ensemble, parts: Parts, directory: Path | st
         raise OptionError("E-OPTION", what, 'Save with experts="copy", which writes them as they are now.')
     check_gates(ensemble, parts)
     with arriving(root) as stage:
-        if ensemble.state:
-            write_tensors(ensemble.state, stage / STATE)
         if experts == "copy":
             need_space(stage, 4 * sum(expert.n_parameters for expert in ensemble.members.values()))
             for name, expert in ensemble.members.items():
@@ -53,7 +52,11 @@ def save(base: BaseModel, ensemble: Ensemble, parts: Parts, directory: Path | st
             kept[name] = read_expert(stage / "experts" / name if experts == "copy" else expert.directory, name)
             if name not in trained:
                 require_same(kept[name], expert.hash)  # what is on disk now may be another
+        if ensemble.state:
+            about = about_state(ensemble.router, {name: expert.hash for name, expert in kept.items()})
+            write_state(ensemble.state, stage / STATE, *about)
         facts = _describe(base, ensemble, root, experts, kept, stage / STATE)
+        facts[SEAL] = seal("model", facts)
         (stage / MODEL).write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return root
 

@@ -3,11 +3,12 @@
     mymodel/
       model.json           schema_version, created_by, base (name, dtype, fingerprint), router (name, options), mix,
                            state (sha256, size_bytes) or null, library (where, or null: copied), experts by name:
-                           hash and directory, relative to this one
+                           hash and directory, relative to this one; seal: of all this, by the user who saved it
       state.safetensors    what the router knows; absent if it knows nothing
       experts/<name>/      plain PEFT adapter directories, unless they were referred to
 
-With copied experts the directory is also a folder of adapters that opens as a library. Nothing in it is ever run.
+With copied experts the directory is also a folder of adapters that opens as a library. Nothing in it is ever run. What
+is outside of it is read, and written to, only if this user saved it so, or says so.
 """
 
 import dataclasses
@@ -23,19 +24,20 @@ from lorary.library.expert import Expert
 from lorary.library.files import as_path, read_capped
 from lorary.library.findings import quote
 from lorary.library.layout import check_name
+from lorary.library.seal import is_sealed
 from lorary.library.strict_json import parse_object
-from lorary.options import make
+from lorary.options import as_dict, make
 from lorary.routing.base import Router
 
 SCHEMA_VERSION = 1
 MAX_BYTES = 100_000_000
-MODEL, STATE = "model.json", "state.safetensors"
+MODEL, STATE, SEAL = "model.json", "state.safetensors", "seal"
 Keep = Literal["copy", "refer"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Saved:
-    """model.json, understood; paths are absolute."""
+    """model.json, understood; paths are absolute. is_own: this user's lorary wrote it."""
 
     root: Path
     base: Mapping[str, Any]
@@ -44,6 +46,18 @@ class Saved:
     state: Mapping[str, Any] | None
     library: Path
     experts: Mapping[str, tuple[str, Path]]  # name -> hash, directory
+    is_own: bool = False
+
+    def require_inside(self) -> None:
+        """Refuse experts and a library that are not in the model's own directory (E-PATH), links followed."""
+        places = {"library": self.library, **{f"expert {quote(n)}": path for n, (_, path) in self.experts.items()}}
+        root = os.path.realpath(self.root)
+        for what, path in places.items():
+            found = os.path.realpath(path)
+            if found != root and not found.startswith(root.rstrip(os.sep) + os.sep):
+                told = f"saved model {quote(self.root.name)} was not saved by you, and its {what} is outside of it: "
+                hint = "If you trust it: lo.load(..., outside=True). Or route the library itself."
+                raise ModelError("E-PATH", f"{told}{quote(found, 200)}.", hint)
 
 
 def is_saved_model(directory: Path | str) -> bool:
@@ -59,12 +73,18 @@ def require_same(expert: Expert, expected: str, *, recorded: bool = False) -> No
         raise LibraryError("E-FILE", what, "Bring the old one back, or route the library anew.")
 
 
+def about_state(router: Router, hashes: Mapping[str, str]) -> tuple[object, ...]:
+    """Say what a saved model's state is about, for its seal: the router, and the hashes of the experts by name."""
+    return "saved", as_dict(router), dict(hashes)
+
+
 def read_saved(directory: Path | str) -> Saved:
     """Read model.json strictly. Raises E-MODEL, E-SCHEMA, E-PATH, and E-NAME and E-OPTION for the router."""
     root = as_path(directory)
     if not os.path.isdir(root) or not (root / MODEL).exists():
         raise ModelError("E-MODEL", f"{quote(str(root), 200)} is no saved model: no {MODEL}.", "Check the path.")
     fields = parse_object(read_capped(root / MODEL, MAX_BYTES, "E-MODEL"), MODEL, "E-MODEL")
+    seal = fields.pop(SEAL, None)
     version = fields.get("schema_version")
     if type(version) is int and version > SCHEMA_VERSION:
         what = f"{MODEL} has schema {version}; this lorary reads up to {SCHEMA_VERSION}."
@@ -89,6 +109,7 @@ def read_saved(directory: Path | str) -> Saved:
         state,
         root / (library or "."),
         _read_experts(root, fields),
+        is_sealed(seal if isinstance(seal, str) else None, "model", fields),
     )
 
 

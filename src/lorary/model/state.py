@@ -1,28 +1,30 @@
-"""A router's state: fetched by the hash of its origins, or fitted and kept."""
+"""A router's state: fetched by the hash of its origins, if this user's own lorary fitted it, or fitted and kept.
+
+It decides who speaks. A library from elsewhere may bring one that lets a single expert speak: it doesn't count. The
+name in derived/ ends with whose it is, so that users who share a library don't write over each other's.
+"""
 
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
-from lorary.adapters.tensor_file import write_tensors
 from lorary.errors import LibraryError, RoutingError
-from lorary.hashing import hash_json, short_key
+from lorary.hashing import hash_json
 from lorary.library import derived
 from lorary.library.findings import quote
 from lorary.library.library import Library
+from lorary.library.seal import sealer
 from lorary.model.base_model import BaseModel
 from lorary.model.ensemble import Ensemble
-from lorary.model.fingerprint import tensor_facts
 from lorary.model.learned import LearnedProbe
 from lorary.model.probe import DataProbe
+from lorary.model.state_file import read_own, write_state
 from lorary.options import name_of, to_spec
 from lorary.routing.base import Probe, State
 from lorary.routing.members import RoomyState
 from lorary.tasks.task import Tasks
 
-_SEAL = "seal"
+_SHOWN = 16  # digits of the hash of the origins, in a file's name; its seal has them all
 
 
 def fetch_or_fit(base: BaseModel, ensemble: Ensemble, on_fit: Callable[[], None] | None = None) -> State:
@@ -42,9 +44,9 @@ def fetch_or_fit(base: BaseModel, ensemble: Ensemble, on_fit: Callable[[], None]
     if "examples" in router.needs and tasks is not None:
         known = [tasks[t].hash for names in ensemble.owned.values() for t in names if t in tasks]
         origins.append(known)
-    key = short_key(*origins)
+    key = hash_json(origins)
     if found := _fetch(ensemble.library, kind, key):
-        return in_rows(found)
+        return found
     if on_fit is not None and probe is not None:
         on_fit()
     state = in_rows(router.fit(ensemble.experts, ensemble.sites, probe))
@@ -78,33 +80,30 @@ def make_probe(base: BaseModel, ensemble: Ensemble) -> Probe | None:
 
 
 def _fetch(library: Library, kind: str, key: str) -> State | None:
-    """Read a state that was kept, if there is one. A damaged one is as good as none: it can be fitted again."""
-    if (path := derived.get(library, kind, key, "safetensors")) is None:
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            told = (file.metadata() or {}).get(_SEAL)
-            state: State = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-        if told == _seal(kind, key, state):
+    """Read a state that this user's lorary kept, if there is one. Any other is as good as none: it can be fitted."""
+    if path := derived.get(library, kind, _name(key), "safetensors"):
+        if (state := read_own(path, kind, key)) is not None:
             return state
-    except (OSError, SafetensorError):
-        pass
-    what = f"library {quote(library.path.name)}: derived/{path.name} is damaged, the router is fitted again."
+        why = f"derived/{path.name} is damaged"
+    elif others := derived.namesakes(library, kind, key[:_SHOWN], "safetensors"):
+        why = f"derived/{others[0]} was not fitted by you on this machine or is an older lorary's"
+    else:
+        return None
+    what = f"library {quote(library.path.name)}: {why}, the router is fitted again."
     warnings.warn(what, RuntimeWarning, stacklevel=2)
     return None
 
 
 def _keep(library: Library, kind: str, key: str, state: State) -> None:
     def write(path: Path) -> None:
-        write_tensors(state, path, {_SEAL: _seal(kind, key, state)})
+        write_state(state, path, kind, key)
 
     try:
-        derived.put(library, kind, key, "safetensors", write)
+        derived.put(library, kind, _name(key), "safetensors", write)
     except LibraryError as error:
         if error.code not in ("E-PATH", "E-PERM", "E-DISK"):  # the library works without, it just fits again next time
             raise
 
 
-def _seal(kind: str, key: str, state: State) -> str:
-    """Hash a state and what it is the state of, so that neither a flipped bit nor another file's content passes."""
-    return hash_json([kind, key, *tensor_facts(state)])
+def _name(key: str) -> str:
+    return f"{key[:_SHOWN]}_{sealer()}"

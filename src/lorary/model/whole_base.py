@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lorary.errors import ModelError
+from lorary.errors import LoraryError, ModelError
 from lorary.library.findings import some
+from lorary.model.base_config import NO_CODE, asks_for_code, code_refused, read_config
 
 _HINT = "Give a causal language model."
 _INSTALL = "Install the package that this names, in the environment of lorary."
@@ -23,9 +24,9 @@ def open_base(source: str, name: str, dtype: torch.dtype) -> tuple[Any, Any]:
     Transformers draws at random what a checkpoint lacks, leaves out what it doesn't know, and only logs it.
     """
     with _loading(f"base {name!r}"):
-        config = AutoConfig.from_pretrained(source)
+        config = read_config(source, f"base {name!r}")
         opened: Any = AutoModelForCausalLM.from_pretrained(
-            source, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+            source, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **NO_CODE
         )
     hf, told = opened
     _check_whole(name, hf, told)
@@ -35,7 +36,7 @@ def open_base(source: str, name: str, dtype: torch.dtype) -> tuple[Any, Any]:
         what = f"base {name!r}: {type(hf).__name__} is no causal language model: what comes later changes what is said."
         raise ModelError("E-BASE", what, _HINT)
     with _loading(f"the tokenizer of base {name!r}"):
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, **NO_CODE)
     _check_tokenizer(name, hf, tokenizer)
     return hf, tokenizer
 
@@ -44,7 +45,11 @@ def open_base(source: str, name: str, dtype: torch.dtype) -> tuple[Any, Any]:
 def _loading(what: str) -> Iterator[None]:
     try:
         yield
+    except LoraryError:
+        raise
     except Exception as error:  # what stands in a stranger's directory can break any part of transformers
+        if asks_for_code(error):
+            raise code_refused(what) from error
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1]).rstrip(".")
         if isinstance(error, KeyError) or not reason:

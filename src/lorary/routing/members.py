@@ -39,20 +39,26 @@ def stack_members(site: str, vectors: Mapping[int, Tensor]) -> State:
     }
 
 
-def members_at(state: State, site: Site, n_experts: int) -> tuple[Tensor, Tensor, bool]:
-    """Read a site's vectors (P, d_in), the experts (P,) they stand for, and whether these are all, in order.
+def members_at(state: State, site: Site, n_experts: int, *, n_axes: int = 2) -> tuple[Tensor, Tensor, bool]:
+    """Read a site's vectors (P, ..., d_in), of `n_axes` axes, the experts (P,) they stand for, and whether all listen.
 
-    Raises E-STATE for a state that isn't of so many experts.
+    Raises E-STATE for a state that isn't of so many experts, or no vectors and places of experts, in order.
     """
     vectors, members = state.get(f"{site.name}.vectors"), state.get(f"{site.name}.members")
     if vectors is None or members is None:
-        vectors, members = torch.zeros(0, site.d_in), _NOBODY
+        vectors, members = torch.zeros(0, *[0] * (n_axes - 2), site.d_in), _NOBODY
+    are_kinds = vectors.is_floating_point() and members.dtype == torch.long
+    if not are_kinds or (vectors.dim(), members.dim()) != (n_axes, 1) or vectors.shape[-1] != site.d_in:
+        raise _other_experts(site)
     all_listen = len(members) == n_experts and torch.equal(members, torch.arange(n_experts))
-    if (len(vectors), vectors.shape[-1]) != (len(members), site.d_in) or not (
-        all_listen or ((members >= 0) & (members < n_experts)).all()
-    ):
-        raise RoutingError("E-STATE", f"site {site.name!r}: the router's state is not of these experts.", "Fit anew.")
+    are_in_order = bool(((members >= 0) & (members < n_experts)).all() and (members.diff() > 0).all())
+    if len(vectors) != len(members) or not (all_listen or are_in_order):
+        raise _other_experts(site)
     return vectors, members, all_listen
+
+
+def _other_experts(site: Site) -> RoutingError:
+    return RoutingError("E-STATE", f"site {site.name!r}: the router's state is not of these experts.", "Fit anew.")
 
 
 def refit_members(

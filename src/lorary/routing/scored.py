@@ -61,7 +61,7 @@ class ScoredGate(Gate):
     """Score, keep the best, softmax over the kept. Only experts with a vector at this site can be chosen.
 
     `score` takes hidden states (B, T, d_in) and vectors (P, ..., d_in) to float32 scores (B, T, P).
-    `never_negative` promises that no score is below 0.
+    `never_negative` promises that no score is below 0. `n_axes`: of the vectors.
     A site where no expert has a vector gives every expert the weight zero.
     """
 
@@ -78,10 +78,11 @@ class ScoredGate(Gate):
         top_k: int | None,
         temperature: float,
         never_negative: bool = False,
+        n_axes: int = 2,
     ) -> None:
         super().__init__()
         self.score = score
-        vectors, members, self.everybody_listens = members_at(state, site, n_experts)
+        vectors, members, self.everybody_listens = members_at(state, site, n_experts, n_axes=n_axes)
         self.register_buffer("vectors", vectors, persistent=False)  # (P, d_in)
         self.register_buffer("members", members, persistent=False)  # (P,)
         self.n_experts = n_experts

@@ -4,6 +4,7 @@ State: "<site>.logits" (T, S, E) for T tasks, S blocks, E experts in order of th
 tasks as JSON in bytes.
 """
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 
@@ -15,6 +16,8 @@ from lorary.errors import RoutingError
 from lorary.routing.base import Context, Gate, Probe, Routing, State
 
 TASKS = "tasks"
+_CALLED = {"poly": "Poly", "mhr": "MHR"}
+_MOST_LETTERS = 10_000_000  # of the names of all tasks together
 
 
 class TaskGate(Gate):
@@ -51,27 +54,39 @@ def task_numbers(state: State) -> dict[str, int] | None:
     """Number the tasks that a state knows; None if it is no state of learned weights."""
     if TASKS not in state:
         return None
-    names = json.loads(bytes(state[TASKS].tolist()))
-    return {str(name): i for i, name in enumerate(names)}
+    written, names = state[TASKS], None
+    if written.dtype == torch.uint8 and written.dim() == 1 and len(written) <= _MOST_LETTERS:
+        with contextlib.suppress(ValueError, RecursionError):
+            names = json.loads(bytes(written.tolist()))
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RoutingError("E-STATE", "the learned weights don't name their tasks.", "Build the library again.")
+    return {name: i for i, name in enumerate(names)}
+
+
+def task_gate(name: str, site: Site, state: State, n_experts: int) -> TaskGate:
+    """Make the gate of one site from what the builder `name` left.
+
+    Raises E-LEARNED for logits that aren't of these tasks, blocks and experts.
+    """
+    logits, n_tasks = state.get(f"{site.name}.logits", torch.zeros(0, 1, 0)), len(task_numbers(state) or ())
+    n_splits = logits.shape[1] if logits.dim() == 3 else 0
+    fits = n_splits and n_tasks and logits.is_floating_point() and logits.shape == (n_tasks, n_splits, n_experts)
+    if not fits or site.d_in % n_splits or site.d_out % n_splits or not logits.isfinite().all():
+        raise RoutingError(
+            "E-LEARNED",
+            f"the {_CALLED[name]} weights of {site.name!r} are {tuple(logits.shape)}, expected finite numbers for "
+            f"{n_tasks} tasks, blocks that divide {site.d_in} and {site.d_out}, and {n_experts} experts.",
+            "The file is damaged, or not of these experts: build the library again.",
+        )
+    return TaskGate(logits)
 
 
 def learned_state(name: str, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
     """Ask the probe for what the builder `name` left. Raises E-LEARNED if there is nothing, or it doesn't fit."""
     state = probe.learned(name) if probe is not None else None
-    called = {"poly": "Poly", "mhr": "MHR"}[name]
     if state is None:
         hint = f"Build it with --method {name}."
-        raise RoutingError("E-LEARNED", f"this library has no {called} weights for its experts.", hint)
-    n_tasks = len(task_numbers(state) or ())
+        raise RoutingError("E-LEARNED", f"this library has no {_CALLED[name]} weights for its experts.", hint)
     for site in sites.values():
-        logits = state.get(f"{site.name}.logits", torch.zeros(0, 1, 0))
-        n_splits = logits.shape[1] if logits.dim() == 3 else 0
-        fits = n_splits and logits.shape == (n_tasks, n_splits, len(experts)) and bool(logits.isfinite().all())
-        if not fits or site.d_in % n_splits or site.d_out % n_splits:
-            raise RoutingError(
-                "E-LEARNED",
-                f"the {called} weights of {site.name!r} are {tuple(logits.shape)}, expected finite numbers for "
-                f"{n_tasks} tasks, blocks that divide {site.d_in} and {site.d_out}, and {len(experts)} experts.",
-                "The file is damaged, or not of these experts: build the library again.",
-            )
+        task_gate(name, site, state, len(experts))
     return state

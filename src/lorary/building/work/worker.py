@@ -5,6 +5,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from lorary import __version__
@@ -21,6 +22,7 @@ from lorary.library.layout import Layout
 from lorary.library.library import Library
 from lorary.library.provenance import Provenance, read_provenance
 from lorary.model.base_model import BaseModel
+from lorary.model.learned import seal_learned
 
 _SHOWN = 4  # of failures, so that a message stays readable
 MOST_TRIES = 3
@@ -170,7 +172,8 @@ class Worker:
         missing = [name for name in pack.missing(self.library.layout) if name not in failed]
         for (name, kind), write in made.learned.items():
             if name in missing:
-                derived.put(self.library, kind, self.keys[name], "safetensors", write, learned=True)
+                key = self.keys[name]
+                derived.put(self.library, kind, key, "safetensors", _sealing(write, kind, key), learned=True)
         for job in (self.jobs[name] for name in missing):
             for name in job.experts:
                 if not self.library.layout.expert(name).is_dir():
@@ -193,6 +196,14 @@ class Worker:
         except LibraryError as error:
             if error.code != "E-EXISTS" or built_by(self.library, name) != key:
                 raise  # else a worker that thought us dead was first, with the same bytes
+
+
+def _sealing(write: Callable[[Path], None], kind: str, key: str) -> Callable[[Path], None]:
+    def sealed(path: Path) -> None:
+        write(path)
+        seal_learned(path, kind, key)
+
+    return sealed
 
 
 def require_library(layout: Layout) -> None:

@@ -53,7 +53,8 @@ def _checked(gates: State | None, expert: str, site: Site) -> Tensor:
         hint = "Build a library of this one with --method phatgoose --from it, and route that."
         raise RoutingError("E-LEARNED", f"expert {expert!r} has no gates in this library.", hint)
     vector = gates.get(site.name, torch.zeros(0))
-    if vector.shape != (site.d_in,) or not bool(vector.isfinite().all()):
+    is_one = vector.is_floating_point() and vector.shape == (site.d_in,)
+    if not is_one or not bool(vector.isfinite().all()):
         raise RoutingError(
             "E-LEARNED",
             f"the gate of expert {expert!r} at {site.name!r} is {tuple(vector.shape)}, expected {site.d_in} finite "

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from lorary.adapters.base import Experts, Site
 from lorary.routing.base import Gate, Probe, Router, State
-from lorary.routing.task_skills import TaskGate, learned_state
+from lorary.routing.task_skills import learned_state, task_gate
 
 
 @dataclass(frozen=True)
@@ -27,4 +27,4 @@ class PolyRouter(Router):
 
     def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
         """Make the gate of one site from its logits."""
-        return TaskGate(state[f"{site.name}.logits"])
+        return task_gate("poly", site, state, len(names))

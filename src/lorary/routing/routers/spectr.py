@@ -43,7 +43,15 @@ class SpectR(Router):
 
     def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
         """Make the gate of one site from its directions."""
-        return ScoredGate(_length, site, state, n_experts=len(names), top_k=self.top_k, temperature=self.temperature)
+        return ScoredGate(
+            _length,
+            site,
+            state,
+            n_experts=len(names),
+            top_k=self.top_k,
+            temperature=self.temperature,
+            n_axes=3,
+        )
 
 
 def _spectrum(weights: Weights) -> Tensor:

@@ -51,6 +51,12 @@ class TaskPredictor(Router):
 
     def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
         """Make a gate that classifies `Context.features`."""
+        shapes = [tuple(state[part].shape) for part in ("weight", "bias", "owns")]
+        n_tasks, n_features = shapes[0] if len(shapes[0]) == 2 else (0, 0)
+        are_numbers = all(state[part].is_floating_point() for part in ("weight", "bias", "owns"))
+        if not are_numbers or shapes != [(n_tasks, n_features), (n_tasks,), (n_tasks, len(names))]:
+            told = f"weight, bias and owners are {', '.join(map(str, shapes))}, for {len(names)} experts"
+            raise RoutingError("E-STATE", f"the task predictor's {told}.", "Fit anew.")
         return _PredictorGate(state, self.top_k)
 
 
@@ -68,6 +74,9 @@ class _PredictorGate(Gate):
     def forward(self, h: Tensor, context: Context) -> Routing:
         if context.features is None:
             raise RoutingError("E-TEXT", "task_predictor needs the features of every prompt.", "Call the routed model.")
+        if context.features.shape[-1] != self.weight.shape[1]:
+            told = f"{self.weight.shape[1]} features, the encoder gives {context.features.shape[-1]}"
+            raise RoutingError("E-STATE", f"the task predictor's state is for {told}.", "Fit anew.")
         tasks = torch.softmax(context.features.float() @ self.weight.T + self.bias, dim=-1)  # (B, C)
         experts = tasks @ self.owns  # (B, E)
         kept, index = keep_best(experts, self.n_kept)
