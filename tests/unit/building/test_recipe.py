@@ -78,7 +78,10 @@ def test_paths_hold_anywhere_once_they_are_absolute(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("taks = 't'", "unknown key 'taks'. Did you mean 'tasks'? Known: answers, base, builder, device, dtype, ignore, into, only, "),
+        (
+            "taks = 't'",
+            "unknown key 'taks'. Did you mean 'tasks'? Known: answers, base, builder, device, dtype, ignore, into, ",
+        ),
         ("into = 'x'", 'builder is missing. Write builder = "...".'),
         ("builder = 'private'", 'into is missing. Write into = "...".'),
         ("builder = 3\ninto = 'x'", 'builder=3: expected builder = "private:rank=4", or a table [builder] with a '),
