@@ -260,13 +260,19 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
     max_leaves=8,
 )
+CELLS = st.lists(KEYS | st.text(max_size=5), max_size=4).map(lambda cells: ",".join(cells).encode())
 ROW = st.dictionaries(KEYS, VALUES, max_size=6).map(lambda row: json.dumps(row).encode())
 
 
+GARBAGE = st.lists(ROW | CELLS | st.binary(max_size=30), max_size=3).map(b"\n".join) | st.lists(ROW, max_size=3).map(
+    lambda rows: b"[" + b",".join(rows) + b"]"
+)
+
+
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(ROW | st.binary(max_size=30), max_size=3).map(b"\n".join))
-def test_garbage_gives_a_task_error_and_nothing_else(tmp_path, data):
-    path = tmp_path / "x.jsonl"
+@given(st.sampled_from((".jsonl", ".json", ".csv", ".tsv")), GARBAGE)
+def test_garbage_gives_a_task_error_and_nothing_else(tmp_path, suffix, data):
+    path = tmp_path / f"x{suffix}"
     path.write_bytes(data)
     try:
         tasks = read_tasks(path)
