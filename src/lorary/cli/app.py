@@ -28,7 +28,7 @@ def make_app() -> typer.Typer:
     app = typer.Typer(
         cls=Application,
         no_args_is_help=True,
-        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         epilog="Exit codes: 0 done, 1 error, 2 usage, 3 partly done, 130 interrupted.",
@@ -55,8 +55,8 @@ def make_app() -> typer.Typer:
     return app
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(ctx: typer.Context, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
         print(f"lorary {__version__}")
         raise typer.Exit
 

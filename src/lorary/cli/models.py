@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lorary.cli.completion import offer_word_or_file
 from lorary.cli.console import progress, say
 from lorary.cli.parameters import EMBEDDED, Mix
 
@@ -20,8 +21,15 @@ BARE = "base"
 
 _MANY = 32  # experts; fewer open in a moment
 
-LIBRARY = f"A library, or a saved model; or {BARE!r}, the base alone."
-"""What may be asked and evaluated, for the help."""
+LibraryOrBase = Annotated[
+    str,
+    typer.Argument(
+        metavar="LIBRARY",
+        help=f"A library or a saved model; {BARE!r} is the base alone.",
+        autocompletion=offer_word_or_file(BARE),
+    ),
+]
+"""What may be asked and evaluated."""
 
 
 def load(base: str, device: str, dtype: str) -> "BaseModel":

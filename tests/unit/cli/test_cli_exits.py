@@ -237,7 +237,7 @@ def test_interrupted(
     before = signal.getsignal(number)
     line = ("build", world.tasks, "--method", "private:steps=1", "--base", world.base, "--into", tmp_path / "lib")
     stopped = run(*line)
-    assert stopped.err.splitlines()[-1] == "interrupted. Run the same command again: it goes on where it was."
+    assert stopped.err.splitlines()[-1] == "interrupted. Run the same command again: it resumes."
     assert (stopped.code, stopped.out) == (130, "")
     assert signal.getsignal(number) is before
 

@@ -180,9 +180,7 @@ def test_ask_tells_of_an_empty_answer(run: Run, world: World, monkeypatch: pytes
     monkeypatch.setattr("lorary.model.routed_model.answer", lambda *_, **__: [""])
     found = run("ask", world.library, "red fox", "--base", world.base, "--router", "uniform")
     assert found.out == "\n"
-    assert found.err.endswith(
-        "the answer is empty: the model ended it at once. A base that was made for chat may want --chat.\n"
-    )
+    assert found.err.endswith("the answer is empty: the model stopped at once. A chat model may need --chat.\n")
 
 
 def test_ask_without_base_takes_the_one_the_library_names(run: Run, world: World, copied: Path) -> None:
@@ -282,7 +280,7 @@ def test_finetune_makes_a_base_that_is_scored_as_any(run: Run, world: World, tmp
     into = tmp_path / "full"
     line = ("finetune", world.tasks, "--options", "steps=2,lr=1e-3", "--base", world.base, "--into", into)
     made = run(*line)
-    assert (made.code, made.out) == (0, f"{into}: a base; evaluate it with `lorary eval base TASKS --base {into}`\n")
+    assert (made.code, made.out) == (0, f"{into}: a base; score it with `lorary eval base TASKS --base {into}`\n")
     assert any(line.startswith("training steps: 2/2 (loss ") for line in made.err.splitlines())
     assert json.loads(run(*line, "--json").out) == {"base": str(into)}
     line = ("eval", "base", world.tasks, "--metric", "perplexity", "--base", into, "--into", tmp_path / "full.jsonl")

@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorary.cli.application import or_list
 from lorary.cli.console import print_json, print_table, say
 from lorary.cli.models import base_of, load
-from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, Json
+from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, Json, method_option
 
 if TYPE_CHECKING:
     from lorary.building.clusters import Clusters
@@ -17,27 +16,30 @@ if TYPE_CHECKING:
 
 def cluster(
     library: Annotated[str, typer.Argument(metavar="LIBRARY", help="A library with one expert per task.")],
-    into: Annotated[Path, typer.Option(metavar="FILE", help="The file of groups.")],
+    into: Annotated[Path, typer.Option(metavar="FILE", help="File for the groups.")],
     method: Annotated[
-        str | None,
-        typer.Option(metavar="SPEC", is_eager=True, callback=or_list("CLUSTERERS"), help="As mbc:k=10; or: list."),
+        str | None, method_option("--method", "CLUSTERERS", "How to group, e.g. mbc:k=10 (`list` shows all).")
     ] = None,
     join: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Instead of --method: groups that the library's new experts join."),
+        typer.Option(
+            metavar="FILE", help="Instead of --method: existing groups, which the library's new experts join."
+        ),
     ] = None,
     tasks: Annotated[
-        str | None, typer.Option(metavar="TASKS", help="The library's tasks, for methods that look at examples.")
+        str | None,
+        typer.Option(metavar="TASKS", help="The tasks that the library was built from; some methods need them."),
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write a page: similarity map, tree, choice of k.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write a page with the similarity map, the tree and the choice of k."),
     ] = None,
     base: BaseOfLibrary = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     json: Json = False,
 ) -> None:
-    """Group tasks whose experts are alike. `build --method per_cluster:clusters=FILE` trains one per group."""
+    """Group tasks whose experts are alike. `build --method per_cluster:clusters=FILE` trains an expert per group."""
     if (method is None) == (join is None):
         raise typer.BadParameter("give either --method or --join.")
     from lorary.building.cluster import cluster as run

@@ -7,21 +7,19 @@ import typer
 
 from lorary.cli.application import resumable
 from lorary.cli.console import print_json, progress
-from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, Device, Json
+from lorary.cli.parameters import EMBEDDED, TASK_FILES, BaseToBuildOn, Device, Json, OnlyTasks
 
 
 def finetune(
-    tasks: Annotated[
-        str, typer.Argument(metavar="TASKS", help="Directory, glob or file of tasks: .jsonl, .jsonl.gz, .parquet.")
-    ],
-    into: Annotated[Path, typer.Option(metavar="DIR", help="A directory for the new base that isn't there yet.")],
+    tasks: Annotated[str, typer.Argument(metavar="TASKS", help=TASK_FILES)],
+    into: Annotated[Path, typer.Option(metavar="DIR", help="Directory for the new base; must not exist yet.")],
     base: BaseToBuildOn = EMBEDDED,
-    options: Annotated[str, typer.Option(metavar="KEY=VALUE,...", help="As lr=3e-5,epochs=1,patience=3.")] = "",
-    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this task; may be repeated.")] = None,
+    options: Annotated[str, typer.Option(metavar="KEY=VALUE,...", help="e.g. lr=3e-5,epochs=1,patience=3")] = "",
+    only: OnlyTasks = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Train all weights of a base on all tasks. Stopped anywhere, the same command goes on where it was."""
+    """Train all weights of a base on all tasks. Interrupted, the same command resumes."""
     from lorary.options import split_spec
     from lorary.tasks.read import read_tasks
 
@@ -39,5 +37,5 @@ def finetune(
         made = run(method, data, loaded, into=into, report=lambda s: tell(s.step, s.n_steps, f"loss {s.loss:.3f}"))
     if json:
         return print_json({"base": str(made)})
-    print(f"{made}: a base; evaluate it with `lorary eval base TASKS --base {made}`")
+    print(f"{made}: a base; score it with `lorary eval base TASKS --base {made}`")
     return None

@@ -8,27 +8,33 @@ import typer
 
 from lorary.cli.application import resumable
 from lorary.cli.console import print_json, print_rich, progress
-from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, Device, Dtype, HowToMix, Json, Mix
+from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, Device, Dtype, HowToMix, Json, Mix, count_option
 from lorary.cli.work import RoadWatcher
 
-_MANY = "may be repeated."
+_MANY = "repeatable."
 
 
 def quickstart(
-    into: Annotated[Path, typer.Option(metavar="DIR", help="For libraries, runs and the report.")] = Path("quickstart"),
+    into: Annotated[Path, typer.Option(metavar="DIR", help="Directory for libraries, runs and the report.")] = Path(
+        "quickstart"
+    ),
     base: BaseToBuildOn = EMBEDDED,
-    tasks: Annotated[str | None, typer.Option(metavar="DIR", help="Your tasks, not the built-in ones.")] = None,
-    heldout: Annotated[list[str] | None, typer.Option(metavar="NAME", help=f"A task not to train on; {_MANY}")] = None,
-    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help=f"Only this task; {_MANY}")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps of each private expert.")] = None,
-    clusters: Annotated[int | None, typer.Option(min=1, help="Clusters of MBC.")] = None,
+    tasks: Annotated[
+        str | None, typer.Option(metavar="TASKS", help="Your tasks, instead of the built-in ones.")
+    ] = None,
+    heldout: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help=f"Task to hold out of training; {_MANY}")
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help=f"Use only this task; {_MANY}")] = None,
+    steps: Annotated[int | None, count_option("Training steps of each private expert.")] = None,
+    clusters: Annotated[int | None, count_option("How many clusters MBC makes.")] = None,
     mix: HowToMix = None,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
+    max_new_tokens: Annotated[int | None, count_option("Longest answer, in tokens.")] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     json: Json = False,
 ) -> None:
-    """Go the whole road once: build, cluster, route, report. Stopped anywhere, the same command goes on."""
+    """Run the whole pipeline once: build, cluster, route, report. Interrupted, the same command resumes."""
     from lorary.studies.quickstart import run_quickstart
     from lorary.studies.road import Road
 

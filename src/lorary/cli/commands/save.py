@@ -5,30 +5,26 @@ from typing import Annotated
 
 import typer
 
-from lorary.cli.application import or_list
 from lorary.cli.console import print_json
 from lorary.cli.models import opened
-from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, HowToMix, Json
+from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, HowToMix, Json, Router, TasksOfLibrary
 
 
 def save(
-    library: Annotated[str, typer.Argument(metavar="LIBRARY", help="A library, or a saved model.")],
-    into: Annotated[Path, typer.Option(metavar="DIR", help="The saved model; must not be there yet.")],
-    router: Annotated[
-        str | None,
-        typer.Option(metavar="SPEC", is_eager=True, callback=or_list("ROUTERS"), help="As arrow:top_k=4; or: list."),
-    ] = None,
+    library: Annotated[str, typer.Argument(metavar="LIBRARY", help="A library or a saved model.")],
+    into: Annotated[Path, typer.Option(metavar="DIR", help="Directory for the saved model; must not exist yet.")],
+    router: Router = None,
     mix: HowToMix = None,
     base: BaseOfLibrary = None,
-    tasks: Annotated[
-        str | None, typer.Option(metavar="DIR", help="What the library was built from, for routers that need it.")
-    ] = None,
-    refer: Annotated[bool, typer.Option("--refer", help="Note where the experts are; don't copy them.")] = False,
+    tasks: TasksOfLibrary = None,
+    refer: Annotated[
+        bool, typer.Option("--refer", help="Record where the experts are instead of copying them.")
+    ] = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
     json: Json = False,
 ) -> None:
-    """Save a routed model whole: experts, router, its state, mix. The router is compass unless you say otherwise."""
+    """Save a routed model: experts, router, its fitted state, mix. `ask`, `eval` and `export` take the result."""
     with opened(library, router=router, mix=mix, base=base, tasks=tasks, device=device, dtype=dtype) as model:
         model.save(into, experts="refer" if refer else "copy")
         names, identity = model.names, model.identity
