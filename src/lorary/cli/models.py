@@ -113,20 +113,26 @@ def names_of_base(library: "Library") -> list[str]:
 
 
 def base_of(library: "Library") -> str:
-    """Name the base of a library whose user named none: the one that its experts name, or else the embedded one.
+    """Give what to load for a library whose user named no base: the one that its experts name, or else the embedded.
 
     Nothing is fetched just because somebody's files name it: it must be on this machine. Raises E-BASE otherwise, and
     if the experts name several.
     """
+    return named_base_of(library)[1]
+
+
+def named_base_of(library: "Library") -> tuple[str, str]:
+    """Give the name of a library's base, and what to load for it. Raises as `base_of`."""
     from lorary.errors import ModelError
     from lorary.library.findings import quote
-    from lorary.model.base_model import find_here
+    from lorary.model.places import find_base
 
     # Without a name the embedded one is meant.
-    named = sorted({name or EMBEDDED for name in names_of_base(library)})
-    here = {name: find_here(name) for name in named}
-    if len(set(here.values())) == 1 and here[named[0]] is not None:
-        return str(here[named[0]])
+    named = sorted({name or EMBEDDED for name in names_of_base(library)}) or [EMBEDDED]
+    here = {name: find_base(name, library.base) for name in named}
+    place = here[named[0]]
+    if len(set(here.values())) == 1 and place is not None:
+        return named[0], place
     what = f"library {quote(library.path.name)} was made on base {' and '.join(quote(name, 200) for name in named)}"
     if len(named) > 1:
         raise ModelError("E-BASE", f"{what}.", "Give the one to use with --base.")

@@ -53,12 +53,19 @@ class OneBase:
         self._names = self._names or ([name] if name else [])
 
     def _is_ours(self, name: str) -> bool:
-        return name in self._names or (bool(name) and _here(name) in {_here(own) for own in self._names} - {None})
+        return name in self._names or (bool(name) and _here(name) in {self._here(own) for own in self._names} - {None})
+
+    def _here(self, name: str) -> str | None:
+        """Say what to load for a name; of the library's own base also by its fingerprint."""
+        from lorary.model.places import find_base
+
+        return find_base(name, self._fingerprint) if name in self._names else _here(name)
 
     def _sizes(self, name: str, expert: str) -> "BaseFacts | None":
         from lorary.library.provenance import require_same_base
 
-        sizes, facts = _outline(name) if name else (None, {})
+        here = self._here(name) if name else None
+        sizes, facts = _outline(here) if here is not None else (None, {})
         require_same_base(facts, self._fingerprint, expert)
         if sizes is None and not self._is_told:
             self._is_told = True
@@ -75,14 +82,13 @@ def _here(name: str) -> str | None:
 
 
 @cache
-def _outline(name: str) -> "tuple[BaseFacts | None, dict[str, Any]]":
+def _outline(here: str) -> "tuple[BaseFacts | None, dict[str, Any]]":
     from lorary.model.embedded import EMBEDDED, embedded_directory
     from lorary.model.fingerprint import size_facts
     from lorary.model.outline import outline, sizes
 
-    here = _here(name)
     if here == EMBEDDED:
         with contextlib.suppress(LoraryError):
             here = embedded_directory()
-    base = outline(here) if here is not None else None
+    base = outline(here)
     return (None, {}) if base is None else (sizes(base), size_facts(base.hf))

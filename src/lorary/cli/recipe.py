@@ -7,15 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lorary.cli.models import base_of
+from lorary.cli.console import say
+from lorary.cli.models import named_base_of
 from lorary.cli.parameters import EMBEDDED
 
 if TYPE_CHECKING:
     from lorary.building.recipe import Recipe
+    from lorary.library.library import Library
 
 
-def gather(path: Path | None, given: Mapping[str, Any]) -> "Recipe":
-    """Make the recipe of a file, of what the command line gives, or of both; its base is named."""
+def gather(path: Path | None, given: Mapping[str, Any]) -> tuple["Recipe", str | None]:
+    """Make the recipe of a file, of the command line, or of both, with a base to load; and say how that is called.
+
+    A base that nobody named is that of the library to build into, else of the one to start from, else the embedded one.
+    """
     for key, option in (("builder", "--method"), ("into", "--into")):
         if path is None and key not in given:
             raise typer.BadParameter("needed, unless a --recipe says it.", param_hint=option)
@@ -24,8 +29,24 @@ def gather(path: Path | None, given: Mapping[str, Any]) -> "Recipe":
     from lorary.building.recipe import make_recipe, read_recipe
 
     made = read_recipe(path, given) if path else make_recipe(given, "command line")
-    start = made.open_source()
-    return dataclasses.replace(made, base=made.base or (base_of(start) if start else EMBEDDED))
+    start = made.open_source()  # before anything slow, for it may not be there
+    if made.base is not None:
+        return made, None
+    for path, library in ((made.into, _standing(made.into)), (made.source, start)):
+        if library:
+            name, place = named_base_of(library)
+            if place != EMBEDDED:
+                say(f"base {name}, that of library {path}; --base names another.")
+            return dataclasses.replace(made, base=place), name
+    return dataclasses.replace(made, base=EMBEDDED), None
+
+
+def _standing(into: Path) -> "Library | None":
+    """Open the library that is to be built into, bad experts and all; None if it has yet to be made."""
+    from lorary.library.layout import Layout
+    from lorary.library.library import Library
+
+    return Library.open(into, skip_bad=True) if Layout(into).manifest.exists() else None
 
 
 def choose_backend(spec: str, **given: int | None) -> Any:

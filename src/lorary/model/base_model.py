@@ -34,6 +34,7 @@ class BaseModel:
     """A frozen causal language model with its tokenizer.
 
     `name`: what goes into an adapter's base_model_name_or_path. `max_tokens`: longest text it is given, in tokens.
+    `directory`: where it was loaded from, None for what isn't a directory that somebody named.
     `sites`: all linear layers an adapter may sit on, by module path; the head is not among them.
     """
 
@@ -41,6 +42,7 @@ class BaseModel:
     tokenizer: Any
     name: str
     max_tokens: int = 2048
+    directory: Path | None = None
 
     def __post_init__(self) -> None:
         """Freeze the weights and silence the sampling defaults that a model may bring along."""
@@ -195,7 +197,8 @@ def load_base(name: str = EMBEDDED, *, device: str = "auto", dtype: str = "auto"
     kind = _dtype(dtype, place)
     source, shown = (embedded_directory(), EMBEDDED_HUB_ID) if name == EMBEDDED else (_find(name), name)
     hf, tokenizer = open_base(source, name, kind)
-    return BaseModel(hf.to(place), tokenizer, shown)
+    directory = Path(name).absolute() if name != EMBEDDED and Path(name).is_dir() else None
+    return BaseModel(hf.to(place), tokenizer, shown, directory=directory)
 
 
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"

@@ -17,6 +17,7 @@ from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
 from lorary.model.fingerprint import tensor_facts
 from lorary.model.paging import PagedBank, PagedExpert, Pager, parse_size
+from lorary.model.places import remember
 from lorary.options import to_spec
 from lorary.routing.base import Gate, Router, State
 from lorary.routing.task_skills import task_numbers
@@ -144,8 +145,9 @@ def check_base(base: BaseModel, fingerprint: Mapping[str, Any] | None, what: str
 
 
 def check_library(base: BaseModel, library: Library) -> None:
-    """Refuse a library that was made on another base (E-BASE)."""
+    """Refuse a library that was made on another base (E-BASE); note where the right one is, to find it again."""
     check_base(base, library.base, f"library {str(library.path)!r}")
+    remember(base)
 
 
 def find_sites(base: BaseModel, members: Mapping[str, Expert]) -> dict[str, Site]:

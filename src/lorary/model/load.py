@@ -17,7 +17,7 @@ from lorary.library.findings import quote
 from lorary.library.library import Library
 from lorary.model import base_model
 from lorary.model.attach import Attachment
-from lorary.model.base_model import BaseModel, find_here
+from lorary.model.base_model import BaseModel
 from lorary.model.ensemble import (
     Ensemble,
     Parts,
@@ -28,6 +28,7 @@ from lorary.model.ensemble import (
     make_parts,
     open_expert,
 )
+from lorary.model.places import find_base, remember
 from lorary.model.routed_model import RoutedModel
 from lorary.model.saved import MODEL, STATE, Saved, read_saved, require_same
 from lorary.model.slot import Slot
@@ -60,6 +61,7 @@ def load(
     members = {name: _open(saved, name, recorded=memory is not None) for name in sorted(saved.experts)}
     base = base or _load_base(saved, device, dtype)
     check_base(base, saved.base["fingerprint"], f"saved model {quote(saved.root.name)}")
+    remember(base)
     sites = find_sites(base, members)
     check_mix(members, saved.mix)
     limit = SPARE_STATE_BYTES + 16 * len(members) * sum(site.d_in for site in sites.values())
@@ -73,7 +75,7 @@ def load(
 
 def _load_base(saved: Saved, device: str, dtype: str | None) -> BaseModel:
     name = str(saved.base["name"])
-    here = find_here(name)
+    here = find_base(name, saved.base["fingerprint"])
     if here is None:
         what = f"saved model {quote(saved.root.name)} was made on base {quote(name, 200)}, which isn't on this machine."
         raise ModelError("E-BASE", what, "Load it yourself and pass base=...")

@@ -16,6 +16,7 @@ from lorary.library.findings import quote
 from lorary.library.layout import check_name
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
+from lorary.model.places import remember
 from lorary.options import require
 from lorary.tasks.task import Tasks
 
@@ -40,6 +41,7 @@ def enlist(
     builder.check_base(base)
     _check_names(jobs)
     library = Library.create(Path(into), base=base.fingerprint, exist_ok=True)
+    remember(base)
     _check_names(jobs, library)
     facts = base.identity
     keys = {job.name: job.key(facts) for job in jobs}

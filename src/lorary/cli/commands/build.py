@@ -27,9 +27,7 @@ def build(
     method: Annotated[
         str | None, method_option("--method", "BUILDERS", "How to build, e.g. private:rank=4 (`list` shows all).")
     ] = None,
-    into: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Directory of the library; existing experts are kept.")
-    ] = None,
+    into: Annotated[Path | None, typer.Option(metavar="DIR", help="The library; existing experts are kept.")] = None,
     recipe: Annotated[
         Path | None, typer.Option(metavar="FILE", help="TOML file with these settings; options override it.")
     ] = None,
@@ -63,7 +61,7 @@ def build(
         "tasks": tasks, "builder": method, "into": into, "source": source, "base": base, "only": tuple(only or ()),
         "device": device, "dtype": dtype,
     }  # fmt: skip
-    made = gather(recipe, {key: value for key, value in given.items() if value})
+    made, base_name = gather(recipe, {key: value for key, value in given.items() if value})
     place = choose_backend(backend, workers=workers, threads=threads)
     if dry_run:
         return print_plan(made, json)
@@ -71,7 +69,9 @@ def build(
     from lorary.building.work.backend import build_recipe
 
     with progress("training steps") as tell, Work(tell, made.into).watched() as work, resumable():
-        library = build_recipe(made, backend=place, run=run, report=work.on_step, on_plan=work.on_plan, tell=say)
+        library = build_recipe(
+            made, backend=place, run=run, report=work.on_step, on_plan=work.on_plan, tell=say, base_name=base_name
+        )
     if json:
         return print_json({"library": str(made.into), "experts": list(library)})
     print(f"{made.into}: {len(library)} experts")
