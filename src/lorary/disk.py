@@ -52,6 +52,19 @@ def write_whole(path: Path, data: bytes) -> None:
     sync(path.parent)
 
 
+def check_writable(path: Path) -> None:
+    """Refuse a path at which nothing can be written, before long work is done for it. Raises E-PATH, E-PERM."""
+    place = path.absolute()
+    with contextlib.suppress(OSError):  # what can't be looked at is told below, or when it is written
+        while not place.exists() and place != place.parent:
+            place = place.parent
+    where = f"{str(path)!r}: {str(place)!r}"
+    if place != path.absolute() and not place.is_dir():
+        raise LibraryError("E-PATH", f"{where} is a file, and nothing can be made in it.", "Choose another path.")
+    if not os.access(place, os.W_OK):
+        raise LibraryError("E-PERM", f"{where} may not be written to.", ELSEWHERE)
+
+
 def discard(path: Path) -> None:
     """Delete a file, if it is there and can be: what is wrong with the disk was told already."""
     with contextlib.suppress(OSError):

@@ -70,12 +70,7 @@ class Nevergrad:
     """Nevergrad's NGOpt in the same box, from 0: what LoraHub's authors use."""
 
     def __init__(self, n: int, n_tries: int, limit: float, seed: int) -> None:
-        try:
-            import nevergrad
-        except ImportError:
-            raise BuildError(
-                "E-EXTRA", "search=nevergrad needs the package nevergrad.", "Run: pip install 'lorary[lorahub]'."
-            ) from None
+        nevergrad = require_nevergrad()
         box = nevergrad.p.Array(init=np.zeros(n)).set_bounds(-limit, limit)
         box.random_state.seed(seed)
         self._optimizer: Any = nevergrad.optimizers.NGOpt(parametrization=box, budget=n_tries)
@@ -89,6 +84,16 @@ class Nevergrad:
     def tell(self, loss: float) -> None:
         """Hear the loss of the point that was asked for last."""
         self._optimizer.tell(self._asked, loss)
+
+
+def require_nevergrad() -> Any:
+    """Import it. Raises E-EXTRA if it isn't installed."""
+    try:
+        import nevergrad
+    except ImportError:
+        what = "search=nevergrad needs the package nevergrad."
+        raise BuildError("E-EXTRA", what, "Run: pip install 'lorary[lorahub]'.") from None
+    return nevergrad
 
 
 def replay(search: Search, losses: Sequence[float]) -> list[Point]:

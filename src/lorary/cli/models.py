@@ -77,9 +77,11 @@ def opened(
     data = read_tasks(tasks) if tasks else None
     options = ROUTERS.parse(router or DEFAULT_ROUTER)
 
-    from lorary.model.route import route
+    from lorary.model.route import check_routable, route
     from lorary.options import to_spec
 
+    how: Any = (mix or Mix.FACTORS).value
+    check_routable(library, options, how, data)
     loaded = load(base or base_of(library), device, dtype)
 
     def fitting() -> None:
@@ -87,11 +89,21 @@ def opened(
 
     with progress("opening experts") if len(library) >= _MANY else nullcontext() as tell:
         report = (lambda done, total: tell(done, total, "")) if tell else None
-        model = route(
-            loaded, library, options, mix=(mix or Mix.FACTORS).value, tasks=data, report=report, on_fit=fitting
-        )
+        model = route(loaded, library, options, mix=how, tasks=data, report=report, on_fit=fitting)
     with model:
         yield model
+
+
+def facts_ahead(target: str, router: str | None, mix: Mix | None) -> dict[str, Any]:
+    """Tell what is known of a model before it is loaded, for the header of its run: of a library how it routes."""
+    if target == BARE or (Path(target) / "model.json").is_file():
+        return {}
+    from lorary.folder import DEFAULT_ROUTER, ROUTERS
+    from lorary.library.library import Library
+    from lorary.options import to_spec
+
+    spec = to_spec(ROUTERS.parse(router or DEFAULT_ROUTER))
+    return {"library": Library.open(target).hash, "router": spec, "mix": (mix or Mix.FACTORS).value}
 
 
 def _loaded(target: str, base: str | None, device: str, dtype: str) -> "RoutedModel":

@@ -70,7 +70,7 @@ Router = Annotated[
 ]
 TasksOfLibrary = Annotated[
     str | None,
-    typer.Option("--tasks", metavar="TASKS", help="The tasks that the library was built from; some routers need them."),
+    typer.Option("--tasks", metavar="TASKS", help="The tasks that the library was built from; some methods need them."),
 ]
 HowToMix = Annotated[
     Mix | None,

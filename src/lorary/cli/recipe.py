@@ -13,7 +13,6 @@ from lorary.cli.parameters import EMBEDDED
 
 if TYPE_CHECKING:
     from lorary.building.recipe import Recipe
-    from lorary.library.library import Library
 
 
 def gather(path: Path | None, given: Mapping[str, Any]) -> tuple["Recipe", str | None]:
@@ -27,26 +26,19 @@ def gather(path: Path | None, given: Mapping[str, Any]) -> tuple["Recipe", str |
     if path is None and not {"tasks", "source"} & given.keys():
         raise typer.BadParameter("needed, unless a --recipe or --from says what to build from.", param_hint="TASKS")
     from lorary.building.recipe import make_recipe, read_recipe
+    from lorary.library.library import standing
 
     made = read_recipe(path, given) if path else make_recipe(given, "command line")
     start = made.open_source()  # before anything slow, for it may not be there
     if made.base is not None:
         return made, None
-    for path, library in ((made.into, _standing(made.into)), (made.source, start)):
+    for path, library in ((made.into, standing(made.into)), (made.source, start)):
         if library:
             name, place = named_base_of(library)
             if place != EMBEDDED:
                 say(f"base {name}, that of library {path}; --base names another.")
             return dataclasses.replace(made, base=place), name
     return dataclasses.replace(made, base=EMBEDDED), None
-
-
-def _standing(into: Path) -> "Library | None":
-    """Open the library that is to be built into, bad experts and all; None if it has yet to be made."""
-    from lorary.library.layout import Layout
-    from lorary.library.library import Library
-
-    return Library.open(into, skip_bad=True) if Layout(into).manifest.exists() else None
 
 
 def choose_backend(spec: str, **given: int | None) -> Any:

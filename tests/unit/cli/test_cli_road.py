@@ -131,7 +131,7 @@ def test_a_build_may_start_from_a_library(run: Run, world: World, tmp_path: Path
         f"loading base {world.base} ...",
     ]
     assert built.err.splitlines()[:2] == said, "its base is the one the source names"
-    assert [list(source) for source in heard] == [["copy", "swap", "upper"]]
+    assert {tuple(source) for source in heard} == {("copy", "swap", "upper")}
 
 
 def test_cluster_writes_a_page_and_lets_experts_join(run: Run, world: World, copied: Path, tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_ask_with_a_router_that_needs_data(run: Run, world: World) -> None:
     line = ("ask", world.library, "up", "--base", world.base, "--max-new-tokens", 1, "--router", "centroid")
     assert run(*line).err.splitlines()[-1] == (
         "error[E-PROBE] router 'centroid' needs the tasks that the library was built from. "
-        "Pass tasks=..., or on the command line --tasks DIR."
+        "Pass tasks=..., or on the command line --tasks TASKS."
     )
     assert run(*line, "--tasks", world.tasks).code == 0
 

@@ -188,7 +188,7 @@ def test_routers_that_need_data_say_so(router, base, toy_library, toy):
         route(base, toy_library, router)
     assert str(caught.value) == (
         f"error[E-PROBE] router '{router}' needs the tasks that the library was built from. "
-        "Pass tasks=..., or on the command line --tasks DIR."
+        "Pass tasks=..., or on the command line --tasks TASKS."
     )
     with pytest.raises(RoutingError) as caught:
         route(base, toy_library, router, tasks=toy.only(["upper", "copy"]))

@@ -22,7 +22,7 @@ from lorary.building.job import expert_name
 from lorary.building.limits import check_positive
 from lorary.building.lone_job import LoneJob
 from lorary.building.merging import parents_of, plain_size, sums_of_ranks, write_plain
-from lorary.building.search import Evolution, Nevergrad, Search, replay
+from lorary.building.search import Evolution, Nevergrad, Search, replay, require_nevergrad
 from lorary.disk import write_whole
 from lorary.errors import BuildError
 from lorary.hashing import short_key
@@ -70,6 +70,9 @@ class LoraHub(Builder):
     def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
         """Plan one job per task, named after it. Raises E-SOURCE, E-EMPTY, and E-DATA for a task without examples."""
         library = require_source(self, source)
+        check_mix(library, self.mix)
+        if self.search == "nevergrad":
+            require_nevergrad()
         for task in tasks.values():
             if not task.train:
                 raise BuildError("E-DATA", f"task {task.name!r} has no training examples.", "Check its splits.")

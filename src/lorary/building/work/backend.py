@@ -9,7 +9,7 @@ from pathlib import Path
 from lorary.building.base import Report
 from lorary.building.recipe import Recipe
 from lorary.building.work.claims import HANG_S
-from lorary.building.work.enlist import enlist, see_through
+from lorary.building.work.enlist import enlist, look_ahead, see_through
 from lorary.building.work.follower import OnPlan
 from lorary.building.work.share import threads_for, torch_threads
 from lorary.building.work.worker import Worker
@@ -91,6 +91,7 @@ def enlist_here(order: Order) -> Worker | None:
     """Load what a recipe names and make a worker of it; None if all is done."""
     recipe = order.recipe
     tasks, source = recipe.read_tasks(), recipe.open_source()
+    look_ahead(recipe.builder, tasks, into=recipe.into, source=source)
     order.say(f"loading base {recipe.base or EMBEDDED} ...")
     base = base_model.load_base(recipe.base or EMBEDDED, device=recipe.device, dtype=recipe.dtype)
     base.name = order.base_name or base.name

@@ -14,7 +14,7 @@ from lorary.building.work.worklist import Worklist, clear, plan_key
 from lorary.errors import BuildError
 from lorary.library.findings import quote
 from lorary.library.layout import check_name
-from lorary.library.library import Library
+from lorary.library.library import Library, standing
 from lorary.model.base_model import BaseModel
 from lorary.model.places import remember
 from lorary.options import require
@@ -37,9 +37,9 @@ def enlist(
 ) -> Worker | None:
     """Plan a build and make this process a worker of it; None if all is done. Arguments: see `build` and `Worker`."""
     jobs = plan_jobs(builder, tasks, source)
+    _check_names(jobs)
     require("base", base, BaseModel, "a base model", "Load one: load_base().")
     builder.check_base(base)
-    _check_names(jobs)
     library = Library.create(Path(into), base=base.fingerprint, exist_ok=True)
     remember(base)
     _check_names(jobs, library)
@@ -56,6 +56,13 @@ def enlist(
     return Worker(
         builder, named, keys, base, library, worklist, run or secrets.token_hex(4), lease_s, report, hang_s, on_hang
     )
+
+
+def look_ahead(builder: Builder, tasks: Tasks, *, into: Path | str, source: Library | None) -> None:
+    """Refuse a build that no base would make right, so that it is told before one is loaded. Raises as `enlist`."""
+    jobs = plan_jobs(builder, tasks, source)
+    _check_names(jobs)
+    _check_names(jobs, standing(into) or ())
 
 
 def see_through(worker: Worker) -> None:
@@ -75,10 +82,10 @@ def see_through(worker: Worker) -> None:
         raise BuildError("E-JOBS", f"{what}{more}: somebody removed it.", "The same command builds what is missing.")
 
 
-def _check_names(jobs: Sequence[Job], standing: Iterable[str] = ()) -> None:
-    """Refuse now what a library would refuse when all is trained; `standing` are the experts that it holds."""
+def _check_names(jobs: Sequence[Job], taken: Iterable[str] = ()) -> None:
+    """Refuse now what a library would refuse when all is trained; `taken` are the experts that it holds."""
     counts = Counter(name for job in jobs for name in job.experts)
-    twins = {name.lower(): name for name in standing}
+    twins = {name.lower(): name for name in taken}
     for name, n in counts.items():
         if n > 1:
             raise BuildError("E-NAME", f"two jobs make an expert {name!r}.", "Rename the task of one.")

@@ -1,5 +1,7 @@
 """`lorary ask`: one question to a library."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -7,6 +9,7 @@ import typer
 from lorary.cli.console import print_json, print_table, printable, say
 from lorary.cli.models import BARE, LibraryOrBase, opened
 from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, HowToMix, Json, Router, TasksOfLibrary, count_option
+from lorary.errors import LoraryError, ModelError
 
 if TYPE_CHECKING:
     from lorary.model.trace import Trace
@@ -36,7 +39,8 @@ def ask(
 
     asked = Example(question, "", messages=(Message("user", question),) if chat else ())
     with opened(library, router=router, mix=mix, base=base, tasks=tasks, device=device, dtype=dtype) as model:
-        answer = model.generate_text([asked], max_new_tokens=max_new_tokens)[0]
+        with _rendering(model) if chat else nullcontext():
+            answer = model.generate_text([asked], max_new_tokens=max_new_tokens)[0]
         trace = model.explain(asked, max_new_tokens=max_new_tokens) if explain else None
     if not answer:
         hint = "" if chat else " A chat model may need --chat."
@@ -51,6 +55,22 @@ def ask(
         shares = trace.shares.amax(1).tolist()
         print_table([(repr(t), e, f"{s:.2f}") for t, e, s in zip(trace.tokens, trace.loudest, shares, strict=True)])
     return None
+
+
+@contextmanager
+def _rendering(model: Any) -> Iterator[None]:
+    """Say of --chat what a base can't do with it. Raises E-CHAT."""
+    from lorary.model.base_model import BaseModel
+
+    base = model if isinstance(model, BaseModel) else model.base
+    if base.tokenizer.chat_template is None:
+        raise ModelError("E-CHAT", f"--chat: base {base.name!r} has no chat template.", "Ask without --chat.")
+    try:
+        yield
+    except LoraryError as error:
+        if error.code != "E-CHAT":
+            raise
+        raise ModelError("E-CHAT", f"--chat: {error.message}", "Ask without --chat, or mend the template.") from error
 
 
 def _plain(trace: "Trace") -> dict[str, Any]:

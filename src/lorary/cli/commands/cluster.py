@@ -7,7 +7,7 @@ import typer
 
 from lorary.cli.console import print_json, print_table, say
 from lorary.cli.models import base_of, load
-from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, Json, method_option
+from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, Json, TasksOfLibrary, method_option
 
 if TYPE_CHECKING:
     from lorary.building.clusters import Clusters
@@ -26,10 +26,7 @@ def cluster(
             metavar="FILE", help="Instead of --method: existing groups, which the library's new experts join."
         ),
     ] = None,
-    tasks: Annotated[
-        str | None,
-        typer.Option(metavar="TASKS", help="The tasks that the library was built from; some methods need them."),
-    ] = None,
+    tasks: TasksOfLibrary = None,
     report: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Also write a page with the similarity map, the tree and the choice of k."),
@@ -44,12 +41,17 @@ def cluster(
         raise typer.BadParameter("give either --method or --join.")
     from lorary.building.cluster import cluster as run
     from lorary.building.cluster import join as run_join
-    from lorary.building.clusters import read_clusters
+    from lorary.building.clusters import check_groups_place, read_clusters
     from lorary.folder import CLUSTERERS
     from lorary.library.library import Library
     from lorary.tasks.read import read_tasks
 
     opened = Library.open(library)
+    check_groups_place(into)
+    if report is not None:
+        from lorary.reporting.html import check_page_place
+
+        check_page_place(report)
     if join is not None:
         groups = run_join(read_clusters(join), opened)
     else:

@@ -7,7 +7,7 @@ import typer
 
 from lorary.cli.application import resumable
 from lorary.cli.console import print_json, print_table, progress
-from lorary.cli.models import LibraryOrBase, opened
+from lorary.cli.models import LibraryOrBase, facts_ahead, opened
 from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, HowToMix, Json, Router, count_option, method_option
 
 if TYPE_CHECKING:
@@ -36,13 +36,15 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Score a library on held-out tasks. Interrupted, the same command resumes."""
-    from lorary.evaluation.run import check_into
+    from lorary.evaluation.run import check_into, check_tasks, foresee
     from lorary.evaluation.run import evaluate as run
     from lorary.folder import EVALUATORS
     from lorary.tasks.read import read_tasks
 
     evaluator, data = EVALUATORS.parse(metric), read_tasks(tasks)
-    check_into(into)
+    check_tasks(evaluator, data)
+    model_facts = facts_ahead(library, router, mix)
+    check_into(into, foresee(evaluator, data, into=into, limit=limit, model=model_facts))
     how: Any = {"router": router, "mix": mix, "base": base, "tasks": train_tasks, "device": device, "dtype": dtype}
     with (
         opened(library, **how, tasks_option="--train-tasks") as model,

@@ -40,6 +40,9 @@ def export(
         raise typer.BadParameter("it chooses for prompts: give them with --texts TASKS.", param_hint="--router")
     if texts is not None and share:
         raise typer.BadParameter("with --texts the router chooses the shares.", param_hint="--share")
+    from lorary.library.arrival import check_target
+
+    check_target(into)
     from lorary.model.export import export as run
 
     if texts is None:

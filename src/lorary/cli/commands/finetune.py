@@ -26,12 +26,13 @@ def finetune(
     name, values = split_spec(f"finetune:{options}")
     data = read_tasks(tasks, only=only or None)
 
-    from lorary.building.finetune import FullFineTuning
+    from lorary.building.finetune import FullFineTuning, check_into
     from lorary.building.finetune import finetune as run
     from lorary.cli.models import load
     from lorary.options import make
 
     method = make(FullFineTuning, values, called=name)
+    check_into(into)
     loaded = load(base, device, "auto")
     with progress("training steps") as tell, resumable():
         made = run(method, data, loaded, into=into, report=lambda s: tell(s.step, s.n_steps, f"loss {s.loss:.3f}"))

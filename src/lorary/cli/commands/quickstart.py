@@ -35,6 +35,9 @@ def quickstart(
     json: Json = False,
 ) -> None:
     """Run the whole pipeline once: build, cluster, route, report. Interrupted, the same command resumes."""
+    from lorary.disk import check_writable
+
+    check_writable(into / "libs")
     from lorary.studies.quickstart import run_quickstart
     from lorary.studies.road import Road
 

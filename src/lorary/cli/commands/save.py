@@ -25,6 +25,9 @@ def save(
     json: Json = False,
 ) -> None:
     """Save a routed model: experts, router, its fitted state, mix. `ask`, `eval` and `export` take the result."""
+    from lorary.library.arrival import check_target
+
+    check_target(into)
     with opened(library, router=router, mix=mix, base=base, tasks=tasks, device=device, dtype=dtype) as model:
         model.save(into, experts="refer" if refer else "copy")
         names, identity = model.names, model.identity

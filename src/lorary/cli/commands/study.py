@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -47,6 +47,9 @@ def study(
 
     LIST: numbers or names, separated by commas.
     """
+    from lorary.disk import check_writable
+
+    check_writable(into / "libs")
     if name == KnownStudy.BUILDERS:
         refuse_given(context, _EVIDENCE_ONLY, "only the study evidence has this option")
         from lorary.studies.builders import budgets, run_seeds
@@ -56,7 +59,7 @@ def study(
             tables = run_seeds(load(base, device, dtype), into, say, planned)
         if json:
             return print_json([asdict(table) for table in tables])
-        return print("\n".join(f"### {table.title}\n\n{table.to_markdown()}" for table in tables))
+        return print(*(f"### {table.title}\n\n{table.to_markdown()}" for table in tables), sep="\n")
     if data is None:
         raise typer.BadParameter("evidence needs its collections of tasks", param_hint="--data")
 
@@ -64,10 +67,13 @@ def study(
     from lorary.studies.evidence_table import make_lines, summarise, to_markdown
     from lorary.studies.evidence_tasks import read_study_tasks
 
-    asked = Study(
-        sizes=numbers(sizes), seeds=numbers(seeds), others=names(others), arms=names(arms), n_score=n_score,
-        n_answer=n_answer,
-    )  # fmt: skip
+    lists: dict[str, Any] = {
+        "sizes": numbers(sizes),
+        "seeds": numbers(seeds),
+        "others": names(others),
+        "arms": names(arms),
+    }
+    asked = Study(**lists, n_score=n_score, n_answer=n_answer)
     tasks = read_study_tasks(data)
     with resumable():
         results = run_study(asked, load(base, device, dtype), tasks, into, say)
