@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorary.disk import open_regular
+from lorary.disk import near_path, open_regular
 from lorary.errors import OptionError, known_names
 from lorary.folder import BUILDERS
 from lorary.library.library import Library
@@ -80,7 +80,8 @@ def read_recipe(path: Path, given: Mapping[str, Any] | None = None) -> Recipe:
             raise OptionError("E-OPTION", f"recipe {path} has more than {_MOST_BYTES:,} bytes.", "Is this a recipe?")
         content = tomllib.loads(data.decode("utf-8"))
     except OSError as error:
-        raise OptionError("E-OPTION", f"recipe {path} can't be read: {error.strerror}.", "Check the path.") from None
+        hint = near_path(path) or "Check the path."
+        raise OptionError("E-OPTION", f"recipe {path} can't be read: {error.strerror}.", hint) from None
     except RecursionError:
         raise OptionError("E-OPTION", f"recipe {path} is nested too deeply.") from None
     except ValueError as error:  # UnicodeDecodeError and TOMLDecodeError are ValueErrors

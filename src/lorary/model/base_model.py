@@ -1,5 +1,6 @@
 """The base: load, freeze, fingerprint, list sites."""
 
+import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -14,7 +15,8 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from lorary.adapters.base import Site
 from lorary.adapters.tensor_file import filled_by_others
-from lorary.errors import LibraryError, ModelError
+from lorary.disk import near_path
+from lorary.errors import LibraryError, ModelError, known_names
 from lorary.evaluation.base import LogLikelihood
 from lorary.library import sync
 from lorary.model.embedded import EMBEDDED, embedded_directory
@@ -82,16 +84,19 @@ class BaseModel:
         """
         chosen: dict[str, Site] = {}
         for target in targets:
-            found = {name: site for name, site in self.sites.items() if _is_target(name, target)}
+            found = self._named(target)
             if not found:
                 known = sorted({name.rpartition(".")[2] for name in self.sites})
                 raise ModelError(
                     "E-TARGET",
                     f"{target!r} names no linear layer of the base.",
-                    f"Known: {', '.join([ATTENTION, *known])}.",
+                    known_names(target, [*(word for word in [ATTENTION] if self._named(word)), *known]),
                 )
             chosen |= found
         return [chosen[name] for name in self.sites if name in chosen]
+
+    def _named(self, target: str) -> dict[str, Site]:
+        return {name: site for name, site in self.sites.items() if _is_target(name, target)}
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
@@ -218,7 +223,10 @@ def _find(name: str) -> str:
     if Path(name).is_dir():
         return name
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ModelError("E-BASE", f"there is no directory {name!r}.", f"Known without network: {EMBEDDED!r}.")
+        hint = near_path(Path(name)) or f"Known without network: {EMBEDDED!r}."
+        raise ModelError("E-BASE", f"there is no directory {name!r}.", hint)
+    if near := difflib.get_close_matches(name, [EMBEDDED], cutoff=0.6):
+        raise ModelError("E-BASE", f"there is no base {name!r}.", f"Did you mean {near[0]!r}?")
     try:
         sync.reach_hub(name)
     except LibraryError as error:
@@ -242,7 +250,7 @@ def _dtype(dtype: str, device: torch.device) -> torch.dtype:
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype != "auto":
         if dtype not in known:
-            raise ModelError("E-DTYPE", f"dtype {dtype!r} is unknown.", f"Known: auto, {', '.join(known)}.")
+            raise ModelError("E-DTYPE", f"dtype {dtype!r} is unknown.", known_names(dtype, ["auto", *known]))
         return known[dtype]
     if device.type == "cpu":
         able = torch.cpu.get_capabilities()

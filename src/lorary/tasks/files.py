@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeAlias, cast
 
-from lorary.disk import open_regular
+from lorary.disk import near_path, open_regular
 from lorary.errors import TaskError
 from lorary.tasks.example import short
 
@@ -106,7 +106,7 @@ def _files_at(path: Path, given: str) -> list[Path]:
 
 def _checked(path: Path) -> Path:
     if not path.exists():
-        raise TaskError("E-DATA", f"{path}: no such file or directory.", "Check the path.")
+        raise TaskError("E-DATA", f"{path}: no such file or directory.", near_path(Path(path)) or "Check the path.")
     if not path.is_file():  # reading a pipe or a device would hang
         raise TaskError("E-DATA", f"{path}: not a regular file.", f"Expected {_one_of(SUFFIXES)}.")
     if not path.name.endswith(SUFFIXES):

@@ -67,13 +67,8 @@ def study(
     from lorary.studies.evidence_table import make_lines, summarise, to_markdown
     from lorary.studies.evidence_tasks import read_study_tasks
 
-    lists: dict[str, Any] = {
-        "sizes": numbers(sizes),
-        "seeds": numbers(seeds),
-        "others": names(others),
-        "arms": names(arms),
-    }
-    asked = Study(**lists, n_score=n_score, n_answer=n_answer)
+    lists: dict[str, Any] = {"sizes": numbers(sizes), "seeds": numbers(seeds)}
+    asked = Study(**lists, others=names(others), arms=names(arms), n_score=n_score, n_answer=n_answer)
     tasks = read_study_tasks(data)
     with resumable():
         results = run_study(asked, load(base, device, dtype), tasks, into, say)
