@@ -64,7 +64,10 @@ def short_each(names: Sequence[str], limit: int = 32) -> list[str]:
         return shown
     start = _n_shared(names)
     end = _n_shared([name[start:][::-1] for name in names])
-    cut = [f"…{name[start : len(name) - end]}{'…' if end else ''}" for name in names]
+    spare = max(0, limit - 2 - max(len(name) - start - end for name in names))
+    start -= min(start, spare * 2 // 3)
+    end -= min(end, spare - spare * 2 // 3)
+    cut = [f"{'…' if start else ''}{name[start : len(name) - end]}{'…' if end else ''}" for name in names]
     return [short(name, limit) for name in cut]
 
 

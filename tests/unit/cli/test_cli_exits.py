@@ -72,13 +72,31 @@ def test_embedded_base_is_called_as_its_home_calls_it() -> None:
         ),
         ("show {library}/swop", "error[E-NAME] unknown expert 'swop'. Did you mean 'swap'? Known: copy, swap, upper."),
         ("show nowhere", "error[E-LIBRARY] there is no directory '{cwd}/nowhere'. Check the path."),
+        (
+            "show {library}/../privat",
+            "error[E-LIBRARY] there is no directory '{library}/../privat'. Did you mean '{library}/../private'?",
+        ),
+        (
+            "ask base hi --base smollm-135m",
+            "error[E-BASE] there is no base 'smollm-135m'. Did you mean 'smollm2-135m'?",
+        ),
+        ("ask base hi --base {base}x", "error[E-BASE] there is no directory '{base}x'. Did you mean '{base}'?"),
+        (
+            "build {tasks}x --method private --into x",
+            "error[E-DATA] {tasks}x: no such file or directory. Did you mean '{tasks}'?",
+        ),
+        (
+            "remove {library} swop",
+            "error[E-NAME] unknown expert 'swop'. Did you mean 'swap'? Known: copy, swap, upper.",
+        ),
         ("report nothing.jsonl --into x.html", "error[E-RUN] nothing.jsonl: no such file."),
     ],
 )
 def test_errors_are_one_message(run: Run, world: World, in_empty: Path, line: str, message: str) -> None:
     names = {"cwd": in_empty, **vars(world)}
     answer = run(*(part.format(**names) for part in line.split()))
-    assert answer.err == message.format(**names) + "\n"
+    assert answer.err.splitlines()[-1] == message.format(**names)
+    assert answer.err.count("\n") == 1 + answer.err.startswith("loading base ")
     assert (answer.code, answer.out) == (1, "")
     assert not list(in_empty.iterdir())
 
