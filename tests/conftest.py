@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import shutil
 import socket
 import tempfile
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # pico models wait for their threads, not for their numbers
@@ -38,6 +40,14 @@ def _no_network(monkeypatch):
 
     monkeypatch.setattr(socket.socket, "connect", connect_here)
     monkeypatch.setattr(socket, "getaddrinfo", find_here)
+
+
+@pytest.fixture(autouse=True)
+def _no_known_places():
+    """Forget where bases were: those of all tests are alike."""
+    cache = Path(os.environ["LORARY_CACHE"])
+    if cache.name.startswith("lorary-test-cache-"):
+        shutil.rmtree(cache / "bases", ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

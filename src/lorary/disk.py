@@ -1,6 +1,7 @@
 """Open only regular files; write whole files or none, as the umask wants them; say plainly what the disk refused."""
 
 import contextlib
+import difflib
 import errno
 import os
 import secrets
@@ -50,6 +51,28 @@ def write_whole(path: Path, data: bytes) -> None:
     finally:
         discard(beside)
     sync(path.parent)
+
+
+def near_path(path: Path) -> str:
+    """Say what stands beside a path that isn't there and is called nearly so; nothing if that's nothing."""
+    with contextlib.suppress(OSError, ValueError):
+        siblings = sorted(sibling.name for sibling in path.parent.iterdir())
+        if near := difflib.get_close_matches(path.name, siblings, n=1, cutoff=0.6):
+            return f"Did you mean {str(path.parent / near[0])!r}?"
+    return ""
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a path at which nothing can be written, before long work is done for it. Raises E-PATH, E-PERM."""
+    place = path.absolute()
+    with contextlib.suppress(OSError):  # what can't be looked at is told below, or when it is written
+        while not place.exists() and place != place.parent:
+            place = place.parent
+    where = f"{str(path)!r}: {str(place)!r}"
+    if place != path.absolute() and not place.is_dir():
+        raise LibraryError("E-PATH", f"{where} is a file, and nothing can be made in it.", "Choose another path.")
+    if not os.access(place, os.W_OK):
+        raise LibraryError("E-PERM", f"{where} may not be written to.", ELSEWHERE)
 
 
 def discard(path: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lorary.disk import ELSEWHERE, disk_errors, write_whole
+from lorary.disk import ELSEWHERE, check_writable, disk_errors, write_whole
 from lorary.errors import BuildError, LibraryError
 from lorary.hashing import hash_json
 from lorary.library.findings import quote
@@ -76,10 +76,7 @@ class Clusters(Mapping[str, tuple[str, ...]]):
             "dealt": self.dealt,
         }
         with disk_errors(repr(str(path)), ELSEWHERE):
-            if (path.exists() or path.is_symlink()) and not _holds_groups(path):
-                raise BuildError(
-                    "E-EXISTS", f"{str(path)!r} is there and is no groups file.", "Choose another path, or remove it."
-                )
+            _check_groups_or_nothing(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
 
@@ -87,6 +84,18 @@ class Clusters(Mapping[str, tuple[str, ...]]):
     def from_option(cls, text: str) -> "Clusters":
         """Read a groups.json, as `per_cluster:clusters=groups.json` names it."""
         return read_clusters(Path(text))
+
+
+def check_groups_place(path: Path) -> None:
+    """Refuse a path where no groups can be written, before long work is done. Raises E-EXISTS, E-PATH, E-PERM."""
+    _check_groups_or_nothing(path)
+    check_writable(path)
+
+
+def _check_groups_or_nothing(path: Path) -> None:
+    if (path.exists() or path.is_symlink()) and not _holds_groups(path):
+        what = f"{str(path)!r} is there and is no groups file."
+        raise BuildError("E-EXISTS", what, "Choose another path, or remove it.")
 
 
 def read_clusters(path: Path) -> Clusters:

@@ -14,7 +14,7 @@ from lorary.building.learner import Learner
 from lorary.building.stack import Stack
 from lorary.building.train import train
 from lorary.building.work.claims import HANG_S, LEASE_S, Claim, LeaseLostError, Watch, claim
-from lorary.disk import ELSEWHERE, disk_errors
+from lorary.disk import ELSEWHERE, check_writable, disk_errors
 from lorary.errors import BuildError, LibraryError
 from lorary.library.arrival import arriving
 from lorary.library.findings import quote
@@ -71,6 +71,14 @@ def finetune(
             with contextlib.suppress(OSError):  # unless there is work in it
                 left.rmdir()
     return into
+
+
+def check_into(into: Path) -> None:
+    """Refuse a directory that no run can have made, before a base is loaded. Raises E-EXISTS, E-PATH, E-PERM."""
+    if into.exists() and not (into / FACTS).is_file():
+        what = f"{str(into)!r} is there and was not made by `lorary finetune`."
+        raise BuildError("E-EXISTS", what, "Give another --into, or remove it.")
+    check_writable(into)
 
 
 def _work(

@@ -9,6 +9,8 @@
     into = "libs/mbc"
     device = "auto"
     dtype = "auto"
+    max_tokens = 2048             # longest text; by default what the base reads
+    template_options = {enable_thinking = false}
 
     [builder]                     # or in one line: builder = "private:rank=4"
     name = "private"
@@ -20,11 +22,11 @@ Paths are as on the command line: relative to the directory where the command ru
 import dataclasses
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lorary.disk import open_regular
+from lorary.disk import near_path, open_regular
 from lorary.errors import OptionError, known_names
 from lorary.folder import BUILDERS
 from lorary.library.library import Library
@@ -51,6 +53,14 @@ class Recipe:
     source: Path | None = None
     device: str = "auto"
     dtype: str = "auto"
+    max_tokens: int | None = None
+    template_options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """How its base is loaded, as `load_base` takes it."""
+        reading = {"max_tokens": self.max_tokens, "template_options": self.template_options}
+        return {"device": self.device, "dtype": self.dtype, **reading}
 
     def read_tasks(self) -> Tasks:
         """Read its tasks; none if it names none, as for a merge. Raises what `read_tasks` raises."""
@@ -86,7 +96,8 @@ def read_recipe(path: Path, given: Mapping[str, Any] | None = None) -> Recipe:
             raise OptionError("E-OPTION", f"recipe {path} has more than {_MOST_BYTES:,} bytes.", "Is this a recipe?")
         content = tomllib.loads(data.decode("utf-8"))
     except OSError as error:
-        raise OptionError("E-OPTION", f"recipe {path} can't be read: {error.strerror}.", "Check the path.") from None
+        hint = near_path(path) or "Check the path."
+        raise OptionError("E-OPTION", f"recipe {path} can't be read: {error.strerror}.", hint) from None
     except RecursionError:
         raise OptionError("E-OPTION", f"recipe {path} is nested too deeply.") from None
     except ValueError as error:  # UnicodeDecodeError and TOMLDecodeError are ValueErrors

@@ -21,6 +21,7 @@ from lorary.cli.commands.save import save
 from lorary.cli.commands.show import show
 from lorary.cli.commands.status import status
 from lorary.cli.commands.study import study
+from lorary.cli.groups import grouped
 
 
 def make_app() -> typer.Typer:
@@ -28,7 +29,7 @@ def make_app() -> typer.Typer:
     app = typer.Typer(
         cls=Application,
         no_args_is_help=True,
-        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         epilog="Exit codes: 0 done, 1 error, 2 usage, 3 partly done, 130 interrupted.",
@@ -51,12 +52,12 @@ def make_app() -> typer.Typer:
         "study": study,
     }
     for name, verb in verbs.items():
-        app.command(name)(verb)
+        app.command(name)(grouped(verb))
     return app
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(ctx: typer.Context, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
         print(f"lorary {__version__}")
         raise typer.Exit
 

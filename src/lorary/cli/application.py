@@ -34,7 +34,7 @@ def resumable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stop:
-        stop.add_note("Run the same command again: it goes on where it was.")
+        stop.add_note("Run the same command again: it resumes.")
         raise
 
 
@@ -107,7 +107,7 @@ def or_list(registry: str) -> Callable[[typer.Context, str | None], str | None]:
     """
 
     def answer(ctx: typer.Context, value: str | None) -> str | None:
-        if value != "list":
+        if value != "list" or ctx.resilient_parsing:  # which is how a shell looks for completions
             return value
         from lorary import folder
 

@@ -1,13 +1,16 @@
 """What is asked or evaluated: the base, a library routed into it, or a saved model. Imports torch when called."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lorary.cli.completion import offer_word_or_file
 from lorary.cli.console import progress, say
+from lorary.cli.loading import Loading, Reading
 from lorary.cli.parameters import EMBEDDED, Mix
 
 if TYPE_CHECKING:
@@ -20,17 +23,24 @@ BARE = "base"
 
 _MANY = 32  # experts; fewer open in a moment
 
-LIBRARY = f"A library, or a saved model; or {BARE!r}, the base alone."
-"""What may be asked and evaluated, for the help."""
+LibraryOrBase = Annotated[
+    str,
+    typer.Argument(
+        metavar="LIBRARY",
+        help=f"A library or a saved model; {BARE!r} is the base alone.",
+        autocompletion=offer_word_or_file(BARE),
+    ),
+]
+"""What may be asked and evaluated."""
 
 
-def load(base: str, device: str, dtype: str) -> "BaseModel":
+def load(base: str, how: Loading) -> "BaseModel":
     """Load a base, saying so: it can take a while."""
     check_base(base)
     from lorary.model.base_model import load_base
 
     say(f"loading base {base} ...")
-    return load_base(base, device=device, dtype=dtype)
+    return load_base(base, **how.options)
 
 
 def check_base(base: str | None, library: "Library | None" = None) -> None:
@@ -47,19 +57,18 @@ def check_base(base: str | None, library: "Library | None" = None) -> None:
 @contextmanager
 def opened(
     target: str,
+    how: Loading,
+    reading: Reading,
     *,
     router: str | None,
     mix: Mix | None,
     base: str | None,
     tasks: str | None,
-    device: str,
-    dtype: str,
-    reading: Mapping[str, Any] | None = None,
     tasks_option: str = "--tasks",
 ) -> Iterator[Any]:
     """Load the model that `target` names, give it, and leave the base as it was.
 
-    `tasks`: for routers that need data; `reading`: how they are read, as `read_tasks` is told it.
+    `tasks`: for routers that need data.
     What is misspelt fails before what is slow.
     """
     is_saved = target != BARE and (Path(target) / "model.json").is_file()
@@ -69,10 +78,10 @@ def opened(
             if value is not None:
                 raise typer.BadParameter(f"{why}; this is for libraries.", param_hint=option)
     if target == BARE:
-        yield load(base or EMBEDDED, device, dtype)
+        yield load(base or EMBEDDED, how)
         return
     if is_saved:
-        with _loaded(target, base, device, dtype) as model:
+        with _loaded(target, base, how) as model:
             yield model
         return
     from lorary.folder import DEFAULT_ROUTER, ROUTERS
@@ -81,33 +90,62 @@ def opened(
 
     library = Library.open(target)
     check_base(base, library)
-    data = read_tasks(tasks, **(reading or {})) if tasks else None
+    data = read_tasks(tasks, **reading.options) if tasks else None
     options = ROUTERS.parse(router or DEFAULT_ROUTER)
 
-    from lorary.model.route import route
+    from lorary.model.route import check_routable, route
     from lorary.options import to_spec
 
-    loaded = load(base or base_of(library), device, dtype)
+    mixed: Any = (mix or Mix.FACTORS).value
+    check_routable(library, options, mixed, data)
+    loaded = load(base or base_of(library), how)
 
     def fitting() -> None:
         say(f"fitting {to_spec(options)} to the library ...")
 
     with progress("opening experts") if len(library) >= _MANY else nullcontext() as tell:
         report = (lambda done, total: tell(done, total, "")) if tell else None
-        model = route(
-            loaded, library, options, mix=(mix or Mix.FACTORS).value, tasks=data, report=report, on_fit=fitting
-        )
+        model = route(loaded, library, options, mix=mixed, tasks=data, report=report, on_fit=fitting)
     with model:
         yield model
 
 
-def _loaded(target: str, base: str | None, device: str, dtype: str) -> "RoutedModel":
+@contextmanager
+def through_template(model: Any) -> Iterator[None]:
+    """Say of --chat what a base can't do with it. Raises E-CHAT."""
+    from lorary.errors import LoraryError, ModelError
+    from lorary.model.base_model import BaseModel
+
+    base = model if isinstance(model, BaseModel) else model.base
+    if base.tokenizer.chat_template is None:
+        raise ModelError("E-CHAT", f"--chat: base {base.name!r} has no chat template.", "Ask without --chat.")
+    try:
+        yield
+    except LoraryError as error:
+        if error.code != "E-CHAT":
+            raise
+        raise ModelError("E-CHAT", f"--chat: {error.message}", "Ask without --chat, or mend the template.") from error
+
+
+def facts_ahead(target: str, router: str | None, mix: Mix | None) -> dict[str, Any]:
+    """Tell what is known of a model before it is loaded, for the header of its run: of a library how it routes."""
+    if target == BARE or (Path(target) / "model.json").is_file():
+        return {}
+    from lorary.folder import DEFAULT_ROUTER, ROUTERS
+    from lorary.library.library import Library
+    from lorary.options import to_spec
+
+    spec = to_spec(ROUTERS.parse(router or DEFAULT_ROUTER))
+    return {"library": Library.open(target).hash, "router": spec, "mix": (mix or Mix.FACTORS).value}
+
+
+def _loaded(target: str, base: str | None, how: Loading) -> "RoutedModel":
     from lorary.model.load import load as load_model
     from lorary.model.saved import read_saved
 
-    dtype = str(read_saved(target).base["dtype"]) if dtype == "auto" else dtype
+    how = replace(how, dtype=str(read_saved(target).base["dtype"])) if how.dtype == "auto" else how
     say(f"loading saved model {target} ...")
-    return load_model(target, base=load(base, device, dtype) if base else None, device=device, dtype=dtype)
+    return load_model(target, base=load(base, how) if base else None, **how.options)
 
 
 def names_of_base(library: "Library") -> list[str]:
@@ -128,21 +166,26 @@ def _is_on_embedded(library: "Library") -> bool:
 
 
 def base_of(library: "Library") -> str:
-    """Name the base of a library whose user named none: the one that its experts name, or else the embedded one.
+    """Give what to load for a library whose user named no base: the one that its experts name, or else the embedded.
 
     Nothing is fetched or opened just because somebody's files name it: it must be on this machine, and a path must have
     been named by the user before. Raises E-BASE otherwise, and if the experts name several.
     """
+    return named_base_of(library)[1]
+
+
+def named_base_of(library: "Library") -> tuple[str, str]:
+    """Give the name of a library's base, and what to load for it. Raises as `base_of`."""
     from lorary.errors import ModelError
     from lorary.library.findings import quote
-    from lorary.model.base_model import find_here
-    from lorary.model.named_bases import absence
+    from lorary.model.named_bases import absence, find_base
 
     # Without a name the embedded one is meant.
-    named = sorted({name or EMBEDDED for name in names_of_base(library)})
-    here = {name: find_here(name) for name in named}
-    if len(set(here.values())) == 1 and here[named[0]] is not None:
-        return str(here[named[0]])
+    named = sorted({name or EMBEDDED for name in names_of_base(library)}) or [EMBEDDED]
+    here = {name: find_base(name, library.base) for name in named}
+    place = here[named[0]]
+    if len(set(here.values())) == 1 and place is not None:
+        return named[0], place
     what = f"library {quote(library.path.name)} was made on base {' and '.join(quote(name, 200) for name in named)}"
     if len(named) > 1:
         raise ModelError("E-BASE", f"{what}.", "Give the one to use with --base.")

@@ -55,12 +55,19 @@ class OneBase:
         self._names = self._names or ([name] if name else [])
 
     def _is_ours(self, name: str) -> bool:
-        return name in self._names or (bool(name) and _here(name) in {_here(own) for own in self._names} - {None})
+        return name in self._names or (bool(name) and _here(name) in {self._here(own) for own in self._names} - {None})
+
+    def _here(self, name: str) -> str | None:
+        """Say what to load for a name; of the library's own base also by its fingerprint."""
+        from lorary.model.named_bases import find_base
+
+        return find_base(name, self._fingerprint) if name in self._names else _here(name)
 
     def _sizes(self, name: str, expert: str) -> "BaseFacts | None":
         from lorary.library.provenance import require_same_base
 
-        sizes, facts, why = _outline(name) if name else (None, {}, "it names no base; give it with --base")
+        here = self._here(name) if name else None
+        sizes, facts, why = (None, {}, "it names no base; give it with --base") if not name else _outline(name, here)
         require_same_base(facts, self._fingerprint, expert)
         if sizes is None and not self._is_told:
             self._is_told = True
@@ -70,13 +77,13 @@ class OneBase:
 
 @cache
 def _here(name: str) -> str | None:
-    from lorary.model.base_model import find_here
+    from lorary.model.named_bases import find_here
 
     return find_here(name)
 
 
 @cache
-def _outline(name: str) -> "tuple[BaseFacts | None, dict[str, Any], str]":
+def _outline(name: str, here: str | None) -> "tuple[BaseFacts | None, dict[str, Any], str]":
     """Give a base's sizes, what else its config tells, and why there are none."""
     from lorary.model.embedded import embedded_directory
     from lorary.model.embedded_needs import EMBEDDED
@@ -84,7 +91,6 @@ def _outline(name: str) -> "tuple[BaseFacts | None, dict[str, Any], str]":
     from lorary.model.named_bases import absence
     from lorary.model.outline import outline, sizes
 
-    here = _here(name)
     if here == EMBEDDED:
         with contextlib.suppress(LoraryError):
             here = embedded_directory()

@@ -1,13 +1,16 @@
 """Options that several commands share, each said once."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
+from lorary.cli.application import or_list
+from lorary.cli.completion import offer_methods, offer_word_or_file, offer_words
+
 EMBEDDED = "smollm2-135m"
 """The base that needs no network; stands here too, so that the help imports nothing of its own home."""
-
 
 TASKS = "Directory, glob or file of tasks (.jsonl, .json, .csv, .parquet), or hf://datasets/USER/NAME."
 """Where tasks are read from, for the help."""
@@ -27,37 +30,75 @@ class Mix(StrEnum):
     OUTPUTS = "outputs"
 
 
-_BASE = f"Base model: {EMBEDDED!r} (embedded), a directory, or a Hub id."
+class KnownStudy(StrEnum):
+    """Whole experiments."""
 
-BaseToBuildOn = Annotated[str, typer.Option("--base", metavar="NAME", help=_BASE)]
-BaseOfLibrary = Annotated[
+    BUILDERS = "builders"
+    EVIDENCE = "evidence"
+
+
+def method_option(flag: str, registry: str, about: str) -> Any:
+    """Make an option that takes a method's spec, or "list" to print all methods. `registry`: see `lorary.folder`."""
+    return typer.Option(
+        flag, metavar="SPEC", is_eager=True, callback=or_list(registry), autocompletion=offer_methods(registry),
+        help=about,
+    )  # fmt: skip
+
+
+def count_option(about: str) -> Any:
+    """Make an option that takes a whole number from 1."""
+    return typer.Option(min=1, metavar="N", help=about)
+
+
+def base_option(about: str) -> Any:
+    """Make the option --base."""
+    return typer.Option("--base", metavar="NAME", help=about, autocompletion=offer_word_or_file(EMBEDDED))
+
+
+_BASE = f"Base model: {EMBEDDED!r} (embedded), a directory, or a Hub id."
+_DEVICES = offer_words("auto", "cpu", "cuda", "mps")
+_DTYPES = offer_words("auto", "float32", "bfloat16", "float16")
+_DEVICE_HELP, _DTYPE_HELP = "Where to compute: auto, cpu, cuda, cuda:1, mps.", "auto, float32, bfloat16 or float16."
+
+BaseToBuildOn = Annotated[str, base_option(_BASE)]
+BaseOfLibrary = Annotated[str | None, base_option(f"{_BASE} By default the one its experts name.")]
+Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help=_DEVICE_HELP, autocompletion=_DEVICES)]
+Dtype = Annotated[str, typer.Option("--dtype", metavar="DTYPE", help=_DTYPE_HELP, autocompletion=_DTYPES)]
+DeviceOrRecipe = Annotated[
     str | None,
-    typer.Option("--base", metavar="NAME", help=f"{_BASE} By default the one its experts name.", show_default=False),
+    typer.Option("--device", metavar="DEVICE", help=f"{_DEVICE_HELP} Default: auto.", autocompletion=_DEVICES),
 ]
-Device = Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, cuda:1, mps.")]
-Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
+DtypeOrRecipe = Annotated[
+    str | None,
+    typer.Option("--dtype", metavar="DTYPE", help=f"{_DTYPE_HELP} Default: auto.", autocompletion=_DTYPES),
+]
+OnlyTasks = Annotated[list[str] | None, typer.Option("--only", metavar="NAME", help="Use only this task; repeatable.")]
+Router = Annotated[
+    str | None,
+    method_option("--router", "ROUTERS", "How to route, e.g. arrow:top_k=4 (`list` shows all); compass by default."),
+]
+TasksOfLibrary = Annotated[
+    str | None,
+    typer.Option("--tasks", metavar="TASKS", help="The tasks that the library was built from; some methods need them."),
+]
 HowToMix = Annotated[
     Mix | None,
     typer.Option(
-        "--mix", help="How experts combine: factors, (sum w B)(sum w A) h, the default; or outputs, sum w B A h."
+        "--mix",
+        help="How experts combine: factors, (sum w B)(sum w A) h, the default; or outputs, sum w B A h.",
     ),
 ]
 Ignore = Annotated[
     list[str] | None,
     typer.Option(
-        "--ignore", metavar="FIELD", help="Leave out this field of all rows; may be repeated. *: all unknown."
+        "--ignore", metavar="FIELD", help="Leave this field of all rows unread; repeatable. *: all unknown ones."
     ),
 ]
 WhichAnswers = Annotated[
     Answers | None,
-    typer.Option("--answers", help="Of a conversation, the last answer is an example (the default), or all are."),
+    typer.Option("--answers", help="Which answers of a conversation to use: the last (default) or all."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def reading(ignore: list[str] | None, answers: Answers | None) -> dict[str, Any]:
-    """Say how tasks are read, as `read_tasks` is told it."""
-    return {"ignore": tuple(ignore or ()), "answers": (answers or Answers.LAST).value}
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -71,3 +112,11 @@ def numbers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in names(text))
     except ValueError:
         raise typer.BadParameter(f"{text!r} are no numbers separated by commas") from None
+
+
+def refuse_given(context: typer.Context, parameters: Sequence[str], why: str) -> None:
+    """Raise a usage error if one of these options is on the command line, even with its default as the value."""
+    for name in parameters:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            raise typer.BadParameter(why, param_hint=f"--{name.replace('_', '-')}")

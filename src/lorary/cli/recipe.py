@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lorary.cli.models import base_of, check_base
+from lorary.cli.console import say
+from lorary.cli.models import check_base, named_base_of
 from lorary.cli.parameters import EMBEDDED
 from lorary.errors import BuildError
 from lorary.extras import EXTRAS, require_extra
 
 if TYPE_CHECKING:
     from lorary.building.recipe import Recipe
+    from lorary.library.library import Library
 
 
-def gather(path: Path | None, given: Mapping[str, Any], *, to_load: bool = True) -> "Recipe":
-    """Make the recipe of a file, of what the command line gives, or of both; its base is named.
+def gather(path: Path | None, given: Mapping[str, Any], *, to_load: bool = True) -> tuple["Recipe", str | None]:
+    """Make the recipe of a file, of the command line, or of both, with a base to load; and say how that is called.
 
+    A base that nobody named is that of the library to build into, else of the one to start from, else the embedded one.
     to_load: its base will be loaded, and what the embedded one lacks here is told first. Raises E-EMBEDDED.
     """
     for key, option in (("builder", "--method"), ("into", "--into")):
@@ -33,11 +36,25 @@ def gather(path: Path | None, given: Mapping[str, Any], *, to_load: bool = True)
     from lorary.building.recipe import make_recipe, read_recipe
 
     made = read_recipe(path, given) if path else make_recipe(given, "command line")
-    start = made.open_source()
-    base = made.base or (base_of(start) if start else EMBEDDED)
+    start = made.open_source()  # before anything slow, for it may not be there
+    found, name = _with_base(made, start)
     if to_load:
-        check_base(base)
-    return dataclasses.replace(made, base=base)
+        check_base(found.base)
+    return found, name
+
+
+def _with_base(made: "Recipe", start: "Library | None") -> tuple["Recipe", str | None]:
+    from lorary.library.library import standing
+
+    if made.base is not None:
+        return made, None
+    for path, library in ((made.into, standing(made.into)), (made.source, start)):
+        if library:
+            name, place = named_base_of(library)
+            if place != EMBEDDED:
+                say(f"base {name}, that of library {path}; --base names another.")
+            return dataclasses.replace(made, base=place), name
+    return dataclasses.replace(made, base=EMBEDDED), None
 
 
 def check_backend(spec: str) -> None:

@@ -69,6 +69,9 @@ class Evaluator(Options, ABC):
     def score(self, model: LanguageModel, examples: Sequence[Example]) -> list[Outcome]:
         """Score examples, in their order; `index` is the place in `examples`. Raises E-EVAL if they don't fit."""
 
+    def check(self, examples: Sequence[Example]) -> None:
+        """Refuse examples that this can't measure, before any model is asked. Raises E-EVAL."""
+
     def evaluate(self, model: LanguageModel, task: Task) -> list[Outcome]:
         """Score a task's test examples; `index` is the place in the task. Raises E-EVAL as `score_places` does."""
         if not task.test:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from lorary.disk import ELSEWHERE, discard, disk_errors
+from lorary.disk import ELSEWHERE, check_writable, discard, disk_errors
 from lorary.errors import EvaluationError, LibraryError
 from lorary.evaluation.base import Evaluator, LanguageModel, Outcome, Place
 from lorary.evaluation.scores import FORMAT, Scores, parse_lines, part_of, read_run, read_scores, to_line
@@ -42,7 +42,8 @@ def evaluate(
     require("tasks", tasks, Tasks, "tasks", "read_tasks(path) reads them.")
     path = None if into is None else Path(into)
     tasks = _limited(tasks, limit)
-    header = _header(evaluator, model, tasks, name or (path.stem if path else ""))
+    check_tasks(evaluator, tasks)
+    header = _header(evaluator, model.identity, tasks, name or (path.stem if path else ""))
     tell = progress or (lambda done, total: None)
     total = sum(len(task.test) for task in tasks.values())
     if path and read_run(path) is not None:
@@ -63,12 +64,38 @@ def evaluate(
     return Scores(header, tuple(outcomes))
 
 
-def check_into(into: Path) -> None:
-    """Refuse a file that no run can be written to, before long work is done for it. Raises E-RUN, E-PERM."""
+def check_tasks(evaluator: Evaluator, tasks: Tasks) -> None:
+    """Refuse tasks that can't be scored. Raises E-EVAL, also for a task without test examples."""
+    for task in _limited(tasks, None).values():
+        evaluator.check(task.test)
+
+
+def check_into(into: Path, expected: Mapping[str, Any] | None = None) -> None:
+    """Refuse a file that no run can be written to, before long work is done for it.
+
+    `expected`: what is known of the run's header, see `foresee`; in a file of another run it differs.
+    Raises E-RUN, E-PATH, E-PERM.
+    """
     if read_run(into) is not None:
-        read_scores(into)
+        path, found = into, read_scores(into).header
     elif known := _whole_lines(part_of(into)):
-        parse_lines(known, str(part_of(into)))
+        path, (found, _) = part_of(into), parse_lines(known, str(part_of(into)))
+    else:
+        return check_writable(into)
+    return _check_same(path, _only(found, expected or {}), expected or {})
+
+
+def foresee(
+    evaluator: Evaluator, tasks: Tasks, *, into: Path, limit: int | None, model: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Tell what is known of a run's header before its model is loaded. `model`: what is known of its identity."""
+    return _header(evaluator, model, _limited(tasks, limit), into.stem)
+
+
+def _only(found: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out of a header what `like` says nothing of: of a model the facts that aren't known yet."""
+    model = found.get("model", {})
+    return {**found, "model": {key: model[key] for key in model if key in like.get("model", {})}} if like else {}
 
 
 def _whole_lines(part: Path) -> bytes:
@@ -87,7 +114,7 @@ def _limited(tasks: Tasks, limit: int | None) -> Tasks:
     return Tasks(task.first(test=limit) for task in tasks.values())
 
 
-def _header(evaluator: Evaluator, model: LanguageModel, tasks: Tasks, name: str) -> dict[str, Any]:
+def _header(evaluator: Evaluator, model: Mapping[str, Any], tasks: Tasks, name: str) -> dict[str, Any]:
     header = {
         "format": FORMAT,
         "name": name,
@@ -95,7 +122,7 @@ def _header(evaluator: Evaluator, model: LanguageModel, tasks: Tasks, name: str)
         "options": as_dict(evaluator),
         "unit": evaluator.unit,
         "higher_is_better": evaluator.higher_is_better,
-        "model": dict(model.identity),
+        "model": dict(model),
         "tasks": {
             task.name: {"n_examples": len(task.test), "hash": hash_json(task.test)[:16]} for task in tasks.values()
         },

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lorary.disk import FORBIDDEN, open_regular
+from lorary.disk import FORBIDDEN, near_path, open_regular
 from lorary.errors import EvaluationError
 from lorary.evaluation.base import Outcome
 from lorary.evaluation.bootstrap import central_interval, resampled_means
@@ -104,7 +104,7 @@ def read_scores(path: str | Path) -> Scores:
     data = read_run(path)
     if data is None:
         begun = bool(path.name) and part_of(path).exists()
-        hint = f"The run stopped early: repeat it to finish {path.name}." if begun else ""
+        hint = f"The run stopped early: repeat it to finish {path.name}." if begun else near_path(path)
         raise EvaluationError("E-RUN", f"{path}: no such file.", hint)
     header, outcomes = parse_lines(data, str(path))
     missing = sum(facts["n_examples"] for facts in header["tasks"].values()) - len(outcomes)

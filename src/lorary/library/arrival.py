@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from lorary.disk import ELSEWHERE, disk_errors, sync
+from lorary.disk import ELSEWHERE, check_writable, disk_errors, sync
 from lorary.errors import LibraryError
 from lorary.library.files import as_path
 from lorary.library.findings import quote
@@ -37,10 +37,20 @@ def arriving(target: Path | str) -> Iterator[Path]:
         sync(target.parent)
 
 
+def check_target(target: Path | str) -> None:
+    """Refuse a target that can't arrive, before long work is done for it. Raises E-EXISTS, E-PATH, E-PERM."""
+    _check_free(as_path(target))
+    check_writable(as_path(target))
+
+
+def _check_free(target: Path) -> None:
+    if target.exists() or target.is_symlink():
+        raise LibraryError("E-EXISTS", f"{quote(str(target), 200)} exists already.", "Choose another path.")
+
+
 def _make_stage(target: Path) -> Path:
     try:
-        if target.exists() or target.is_symlink():
-            raise LibraryError("E-EXISTS", f"{quote(str(target), 200)} exists already.", "Choose another path.")
+        _check_free(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         stage = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
         stage.mkdir()

@@ -24,6 +24,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lorary.disk import near_path
 from lorary.errors import LibraryError
 from lorary.library.files import require_plain_directory
 from lorary.library.findings import quote
@@ -116,7 +117,8 @@ def find_layout(path: Path) -> Layout:
     """Recognise a library, ours or others'. Raises E-LIBRARY, saying what the path is instead."""
     name = quote(path.name)
     if not path.is_dir():
-        raise LibraryError("E-LIBRARY", f"there is no directory {quote(str(path), 200)}.", "Check the path.")
+        what = f"there is no directory {quote(str(path), 200)}."
+        raise LibraryError("E-LIBRARY", what, near_path(path) or "Check the path.")
     if (path / _MANIFEST).exists():
         return Layout(path)
     if is_adapter(path):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lorary.disk import ELSEWHERE, code_of, disk_errors, need_space, write_whole
+from lorary.disk import ELSEWHERE, check_writable, code_of, disk_errors, need_space, write_whole
 from lorary.errors import LibraryError, known_names
 from lorary.hashing import hash_file
 from lorary.library import staging
@@ -76,13 +76,12 @@ class Library(Mapping[str, Expert]):
             library = cls.open(layout.root)
             require_same_base(base, library.base, layout.root.name)
             return library
-        ours = {p.name for p in (layout.experts, layout.derived, layout.learned)}
-        if layout.root.exists() and not (layout.root.is_dir() and _content(layout) <= ours):
+        try:
+            _check_empty(layout)
+        except LibraryError:
             if exist_ok and layout.manifest.exists():  # another process made it since we looked
                 return cls.create(path, base=base, exist_ok=True)
-            raise LibraryError(
-                "E-EXISTS", f"{quote(str(layout.root), 200)} is there and not empty.", "Choose another path."
-            )
+            raise
         manifest = Manifest(dict(base) if base is not None else None, this_version())
         layout.require_plain()
         with disk_errors(f"library {quote(layout.root.name)}", ELSEWHERE):
@@ -261,6 +260,27 @@ def _sealed(stage: Path, name: str, library_base: Mapping[str, Any] | None, base
     if config != expert.config:
         write_whole(stage / CONFIG, _as_json(config))
     return dataclasses.replace(expert, provenance=provenance, config=config)
+
+
+def standing(path: Path | str) -> Library | None:
+    """Open the library that `create` would, bad experts and all; None if it has yet to be made.
+
+    Raises what `create` would, E-EXISTS, E-PATH, E-PERM, so that it is told before long work is done for it.
+    """
+    layout = Layout(Path(path).absolute())
+    if layout.manifest.exists():
+        return Library.open(layout.root, skip_bad=True)
+    _check_empty(layout)
+    layout.require_plain()
+    check_writable(layout.root)
+    return None
+
+
+def _check_empty(layout: Layout) -> None:
+    ours = {path.name for path in (layout.experts, layout.derived, layout.learned)}
+    if layout.root.exists() and not (layout.root.is_dir() and _content(layout) <= ours):
+        what = f"{quote(str(layout.root), 200)} is there and not empty."
+        raise LibraryError("E-EXISTS", what, "Choose another path.")
 
 
 def _content(layout: Layout) -> set[str]:

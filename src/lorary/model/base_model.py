@@ -1,5 +1,6 @@
 """The base: load, freeze, fingerprint, list sites."""
 
+import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -14,14 +15,15 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from lorary.adapters.base import Site
 from lorary.adapters.tensor_file import filled_by_others
-from lorary.errors import LibraryError, ModelError
+from lorary.disk import near_path
+from lorary.errors import LibraryError, ModelError, known_names
 from lorary.evaluation.base import LogLikelihood
 from lorary.library import sync
 from lorary.model.base_config import NO_CODE
 from lorary.model.embedded import embedded_directory
-from lorary.model.embedded_needs import EMBEDDED, EMBEDDED_HUB_ID, is_embedded
+from lorary.model.embedded_needs import EMBEDDED, EMBEDDED_HUB_ID
 from lorary.model.fingerprint import exact_facts, sign_facts
-from lorary.model.named_bases import is_named, remember_base
+from lorary.model.named_bases import remember_base
 from lorary.model.reading import longest_text, stop_tokens
 from lorary.model.speaking import answer, score
 from lorary.model.tokens import Encoded, encode, reading_facts, turn_end, warn_of_cuts
@@ -40,6 +42,7 @@ class BaseModel:
     `name`: what goes into an adapter's base_model_name_or_path. `max_tokens`: the longest text it is given, in tokens;
     by default what it reads. `template_options`: what its chat template is given beside the turns, as enable_thinking.
     `batch_tokens`: the most padded tokens of a batch in scoring and generation; by default as speed and memory allow.
+    `directory`: where it was loaded from, None for what isn't a directory that somebody named.
     `sites`: all linear layers an adapter may sit on, by module path; the head is not among them.
     `stop_tokens`: what ends an answer.
     """
@@ -50,6 +53,7 @@ class BaseModel:
     max_tokens: Any = None
     template_options: Mapping[str, Any] = field(default_factory=dict)
     batch_tokens: int | None = None
+    directory: Path | None = None
 
     def __post_init__(self) -> None:
         """Freeze the weights and silence the sampling defaults that a model may bring along."""
@@ -90,16 +94,19 @@ class BaseModel:
         """
         chosen: dict[str, Site] = {}
         for target in targets:
-            found = {name: site for name, site in self.sites.items() if _is_target(name, target)}
+            found = self._named(target)
             if not found:
                 known = sorted({name.rpartition(".")[2] for name in self.sites})
                 raise ModelError(
                     "E-TARGET",
                     f"{target!r} names no linear layer of the base.",
-                    f"Known: {', '.join([ATTENTION, *known])}.",
+                    known_names(target, [*(word for word in [ATTENTION] if self._named(word)), *known]),
                 )
             chosen |= found
         return [chosen[name] for name in self.sites if name in chosen]
+
+    def _named(self, target: str) -> dict[str, Site]:
+        return {name: site for name, site in self.sites.items() if _is_target(name, target)}
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
@@ -237,26 +244,18 @@ def load_base(
     hf, tokenizer = open_base(source, name, kind)
     if batch_tokens is not None:
         require_count("batch_tokens", batch_tokens)
-    return BaseModel(hf.to(place), tokenizer, shown, max_tokens, dict(template_options or {}), batch_tokens)
-
-
-def find_here(name: str) -> str | None:
-    """Give what to load for the base that somebody's files name, if it is on this machine; asks no network.
-
-    It may be the embedded one, in the Hub's cache, or a directory that the user named before.
-    """
-    if is_embedded(name):
-        return EMBEDDED
-    if Path(name).is_dir():  # a name from the Hub, too, is one if there is such a directory
-        return name if is_named(name) else None
-    return name if sync.is_cached(name) else None
+    directory = Path(name).absolute() if name != EMBEDDED and Path(name).is_dir() else None
+    return BaseModel(hf.to(place), tokenizer, shown, max_tokens, dict(template_options or {}), batch_tokens, directory)
 
 
 def _find(name: str) -> str:
     if Path(name).is_dir():
         return name
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ModelError("E-BASE", f"there is no directory {name!r}.", f"Known without network: {EMBEDDED!r}.")
+        hint = near_path(Path(name)) or f"Known without network: {EMBEDDED!r}."
+        raise ModelError("E-BASE", f"there is no directory {name!r}.", hint)
+    if near := difflib.get_close_matches(name, [EMBEDDED], cutoff=0.6):
+        raise ModelError("E-BASE", f"there is no base {name!r}.", f"Did you mean {near[0]!r}?")
     try:
         sync.reach_hub(name)
     except LibraryError as error:
@@ -280,7 +279,7 @@ def _dtype(dtype: str, device: torch.device) -> torch.dtype:
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype != "auto":
         if dtype not in known:
-            raise ModelError("E-DTYPE", f"dtype {dtype!r} is unknown.", f"Known: auto, {', '.join(known)}.")
+            raise ModelError("E-DTYPE", f"dtype {dtype!r} is unknown.", known_names(dtype, ["auto", *known]))
         return known[dtype]
     if device.type == "cpu":
         able = torch.cpu.get_capabilities()

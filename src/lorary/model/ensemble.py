@@ -17,6 +17,7 @@ from lorary.library.expert import Expert, hash_experts
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
 from lorary.model.fingerprint import tensor_facts
+from lorary.model.named_bases import remember_fit
 from lorary.model.paging import PagedBank, PagedExpert, Pager, parse_size
 from lorary.options import to_spec
 from lorary.routing.base import Gate, Router, State
@@ -164,8 +165,9 @@ def check_base(base: BaseModel, fingerprint: Mapping[str, Any] | None, what: str
 
 
 def check_library(base: BaseModel, library: Library) -> None:
-    """Refuse a library that was made on another base (E-BASE)."""
+    """Refuse a library that was made on another base (E-BASE); note where the right one is, to find it again."""
     check_base(base, library.base, f"library {str(library.path)!r}")
+    remember_fit(base)
 
 
 def find_sites(base: BaseModel, members: Mapping[str, Expert]) -> dict[str, Site]:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType
+from typing import Any
 
 import torch
 
@@ -15,7 +16,7 @@ from lorary.library.findings import quote
 from lorary.library.library import Library
 from lorary.model import base_model
 from lorary.model.attach import Attachment
-from lorary.model.base_model import BaseModel, find_here
+from lorary.model.base_model import BaseModel
 from lorary.model.ensemble import (
     Ensemble,
     Parts,
@@ -27,7 +28,7 @@ from lorary.model.ensemble import (
     open_expert,
     require_listeners,
 )
-from lorary.model.named_bases import absence
+from lorary.model.named_bases import absence, find_base, remember_fit
 from lorary.model.routed_model import RoutedModel
 from lorary.model.saved import MODEL, STATE, Saved, about_state, read_saved, require_same
 from lorary.model.slot import Slot
@@ -45,10 +46,12 @@ def load(
     dtype: str | None = None,
     memory: str | int | None = None,
     outside: bool = False,
+    **reading: Any,
 ) -> RoutedModel:
     """Load a saved model: on `base`, or on the base that it names, if that is on this machine.
 
-    `device` and `dtype` are for the base that it names; by default its dtype is that of the saved one.
+    `device`, `dtype` and `reading` (what else `load_base` takes) are for the base that it names; by default its dtype
+    is that of the saved one.
     `memory`: as in `route`. `outside`: let a model that somebody else saved read experts elsewhere on this machine, and
     write to the library that it names.
     On the same machine, in the same dtype, it answers as the saved one did, to the bit.
@@ -61,8 +64,9 @@ def load(
     if not (saved.is_own or outside):
         saved.require_inside()
     members = {name: _open(saved, name, recorded=memory is not None) for name in sorted(saved.experts)}
-    base = base or _load_base(saved, device, dtype)
+    base = base or _load_base(saved, device, dtype, reading)
     check_base(base, saved.base["fingerprint"], f"saved model {quote(saved.root.name)}")
+    remember_fit(base)
     sites = find_sites(base, members)
     check_mix(members, saved.mix)
     state = _read_state(saved, members)
@@ -73,13 +77,13 @@ def load(
     return RoutedModel(base, Attachment(base.hf, _fitting_parts(base, ensemble), Slot(saved.mix)), ensemble)
 
 
-def _load_base(saved: Saved, device: str, dtype: str | None) -> BaseModel:
+def _load_base(saved: Saved, device: str, dtype: str | None, reading: Mapping[str, Any]) -> BaseModel:
     name = str(saved.base["name"])
-    here = find_here(name)
+    here = find_base(name, saved.base["fingerprint"])
     if here is None:
         what = f"saved model {quote(saved.root.name)} was made on base {quote(name, 200)}, which {absence(name)}."
         raise ModelError("E-BASE", what, "Load it yourself and pass base=...")
-    return base_model.load_base(here, device=device, dtype=dtype or str(saved.base["dtype"]))
+    return base_model.load_base(here, device=device, dtype=dtype or str(saved.base["dtype"]), **reading)
 
 
 def _open(saved: Saved, name: str, *, recorded: bool) -> Expert:

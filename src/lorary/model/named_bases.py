@@ -1,29 +1,90 @@
-"""Bases that stand at a path of this machine, and that its user has named: others aren't loaded for the asking.
+"""Bases in directories of this machine that its user has named: where they are, and that they may be loaded.
 
 An adapter or a library says what its base is called. If that is a path, it may lead anywhere: into the library itself,
-or to what somebody left in the directory where the user happens to be. So a path counts once the user gave it, in
-Python or on the command line; then it is remembered, in lorary's cache, under a name that only this user can make.
+or to what somebody left in the directory where the user happens to be; and a relative one leads nowhere from another
+directory. So a path counts once the user gave it, in Python or on the command line. It is noted in lorary's cache,
+never in a library, under a name that only this user can make; once the base has fitted a library, with its fingerprint,
+by which it is found from elsewhere. What is loaded then is compared with the library again.
 """
 
 import contextlib
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from lorary.disk import write_whole
+from lorary.library import sync
 from lorary.library.files import cache_directory
 from lorary.library.seal import seal
+from lorary.model.embedded_needs import EMBEDDED, is_embedded
+
+if TYPE_CHECKING:
+    from lorary.model.base_model import BaseModel
+
+_MOST_BYTES = 1 << 16
 
 
 def remember_base(name: str) -> None:
-    """Remember a directory that the user named as a base; where nothing can be kept, it has to be named again."""
+    """Note a directory that the user named as a base; where nothing can be kept, it has to be named again."""
     if Path(name).is_dir():
         with contextlib.suppress(OSError):
-            mark = _mark(name)
-            mark.parent.mkdir(parents=True, exist_ok=True)
-            mark.touch()
+            note = _note(name)
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.touch()
+
+
+def remember_fit(base: "BaseModel") -> None:
+    """Note the fingerprint of a base that was loaded from a directory; of others there is nothing to note."""
+    if base.directory is not None:
+        facts = {"directory": str(base.directory), "fingerprint": base.fingerprint}
+        with contextlib.suppress(OSError, ValueError):  # a note; nothing fails for it
+            note = _note(str(base.directory))
+            note.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(note, json.dumps(facts, indent=2).encode())
 
 
 def is_named(name: str) -> bool:
     """Tell whether the user named the base that stands in this directory."""
-    return _mark(name).exists()
+    return _note(name).exists()
+
+
+def find_here(name: str) -> str | None:
+    """Give what to load for the base that somebody's files name, if it is on this machine; asks no network.
+
+    It may be the embedded one, in the Hub's cache, or a directory that the user named before.
+    """
+    if is_embedded(name):
+        return EMBEDDED
+    if Path(name).is_dir():  # a name from the Hub, too, is one if there is such a directory
+        return name if is_named(name) else None
+    return name if sync.is_cached(name) else None
+
+
+def find_base(name: str, fingerprint: Mapping[str, Any] | None) -> str | None:
+    """Give what to load for the base that a library names, as `find_here`, wherever the user's directory is.
+
+    Whatever stands in the current directory under a relative name, the base that fitted before comes first.
+    """
+    here = find_here(name)
+    if here is not None and (Path(here).is_absolute() or not Path(here).is_dir()):
+        return here
+    return recall(fingerprint) or here
+
+
+def recall(fingerprint: Mapping[str, Any] | None) -> str | None:
+    """Find the directory of the base with this fingerprint; of several, the one that was used last.
+
+    In another precision only the signs of a base's weights are known, so these count only where nothing says more.
+    """
+    wanted, found = fingerprint or {}, dict[str, str]()
+    for directory, known in _noted() if wanted else ():
+        shared = known.keys() & wanted.keys()
+        if all(known[key] == wanted[key] for key in shared) and Path(directory).is_dir():
+            by = "weights" if any(key.startswith("weights") for key in shared) else "signs"
+            if by == "weights" or "embedding_signs" in shared:
+                found.setdefault(by, directory)
+    return found.get("weights") or found.get("signs")
 
 
 def absence(name: str) -> str:
@@ -31,5 +92,21 @@ def absence(name: str) -> str:
     return "is a directory that nobody but its files named" if Path(name).is_dir() else "isn't on this machine"
 
 
-def _mark(name: str) -> Path:
-    return cache_directory() / "bases" / seal("base", str(Path(name).resolve()))[:32]
+def _notes() -> Path:
+    return cache_directory() / "bases"
+
+
+def _note(name: str) -> Path:
+    return _notes() / seal("base", str(Path(name).resolve()))[:32]
+
+
+def _noted() -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """List directories with the fingerprints of their bases, the last used first. A note of somebody else is none."""
+    with contextlib.suppress(OSError):
+        for path in sorted(_notes().iterdir(), key=lambda path: path.stat().st_mtime_ns, reverse=True):
+            with contextlib.suppress(OSError, ValueError):
+                note = json.loads(path.read_bytes()[:_MOST_BYTES])
+                if isinstance(note, dict) and isinstance(note.get("fingerprint"), dict):
+                    directory = str(note.get("directory"))
+                    if path == _note(directory):
+                        yield directory, note["fingerprint"]

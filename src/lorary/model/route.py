@@ -17,7 +17,7 @@ from lorary.model.base_model import BaseModel
 from lorary.model.ensemble import Ensemble, check_library, check_mix, find_sites, make_pager, make_part, open_expert
 from lorary.model.routed_model import RoutedModel
 from lorary.model.slot import Slot
-from lorary.model.state import fetch_or_fit
+from lorary.model.state import fetch_or_fit, require_tasks
 from lorary.options import require
 from lorary.routing.base import Router, find_router
 from lorary.tasks.task import Tasks
@@ -52,12 +52,10 @@ def route(
     require("library", library, Library, "a library", "Open it: Library.open(path).")
     require("tasks", tasks, (Tasks, NoneType), "Tasks", "Read them: read_tasks(path).")
     router = find_router(router)
-    if not library:
-        raise LibraryError("E-EMPTY", f"library {str(library.path)!r} holds no experts.", "Add or build some first.")
+    check_routable(library, router, mix, tasks)
     check_library(base, library)
     members = {name: library[name] for name in sorted(library)}
     sites = find_sites(base, members)
-    check_mix(members, mix)
     pager = make_pager(base, memory)
     tick = _counter(len(members) + len(sites), report)
     experts = {name: tick(open_expert(expert, pager)) for name, expert in members.items()}
@@ -65,6 +63,14 @@ def route(
     ensemble = replace(fitting, state=fetch_or_fit(base, fitting, on_fit))
     parts = {name: tick(make_part(base, ensemble, site)) for name, site in sites.items()}
     return RoutedModel(base, Attachment(base.hf, parts, Slot(mix)), ensemble)
+
+
+def check_routable(library: Library, router: Router, mix: Mix, tasks: Tasks | None) -> None:
+    """Refuse what no base would make right: so it is told before one is loaded. Raises E-EMPTY, E-RANK, E-PROBE."""
+    if not library:
+        raise LibraryError("E-EMPTY", f"library {str(library.path)!r} holds no experts.", "Add or build some first.")
+    check_mix(library, mix)
+    require_tasks(router, tasks)
 
 
 def _counter(total: int, report: Callable[[int, int], None] | None) -> Callable[[T], T]:

@@ -20,7 +20,7 @@ from lorary.model.learned import LearnedProbe
 from lorary.model.probe import DataProbe
 from lorary.model.state_file import read_own, write_state
 from lorary.options import name_of, to_spec
-from lorary.routing.base import Probe, State
+from lorary.routing.base import Probe, Router, State
 from lorary.routing.members import RoomyState
 from lorary.tasks.task import Tasks
 
@@ -70,13 +70,20 @@ def make_probe(base: BaseModel, ensemble: Ensemble) -> Probe | None:
         return LearnedProbe(ensemble.members)
     if "examples" not in needs:
         return DataProbe(base, ensemble.experts, ensemble.sites, {}, Tasks([])) if "base" in needs else None
-    if ensemble.tasks is None:
+    return DataProbe(
+        base, ensemble.experts, ensemble.sites, ensemble.owned, require_tasks(ensemble.router, ensemble.tasks)
+    )
+
+
+def require_tasks(router: Router, tasks: Tasks | None) -> Tasks:
+    """Refuse to fit a router without the data that it needs. Raises E-PROBE."""
+    if tasks is None and "examples" in router.needs:
         raise RoutingError(
             "E-PROBE",
-            f"router {to_spec(ensemble.router)!r} needs the tasks that the library was built from.",
-            "Pass tasks=..., or on the command line --tasks DIR.",
+            f"router {to_spec(router)!r} needs the tasks that the library was built from.",
+            "Pass tasks=..., or on the command line --tasks TASKS.",
         )
-    return DataProbe(base, ensemble.experts, ensemble.sites, ensemble.owned, ensemble.tasks)
+    return tasks or Tasks([])
 
 
 def _fetch(library: Library, kind: str, key: str) -> State | None:

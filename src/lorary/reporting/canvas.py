@@ -1,7 +1,9 @@
 """What all figures share: their size, frame and names, and how they are written."""
 
 import io
+import itertools
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -53,6 +55,25 @@ def short(text: str, limit: int = 32) -> str:
     if len(text) > limit:
         text = f"{text[: limit // 2]}…{text[len(text) - limit // 2 + 1 :]}"
     return text.replace("$", r"\$")
+
+
+def short_each(names: Sequence[str], limit: int = 32) -> list[str]:
+    """Shorten names that stand beside each other: where the middle tells them apart, the ends that all share go."""
+    shown = [short(name, limit) for name in names]
+    if len(set(shown)) == len(set(names)):
+        return shown
+    start = _n_shared(names)
+    end = _n_shared([name[start:][::-1] for name in names])
+    spare = max(0, limit - 2 - max(len(name) - start - end for name in names))
+    start -= min(start, spare * 2 // 3)
+    end -= min(end, spare - spare * 2 // 3)
+    cut = [f"{'…' if start else ''}{name[start : len(name) - end]}{'…' if end else ''}" for name in names]
+    return [short(name, limit) for name in cut]
+
+
+def _n_shared(names: Sequence[str]) -> int:
+    """Count the letters with which all begin."""
+    return sum(1 for _ in itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False)))
 
 
 def is_ours(png: bytes) -> bool:

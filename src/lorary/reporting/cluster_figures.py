@@ -10,8 +10,8 @@ from scipy.cluster.hierarchy import dendrogram, linkage
 from scipy.spatial.distance import squareform
 
 from lorary.errors import EvaluationError
-from lorary.reporting.canvas import WIDTH, Picture, finish, plain_frame, short
-from lorary.reporting.figure import check_map
+from lorary.reporting.canvas import WIDTH, Picture, finish, plain_frame, short, short_each
+from lorary.reporting.figure import ALIKE, check_map
 from lorary.reporting.palette import COLOURS, FAINT, INK, OTHER
 
 _LEGIBLE = 80  # names; more than this would be smaller than can be read
@@ -47,10 +47,11 @@ def draw_tree(
     colours = [COLOURS[home[expert] % len(COLOURS)] if expert in home else OTHER for expert in order]
     axis.scatter([0] * len(colours), range(len(colours)), c=colours, s=14, zorder=3, clip_on=False)
     axis.set_ylim(-0.7, len(names) - 0.3)
-    axis.set_xlim(left=float(joins[:, 2].max()) * 1.03 + 1e-9, right=0)
+    farthest = float(joins[:, 2].max())
+    axis.set_xlim(left=1.0 if farthest < ALIKE else farthest * 1.03, right=0)
     axis.set_xlabel("1 - cosine at which two branches join", fontsize=8, color=FAINT)
     plain_frame(axis)
-    labels = [(place, short(expert, 40)) for place, expert in enumerate(order)]
+    labels = list(enumerate(short_each(order, 40)))
     if len(names) > _LEGIBLE:
         labels = _name_runs([next((c for c in clusters or {} if e in (clusters or {})[c]), "") for e in order])
     axis.yaxis.tick_right()
@@ -61,6 +62,8 @@ def draw_tree(
     said = " Colours: clusters." if clusters else ""
     if clusters and len(clusters) > len(COLOURS):
         said = f" Colours: clusters; there are {len(clusters)}, so colours repeat."
+    if farthest < ALIKE:
+        said = f" All are alike: the last join is at {farthest:.5f}.{said}"
     caption = f"{len(names)} experts, average linkage: the further right two meet, the more alike they are.{said}"
     return finish(figure, name, title, caption)
 

@@ -12,14 +12,19 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from lorary.errors import EvaluationError
-from lorary.reporting.canvas import WIDTH, Picture, finish, plain_frame, short
+from lorary.reporting.canvas import WIDTH, Picture, finish, plain_frame, short, short_each
 from lorary.reporting.palette import COLOURS, FAINT, INK, OTHER
 from lorary.reporting.table import Column, Row, Table
 
 _MANY = 8  # more lines than this can't be told apart by colour
 
 
+_LETTERS = 78  # of a title, beside the longest names of rows
+
 _BOX = "#C04A00"
+
+ALIKE = 1e-3
+"""Cosines that differ by less show no structure; colours that are stretched over them would."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ def draw_scores(table: Table, *, name: str = "scores", title: str = "Scores of a
     for index, column in enumerate(table.columns):
         axis = axes[groups.index(column.group), metrics.index(column.metric)]
         axis.set_visible(True)
-        _draw_column(axis, column, table.rows, index)
+        _draw_column(axis, column, table.rows, index, max(20, _LETTERS // len(metrics)))
         axis.tick_params(labelleft=column.group not in named)
         named.add(column.group)
     caption = (
@@ -66,7 +71,8 @@ def draw_scores(table: Table, *, name: str = "scores", title: str = "Scores of a
     return finish(figure, name, title, caption)
 
 
-def _draw_column(axis: Axes, column: Column, rows: Sequence[Row], index: int) -> None:
+def _draw_column(axis: Axes, column: Column, rows: Sequence[Row], index: int, room: int) -> None:
+    """Draw one panel; `room`: letters that fit above it."""
     libraries = list(dict.fromkeys(row.name.partition("-")[0] for row in rows))
     for y, row in enumerate(rows):
         if y % 2 == 0:
@@ -91,10 +97,11 @@ def _draw_column(axis: Axes, column: Column, rows: Sequence[Row], index: int) ->
         )
         if row.name == "base":
             axis.axvline(cell.mean, color=FAINT, linewidth=1, linestyle=":", zorder=1)
-    axis.set_yticks(range(len(rows)), [short(row.name) for row in rows])
+    axis.set_yticks(range(len(rows)), short_each([row.name for row in rows]))
     axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.margins(x=0.14)
-    axis.set_title(short(f"{column.group}: {column.label} {column.arrow}", 60), fontsize=10, loc="left", color=INK)
+    group = short(column.group, max(8, room - len(column.label) - 4))
+    axis.set_title(f"{group}: {short(column.label, room - 10)} {column.arrow}", fontsize=10, loc="left", color=INK)
     axis.set_xlabel(short(column.unit), fontsize=8, color=FAINT)
     plain_frame(axis)
     axis.tick_params(axis="y", length=0)
@@ -123,11 +130,13 @@ def draw_similarity(
     values = np.array(similarity, dtype=float)[np.ix_(order, order)]
     others = values[~np.eye(len(names), dtype=bool)]
     low, high = (float(others.min()), float(others.max())) if others.size else (0.0, 1.0)
+    alike = high - low < ALIKE
+    bottom, top = (min(0.0, low), 1.0) if alike else (low, high)
     figure = Figure(figsize=(WIDTH, min(8.6, 3 + 0.3 * len(names))), layout="compressed")
     axis = figure.subplots()
     np.fill_diagonal(values, np.nan)  # all 1: it would hide the range between the experts
     colours = mpl.colormaps["Blues"].with_extremes(bad="#D0D5DB")
-    image = axis.imshow(values, cmap=colours, vmin=low, vmax=max(high, low + 1e-9), interpolation="nearest")
+    image = axis.imshow(values, cmap=colours, vmin=bottom, vmax=top, interpolation="nearest")
     bar = figure.colorbar(image, ax=axis, shrink=0.6, pad=0.02, label="cosine")
     bar.outline.set_visible(False)
     for label, start, stop in spans:
@@ -145,10 +154,13 @@ def draw_similarity(
             fontweight="bold",
         )
     _name_axes(axis, [names[i] for i in order])
+    said = "from the smallest (white) to the largest (dark blue)."
+    if alike and others.size:
+        said = f"which are all alike: {low:.5f} to {high:.5f}."
     caption = (
-        f"Cosine between the parameters of {len(names)} experts, from the smallest (white) to the largest (dark blue). "
-        "Grey: an expert and itself."
-    ) + (" Boxes: clusters." if spans else "")
+        f"Cosine between the parameters of {len(names)} experts, {said} "
+        f"Grey: an expert and itself.{' Boxes: clusters.' if spans else ''}"
+    )
     return finish(figure, name, title, caption)
 
 
@@ -187,7 +199,7 @@ def _cluster_order(
 def _name_axes(axis: Axes, names: Sequence[str]) -> None:
     size = float(np.clip(330 / len(names), 0, 9))
     legible = size >= 5
-    labels = [short(name, 24) if legible else "" for name in names]
+    labels = short_each(names, 24) if legible else [""] * len(names)
     axis.set_xticks(range(len(names)), labels, rotation=90, fontsize=size)
     axis.set_yticks(range(len(names)), labels, fontsize=size)
     axis.tick_params(length=0, colors=INK)
@@ -247,13 +259,14 @@ def _label_ends(axis: Axes, curves: Sequence[Curve], labelled: Sequence[int]) ->
     """Write names behind the last points, lowest first, and push them apart where they would overlap."""
     low, high = axis.get_ylim()
     step, free = (high - low) / 17, low
+    named = short_each([curve.expert for curve in curves], 20)
     for index in labelled:
         curve = curves[index]
         y = max(curve.losses[-1], free)
         free = y + step
         colour = COLOURS[index] if len(curves) <= _MANY else OTHER
         axis.annotate(
-            short(curve.expert, 20),
+            named[index],
             (curve.steps[-1], curve.losses[-1]),
             xytext=(1.03, (y - low) / (high - low)),
             textcoords="axes fraction",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lorary.disk import ELSEWHERE, disk_errors, write_whole
+from lorary.disk import ELSEWHERE, check_writable, disk_errors, write_whole
 from lorary.errors import EvaluationError
 from lorary.reporting.canvas import is_ours
 from lorary.reporting.escape import escape
@@ -107,11 +107,22 @@ def _is_page(data: bytes) -> bool:
     return data.startswith(_START.encode()) and _FOOTER.encode() in data
 
 
+def check_page_place(into: Path) -> None:
+    """Refuse a path where no page can be written, before long work is done. Raises E-EXISTS, E-PATH, E-PERM."""
+    with disk_errors(repr(str(into)), ELSEWHERE):
+        _check_may_go(into, _is_page)
+    check_writable(into)
+
+
+def _check_may_go(path: Path, may_go: Callable[[bytes], bool]) -> None:
+    if (path.exists() or path.is_symlink()) and not (path.is_file() and may_go(path.read_bytes())):
+        message = f"{str(path)!r} is there and is no page or figure of lorary's."
+        raise EvaluationError("E-EXISTS", message, "Choose another path, or remove it.")
+
+
 def _write(path: Path, data: bytes, may_go: Callable[[bytes], bool]) -> None:
     """Write a file where none is, or over one whose bytes say that it may go."""
     with disk_errors(repr(str(path)), ELSEWHERE):
-        if (path.exists() or path.is_symlink()) and not (path.is_file() and may_go(path.read_bytes())):
-            message = f"{str(path)!r} is there and is no page or figure of lorary's."
-            raise EvaluationError("E-EXISTS", message, "Choose another path, or remove it.")
+        _check_may_go(path, may_go)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, data)

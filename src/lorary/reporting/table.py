@@ -40,7 +40,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A macro mean with its 95 % interval; `best`: nobody who may win is better."""
+    """A macro mean with its 95 % interval; `best`: nobody who may win is better, and somebody is worse."""
 
     mean: float
     low: float
@@ -199,7 +199,8 @@ def _cells(column: Mapping[str, Scores], oracles: Collection[str]) -> dict[str, 
     means = {name: scores.mean for name, scores in column.items()}
     rivals = [mean for name, mean in means.items() if name not in oracles]
     pick = max if next(iter(column.values())).higher_is_better else min
-    best = pick(rivals) if rivals else None
+    told_apart = len(rivals) == 1 or len(set(rivals)) > 1  # where all are equal, none is better than another
+    best = pick(rivals) if rivals and told_apart else None
     return {
         name: Cell(means[name], *scores.interval(), best=name not in oracles and means[name] == best)
         for name, scores in column.items()

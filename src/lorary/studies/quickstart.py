@@ -50,19 +50,18 @@ def run_quickstart(
     heldout: Sequence[str] = (),
     only: Sequence[str] = (),
     reading: Mapping[str, Any] | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
+    loading: Mapping[str, Any] | None = None,
 ) -> Finished:
     """Build, cluster, route, evaluate and report; a second call goes on where the first one was.
 
     tasks: a directory or file of the user's own, None for the built-in ones. heldout: names of the tasks to keep out
     of training; without any, every fifth of the user's tasks. only: names of the tasks to take at all, held-outs
-    included. reading: how the user's own are read, as `read_tasks` is told it.
+    included. reading: how the user's own are read, as `read_tasks` is told it. loading: as `load_base`.
     """
     road = road or Road()
     to_train, unseen = choose_tasks(tasks, heldout, only, reading)
     watcher.doing(f"loading {base}")
-    model = load_base(base, device=device, dtype=dtype)
+    model = load_base(base, **(loading or {}))
     walked = walk(road, model, to_train, unseen, into, watcher)
     page = _write_page(road, model, to_train, unseen, walked, into, watcher)
     return Finished(walked.table, page)

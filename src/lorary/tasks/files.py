@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, cast
 
-from lorary.disk import open_regular
+from lorary.disk import near_path, open_regular
 from lorary.errors import TaskError
 from lorary.tasks.arrow_rows import Dataset, dataset_rows, parquet_rows
 from lorary.tasks.csv_rows import csv_rows, tsv_rows
@@ -110,7 +110,7 @@ def _is_beside(file: Path) -> bool:
 
 def _checked(path: Path) -> Path:
     if not path.exists():
-        raise TaskError("E-DATA", f"{path}: no such file or directory.", "Check the path.")
+        raise TaskError("E-DATA", f"{path}: no such file or directory.", near_path(Path(path)) or "Check the path.")
     if not path.is_file():  # reading a pipe or a device would hang
         raise TaskError("E-DATA", f"{path}: not a regular file.", f"Expected {EXPECTED}.")
     if not path.name.endswith(SUFFIXES):

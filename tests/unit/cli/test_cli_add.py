@@ -220,8 +220,8 @@ def test_what_is_no_place_for_a_library_stops_at_once(run: Run, world: World) ->
 @pytest.mark.parametrize(
     ("line", "code", "message"),
     [
-        ("{library}/experts --as x", 2, "it is for one adapter; many are called as their directories."),
-        ("{library}/experts/swap {library}/experts/copy --as x", 2, "it is for one adapter"),
+        ("{library}/experts --as x", 2, "it names a single adapter; several keep the names of their directories."),
+        ("{library}/experts/swap {library}/experts/copy --as x", 2, "it names a single adapter"),
         ("{tasks}", 1, "holds no adapter: no adapter_config.json, and no folders with one."),
         ("{library}/library.json", 1, "is a file, expected an adapter's directory."),
         ("{library}/experts/swap --as my.model", 1, "starting with a letter or digit. 'my-model' would do."),

@@ -72,13 +72,31 @@ def test_embedded_base_is_called_as_its_home_calls_it() -> None:
         ),
         ("show {library}/swop", "error[E-NAME] unknown expert 'swop'. Did you mean 'swap'? Known: copy, swap, upper."),
         ("show nowhere", "error[E-LIBRARY] there is no directory '{cwd}/nowhere'. Check the path."),
+        (
+            "show {library}/../privat",
+            "error[E-LIBRARY] there is no directory '{library}/../privat'. Did you mean '{library}/../private'?",
+        ),
+        (
+            "ask base hi --base smollm-135m",
+            "error[E-BASE] there is no base 'smollm-135m'. Did you mean 'smollm2-135m'?",
+        ),
+        ("ask base hi --base {base}x", "error[E-BASE] there is no directory '{base}x'. Did you mean '{base}'?"),
+        (
+            "build {tasks}x --method private --into x",
+            "error[E-DATA] {tasks}x: no such file or directory. Did you mean '{tasks}'?",
+        ),
+        (
+            "remove {library} swop",
+            "error[E-NAME] unknown expert 'swop'. Did you mean 'swap'? Known: copy, swap, upper.",
+        ),
         ("report nothing.jsonl --into x.html", "error[E-RUN] nothing.jsonl: no such file."),
     ],
 )
 def test_errors_are_one_message(run: Run, world: World, in_empty: Path, line: str, message: str) -> None:
     names = {"cwd": in_empty, **vars(world)}
     answer = run(*(part.format(**names) for part in line.split()))
-    assert answer.err == message.format(**names) + "\n"
+    assert answer.err.splitlines()[-1] == message.format(**names)
+    assert answer.err.count("\n") == 1 + answer.err.startswith("loading base ")
     assert (answer.code, answer.out) == (1, "")
     assert not list(in_empty.iterdir())
 
@@ -134,7 +152,7 @@ def test_what_the_disk_refuses_is_one_message(run: Run, world: World, tmp_path: 
     (tmp_path / "file").write_text("")
     answer = run("cluster", world.library, "--method", "mbc:k=1", "--into", tmp_path / "file" / "groups.json")
     assert answer.code == 1
-    assert answer.err.startswith("error[E-FILE] ")
+    assert answer.err.startswith("error[E-PATH] ")
     assert answer.err.count("\n") == 1
 
 
@@ -237,7 +255,7 @@ def test_interrupted(
     before = signal.getsignal(number)
     line = ("build", world.tasks, "--method", "private:steps=1", "--base", world.base, "--into", tmp_path / "lib")
     stopped = run(*line)
-    assert stopped.err.splitlines()[-1] == "interrupted. Run the same command again: it goes on where it was."
+    assert stopped.err.splitlines()[-1] == "interrupted. Run the same command again: it resumes."
     assert (stopped.code, stopped.out) == (130, "")
     assert signal.getsignal(number) is before
 
@@ -347,3 +365,138 @@ def test_quickstart_hands_over_what_it_parsed(run: Run, monkeypatch: pytest.Monk
         "into": Path("q"), "base": EMBEDDED, "tasks": None, "heldout": (), "only": ["a", "b"], "device": "cpu",
         "dtype": "auto",
     }  # fmt: skip
+
+
+# ---- before anything slow -----------------------------------------------------------------------
+
+
+TOO_EARLY = "loaded, though that was to be refused before"
+
+
+@pytest.fixture
+def no_base(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
+    """Whoever loads a base fails."""
+
+    def load(*_: Any, **__: Any) -> NoReturn:
+        raise AssertionError(TOO_EARLY)
+
+    monkeypatch.setattr("lorary.model.base_model.load_base", load)
+    monkeypatch.setattr("lorary.studies.quickstart.load_base", load)
+
+
+@pytest.mark.usefixtures("no_base")
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "eval {library} {tasks} --into x.jsonl --metric choice",
+            "error[E-EVAL] task 'copy': metric 'choice' needs at least two choices, found 0",
+        ),
+        ("eval {library} {tasks} --into file/x.jsonl", "error[E-RUN] file/x.jsonl: can't be read: Not a directory."),
+        ("eval {library} {tasks} --into x.jsonl --metric rouge_l:max_new_tokens=0", "error[E-OPTION] rouge_l: max_new"),
+        ("ask {library} hello --router centroid", "error[E-PROBE] router 'centroid' needs the tasks that"),
+        ("ask empty hello", "error[E-EMPTY] library '{cwd}/empty' holds no experts."),
+        ("save {library} --into full", "error[E-EXISTS] '{cwd}/full' exists already."),
+        ("save {library} --into file/x", "error[E-PATH] '{cwd}/file/x': '{cwd}/file' is a file,"),
+        ("export {library} --texts {tasks} --into full", "error[E-EXISTS] '{cwd}/full' exists already."),
+        ("export {library} --share coppy=1 --into x", "error[E-NAME] unknown expert 'coppy'. Did you mean 'copy'?"),
+        (
+            "cluster {library} --method embeddings --tasks {tasks} --into file",
+            "error[E-EXISTS] 'file' is there and is no groups file.",
+        ),
+        (
+            "cluster {library} --method embeddings --tasks {tasks} --into x.json --report file",
+            "error[E-EXISTS] 'file' is there and is no page or figure of lorary's.",
+        ),
+        ("finetune {tasks} --base {base} --into full", "error[E-EXISTS] 'full' is there and was not made by"),
+        ("finetune {tasks} --base {base} --into file/x", "error[E-PATH] 'file/x': '{cwd}/file' is a file,"),
+        ("build {tasks} --method private --base {base} --into full", "error[E-EXISTS] '{cwd}/full' is there and not"),
+        ("build {tasks} --method private --base {base} --into file/x", "error[E-PATH] '{cwd}/file/x': '{cwd}/file' is"),
+        ("build {tasks} --method svd --base {base} --into x", "error[E-SOURCE] svd starts from a library."),
+        ("quickstart --into file", "error[E-PATH] 'file/libs': '{cwd}/file' is a file,"),
+        (
+            "quickstart --only convert_dgits",
+            "error[E-TASK] unknown task 'convert_dgits'. Did you mean 'convert_digits'?",
+        ),
+        ("study builders --into file", "error[E-PATH] 'file/libs': '{cwd}/file' is a file,"),
+    ],
+)
+def test_what_needs_no_base_is_refused_before_one_is_loaded(
+    run: Run, world: World, in_empty: Path, line: str, message: str
+) -> None:
+    (in_empty / "file").write_text("mine")
+    (in_empty / "full").mkdir()
+    (in_empty / "full" / "mine").write_text("mine")
+    Library.create(in_empty / "empty")
+    names = {"cwd": in_empty, **vars(world)}
+    answer = run(*(part.format(**names) for part in line.split()))
+    assert answer.err.splitlines()[-1].startswith(message.format(**names))
+    assert (answer.code, answer.out) == (1, "")
+    assert (in_empty / "file").read_text() == (in_empty / "full" / "mine").read_text() == "mine"
+    assert sorted(path.name for path in in_empty.iterdir()) == ["empty", "file", "full"]
+
+
+@pytest.mark.parametrize("change", ["--router arrow", "--mix outputs", "--limit 1", "--metric exact_match"])
+def test_another_run_is_refused_before_a_base_is_loaded(
+    run: Run, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    into = tmp_path / "run.jsonl"
+    line = ("eval", world.library, world.tasks, "--router", "uniform", "--into", into)
+    metric = ("--metric", "rouge_l:max_new_tokens=1")
+    assert run(*line, *metric).code == 0
+    whole = into.read_bytes()
+    monkeypatch.setattr("lorary.cli.models.load", None)
+    for name in (into, into.with_name(f"{into.name}.part")):  # finished, and begun
+        answer = run(*line, *metric, *change.split())
+        assert answer.code == 1
+        assert answer.err.startswith(f"error[E-RUN] {name}: holds another run: ")
+        into.unlink(missing_ok=True)
+        into.with_name(f"{into.name}.part").write_bytes(whole)
+    monkeypatch.undo()
+    assert run(*line, *metric).code == 0, "the same run goes on"
+
+
+def test_ranks_that_do_not_mix_are_refused_before_a_base_is_loaded(
+    run: Run, world: World, copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = (
+        "build",
+        "--method",
+        "svd:rank=2",
+        "--from",
+        world.library,
+        "--into",
+        tmp_path / "two",
+        "--base",
+        world.base,
+    )
+    assert run(*line).code == 0
+    library = Library.open(copied)
+    library.replace(Library.open(tmp_path / "two")["copy"].directory, "copy")
+    monkeypatch.setattr("lorary.cli.models.load", None)
+    answer = run("ask", copied, "hello")
+    assert answer.code == 1
+    assert answer.err.startswith("error[E-RANK] expert 'swap': rank 4 at ")
+
+
+# ---- --chat -------------------------------------------------------------------------------------
+
+
+def test_chat_without_a_template_speaks_of_the_base(run: Run, world: World, tmp_path: Path) -> None:
+    import shutil
+
+    from transformers import AutoTokenizer
+
+    line = ("ask", world.library, "hello", "--router", "uniform", "--chat")
+    assert run(*line).err.splitlines()[-1] == (
+        f"error[E-CHAT] --chat: base {str(world.base)!r} has no chat template. Ask without --chat."
+    )
+    assert run("ask", "base", "hello", "--base", world.base, "--chat").code == 1
+    broken = Path(shutil.copytree(world.base, tmp_path / "broken"))
+    tokenizer = AutoTokenizer.from_pretrained(broken)
+    tokenizer.chat_template = "{{ raise_exception('no turns here') }}"
+    tokenizer.save_pretrained(broken)
+    assert run(*line, "--base", broken).err.splitlines()[-1] == (
+        "error[E-CHAT] --chat: the chat template of this base can't render turns user: no turns here. "
+        "Ask without --chat, or mend the template."
+    )

@@ -14,6 +14,7 @@ from lorary.building.builders.private import Private
 from lorary.building.work.survey import JobState
 from lorary.cli.samples import show_samples
 from lorary.cli.work import Work
+from lorary.library.library import Library
 from lorary.tasks.task import Task
 from lorary.tasks.toy import toy_tasks
 from lorary.testing.pico import pico_tokenizer
@@ -180,8 +181,12 @@ def test_a_build_may_start_from_a_library(run: Run, world: World, tmp_path: Path
     line = ("build", world.tasks, "--method", "private:steps=1", "--only", "copy", "--into", tmp_path / "lib")
     built = run(*line, "--from", world.library)
     assert built.code == 0
-    assert built.err.startswith(f"loading base {world.base} ...\n"), "its base is the one the source names"
-    assert [list(source) for source in heard] == [["copy", "swap", "upper"]]
+    said = [
+        f"base {world.base}, that of library {world.library}; --base names another.",
+        f"loading base {world.base} ...",
+    ]
+    assert built.err.splitlines()[:2] == said, "its base is the one the source names"
+    assert {tuple(source) for source in heard} == {("copy", "swap", "upper")}
 
 
 def test_cluster_writes_a_page_and_lets_experts_join(run: Run, world: World, copied: Path, tmp_path: Path) -> None:
@@ -235,14 +240,15 @@ def test_ask_tells_of_an_empty_answer(run: Run, world: World, monkeypatch: pytes
     monkeypatch.setattr("lorary.model.routed_model.answer", lambda *_, **__: [""])
     found = run("ask", world.library, "red fox", "--base", world.base, "--router", "uniform")
     assert found.out == "\n"
-    assert found.err.endswith(
-        "the answer is empty: the model ended it at once. A base that was made for chat may want --chat.\n"
-    )
+    assert found.err.endswith("the answer is empty: the model stopped at once. A chat model may need --chat.\n")
 
 
-def test_ask_without_base_takes_the_one_the_library_names(run: Run, world: World, copied: Path) -> None:
+def test_ask_without_base_takes_the_one_the_library_names(
+    run: Run, world: World, copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     line = ("ask", copied, "swap: red fox", "--max-new-tokens", 1)
     assert run(*line).err.startswith(f"loading base {world.base} ...\n")
+    monkeypatch.setenv("LORARY_CACHE", str(tmp_path / "cache"))  # nothing is known of where bases are
     for name, config in [(path.parent.name, path) for path in sorted(copied.glob("experts/*/adapter_config.json"))]:
         named = {"copy": "some/where", "swap": "no where", "upper": "some/where"}[name]
         config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": named}))
@@ -251,6 +257,56 @@ def test_ask_without_base_takes_the_one_the_library_names(run: Run, world: World
         "Give the one to use with --base.\n"
     )
     shutil.rmtree(copied / "experts" / "swap")
+    assert run(*line).err == (
+        "error[E-BASE] library 'copied' was made on base 'some/where', which isn't on this machine. "
+        "Give it with --base, to fetch it.\n"
+    )
+
+
+def test_a_base_of_a_relative_name_is_found_from_anywhere(
+    run: Run, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORARY_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(world.base, tmp_path / "mine")
+    (tmp_path / "else" / "mine").mkdir(parents=True)  # no base, and not what is meant
+    monkeypatch.chdir(tmp_path)
+    built = run("build", world.tasks, "--method", "private:steps=1", "--base", "./mine", "--into", "lib")
+    assert built.code == 0
+    recorded = {e.config["base_model_name_or_path"] for e in Library.open("lib").values()}
+    assert recorded == {"./mine"}, "as it was given: what is shared holds no path of this machine"
+    monkeypatch.chdir(tmp_path / "else")
+    asked = run("ask", "../lib", "red fox", "--max-new-tokens", 1, "--router", "uniform")
+    assert (asked.code, asked.err.splitlines()[0]) == (0, f"loading base {tmp_path / 'mine'} ...")
+    assert run("save", "../lib", "--into", "saved", "--router", "uniform").code == 0
+    assert run("ask", "saved", "red fox", "--max-new-tokens", 1).code == 0
+    merged = run("build", "--method", "svd:rank=2", "--from", "../lib", "--into", "merged")
+    assert (merged.code, merged.err.splitlines()[0]) == (
+        0, "base ./mine, that of library ../lib; --base names another.",
+    )  # fmt: skip
+    assert {e.config["base_model_name_or_path"] for e in Library.open("merged").values()} == {"./mine"}
+    for place in (tmp_path, tmp_path / "else"):
+        shutil.rmtree(place / "mine")
+    lost = run("ask", "../lib", "red fox", "--router", "uniform")
+    assert (lost.code, lost.err) == (
+        1,
+        "error[E-BASE] library 'lib' was made on base './mine', which isn't on this machine. "
+        "Give it with --base, to fetch it.\n",
+    )
+
+
+def test_build_into_a_library_takes_its_base(
+    run: Run, world: World, copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Library.open(copied).remove("swap")
+    line = ("build", world.tasks, "--method", "private:steps=3", "--into", copied)
+    built = run(*line)
+    assert (built.code, built.out) == (0, f"{copied}: 3 experts\n")
+    assert built.err.splitlines()[:2] == [
+        f"base {world.base}, that of library {copied}; --base names another.", f"loading base {world.base} ...",
+    ]  # fmt: skip
+    monkeypatch.setenv("LORARY_CACHE", str(tmp_path / "cache"))
+    for path in copied.glob("experts/*/adapter_config.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": "some/where"}))
     assert run(*line).err == (
         "error[E-BASE] library 'copied' was made on base 'some/where', which isn't on this machine. "
         "Give it with --base, to fetch it.\n"
@@ -268,7 +324,7 @@ def test_ask_with_a_router_that_needs_data(run: Run, world: World) -> None:
     line = ("ask", world.library, "up", "--base", world.base, "--max-new-tokens", 1, "--router", "centroid")
     assert run(*line).err.splitlines()[-1] == (
         "error[E-PROBE] router 'centroid' needs the tasks that the library was built from. "
-        "Pass tasks=..., or on the command line --tasks DIR."
+        "Pass tasks=..., or on the command line --tasks TASKS."
     )
     assert run(*line, "--tasks", world.tasks).code == 0
 
@@ -337,7 +393,7 @@ def test_finetune_makes_a_base_that_is_scored_as_any(run: Run, world: World, tmp
     into = tmp_path / "full"
     line = ("finetune", world.tasks, "--options", "steps=2,lr=1e-3", "--base", world.base, "--into", into)
     made = run(*line)
-    assert (made.code, made.out) == (0, f"{into}: a base; evaluate it with `lorary eval base TASKS --base {into}`\n")
+    assert (made.code, made.out) == (0, f"{into}: a base; score it with `lorary eval base TASKS --base {into}`\n")
     assert any(line.startswith("training steps: 2/2 (loss ") for line in made.err.splitlines())
     assert json.loads(run(*line, "--json").out) == {"base": str(into)}
     line = ("eval", "base", world.tasks, "--metric", "perplexity", "--base", into, "--into", tmp_path / "full.jsonl")

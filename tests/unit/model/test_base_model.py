@@ -38,7 +38,7 @@ def test_targets_are_last_parts_of_paths():
     with pytest.raises(ModelError) as caught:
         base.target_sites(["q_proj", "proj"])
     assert str(caught.value) == (
-        "error[E-TARGET] 'proj' names no linear layer of the base. Known: attention, "
+        "error[E-TARGET] 'proj' names no linear layer of the base. Did you mean 'v_proj'? Known: attention, "
         "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj."
     )
 

@@ -227,7 +227,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(base, library, spare, 
             "`lorary build --method svd:rank=4 --from LIBRARY --into NEW`.": (model.add, wide["yak"]),
             "error[E-OPTION] unknown mix 'both'. Known: factors, outputs.": (model.set_mix, "both"),
             "error[E-PROBE] router 'centroid' needs the tasks that the library was built from. "
-            "Pass tasks=..., or on the command line --tasks DIR.": (model.set_router, "centroid"),
+            "Pass tasks=..., or on the command line --tasks TASKS.": (model.set_router, "centroid"),
         }  # fmt: skip
         for message, (change, detail) in refusals.items():
             with pytest.raises((LibraryError, RoutingError, OptionError)) as caught:

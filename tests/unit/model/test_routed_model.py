@@ -188,7 +188,7 @@ def test_routers_that_need_data_say_so(router, base, toy_library, toy):
         route(base, toy_library, router)
     assert str(caught.value) == (
         f"error[E-PROBE] router '{router}' needs the tasks that the library was built from. "
-        "Pass tasks=..., or on the command line --tasks DIR."
+        "Pass tasks=..., or on the command line --tasks TASKS."
     )
     with pytest.raises(RoutingError) as caught:
         route(base, toy_library, router, tasks=toy.only(["upper", "copy"]))
@@ -210,7 +210,7 @@ def test_centroids_are_mean_inputs_of_the_last_prompt_token_with_the_expert_at_w
     with route(base, lone, "uniform") as model, torch.inference_mode():
         hook = base.hf.get_submodule(site).register_forward_pre_hook(lambda m, args: seen.append(args[0][0, -1]))
         for example in toy[name].train[:5]:
-            model(base.tokenizer(example.prompt, return_tensors="pt")["input_ids"])
+            model(base.tokenizer(example.prompt.rstrip(), return_tensors="pt")["input_ids"])
         hook.remove()
     with route(base, library, "centroid:n_examples=5", tasks=toy) as model:
         gate = base.hf.get_submodule(site).gate

@@ -55,8 +55,15 @@ def test_an_oracle_can_not_win_unless_told():
     assert [row.is_oracle for row in make_table(runs, oracles=["a"]).rows] == [True, False]
 
 
-def test_equals_are_both_best():
-    assert all(row.cells[0].best for row in make_table({"g": [run("a", 1), run("b", 1)]}).rows)
+def test_equals_are_both_best_unless_all_are_equal():
+    def best(*means):
+        return [row.cells[0].best for row in make_table({"g": [run(f"r{m}{i}", m) for i, m in enumerate(means)]}).rows]
+
+    assert best(1, 1, 0) == [True, True, False]
+    assert best(0, 0, 0) == best(1, 1, 1) == [False] * 3
+    assert best(0) == [True]
+    runs = {"g": [run("a", 0), run("b", 0), run("b-oracle", 5)]}
+    assert not any(row.cells[0].best for row in make_table(runs).rows), "an oracle is no rival"
 
 
 def test_json_holds_every_number(table):

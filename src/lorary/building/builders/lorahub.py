@@ -72,9 +72,10 @@ class LoraHub(Builder):
 
         Raises E-SOURCE, E-EMPTY, E-DATA for a task without examples, and E-EXTRA if the search isn't here.
         """
+        library = require_source(self, source)
+        check_mix(library, self.mix)
         if self.search == "nevergrad":
             require_nevergrad()
-        library = require_source(self, source)
         for task in tasks.values():
             if not task.train:
                 raise BuildError("E-DATA", f"task {task.name!r} has no training examples.", "Check its splits.")

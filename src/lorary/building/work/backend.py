@@ -4,11 +4,12 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from lorary.building.base import Report
 from lorary.building.recipe import Recipe
 from lorary.building.work.claims import HANG_S
-from lorary.building.work.enlist import enlist, see_through
+from lorary.building.work.enlist import enlist, look_ahead, see_through
 from lorary.building.work.follower import OnPlan
 from lorary.building.work.share import threads_for, torch_threads
 from lorary.building.work.worker import Worker
@@ -24,7 +25,7 @@ class Order:
     """A recipe to be worked on, and who wants to hear of it. `run` names all its workers: see `build`.
 
     threads: of each worker; None = they follow from the packs. tell: hears a word on what is slow to begin. hang_s,
-    on_hang: see `Worker`.
+    on_hang: see `Worker`. base_name: what adapters call the base, None: as the recipe does.
     """
 
     recipe: Recipe
@@ -35,6 +36,7 @@ class Order:
     threads: int | None = None
     hang_s: float = HANG_S
     on_hang: Callable[[], None] | None = None
+    base_name: str | None = None
 
     def say(self, what: str) -> None:
         """Tell who listens."""
@@ -63,10 +65,16 @@ def build_recipe(
     report: Report | None = None,
     on_plan: OnPlan | None = None,
     tell: Callable[[str], None] | None = None,
+    base_name: str | None = None,
 ) -> Library:
-    """Build what a recipe says, with workers where the backend has them. Other arguments and errors: see `build`."""
+    """Build what a recipe says, with workers where the backend has them.
+
+    base_name: what the adapters call a base that is a directory; by default as the recipe does, so that a relative
+    path stays one. Other arguments and errors: see `build`.
+    """
     backend = BACKENDS.parse(backend) if isinstance(backend, str) else backend
-    order = Order(recipe.absolute(), run or secrets.token_hex(4), report, on_plan, tell)
+    called = (base_name or recipe.base) if recipe.base and Path(recipe.base).is_dir() else None
+    order = Order(recipe.absolute(), run or secrets.token_hex(4), report, on_plan, tell, base_name=called)
     backend.work(order)
     return Library.open(order.recipe.into)
 
@@ -83,8 +91,10 @@ def enlist_here(order: Order) -> Worker | None:
     """Load what a recipe names and make a worker of it; None if all is done."""
     recipe = order.recipe
     tasks, source = recipe.read_tasks(), recipe.open_source()
+    look_ahead(recipe.builder, tasks, into=recipe.into, source=source)
     order.say(f"loading base {recipe.base or EMBEDDED} ...")
-    base = base_model.load_base(recipe.base or EMBEDDED, device=recipe.device, dtype=recipe.dtype)
+    base = base_model.load_base(recipe.base or EMBEDDED, **recipe.loading)
+    base.name = order.base_name or base.name
     return enlist(
         recipe.builder, tasks, base, into=recipe.into, source=source, report=order.report, on_plan=order.on_plan,
         run=order.run, hang_s=order.hang_s, on_hang=order.on_hang,

@@ -14,8 +14,9 @@ from lorary.building.work.worklist import Worklist, clear, plan_key
 from lorary.errors import BuildError
 from lorary.library.findings import quote
 from lorary.library.layout import check_name
-from lorary.library.library import Library
+from lorary.library.library import Library, standing
 from lorary.model.base_model import BaseModel
+from lorary.model.named_bases import remember_fit
 from lorary.options import require
 from lorary.tasks.task import Tasks
 
@@ -36,10 +37,11 @@ def enlist(
 ) -> Worker | None:
     """Plan a build and make this process a worker of it; None if all is done. Arguments: see `build` and `Worker`."""
     jobs = plan_jobs(builder, tasks, source)
+    _check_names(jobs)
     require("base", base, BaseModel, "a base model", "Load one: load_base().")
     builder.check_base(base)
-    _check_names(jobs)
     library = Library.create(Path(into), base=base.fingerprint, exist_ok=True)
+    remember_fit(base)
     _check_names(jobs, library)
     facts = base.identity
     keys = {job.name: job.key(facts) for job in jobs}
@@ -54,6 +56,13 @@ def enlist(
     return Worker(
         builder, named, keys, base, library, worklist, run or secrets.token_hex(4), lease_s, report, hang_s, on_hang
     )
+
+
+def look_ahead(builder: Builder, tasks: Tasks, *, into: Path | str, source: Library | None) -> None:
+    """Refuse a build that no base would make right, so that it is told before one is loaded. Raises as `enlist`."""
+    jobs = plan_jobs(builder, tasks, source)
+    _check_names(jobs)
+    _check_names(jobs, standing(into) or ())
 
 
 def see_through(worker: Worker) -> None:
@@ -73,10 +82,10 @@ def see_through(worker: Worker) -> None:
         raise BuildError("E-JOBS", f"{what}{more}: somebody removed it.", "The same command builds what is missing.")
 
 
-def _check_names(jobs: Sequence[Job], standing: Iterable[str] = ()) -> None:
-    """Refuse now what a library would refuse when all is trained; `standing` are the experts that it holds."""
+def _check_names(jobs: Sequence[Job], taken: Iterable[str] = ()) -> None:
+    """Refuse now what a library would refuse when all is trained; `taken` are the experts that it holds."""
     counts = Counter(name for job in jobs for name in job.experts)
-    twins = {name.lower(): name for name in standing}
+    twins = {name.lower(): name for name in taken}
     for name, n in counts.items():
         if n > 1:
             raise BuildError("E-NAME", f"two jobs make an expert {name!r}.", "Rename the task of one.")

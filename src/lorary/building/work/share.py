@@ -49,7 +49,7 @@ def workers_for(recipe: Recipe, *, threads: int | None = None, n_gpus: int = 0) 
     if not n_gpus and torch.get_num_threads() <= (threads or 1):
         return 1
     name = recipe.base or EMBEDDED
-    base = outline(name) or base_model.load_base(name, device="cpu", dtype=recipe.dtype)
+    base = outline(name) or base_model.load_base(name, **{**recipe.loading, "device": "cpu"})
     jobs = recipe.builder.plan(recipe.read_tasks(), recipe.open_source())
     packs = [[name for job in pack for name in job.experts] for pack in recipe.builder.packs(jobs, base)]
     layout = Layout(recipe.into)

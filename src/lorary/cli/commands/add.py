@@ -10,11 +10,13 @@ from lorary.cli.adding import Arrivals, find_adapters
 from lorary.cli.application import resumable
 from lorary.cli.console import print_json
 from lorary.cli.exit_codes import FAILED
-from lorary.cli.parameters import Json
+from lorary.cli.parameters import Json, base_option
 
 
 def add(
-    library: Annotated[Path, typer.Argument(metavar="LIBRARY", help="The library; made if there is none.")],
+    library: Annotated[
+        Path, typer.Argument(metavar="LIBRARY", help="The library to add to; created if it doesn't exist.")
+    ],
     source: Annotated[
         list[str],
         typer.Argument(
@@ -23,29 +25,31 @@ def add(
         ),
     ],
     name: Annotated[
-        str | None, typer.Option("--as", metavar="NAME", help="What to call one adapter; by default as its directory.")
+        str | None,
+        typer.Option("--as", metavar="NAME", help="Name for a single adapter; its directory's name by default."),
     ] = None,
     task: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="A task it was trained on; may be repeated. {name}: the expert's own name."),
+        typer.Option(metavar="NAME", help="Task it was trained on; repeatable. {name} stands for the expert's name."),
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The base they were trained on, whatever they call it themselves."),
+        base_option("The base the adapters were trained on, whatever name they give it themselves."),
     ] = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Put them in the place of experts of their names.")
-    ] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace existing experts of the same name.")] = False,
     json: Json = False,
 ) -> int | None:
-    """Check adapters and copy them in. Settings and every number are checked, and sizes if the base is on this machine.
+    """Check adapters and copy them into a library.
 
-    What is refused leaves the library as it was. Of a folder, all that pass are added; exit code 1: some did not.
+    Settings and every number are checked, and sizes too if the base is on this machine. A refused adapter leaves the
+    library unchanged. From a folder, all that pass are added; exit code 1 means that some did not.
     """
     with tempfile.TemporaryDirectory(prefix="lorary-") as folder:
         found = find_adapters(source, Path(folder))
         if name is not None and (len(source) > 1 or found[0].is_one_of_many):
-            raise typer.BadParameter("it is for one adapter; many are called as their directories.", param_hint="--as")
+            raise typer.BadParameter(
+                "it names a single adapter; several keep the names of their directories.", param_hint="--as"
+            )
         arrivals = Arrivals(library, tasks=task or [], base=base, replace=replace)
         if len(source) == 1 and not found[0].is_one_of_many:
             added = arrivals.take(found[0], name)

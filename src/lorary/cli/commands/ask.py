@@ -1,55 +1,53 @@
 """`lorary ask`: one question to a library."""
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorary.cli.application import or_list
 from lorary.cli.console import print_json, print_table, printable, say
-from lorary.cli.models import BARE, LIBRARY, opened
-from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, HowToMix, Ignore, Json, WhichAnswers, reading
+from lorary.cli.loading import Loading, Reading
+from lorary.cli.models import BARE, LibraryOrBase, opened, through_template
+from lorary.cli.parameters import BaseOfLibrary, HowToMix, Json, Router, TasksOfLibrary, count_option
 
 if TYPE_CHECKING:
     from lorary.model.trace import Trace
 
 
 def ask(
-    library: Annotated[str, typer.Argument(metavar="LIBRARY", help=LIBRARY)],
-    question: Annotated[str, typer.Argument(metavar="QUESTION", help="The prompt, as the model gets it.")],
-    router: Annotated[
-        str | None,
-        typer.Option(metavar="SPEC", is_eager=True, callback=or_list("ROUTERS"), help="As arrow:top_k=4; or: list."),
-    ] = None,
+    library: LibraryOrBase,
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="The prompt, passed to the model as is.")],
+    router: Router = None,
     mix: HowToMix = None,
     base: BaseOfLibrary = None,
-    tasks: Annotated[
-        str | None, typer.Option(metavar="DIR", help="What the library was built from, for routers that need it.")
-    ] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Also tell which expert spoke at each token.")] = False,
+    tasks: TasksOfLibrary = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Also show which expert spoke at each token.")] = False,
     chat: Annotated[
-        bool, typer.Option("--chat", help="Ask as a user's turn, through the base's chat template.")
+        bool, typer.Option("--chat", help="Send the question as a user turn, through the base's chat template.")
     ] = False,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
-    ignore: Ignore = None,
-    answers: WhichAnswers = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
+    max_new_tokens: Annotated[int, count_option("Longest answer, in tokens.")] = 64,
+    stop: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="End the answer before this text; repeatable.")
+    ] = None,
+    *,
+    how: Loading,
+    reading: Reading,
     json: Json = False,
 ) -> None:
-    """Ask a library one question. The router is compass unless you say otherwise."""
+    """Ask a library one question and print the answer."""
     if explain and library == BARE:
         raise typer.BadParameter("the bare base has no experts.", param_hint="--explain")
 
     from lorary.tasks.example import Example, Message
 
     asked = Example(question, "", messages=(Message("user", question),) if chat else ())
-    how: Any = {"router": router, "mix": mix, "base": base, "tasks": tasks, "device": device, "dtype": dtype}
-    with opened(library, **how, reading=reading(ignore, answers)) as model:
-        answer = model.generate_text([asked], max_new_tokens=max_new_tokens)[0]
+    with opened(library, how, reading, router=router, mix=mix, base=base, tasks=tasks) as model:
+        with through_template(model) if chat else nullcontext():
+            answer = model.generate_text([asked], max_new_tokens=max_new_tokens, stop=stop or ())[0]
         trace = model.explain(asked, max_new_tokens=max_new_tokens) if explain else None
     if not answer:
-        hint = "" if chat else " A base that was made for chat may want --chat."
-        say(f"the answer is empty: the model ended it at once.{hint}")
+        hint = "" if chat else " A chat model may need --chat."
+        say(f"the answer is empty: the model stopped at once.{hint}")
     if json:
         return print_json({"question": question, "answer": answer, **({"trace": _plain(trace)} if trace else {})})
     print(printable(answer))

@@ -5,68 +5,60 @@ from typing import Annotated
 
 import typer
 
-from lorary.cli.application import or_list, resumable
+from lorary.cli.application import resumable
 from lorary.cli.console import print_json, progress, say
-from lorary.cli.parameters import TASKS, Ignore, Json, WhichAnswers
+from lorary.cli.loading import Reading, RecipeLoading
+from lorary.cli.parameters import TASKS, Json, OnlyTasks, base_option, count_option, method_option
 from lorary.cli.plan import print_plan
 from lorary.cli.recipe import check_backend, choose_backend, gather
 from lorary.cli.work import Work
 
 
 def build(
-    tasks: Annotated[
-        str | None,
-        typer.Argument(metavar="TASKS", help=TASKS),
-    ] = None,
+    tasks: Annotated[str | None, typer.Argument(metavar="TASKS", help=TASKS)] = None,
     method: Annotated[
-        str | None,
-        typer.Option(metavar="SPEC", is_eager=True, callback=or_list("BUILDERS"), help="As private:rank=4; or: list."),
+        str | None, method_option("--method", "BUILDERS", "How to build, e.g. private:rank=4 (`list` shows all).")
     ] = None,
-    into: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="The library's directory; experts that are there already are kept."),
-    ] = None,
+    into: Annotated[Path | None, typer.Option(metavar="DIR", help="The library; existing experts are kept.")] = None,
     recipe: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A TOML file that says all this; what stands here wins.")
+        Path | None, typer.Option(metavar="FILE", help="TOML file with these settings; options override it.")
     ] = None,
     source: Annotated[
-        Path | None, typer.Option("--from", metavar="LIBRARY", help="What merges and adaptations start from.")
+        Path | None, typer.Option("--from", metavar="LIBRARY", help="Library that merges and adaptations start from.")
     ] = None,
-    base: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Base model; by default that of --from, else the embedded one."),
-    ] = None,
-    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this task; may be repeated.")] = None,
-    ignore: Ignore = None,
-    answers: WhichAnswers = None,
+    base: Annotated[str | None, base_option("Base model; by default that of --into or --from, else embedded.")] = None,
+    only: OnlyTasks = None,
     backend: Annotated[
-        str,
-        typer.Option(metavar="SPEC", is_eager=True, callback=or_list("BACKENDS"), help="As ray:gpus=0.25; or: list."),
+        str, method_option("--backend", "BACKENDS", "Where workers run, e.g. ray:gpus=0.25 (`list` shows all).")
     ] = "local",
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes on this machine; by default as cores and memory allow."),
+        count_option("Worker processes on this machine; by default as cores and memory allow."),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Of each; by default the cores shared out to all packs of jobs.")
+        int | None,
+        count_option("Threads of each worker; by default the cores are shared out among the jobs."),
     ] = None,
     run: Annotated[
         str | None,
-        typer.Option(envvar="SLURM_ARRAY_JOB_ID", help="Names workers that belong together: they try a job once."),
+        typer.Option(metavar="ID", envvar="SLURM_ARRAY_JOB_ID", help="Name of workers that try each job only once."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan and cost; train and write nothing.")] = False,
-    device: Annotated[str | None, typer.Option(help="Where to compute: auto (the default), cpu, cuda, mps.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto (the default), float32, bfloat16 or float16.")] = None,
+    *,
+    how: RecipeLoading,
+    reading: Reading,
     json: Json = False,
 ) -> None:
-    """Build a library of experts. Stopped anywhere, the same command goes on where it was."""
-    given = {
-        "tasks": tasks, "builder": method, "into": into, "source": source, "base": base, "only": tuple(only or ()),
-        "ignore": tuple(ignore or ()), "answers": answers and answers.value, "device": device, "dtype": dtype,
-    }  # fmt: skip
+    """Build a library of experts. Interrupted, the same command resumes."""
+    given = {"tasks": tasks, "builder": method, "into": into, "source": source, "base": base, "only": tuple(only or ())}
+    given |= {
+        **how.options,
+        "ignore": tuple(reading.ignore or ()),
+        "answers": reading.answers and reading.answers.value,
+    }
     if not dry_run:
         check_backend(backend)
-    made = gather(recipe, {key: value for key, value in given.items() if value}, to_load=not dry_run)
+    made, base_name = gather(recipe, {key: value for key, value in given.items() if value}, to_load=not dry_run)
     place = choose_backend(backend, workers=workers, threads=threads)
     if dry_run:
         return print_plan(made, json)
@@ -74,7 +66,9 @@ def build(
     from lorary.building.work.backend import build_recipe
 
     with progress("training steps") as tell, Work(tell, made.into).watched() as work, resumable():
-        library = build_recipe(made, backend=place, run=run, report=work.on_step, on_plan=work.on_plan, tell=say)
+        library = build_recipe(
+            made, backend=place, run=run, report=work.on_step, on_plan=work.on_plan, tell=say, base_name=base_name
+        )
     if json:
         return print_json({"library": str(made.into), "experts": list(library)})
     print(f"{made.into}: {len(library)} experts")

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorary.cli.application import or_list
 from lorary.cli.console import print_json, print_table, say
+from lorary.cli.loading import Loading, Reading
 from lorary.cli.models import base_of, load
-from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, Ignore, Json, WhichAnswers, reading
+from lorary.cli.parameters import BaseOfLibrary, Json, TasksOfLibrary, method_option
 
 if TYPE_CHECKING:
     from lorary.building.clusters import Clusters
@@ -17,46 +17,48 @@ if TYPE_CHECKING:
 
 def cluster(
     library: Annotated[str, typer.Argument(metavar="LIBRARY", help="A library with one expert per task.")],
-    into: Annotated[Path, typer.Option(metavar="FILE", help="The file of groups.")],
+    into: Annotated[Path, typer.Option(metavar="FILE", help="File for the groups.")],
     method: Annotated[
-        str | None,
-        typer.Option(metavar="SPEC", is_eager=True, callback=or_list("CLUSTERERS"), help="As mbc:k=10; or: list."),
+        str | None, method_option("--method", "CLUSTERERS", "How to group, e.g. mbc:k=10 (`list` shows all).")
     ] = None,
     join: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Instead of --method: groups that the library's new experts join."),
+        typer.Option(metavar="FILE", help="Instead of --method: existing groups that the library's new experts join."),
     ] = None,
-    tasks: Annotated[
-        str | None, typer.Option(metavar="TASKS", help="The library's tasks, for methods that look at examples.")
-    ] = None,
+    tasks: TasksOfLibrary = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write a page: similarity map, tree, choice of k.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write a page with the similarity map, the tree and the choice of k."),
     ] = None,
     base: BaseOfLibrary = None,
-    ignore: Ignore = None,
-    answers: WhichAnswers = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
+    *,
+    how: Loading,
+    reading: Reading,
     json: Json = False,
 ) -> None:
-    """Group tasks whose experts are alike. `build --method per_cluster:clusters=FILE` trains one per group."""
+    """Group tasks whose experts are alike. `build --method per_cluster:clusters=FILE` trains an expert per group."""
     if (method is None) == (join is None):
         raise typer.BadParameter("give either --method or --join.")
     from lorary.building.cluster import cluster as run
     from lorary.building.cluster import join as run_join
-    from lorary.building.clusters import read_clusters
+    from lorary.building.clusters import check_groups_place, read_clusters
     from lorary.folder import CLUSTERERS
     from lorary.library.library import Library
     from lorary.tasks.read import read_tasks
 
     opened = Library.open(library)
+    check_groups_place(into)
+    if report is not None:
+        from lorary.reporting.html import check_page_place
+
+        check_page_place(report)
     if join is not None:
         groups = run_join(read_clusters(join), opened)
     else:
         clusterer = CLUSTERERS.parse(str(method))
-        data = read_tasks(tasks, **reading(ignore, answers)) if tasks else None
+        data = read_tasks(tasks, **reading.options) if tasks else None
         needs_base = "examples" in clusterer.needs and data is not None
-        loaded = load(base or base_of(opened), device, dtype) if needs_base else None
+        loaded = load(base or base_of(opened), how) if needs_base else None
         groups = run(clusterer, opened, base=loaded, tasks=data)
     groups.write(into)
     say(f"{len(groups)} clusters written to {into}")

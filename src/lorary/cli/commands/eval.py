@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorary.cli.application import or_list, resumable
+from lorary.cli.application import resumable
 from lorary.cli.console import print_json, print_table, progress
-from lorary.cli.models import LIBRARY, opened
-from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, HowToMix, Ignore, Json, WhichAnswers, reading
+from lorary.cli.loading import Loading, Reading
+from lorary.cli.models import LibraryOrBase, facts_ahead, opened
+from lorary.cli.parameters import BaseOfLibrary, HowToMix, Json, Router, count_option, method_option
 from lorary.cli.work import ExampleWatcher
 
 if TYPE_CHECKING:
@@ -16,44 +17,42 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    library: Annotated[str, typer.Argument(metavar="LIBRARY", help=LIBRARY)],
+    library: LibraryOrBase,
     tasks: Annotated[
-        str, typer.Argument(metavar="TASKS", help="Directory, glob or file of tasks; their test parts are scored.")
+        str, typer.Argument(metavar="TASKS", help="Directory, glob or file of tasks; their test examples are scored.")
     ],
-    router: Annotated[
-        str | None,
-        typer.Option(metavar="SPEC", is_eager=True, callback=or_list("ROUTERS"), help="As arrow:top_k=4; or: list."),
-    ] = None,
+    router: Router = None,
     metric: Annotated[
-        str, typer.Option(metavar="SPEC", is_eager=True, callback=or_list("EVALUATORS"), help="As rouge_l; or: list.")
+        str, method_option("--metric", "EVALUATORS", "How to score, e.g. choice:normalise=byte (`list` shows all).")
     ] = "rouge_l",
-    into: Annotated[Path, typer.Option(metavar="FILE", help="The run's file; `lorary report` reads it.")] = ...,  # type: ignore[assignment]
+    into: Annotated[Path, typer.Option(metavar="FILE", help="File for the scores; `lorary report` reads it.")] = ...,  # type: ignore[assignment]
     mix: HowToMix = None,
     base: BaseOfLibrary = None,
     train_tasks: Annotated[
-        str | None, typer.Option(metavar="DIR", help="What the library was built from, for routers that need it.")
+        str | None,
+        typer.Option(metavar="TASKS", help="The tasks that the library was built from; some routers need them."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many examples of each task.")] = None,
-    ignore: Ignore = None,
-    answers: WhichAnswers = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
+    limit: Annotated[int | None, count_option("Score at most N examples of each task.")] = None,
+    *,
+    how: Loading,
+    reading: Reading,
     json: Json = False,
 ) -> None:
-    """Score a library on held-out tasks. The router is compass unless you say otherwise."""
-    from lorary.evaluation.run import check_into
+    """Score a library on held-out tasks. Interrupted, the same command resumes."""
+    from lorary.evaluation.run import check_into, check_tasks, foresee
     from lorary.evaluation.run import evaluate as run
     from lorary.folder import EVALUATORS
     from lorary.tasks.read import read_tasks
 
-    evaluator, data = EVALUATORS.parse(metric), read_tasks(tasks, **reading(ignore, answers))
-    check_into(into)
-
+    evaluator, data = EVALUATORS.parse(metric), read_tasks(tasks, **reading.options)
+    check_tasks(evaluator, data)
+    model_facts = facts_ahead(library, router, mix)
+    check_into(into, foresee(evaluator, data, into=into, limit=limit, model=model_facts))
     from lorary.model.passes import heard_passes
 
-    how: Any = {"router": router, "mix": mix, "base": base, "tasks": train_tasks, "device": device, "dtype": dtype}
+    routing: Any = {"router": router, "mix": mix, "base": base, "tasks": train_tasks}
     with (
-        opened(library, **how, reading=reading(ignore, answers), tasks_option="--train-tasks") as model,
+        opened(library, how, reading, **routing, tasks_option="--train-tasks") as model,
         progress("examples") as tell,
         heard_passes(getattr(model, "base", model), (watcher := ExampleWatcher(tell)).on_pass),
         resumable(),

@@ -5,42 +5,46 @@ from typing import Annotated, Any
 
 import typer
 
-from lorary.cli.application import or_list
 from lorary.cli.console import print_json
+from lorary.cli.loading import Loading, Reading
 from lorary.cli.models import opened
-from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, HowToMix, Ignore, Json, Mix, WhichAnswers, reading
+from lorary.cli.parameters import BaseOfLibrary, HowToMix, Json, Mix, count_option, method_option
 
 
 def export(
-    library: Annotated[str, typer.Argument(metavar="LIBRARY", help="A library; with --texts a saved model too.")],
-    into: Annotated[Path, typer.Option(metavar="DIR", help="The adapter; must not be there yet.")],
+    library: Annotated[str, typer.Argument(metavar="LIBRARY", help="A library; with --texts also a saved model.")],
+    into: Annotated[Path, typer.Option(metavar="DIR", help="Directory for the adapter; must not exist yet.")],
     share: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=X", help="An expert's share; may be repeated. By default all, equally."),
+        typer.Option(metavar="NAME=X", help="An expert's share; repeatable. All experts equally by default."),
     ] = None,
     texts: Annotated[
         str | None,
-        typer.Option(metavar="TASKS", help="Average the router's choices over these tasks' prompts instead."),
+        typer.Option(metavar="TASKS", help="Instead: average the router's choices over the prompts of these tasks."),
     ] = None,
     router: Annotated[
-        str | None,
-        typer.Option(metavar="SPEC", is_eager=True, callback=or_list("ROUTERS"), help="For --texts; or: list."),
+        str | None, method_option("--router", "ROUTERS", "With --texts: how to route (`list` shows all).")
     ] = None,
     mix: HowToMix = None,
-    rank: Annotated[int | None, typer.Option(min=1, help="Largest rank; by default exact.")] = None,
+    rank: Annotated[int | None, count_option("Largest rank; by default as large as an exact result needs.")] = None,
     base: BaseOfLibrary = None,
-    limit: Annotated[int, typer.Option(min=1, help="For --texts: at most so many prompts of each task.")] = 20,
-    ignore: Ignore = None,
-    answers: WhichAnswers = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
+    limit: Annotated[int, count_option("With --texts: at most N prompts of each task.")] = 20,
+    *,
+    how: Loading,
+    reading: Reading,
     json: Json = False,
 ) -> None:
-    """Make one PEFT adapter of a library in fixed shares. It opens wherever PEFT adapters do."""
+    """Merge a library into one PEFT adapter, in fixed shares.
+
+    It opens wherever PEFT adapters do.
+    """
     if texts is None and router is not None:
         raise typer.BadParameter("it chooses for prompts: give them with --texts TASKS.", param_hint="--router")
     if texts is not None and share:
         raise typer.BadParameter("with --texts the router chooses the shares.", param_hint="--share")
+    from lorary.library.arrival import check_target
+
+    check_target(into)
     from lorary.model.export import export as run
 
     if texts is None:
@@ -51,10 +55,9 @@ def export(
     else:
         from lorary.tasks.read import read_tasks
 
-        data = read_tasks(texts, **reading(ignore, answers))
+        data = read_tasks(texts, **reading.options)
         prompts = [example for task in data.values() for example in task.train[:limit]]
-        how = {"router": router, "mix": mix, "base": base, "tasks": None, "device": device, "dtype": dtype}
-        with opened(library, **how) as model:  # type: ignore[arg-type]
+        with opened(library, how, reading, router=router, mix=mix, base=base, tasks=None) as model:
             told = run(model.experts, model.choices(prompts), into=into, mix=model.mix, rank=rank)
     if json:
         return print_json({"adapter": str(into), "ranks": told.ranks, "error": told.error, "worst": told.worst})

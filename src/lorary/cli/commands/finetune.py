@@ -7,38 +7,39 @@ import typer
 
 from lorary.cli.application import resumable
 from lorary.cli.console import print_json, progress
-from lorary.cli.models import check_base, load
-from lorary.cli.parameters import EMBEDDED, TASKS, BaseToBuildOn, Device, Ignore, Json, WhichAnswers, reading
+from lorary.cli.loading import Loading, Reading
+from lorary.cli.models import load
+from lorary.cli.parameters import EMBEDDED, TASKS, BaseToBuildOn, Json, OnlyTasks
 
 
 def finetune(
     tasks: Annotated[str, typer.Argument(metavar="TASKS", help=TASKS)],
-    into: Annotated[Path, typer.Option(metavar="DIR", help="A directory for the new base that isn't there yet.")],
+    into: Annotated[Path, typer.Option(metavar="DIR", help="Directory for the new base; must not exist yet.")],
     base: BaseToBuildOn = EMBEDDED,
-    options: Annotated[str, typer.Option(metavar="KEY=VALUE,...", help="As lr=3e-5,epochs=1,patience=3.")] = "",
-    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this task; may be repeated.")] = None,
-    ignore: Ignore = None,
-    answers: WhichAnswers = None,
-    device: Device = "auto",
+    options: Annotated[str, typer.Option(metavar="KEY=VALUE,...", help="e.g. lr=3e-5,epochs=1,patience=3")] = "",
+    only: OnlyTasks = None,
+    *,
+    how: Loading,
+    reading: Reading,
     json: Json = False,
 ) -> None:
-    """Train all weights of a base on all tasks. Stopped anywhere, the same command goes on where it was."""
+    """Train all weights of a base on all tasks. Interrupted, the same command resumes."""
     from lorary.options import split_spec
     from lorary.tasks.read import read_tasks
 
     name, values = split_spec(f"finetune:{options}")
-    data = read_tasks(tasks, only=only or None, **reading(ignore, answers))
+    data = read_tasks(tasks, only=only or None, **reading.options)
 
-    check_base(base)
-    from lorary.building.finetune import FullFineTuning
+    from lorary.building.finetune import FullFineTuning, check_into
     from lorary.building.finetune import finetune as run
     from lorary.options import make
 
     method = make(FullFineTuning, values, called=name)
-    loaded = load(base, device, "auto")
+    check_into(into)
+    loaded = load(base, how)
     with progress("training steps") as tell, resumable():
         made = run(method, data, loaded, into=into, report=lambda s: tell(s.step, s.n_steps, f"loss {s.loss:.3f}"))
     if json:
         return print_json({"base": str(made)})
-    print(f"{made}: a base; evaluate it with `lorary eval base TASKS --base {made}`")
+    print(f"{made}: a base; score it with `lorary eval base TASKS --base {made}`")
     return None

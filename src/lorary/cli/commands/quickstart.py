@@ -8,42 +8,40 @@ import typer
 
 from lorary.cli.application import resumable
 from lorary.cli.console import print_json, print_rich, progress
+from lorary.cli.loading import Loading, Reading
 from lorary.cli.models import check_base
-from lorary.cli.parameters import (
-    EMBEDDED,
-    BaseToBuildOn,
-    Device,
-    Dtype,
-    HowToMix,
-    Ignore,
-    Json,
-    Mix,
-    WhichAnswers,
-    reading,
-)
+from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, HowToMix, Json, Mix, count_option
 from lorary.cli.work import RoadWatcher
 
-_MANY = "may be repeated."
+_MANY = "repeatable."
 
 
 def quickstart(
-    into: Annotated[Path, typer.Option(metavar="DIR", help="For libraries, runs and the report.")] = Path("quickstart"),
+    into: Annotated[Path, typer.Option(metavar="DIR", help="Directory for libraries, runs and the report.")] = Path(
+        "quickstart"
+    ),
     base: BaseToBuildOn = EMBEDDED,
-    tasks: Annotated[str | None, typer.Option(metavar="DIR", help="Your tasks, not the built-in ones.")] = None,
-    heldout: Annotated[list[str] | None, typer.Option(metavar="NAME", help=f"A task not to train on; {_MANY}")] = None,
-    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help=f"Only this task; {_MANY}")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps of each private expert.")] = None,
-    clusters: Annotated[int | None, typer.Option(min=1, help="Clusters of MBC.")] = None,
+    tasks: Annotated[
+        str | None, typer.Option(metavar="TASKS", help="Your tasks, instead of the built-in ones.")
+    ] = None,
+    heldout: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help=f"Task to hold out of training; {_MANY}")
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help=f"Use only this task; {_MANY}")] = None,
+    steps: Annotated[int | None, count_option("Training steps of each private expert.")] = None,
+    clusters: Annotated[int | None, count_option("How many clusters MBC makes.")] = None,
     mix: HowToMix = None,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
-    ignore: Ignore = None,
-    answers: WhichAnswers = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
+    max_new_tokens: Annotated[int | None, count_option("Longest answer, in tokens.")] = None,
+    *,
+    how: Loading,
+    reading: Reading,
     json: Json = False,
 ) -> None:
-    """Go the whole road once: build, cluster, route, report. Stopped anywhere, the same command goes on."""
+    """Run the whole pipeline once: build, cluster, route, report. Interrupted, the same command resumes."""
+    from lorary.disk import check_writable
+
     check_base(base)
+    check_writable(into / "libs")
     from lorary.studies.quickstart import run_quickstart
     from lorary.studies.road import Road
 
@@ -59,9 +57,8 @@ def quickstart(
             tasks=tasks,
             heldout=heldout or (),
             only=only or (),
-            reading=reading(ignore, answers),
-            device=device,
-            dtype=dtype,
+            reading=reading.options,
+            loading=how.options,
         )
     if json:
         return print_json(asdict(done.table))

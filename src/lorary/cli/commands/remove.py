@@ -5,16 +5,20 @@ from typing import Annotated
 
 import typer
 
+from lorary.cli.completion import offer_experts
 from lorary.cli.console import print_json
 from lorary.cli.parameters import Json
 
 
 def remove(
     library: Annotated[Path, typer.Argument(metavar="LIBRARY", help="The library.")],
-    name: Annotated[list[str], typer.Argument(metavar="NAME", help="Experts, sound or bad.")],
+    name: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME", help="Names of experts, intact or damaged.", autocompletion=offer_experts),
+    ],
     json: Json = False,
 ) -> None:
-    """Take experts out of a library and delete their files. A name that it doesn't have: none is removed."""
+    """Remove experts from a library and delete their files. If a name is unknown, none is removed."""
     from lorary.library.library import Library
 
     opened = Library.open(library, skip_bad=True)

@@ -10,13 +10,15 @@ from lorary.cli.parameters import Json
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Files that `lorary eval` wrote.")],
-    into: Annotated[Path, typer.Option(metavar="FILE", help="The HTML file; it needs no other.")],
-    title: Annotated[str, typer.Option(help="The page's heading.")] = "Scores",
-    png_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Also write the figures there, as PNG.")] = None,
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Files written by `lorary eval`.")],
+    into: Annotated[Path, typer.Option(metavar="FILE", help="The HTML file; self-contained.")],
+    title: Annotated[str, typer.Option(metavar="TEXT", help="Heading of the page.")] = "Scores",
+    png_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write the figures to this directory, as PNG.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Write a page of tables and figures of runs."""
+    """Write a page with tables and figures of runs."""
     from lorary.evaluation.scores import read_scores
     from lorary.reporting.report import report as run
 

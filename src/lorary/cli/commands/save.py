@@ -1,38 +1,36 @@
 """`lorary save`: a library routed into its base -> one directory that `ask` and `eval` take."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from lorary.cli.application import or_list
 from lorary.cli.console import print_json
+from lorary.cli.loading import Loading, Reading
 from lorary.cli.models import opened
-from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, HowToMix, Ignore, Json, WhichAnswers, reading
+from lorary.cli.parameters import BaseOfLibrary, HowToMix, Json, Router, TasksOfLibrary
 
 
 def save(
-    library: Annotated[str, typer.Argument(metavar="LIBRARY", help="A library, or a saved model.")],
-    into: Annotated[Path, typer.Option(metavar="DIR", help="The saved model; must not be there yet.")],
-    router: Annotated[
-        str | None,
-        typer.Option(metavar="SPEC", is_eager=True, callback=or_list("ROUTERS"), help="As arrow:top_k=4; or: list."),
-    ] = None,
+    library: Annotated[str, typer.Argument(metavar="LIBRARY", help="A library or a saved model.")],
+    into: Annotated[Path, typer.Option(metavar="DIR", help="Directory for the saved model; must not exist yet.")],
+    router: Router = None,
     mix: HowToMix = None,
     base: BaseOfLibrary = None,
-    tasks: Annotated[
-        str | None, typer.Option(metavar="DIR", help="What the library was built from, for routers that need it.")
-    ] = None,
-    refer: Annotated[bool, typer.Option("--refer", help="Note where the experts are; don't copy them.")] = False,
-    ignore: Ignore = None,
-    answers: WhichAnswers = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
+    tasks: TasksOfLibrary = None,
+    refer: Annotated[
+        bool, typer.Option("--refer", help="Record where the experts are instead of copying them.")
+    ] = False,
+    *,
+    how: Loading,
+    reading: Reading,
     json: Json = False,
 ) -> None:
-    """Save a routed model whole: experts, router, its state, mix. The router is compass unless you say otherwise."""
-    how: Any = {"router": router, "mix": mix, "base": base, "tasks": tasks, "device": device, "dtype": dtype}
-    with opened(library, **how, reading=reading(ignore, answers)) as model:
+    """Save a routed model: experts, router, its fitted state, mix. `ask`, `eval` and `export` take the result."""
+    from lorary.library.arrival import check_target
+
+    check_target(into)
+    with opened(library, how, reading, router=router, mix=mix, base=base, tasks=tasks) as model:
         model.save(into, experts="refer" if refer else "copy")
         names, identity = model.names, model.identity
     if json:

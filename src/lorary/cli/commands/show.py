@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lorary.cli.completion import offer_experts_in
 from lorary.cli.console import in_words, print_json, print_table
 from lorary.cli.exit_codes import FAILED, PARTLY
 from lorary.cli.models import names_of_base
@@ -18,11 +19,19 @@ if TYPE_CHECKING:
 def show(
     path: Annotated[
         Path,
-        typer.Argument(metavar="PATH", help="A library, a saved model, LIBRARY/EXPERT, or any adapter directory."),
+        typer.Argument(
+            metavar="PATH",
+            help="A library, a saved model, LIBRARY/EXPERT, or any adapter directory.",
+            autocompletion=offer_experts_in,
+        ),
     ],
     json: Json = False,
 ) -> int | None:
-    """Name the base and list the experts, or tell one's provenance. Findings are from settings and sizes alone."""
+    """Show what is in a library, a saved model or an adapter.
+
+    Of a library its base and experts, of an expert where it comes from. Findings come from settings and sizes alone;
+    no weights are read.
+    """
     from lorary.library.layout import is_adapter
     from lorary.library.library import Library
 

@@ -20,9 +20,10 @@ def status(
     library: Annotated[Path, typer.Argument(metavar="LIBRARY", help="A library that is being built.")],
     json: Json = False,
 ) -> int | None:
-    """Tell which jobs are done, running, stale, failed or waiting, and how long it will take. Exit code 3: some failed.
+    """Show which jobs of a build are done.
 
-    A job is stale if its worker is dead, or silent for too long: the next `lorary build` takes it over.
+    Others are running, stale, failed or waiting; the time left is estimated. A job is stale if its worker is dead or
+    has been silent for too long: the next `lorary build` takes it over. Exit code 3 means that some failed.
     """
     from lorary.building.work.survey import survey
 

@@ -27,10 +27,14 @@ class Choice(Evaluator):
     unit: ClassVar[str] = "0-100"
     higher_is_better: ClassVar[bool] = True
 
-    def score(self, model: LanguageModel, examples: Sequence[Example]) -> list[Outcome]:
-        """Ask the model for the likelihood of every option of every example, all at once."""
+    def check(self, examples: Sequence[Example]) -> None:
+        """Refuse an example whose completion is not among two or more choices."""
         for example in examples:
             _check_choices(example)
+
+    def score(self, model: LanguageModel, examples: Sequence[Example]) -> list[Outcome]:
+        """Ask the model for the likelihood of every option of every example, all at once."""
+        self.check(examples)
         options = [replace(example, completion=choice) for example in examples for choice in example.choices]
         likelihoods = iter(model.log_likelihood(options))
         return [

@@ -1,0 +1,96 @@
+"""How a command loads its base and reads its data: options that all such commands have, in groups."""
+
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from lorary.cli.groups import Group
+from lorary.cli.parameters import (
+    Answers,
+    Device,
+    DeviceOrRecipe,
+    Dtype,
+    DtypeOrRecipe,
+    Ignore,
+    WhichAnswers,
+    count_option,
+)
+
+MaxTokens = Annotated[
+    int | None,
+    count_option("Longest text, prompt and answer together, in tokens; by default what the base reads."),
+]
+TemplateOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--template-option",
+        metavar="KEY=VALUE",
+        help="Option of the chat template, e.g. enable_thinking=false; repeatable.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Loading(Group):
+    """Where and how a base is loaded, and how it reads."""
+
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    max_tokens: MaxTokens = None
+    template_option: TemplateOptions = None
+    batch_tokens: Annotated[
+        int | None, count_option("Padded tokens scored or generated at once; by default as memory allows.")
+    ] = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What `load_base` is given."""
+        return {
+            "device": self.device, "dtype": self.dtype, "max_tokens": self.max_tokens,
+            "template_options": template_options(self.template_option), "batch_tokens": self.batch_tokens,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RecipeLoading(Group):
+    """The same of a build, whose recipe may say it."""
+
+    device: DeviceOrRecipe = None
+    dtype: DtypeOrRecipe = None
+    max_tokens: MaxTokens = None
+    template_option: TemplateOptions = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What a recipe holds of it, as far as it is given."""
+        given = {"device": self.device, "dtype": self.dtype, "max_tokens": self.max_tokens}
+        return given | {"template_options": template_options(self.template_option)}
+
+
+def template_options(texts: list[str] | None) -> dict[str, Any]:
+    """Read key=value pairs; a value is JSON, or else a text. Raises a usage error for what is no pair."""
+    found: dict[str, Any] = {}
+    for text in texts or ():
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise typer.BadParameter(f"{text!r} is not KEY=VALUE.", param_hint="--template-option")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
+
+
+@dataclass(frozen=True)
+class Reading(Group):
+    """How tasks are read."""
+
+    ignore: Ignore = None
+    answers: WhichAnswers = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What `read_tasks` is given."""
+        return {"ignore": tuple(self.ignore or ()), "answers": (self.answers or Answers.LAST).value}
