@@ -8,6 +8,7 @@ import sys
 import pytest
 from cli_line import World
 
+from lorary.building.work.waiting import SETTINGS
 from lorary.folder import BUILDERS
 
 HEAVY = ("torch", "transformers", "sklearn", "matplotlib", "peft", "accelerate", "numpy", "huggingface_hub")
@@ -22,6 +23,15 @@ main(sys.argv[1:])
 def run_apart(*arguments: object, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", PROBE.format(heavy=HEAVY), *map(str, arguments)]
     return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(("said", "spins"), [({}, "1000"), ({"OMP_WAIT_POLICY": "active"}, None)])
+def test_threads_wait_briefly_unless_the_user_said_how_they_wait(said: dict[str, str], spins: str | None) -> None:
+    probe = 'import atexit, os; atexit.register(lambda: print(os.environ.get("GOMP_SPINCOUNT")))'
+    code = f"{probe}; from lorary.cli.main import main; main(['--version'])"
+    environment = {**{name: value for name, value in os.environ.items() if name not in SETTINGS}, **said}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == str(spins)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from lorary.building.work.claims import HANG_S
 from lorary.building.work.follower import Follower
 from lorary.building.work.share import workers_for
 from lorary.building.work.survey import survey
+from lorary.building.work.waiting import short_waits
 from lorary.building.work.worker import jobs_failed, require_library
 from lorary.building.work.worklist import check_work, clear, failures_of
 from lorary.errors import BuildError, LibraryError
@@ -69,9 +70,10 @@ class Local(Backend):
         return workers_for(order.recipe, threads=self.threads, n_gpus=len(self.gpus) or n_gpus)
 
     def environment(self, number: int) -> dict[str, str]:
-        """Share GPUs out: what the n-th worker finds in its environment, beside what is in ours."""
+        """Say what the n-th worker finds in its environment, beside what is in ours: its GPU, and how threads wait."""
         gpus = self.gpus or _visible_gpus()
-        return {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
+        shared_out = {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
+        return {**short_waits(os.environ), **shared_out}
 
 
 def _visible_gpus() -> tuple[str, ...]:
