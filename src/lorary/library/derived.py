@@ -61,7 +61,7 @@ def find(layout: Layout, kind: str, key: str, suffix: str) -> Path | None:
     name = _file_name(kind, key, suffix)
     for folder in (layout.learned, layout.derived):
         path = folder / name
-        with contextlib.suppress(PermissionError):  # somebody else's
+        with contextlib.suppress(PermissionError, FileNotFoundError):  # somebody else's; collected since we looked
             if not folder.is_symlink() and not path.is_symlink() and path.is_file():
                 if folder == layout.derived:  # else it can't be made again: its reader says what is wrong
                     path.open("rb").close()

@@ -87,6 +87,8 @@ def _fetch(library: Library, kind: str, key: str) -> State | None:
             state: State = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
         if told == _seal(kind, key, state):
             return state
+    except FileNotFoundError:  # another process collected it since we looked
+        return None
     except (OSError, SafetensorError):
         pass
     what = f"library {quote(library.path.name)}: derived/{path.name} is damaged, the router is fitted again."

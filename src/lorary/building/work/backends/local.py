@@ -22,7 +22,7 @@ from lorary.building.work.share import workers_for
 from lorary.building.work.survey import survey
 from lorary.building.work.waiting import short_waits
 from lorary.building.work.worker import jobs_failed, require_library
-from lorary.building.work.worklist import check_work, clear, failures_of
+from lorary.building.work.worklist import check_work, clear, failures_of, open_log
 from lorary.errors import BuildError, LibraryError
 from lorary.library.layout import Layout
 
@@ -113,9 +113,8 @@ class _Crew:
             _stop(list(self.living.values()))
 
     def start(self, number: int) -> None:
-        self.log(number).parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "lorary.building.work.process"]
-        with self.log(number).open("ab") as log:
+        with open_log(self.log(number)) as log:
             worker = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
                 env={**os.environ, **self.options.environment(number)},
@@ -170,7 +169,9 @@ def _progress(library: Path) -> Any:
 
 
 def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
+    lines: list[str] = []
+    with contextlib.suppress(FileNotFoundError):
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "ended without a word.")
 
 
