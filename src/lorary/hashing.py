@@ -5,15 +5,20 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 def hash_file(path: Path) -> str:
     """Hash a file's bytes: sha256 in hex, read in blocks of 1 MiB."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+        return hash_open(file)
+
+
+def hash_open(file: BinaryIO) -> str:
+    """Hash what is left to read of an open file, as `hash_file` does."""
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
     return digest.hexdigest()
 
 

@@ -50,14 +50,24 @@ def _map_file(expert: Expert, *, recorded: bool = False) -> Tensor:
     """
     path = expert.weights_path
     size = max(t.start + _n_bytes(t) for t in expert.header.values())
-    if not path.exists() or path.stat().st_size != size:
-        raise LibraryError("E-FILE", f"expert {expert.name!r}: {path.name} was changed since it was opened.", "Retry.")
-    data = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+    try:
+        if path.stat().st_size != size:
+            raise _changed(expert)
+        data = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+    except (FileNotFoundError, RuntimeError):
+        if path.exists():
+            raise
+        raise _changed(expert) from None
     expert.confirm(recorded=recorded)  # after the mapping: what is put in the file's place from now on isn't read
     if not _are_sane(data, expert.header):
         for key, info in expert.header.items():
             check_numbers(expert.name, key, _view(data, info))
     return data
+
+
+def _changed(expert: Expert) -> LibraryError:
+    what = f"expert {expert.name!r}: {expert.weights_path.name} was changed since it was opened."
+    return LibraryError("E-FILE", what, "Retry.")
 
 
 def _n_bytes(info: TensorInfo) -> int:
@@ -121,7 +131,10 @@ class _OpenExpert(Mapping[str, Weights]):
 
     def __init__(self, expert: Expert) -> None:
         self.expert = expert
-        self._file: Any = safe_open(expert.weights_path, framework="pt")
+        try:
+            self._file: Any = safe_open(expert.weights_path, framework="pt")
+        except FileNotFoundError:
+            raise _changed(expert) from None
         expert.confirm(recorded=True)
 
     def __getitem__(self, site: str) -> Weights:

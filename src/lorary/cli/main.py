@@ -25,7 +25,9 @@ _QUIET = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code: 0 done, 1 error, 2 usage, 3 partial, 130 interrupted."""
-    for name, value in _QUIET.items():
+    from lorary.building.work.waiting import short_waits
+
+    for name, value in {**_QUIET, **short_waits(os.environ)}.items():
         os.environ.setdefault(name, value)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -157,16 +157,18 @@ class _Part:
 
     def append(self, batch: Sequence[Outcome]) -> None:
         data = b"".join(map(to_line, batch))
-        self._check_alone()
-        self._write(self.size, data)
+        with self._alone():
+            self._write(self.size, data)
 
     def finish(self) -> None:
-        self._check_alone()
-        with self._refusals():
+        with self._alone(), self._refusals():
             os.replace(self.path, self.final)
 
     def _write(self, start: int, data: bytes) -> None:
-        with self._refusals(), self.path.open("r+b" if self.path.exists() else "wb") as file:
+        how = (
+            os.O_RDWR | getattr(os, "O_BINARY", 0) | (0 if start else os.O_CREAT)
+        )  # gone meanwhile, it isn't made anew
+        with self._refusals(), open(self.path, "r+b", opener=lambda path, _: os.open(path, how, 0o666)) as file:
             file.seek(start)
             file.write(data)
             file.truncate()
@@ -177,11 +179,18 @@ class _Part:
     def _refusals(self) -> AbstractContextManager[None]:
         return disk_errors(repr(str(self.final)), ELSEWHERE)
 
-    def _check_alone(self) -> None:
-        if not self.path.exists() or self.path.stat().st_size != self.size:
-            raise EvaluationError(
-                "E-RUN", f"{self.path}: another process writes to it too.", "Let one run finish, or use another file."
-            )
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Raise E-RUN if another process wrote to the file, or finishes it in the block, which takes it away."""
+        try:
+            if self.path.stat().st_size == self.size:
+                yield
+                return
+        except FileNotFoundError:
+            pass
+        raise EvaluationError(
+            "E-RUN", f"{self.path}: another process writes to it too.", "Let one run finish, or use another file."
+        )
 
 
 def _check_same(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

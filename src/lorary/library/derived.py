@@ -60,7 +60,7 @@ def find(layout: Layout, kind: str, key: str, suffix: str, *, learned: bool = Fa
     """Find an artefact as `get` does, in a library that nobody opened."""
     folder = layout.learned if learned else layout.derived
     path = folder / _file_name(kind, key, suffix)
-    with contextlib.suppress(PermissionError):  # somebody else's
+    with contextlib.suppress(PermissionError, FileNotFoundError):  # somebody else's; collected since we looked
         if not folder.is_symlink() and not path.is_symlink() and path.is_file():
             if not learned:  # else it can't be made again: its reader says what is wrong
                 path.open("rb").close()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lorary.errors import LibraryError
-from lorary.hashing import hash_file, hash_json
+from lorary.hashing import hash_json, hash_open
 from lorary.library.arrival import arriving
 from lorary.library.check import BaseFacts, inspect
 from lorary.library.files import copy_durably, open_regular, signature
@@ -93,11 +93,12 @@ class Expert:
         if recorded and self._is_vouched_for():
             return
         try:
-            with open_regular(self.weights_path):  # refuses what became a link or a FIFO since it was checked
-                touched = signature(self.weights_path)
+            # Once, and refusing what became a link or a FIFO: by its name another may be there the next time, or none.
+            with open_regular(self.weights_path) as file:
+                touched = signature(file.fileno())
                 if touched == self._seen.get("signature"):
                     return
-                found = hash_file(self.weights_path)
+                found = hash_open(file)
         except LibraryError as caught:
             raise _named(caught, self.name) from None
         expected = self.provenance.weights_sha256 or self._seen.get("sha256", found)

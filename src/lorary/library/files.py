@@ -42,12 +42,22 @@ def open_regular(path: Path) -> BinaryIO:
         raise LibraryError("E-PATH", message, "Copy the real file there (cp -L), not a link.") from None
 
 
-def signature(path: Path) -> tuple[int, ...]:
+def identity(path: Path) -> tuple[int, int] | None:
+    """Tell a file or directory from those that come in its place; None if there is none."""
+    try:
+        found = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def signature(path: Path | int) -> tuple[int, ...]:
     """Tell a file from those that come in its place and from what is made of it: equal ones are of the same bytes.
 
     Unequal ones may be, too: a hard link, a chmod or a touch changes the times of a file and none of its bytes.
+    A number stands for an open file, which keeps what it is of when another comes in its place.
     """
-    found = os.stat(path, follow_symlinks=False)
+    found = os.fstat(path) if isinstance(path, int) else os.stat(path, follow_symlinks=False)
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 

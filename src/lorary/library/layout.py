@@ -99,10 +99,11 @@ class Layout:
 
         Beside strangers' adapters other directories may stand, so there it must hold an adapter's file.
         """
-        if not self.experts.is_dir():
+        try:
+            with os.scandir(self.experts) as entries:  # which asks the disk once for all: a library may hold thousands
+                names = [e.name for e in entries if not e.name.startswith(".") and (e.is_dir() or e.is_symlink())]
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        with os.scandir(self.experts) as entries:  # which asks the disk once for all: a library may hold thousands
-            names = [e.name for e in entries if not e.name.startswith(".") and (e.is_dir() or e.is_symlink())]
         if self.experts == self.root:
             names = [name for name in names if is_adapter(self.experts / name)]
         return sorted(names)

@@ -16,7 +16,7 @@ from lorary.library.adapter_config import neutralised
 from lorary.library.card import write_card
 from lorary.library.check import BaseFacts
 from lorary.library.expert import Expert, copy_adapter, hash_experts, read_expert
-from lorary.library.files import require_plain_directory
+from lorary.library.files import identity, require_plain_directory
 from lorary.library.findings import quote, raise_errors, some
 from lorary.library.layout import CONFIG, PROVENANCE, WEIGHTS, Layout, check_free, find_layout
 from lorary.library.manifest import Manifest, read_manifest, this_version, write_manifest
@@ -25,6 +25,7 @@ from lorary.library.numbers import check_numbers
 from lorary.library.provenance import Provenance, require_same_base
 
 _MANY = 20
+_MOST_READS = 8  # of one expert, if others replace it again and again
 
 
 class UnknownExpertError(LibraryError, KeyError):
@@ -297,7 +298,7 @@ def _read_experts(
     for name in layout.expert_names():
         try:
             check_free(name, [lowered[name.lower()]] if name.lower() in lowered else [])
-            expert = known.get(name) or read_expert(layout.expert(name), name)
+            expert = known.get(name) or _read_standing(layout.expert(name), name)
             require_same_base(expert.provenance.base_fingerprint, base, name)
             base = base or expert.provenance.base_fingerprint  # when the library names none, the first one's counts
             experts[name] = expert
@@ -312,6 +313,21 @@ def _read_experts(
 def _unreadable(name: str, error: OSError) -> LibraryError:
     what = f"expert {quote(name)}: its directory can't be read ({error.strerror})."
     return LibraryError(code_of(error) or "E-FILE", what, "Bring it back, or leave the expert out.")
+
+
+def _read_standing(directory: Path, name: str) -> Expert:
+    """Read an expert that others may replace meanwhile, as it was at one instant. Raises as `read_expert`."""
+    for _ in range(_MOST_READS):
+        before, caught = identity(directory), None
+        try:
+            expert = read_expert(directory, name)
+        except LibraryError as error:
+            caught = error
+        if identity(directory) == before:
+            break  # what was read, or is wrong, is of one and the same directory
+    if caught is not None:
+        raise caught
+    return expert
 
 
 def _first_bad(bad: Mapping[str, LibraryError], layout: Layout) -> LibraryError:

@@ -85,7 +85,11 @@ def take_out(target: Path, staging: Path) -> None:
         target.unlink()
         return
     away = new_stage(staging, target.name if is_name(target.name) else "expert")  # what others named fits no stage
-    os.rename(target, away)
+    try:
+        os.rename(target, away)
+    except OSError:  # another took it out before us
+        discard(away)
+        raise
     sync(target.parent)
     discard(away)
 
@@ -121,16 +125,25 @@ def collect(staging: Path, experts: Path) -> list[str]:
     require_plain_directory(experts)
     done = []
     for stage in sorted(staging.iterdir()) if staging.is_dir() else []:
-        if _is_alive(stage):
-            continue
-        name = stage.name.partition(".")[0]
-        if stage.name.endswith(".old") and is_plain_directory(stage) and not os.path.lexists(experts / name):
-            os.rename(stage, experts / name)
-            done.append(f"restored {name}")
-        else:
-            discard(stage)
-            done.append(f"removed {stage.name}")
+        with contextlib.suppress(FileNotFoundError):  # another collects as well, or its writer was done
+            if not _is_alive(stage):
+                done.append(_settle(stage, experts))
     return done
+
+
+def _settle(stage: Path, experts: Path) -> str:
+    """Put a dead writer's stage where it belongs; say where. Raises FileNotFoundError if it is gone."""
+    name = stage.name.partition(".")[0]
+    if stage.name.endswith(".old") and is_plain_directory(stage) and not os.path.lexists(experts / name):
+        try:
+            os.rename(stage, experts / name)
+            return f"restored {name}"
+        except OSError as error:
+            if error.errno not in _TAKEN:  # else somebody made it meanwhile
+                raise
+    stage.lstat()
+    discard(stage)
+    return f"removed {stage.name}"
 
 
 def _is_alive(stage: Path) -> bool:

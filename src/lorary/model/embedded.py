@@ -7,6 +7,7 @@ sha256 is checked before the conversion, the converted weights' before every use
 import json
 import secrets
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -56,10 +57,25 @@ def _put(gguf: Path, target: Path) -> None:
         weights = staging / "model.safetensors"
         seal = {"source": _GGUF_SHA256, "weights": hash_file(weights)}
         (staging / SEAL).write_text(json.dumps(seal), encoding="utf-8")
-        shutil.rmtree(target, ignore_errors=True)  # unsealed or damaged
-        staging.rename(target)
+        _swap_in(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _swap_in(staging: Path, target: Path) -> None:
+    """Rename a directory to its name, unless another process was first, whose users read from it by now."""
+    if _is_sealed(target):
+        return
+    away = staging.with_name(f"{staging.name}.old")
+    with suppress(FileNotFoundError):
+        target.rename(away)  # unsealed or damaged
+    try:
+        staging.rename(target)
+    except OSError:
+        if not _is_sealed(target):
+            raise
+    finally:
+        shutil.rmtree(away, ignore_errors=True)
 
 
 def _is_sealed(directory: Path) -> bool:

@@ -107,8 +107,11 @@ class PagedExpert(Mapping[str, LowRankWeights]):
         if (found := self._signature()) != self._seen:
             self._confirm()
             self._seen = found
-        with safe_open(expert.weights_path, framework="pt") as file:
-            tensors: list[Tensor] = [file.get_tensor(key) for key in keys]
+        try:
+            with safe_open(expert.weights_path, framework="pt") as file:
+                tensors: list[Tensor] = [file.get_tensor(key) for key in keys]
+        except FileNotFoundError:
+            raise self._changed() from None
         for key, tensor in zip(keys, tensors, strict=True):
             check_numbers(expert.name, key, tensor)
         return LowRankWeights(tensors[0], tensors[1], expert.scales[site])

@@ -91,6 +91,8 @@ def _fetch(library: Library, kind: str, key: str) -> State | None:
     if path := derived.get(library, kind, _name(key), "safetensors"):
         if (state := read_own(path, kind, key)) is not None:
             return state
+        if not path.exists():  # another process collected it since we looked
+            return None
         why = f"derived/{path.name} is damaged"
     elif others := derived.namesakes(library, kind, key[:_SHOWN], "safetensors"):
         why = f"derived/{others[0]} was not fitted by you on this machine or is an older lorary's"

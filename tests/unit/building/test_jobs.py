@@ -565,3 +565,22 @@ def test_wrong_arguments_are_said_to_be_so(base, tasks, tmp_path, arguments, mes
     given = {"builder": BUILDER, "tasks": tasks, "base": base, **arguments}
     with pytest.raises(OptionError, match=f"^error.E-OPTION. {message}"):
         build(**given, into=tmp_path / "lib")
+
+
+def test_what_goes_wrong_since_another_took_the_pack_over_is_no_failure_of_its_jobs(base, tasks, tmp_path, monkeypatch):
+    """Its files went with its directory; nobody has told it yet, since it beats now and then only."""
+    into, save = tmp_path / "lib", train.save_checkpoint
+    monkeypatch.setattr(Claim, "beat", lambda self: None)
+    taken = []
+
+    def without_place(path, *rest):
+        if not taken:
+            taken.append(path.parent.rename(path.parent.with_name(str(int(path.parent.name) + 1))))
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return save(path, *rest)
+
+    monkeypatch.setattr(train, "save_checkpoint", without_place)
+    worker = enlist(BUILDER, tasks.only(["copy"]), base, into=into)
+    (pack,) = worker.packs
+    assert not worker.attend(pack), "another has it"
+    assert worker.worklist.failure(pack) is None

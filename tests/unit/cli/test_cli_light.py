@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from cli_line import World
 
+from lorary.building.work.waiting import SETTINGS
 from lorary.folder import BUILDERS
 
 HEAVY = ("torch", "transformers", "sklearn", "matplotlib", "peft", "accelerate", "numpy", "huggingface_hub")
@@ -40,6 +41,15 @@ def embedded_world(world: World, tmp_path_factory: pytest.TempPathFactory) -> Wo
     for path in library.rglob("adapter_config.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": None}))
     return dataclasses.replace(world, library=library)
+
+
+@pytest.mark.parametrize(("said", "spins"), [({}, "1000"), ({"OMP_WAIT_POLICY": "active"}, None)])
+def test_threads_wait_briefly_unless_the_user_said_how_they_wait(said: dict[str, str], spins: str | None) -> None:
+    probe = 'import atexit, os; atexit.register(lambda: print(os.environ.get("GOMP_SPINCOUNT")))'
+    code = f"{probe}; from lorary.cli.main import main; main(['--version'])"
+    environment = {**{name: value for name, value in os.environ.items() if name not in SETTINGS}, **said}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == str(spins)
 
 
 @pytest.mark.parametrize(

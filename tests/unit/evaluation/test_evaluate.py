@@ -1,5 +1,6 @@
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +9,7 @@ from lorary.evaluation.base import LogLikelihood
 from lorary.evaluation.evaluators.exact_match import ExactMatch
 from lorary.evaluation.evaluators.perplexity import Perplexity
 from lorary.evaluation.run import check_into, evaluate
-from lorary.evaluation.scores import read_scores
+from lorary.evaluation.scores import part_of, read_scores
 from lorary.tasks.example import Example
 from lorary.tasks.task import Task, Tasks
 
@@ -214,3 +215,28 @@ def test_where_no_run_can_go_is_known_before_there_is_a_model(tmp_path):
     evaluate(Perplexity(), Counting(), TASKS, into=tmp_path / "done.jsonl")
     for name in ("new.jsonl", "begun.jsonl", "done.jsonl"):
         check_into(tmp_path / name)
+
+
+@pytest.mark.parametrize("at", ["before", "in"])
+def test_a_file_that_another_run_finishes_meanwhile_is_told(tmp_path, monkeypatch, at):
+    into = tmp_path / "run.jsonl"
+    part, stat = part_of(into), Path.stat
+
+    class Finishing(Counting):
+        def log_likelihood(self, examples):
+            if at == "before" and self.n_asked:
+                part.rename(into)
+            elif self.n_asked:
+                monkeypatch.setattr(Path, "stat", finished)
+            return super().log_likelihood(examples)
+
+    def finished(path, **how):
+        found = stat(path, **how)
+        if path == part:
+            monkeypatch.setattr(Path, "stat", stat)
+            part.rename(into)
+        return found
+
+    with pytest.raises(EvaluationError, match=r"E-RUN.*another process writes to it too"):
+        evaluate(Perplexity(), Finishing(), TASKS, into=into)
+    assert not part.exists()

@@ -189,18 +189,18 @@ def test_long_lists_cost_no_more_than_they_are_long(tmp_path, fields):
     keys = [f"base_model.model.model.layers.{i}.q.lora_{factor}.weight" for i in range(4000) for factor in "AB"]
     arrays = dict.fromkeys(keys, np.ones((1, 1), np.float16))
     adapter = write_adapter(tmp_path / "long", arrays, **{"r": 1, "target_modules": ["q"], **fields})
-    start = time.monotonic()
+    start = time.process_time()
     assert not [finding for finding in check(adapter) if finding.level == "error"]
-    assert time.monotonic() - start < 15  # each list with each site would take minutes
+    assert time.process_time() - start < 15  # each list with each site would take minutes
 
 
 @pytest.mark.parametrize("file", ["adapter_config.json", "adapter_model.safetensors"])
 def test_the_last_of_many_keys_given_twice_is_found_soon(adapter, file):
     content = ("{" + "".join(f'"{i:x}":0,' for i in range(90_000)) + '"z":0,"z":0}').encode()
     (adapter / file).write_bytes(safetensors_bytes(content) if file.endswith("tensors") else content)
-    start = time.monotonic()
+    start = time.process_time()
     assert one(adapter).message.endswith("key 'z' is given twice.")
-    assert time.monotonic() - start < 15
+    assert time.process_time() - start < 15
 
 
 def test_patterns_of_absurdly_many_forms_are_refused(tmp_path):
@@ -267,9 +267,9 @@ def test_config_field_missing(adapter):
 
 def test_rank_limit_costs_nothing(tmp_path):
     directory = config_of(tmp_path, r=10**7)
-    start = time.perf_counter()
+    start = time.process_time()
     assert codes(check(directory)) == [("E-LIMIT", "r is 10000000, the limit is 512.")]
-    assert time.perf_counter() - start < 0.05
+    assert time.process_time() - start < 0.05
     wide = {
         f"{KEY}.lora_A.weight": np.zeros((513, 2), np.float16),
         f"{KEY}.lora_B.weight": np.zeros((2, 513), np.float16),
@@ -369,13 +369,13 @@ def test_init_that_is_harmless(tmp_path, init):
 
 def test_evil_patterns_are_never_run(tmp_path):
     evil = r"(\w+\.?)+X"
-    start = time.perf_counter()
+    start = time.process_time()
     assert codes(check(config_of(tmp_path, rank_pattern={evil: 2}))) == [
         ("E-REGEX", r"rank_pattern: pattern '(\\w+\\.?)+X' can't be read safely.")
     ]
     finding = one(config_of(tmp_path, target_modules=evil), base=BASE)
     assert (finding.code, finding.level) == ("W-REGEX", "warning")
-    assert time.perf_counter() - start < 0.1
+    assert time.process_time() - start < 0.1
 
 
 def test_unknown_fields_and_foreign_code(tmp_path):

@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pytest
 from library_pico import write_adapter
@@ -92,3 +93,16 @@ def test_what_somebody_else_keeps_to_himself_is_made_again(library, someone_else
     mine.parent.chmod(0o700)
     with someone_else():
         assert derived.get(library, "arrow", "0123", "json") is None
+
+
+def test_what_is_collected_while_it_is_looked_for_is_not_there(library, monkeypatch):
+    path, is_file = put(library, "0123"), Path.is_file
+
+    def collected(self):
+        found = is_file(self)
+        self.unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(Path, "is_file", collected)
+    assert derived.get(library, "arrow", "0123", "json") is None
+    assert not path.exists()

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,10 @@ from pathlib import Path
 import pytest
 from library_pico import write_adapter
 
+from lorary.errors import LibraryError
+from lorary.library import expert as expert_module
+from lorary.library import library as module
+from lorary.library import staging
 from lorary.library.library import Library
 
 HERE = str(Path(__file__).parent)
@@ -163,3 +168,45 @@ def test_opening_does_not_import_anything_heavy(library, poems):
         "if m in sys.modules])"
     )
     assert finish(start(code)) == "[]\n"
+
+
+def test_an_expert_that_is_replaced_while_it_is_read_is_read_again(library, poems, monkeypatch):
+    """Without an exchange by the system there are two renames, and an instant between them without any."""
+    library.add(poems, "poems")
+    expert, away, turns = library.path / "experts" / "poems", library.path / "away", []
+
+    def interrupted(directory, name, **how):
+        turns.append(name)
+        if len(turns) == 1:
+            directory.rename(away)
+            try:
+                return read(directory, name, **how)
+            finally:
+                shutil.copytree(away, expert)
+        return read(directory, name, **how)
+
+    read = module.read_expert
+    monkeypatch.setattr(module, "read_expert", interrupted)
+    assert list(Library.open(library.path)) == ["poems"] and len(turns) == 2
+
+
+def test_two_that_collect_at_once_are_both_right(library, monkeypatch):
+    stage = library.path / ".staging" / "odd"
+    stage.mkdir(parents=True)
+    monkeypatch.setattr(staging, "_is_alive", lambda path: path.rmdir() is not None)
+    assert library.gc() == [] and not stage.exists()
+
+
+def test_an_expert_that_goes_while_its_bytes_are_checked_is_told(library, poems, monkeypatch):
+    expert = library.add(poems, "poems")
+    expert._seen.clear()
+    look = expert_module.signature
+
+    def gone(file):
+        library.remove("poems")
+        return look(file)
+
+    monkeypatch.setattr(expert_module, "signature", gone)
+    expert.confirm()  # what was open is read to its end
+    with pytest.raises(LibraryError, match=r"E-FILE.*is missing"):
+        expert.confirm()

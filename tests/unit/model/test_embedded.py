@@ -47,3 +47,27 @@ def test_a_cache_of_somebody_else_is_told(cache, someone_else):
         f"error[E-PERM] '{cache}', lorary's cache: writing is not allowed (Permission denied). "
         "Set LORARY_CACHE to a directory you can write to."
     )
+
+
+def test_of_two_that_convert_at_once_the_later_takes_nothing_from_the_first(cache, monkeypatch):
+    convert, first = embedded._convert, []
+
+    def slow(gguf, target):
+        convert(gguf, target)
+        if not first:
+            first.append(None)
+            first[0] = (embedded.embedded_directory(), (cache / "smollm2-135m").stat().st_ino)
+
+    monkeypatch.setattr(embedded, "_convert", slow)
+    place = embedded.embedded_directory()
+    assert first == [(place, (cache / "smollm2-135m").stat().st_ino)]
+    assert [path.name for path in cache.iterdir()] == ["smollm2-135m"]
+
+
+def test_a_damaged_base_in_the_cache_is_made_anew(cache):
+    weights = cache / "smollm2-135m" / "model.safetensors"
+    embedded.embedded_directory()
+    weights.write_bytes(b"15 bit")
+    embedded.embedded_directory()
+    assert weights.read_bytes() == b"16 bit"
+    assert [path.name for path in cache.iterdir()] == ["smollm2-135m"]

@@ -113,7 +113,7 @@ def test_opening_reads_no_weights(base, library, monkeypatch):
         # As if it had taken longer to write them: what is untouched since expert.json was written is trusted.
         provenance = expert.directory / "expert.json"
         provenance.write_bytes(provenance.read_bytes())
-    monkeypatch.setattr(expert_module, "hash_file", lambda path: pytest.fail(f"read {path}"))
+    monkeypatch.setattr(expert_module, "hash_open", lambda file: pytest.fail(f"read {file.name}"))
     monkeypatch.setattr("lorary.model.paging.safe_open", lambda *_, **__: pytest.fail("read weights"))
     with route(base, library, "arrow", memory="1MB") as model:
         monkeypatch.undo()

@@ -164,9 +164,17 @@ class Claim:
         if self.is_lost:
             raise LeaseLostError("E-LEASE", f"pack {self.pack.name}: another worker took it over.", "It goes on there.")
 
+    def confirm(self) -> None:
+        """Look whether the pack is still ours. Raises LeaseLostError as `check`."""
+        self._look()
+        self.check()
+
+    def _look(self) -> None:
+        self.is_lost = self.is_lost or newest(self.pack) != int(self.directory.name)
+
     def beat(self) -> None:
         """Say that we live, and look whether we were taken over."""
-        self.is_lost = self.is_lost or newest(self.pack) != int(self.directory.name)
+        self._look()
         if not self.is_lost:
             self.lease = replace(self.lease, beat=self.lease.beat + 1, at=time.time())
             with contextlib.suppress(OSError):  # a disk that hiccups is asked again at the next beat

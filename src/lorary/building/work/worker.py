@@ -129,6 +129,7 @@ class Worker:
             if error is self._heard or _is_hopeless(error):
                 raise
             require_library(self.library.layout)
+            mine.confirm()  # who took the pack over took our files away, which says nothing of its jobs
             self._errors[pack.key] = error
             self.worklist.fail(pack, _one_line(error), traceback.format_exc(), self.run)
             return None

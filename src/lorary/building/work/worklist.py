@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lorary.building.work.records import are_texts, is_count, is_text, is_time, read_record, read_records
 from lorary.disk import write_whole
@@ -29,7 +29,7 @@ from lorary.library.findings import quote
 from lorary.library.layout import Layout, check_name
 from lorary.library.processes import host
 
-_MOST_PLANS = 8  # that are written in a row, if none of them can be read back
+_MOST_TRIES = 8  # at what others may undo at the same moment
 
 
 @dataclass(frozen=True)
@@ -88,17 +88,18 @@ class Worklist:
         check_work(self.layout)
         path = self.work / f"plan-{self.key}.json"
         wanted = _members([Pack("", tuple(jobs), tuple(tuple(made) for made in jobs.values()), 0)])
-        for _ in range(_MOST_PLANS):
+        for _ in range(_MOST_TRIES):
             packs = read_packs(path)
             if _members(packs) == wanted:
                 return packs
             path.unlink(missing_ok=True)  # there is none, or it is damaged
-            self.work.mkdir(exist_ok=True)
             grouped = group()
             assert _members(grouped) == wanted, "packs must hold each job once"
             for expert in (expert for made in jobs.values() for expert in made):
                 check_name(expert)
-            _write_unless_there(path, json.dumps([asdict(pack) for pack in grouped], indent=1))
+            with contextlib.suppress(FileNotFoundError):  # who ended another build removed .work/ at this moment
+                self.work.mkdir(exist_ok=True)
+                _write_unless_there(path, json.dumps([asdict(pack) for pack in grouped], indent=1))
         raise BuildError("E-FILE", f"{str(path)!r} can't be read back as it was written.", "Look at the disk.")
 
     # ---- failures -------------------------------------------------------------------------------
@@ -110,11 +111,9 @@ class Worklist:
     def fail(self, pack: Pack, error: str, details: str, run: str) -> Failure:
         """Keep why a pack failed, with details in a log."""
         log = self.logs / f"{pack.key}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a", encoding="utf-8") as file:
-            file.write(
-                f"{time.strftime('%Y-%m-%d %H:%M:%S')} {host()}:{os.getpid()} {', '.join(pack.names)}\n{details}\n"
-            )
+        said = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {host()}:{os.getpid()} {', '.join(pack.names)}\n{details}\n"
+        with open_log(log) as file:
+            file.write(said.encode())
         failure = Failure(error, str(log.relative_to(self.layout.root)), run, time.time())
         record = _record(self.layout, pack)
         record.parent.mkdir(exist_ok=True)
@@ -124,6 +123,15 @@ class Worklist:
     def forget_failure(self, pack: Pack) -> None:
         """A pack that is done, or tried anew, has no failure."""
         _record(self.layout, pack).unlink(missing_ok=True)
+
+
+def open_log(path: Path) -> BinaryIO:
+    """Open a log to write at its end. Whoever ends a build removes .work/, so its folder may go while we make it."""
+    for _ in range(_MOST_TRIES):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            return path.open("ab")
+    return path.open("ab")
 
 
 def clear(layout: Layout) -> None:
@@ -181,10 +189,20 @@ def _write_unless_there(path: Path, content: str) -> None:
 def plans(layout: Layout) -> list[Path]:
     """List the plans of a library that aren't done, oldest first."""
     found = []
-    for path in layout.work.glob("plan-*.json"):
-        with contextlib.suppress(FileNotFoundError):  # it went while we looked
-            found.append((path.lstat().st_mtime, path.name, path))
+    for name in _names_in(layout.work):
+        if name.startswith("plan-") and name.endswith(".json"):
+            path = layout.work / name
+            with contextlib.suppress(FileNotFoundError):  # it went while we looked
+                found.append((path.lstat().st_mtime, path.name, path))
     return [path for _, _, path in sorted(found)]
+
+
+def _names_in(directory: Path) -> list[str]:
+    """List what stands in a directory that whoever ends a build may remove at any time."""
+    try:
+        return os.listdir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def read_packs(plan: Path) -> tuple[Pack, ...]:

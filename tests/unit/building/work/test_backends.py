@@ -1,6 +1,8 @@
 """Backends without their processes: what they share out, hand over and refuse. The processes: tests/slow."""
 
+import os
 import pickle
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -14,6 +16,7 @@ from lorary.building.work.backends import local
 from lorary.building.work.backends.local import Local
 from lorary.building.work.backends.ray import Ray
 from lorary.building.work.share import torch_threads
+from lorary.building.work.waiting import SETTINGS, short_waits
 from lorary.errors import BuildError, LibraryError, LoraryError
 from lorary.folder import BACKENDS
 from recipe_files import write_base, write_tasks
@@ -65,6 +68,7 @@ def test_errors_travel():
 
 
 def test_gpus_are_shared_out(monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(local.torch.cuda, "device_count", lambda: 2)
     given = [Local(workers=3).environment(number) for number in range(3)]
@@ -74,6 +78,25 @@ def test_gpus_are_shared_out(monkeypatch):
     assert Local(workers=2).environment(1)["CUDA_VISIBLE_DEVICES"] == "GPU-b"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert Local(workers=2).environment(1) == {}
+
+
+def test_threads_of_workers_wait_briefly_unless_the_user_said_how_they_wait(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    assert Local(workers=2).environment(1) == {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
+    for name in SETTINGS:
+        with monkeypatch.context() as user:
+            user.setenv(name, "1")
+            assert Local(workers=2).environment(1) == {}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP alone can be asked")
+def test_torch_hears_how_its_threads_are_to_wait():
+    unsaid = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+    environment = {**unsaid, **short_waits(unsaid), "OMP_DISPLAY_ENV": "verbose"}
+    told = subprocess.run([sys.executable, "-c", "import torch"], env=environment, capture_output=True, text=True)
+    assert "GOMP_SPINCOUNT = '1000'" in told.stderr
 
 
 def test_logs_of_workers_are_not_written_through_a_link(recipe, tmp_path):

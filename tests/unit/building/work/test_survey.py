@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import os
+import shutil
 import time
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +15,7 @@ from lorary.building.work import survey as module
 from lorary.building.work.claims import Watch, claim, read_lease
 from lorary.building.work.follower import Follower
 from lorary.building.work.survey import JobState, survey
-from lorary.building.work.worklist import Pack, Worklist, clear
+from lorary.building.work.worklist import Pack, Worklist, clear, open_log
 from lorary.errors import LibraryError
 from lorary.testing.pico import random_library
 
@@ -213,3 +215,45 @@ def test_leases_are_plain_json(worklist):
     take(worklist, "a1")
     content = json.loads((worklist.work / "a1" / "1" / "lease.json").read_text())
     assert set(content) == {field.name for field in dataclasses.fields(claims.Lease)}
+
+
+def test_a_build_that_ends_while_somebody_looks_has_no_plans(worklist, monkeypatch):
+    listing = os.listdir
+
+    def ended(path):
+        shutil.rmtree(worklist.work, ignore_errors=True)
+        return listing(path)
+
+    monkeypatch.setattr("lorary.building.work.worklist.os.listdir", ended)
+    assert states(worklist) == {"ant": "done"}
+
+
+def test_a_plan_is_written_again_where_the_end_of_another_build_took_its_folder(worklist, monkeypatch):
+    plan, grouped = Worklist(worklist.layout, "other"), []
+    write = Path.write_text
+
+    def swept(path, *content, **how):
+        if not grouped[1:]:
+            shutil.rmtree(worklist.work)
+        return write(path, *content, **how)
+
+    def group():
+        grouped.append(None)
+        return PACKS
+
+    monkeypatch.setattr(Path, "write_text", swept)
+    assert plan.agree(JOBS, group) == tuple(PACKS) and len(grouped) == 2
+
+
+def test_a_log_is_opened_though_its_folder_goes_at_this_moment(tmp_path, monkeypatch):
+    log, opening, swept = tmp_path / ".work" / "logs" / "worker-0.log", Path.open, []
+
+    def sweep(path, *how, **more):
+        if not swept:
+            swept.append(shutil.rmtree(tmp_path / ".work"))
+        return opening(path, *how, **more)
+
+    monkeypatch.setattr(Path, "open", sweep)
+    with open_log(log) as file:
+        file.write(b"said")
+    assert log.read_bytes() == b"said" and swept

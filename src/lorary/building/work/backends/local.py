@@ -20,8 +20,9 @@ from lorary.building.work.claims import HANG_S
 from lorary.building.work.follower import Follower
 from lorary.building.work.share import workers_for
 from lorary.building.work.survey import survey
+from lorary.building.work.waiting import short_waits
 from lorary.building.work.worker import jobs_failed, require_library
-from lorary.building.work.worklist import check_work, clear, failures_of
+from lorary.building.work.worklist import check_work, clear, failures_of, open_log
 from lorary.errors import BuildError, LibraryError
 from lorary.library.layout import Layout
 
@@ -69,9 +70,10 @@ class Local(Backend):
         return workers_for(order.recipe, threads=self.threads, n_gpus=len(self.gpus) or n_gpus)
 
     def environment(self, number: int) -> dict[str, str]:
-        """Share GPUs out: what the n-th worker finds in its environment, beside what is in ours."""
+        """Say what the n-th worker finds in its environment, beside what is in ours: its GPU, and how threads wait."""
         gpus = self.gpus or _visible_gpus()
-        return {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
+        shared_out = {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
+        return {**short_waits(os.environ), **shared_out}
 
 
 def _visible_gpus() -> tuple[str, ...]:
@@ -111,9 +113,8 @@ class _Crew:
             _stop(list(self.living.values()))
 
     def start(self, number: int) -> None:
-        self.log(number).parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "lorary.building.work.process"]
-        with self.log(number).open("ab") as log:
+        with open_log(self.log(number)) as log:
             worker = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
                 env={**os.environ, **self.options.environment(number)},
@@ -168,7 +169,9 @@ def _progress(library: Path) -> Any:
 
 
 def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
+    lines: list[str] = []
+    with contextlib.suppress(FileNotFoundError):
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "ended without a word.")
 
 
