@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Protocol, TypeAlias, cast
 from lorary.disk import open_regular
 from lorary.errors import TaskError
 from lorary.tasks.example import short
+from lorary.tasks.parquet_limits import batches_within_limits
 
 MAX_LINE_BYTES = 4 << 20  # a longer line is a wrong file, and would fill the memory
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
@@ -191,7 +192,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             names = file.schema_arrow.names
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise TaskError("E-DATA", f"{path}: column {twice[0]!r} comes twice.", "Rename one of them.")
-            for batch in file.iter_batches():
+            for batch in batches_within_limits(file, path):
                 for values in _plain_rows(batch, path):
                     number += 1
                     yield number, values
