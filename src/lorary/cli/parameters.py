@@ -31,6 +31,16 @@ HowToMix = Annotated[
         "--mix", help="How experts combine: factors, (sum w B)(sum w A) h, the default; or outputs, sum w B A h."
     ),
 ]
+MaxShare = Annotated[
+    float | None,
+    typer.Option(
+        "--max-share",
+        min=0.01,
+        max=1.0,
+        help="Leave out experts that take more than this of a text about nothing in particular, as 0.5.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

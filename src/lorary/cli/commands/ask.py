@@ -7,7 +7,7 @@ import typer
 from lorary.cli.application import or_list
 from lorary.cli.console import print_json, print_table, printable, say
 from lorary.cli.models import BARE, LIBRARY, opened
-from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, HowToMix, Json
+from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, HowToMix, Json, MaxShare
 
 if TYPE_CHECKING:
     from lorary.model.trace import Trace
@@ -21,6 +21,7 @@ def ask(
         typer.Option(metavar="SPEC", is_eager=True, callback=or_list("ROUTERS"), help="As arrow:top_k=4; or: list."),
     ] = None,
     mix: HowToMix = None,
+    max_share: MaxShare = None,
     base: BaseOfLibrary = None,
     tasks: Annotated[
         str | None, typer.Option(metavar="DIR", help="What the library was built from, for routers that need it.")
@@ -41,7 +42,9 @@ def ask(
     from lorary.tasks.example import Example, Message
 
     asked = Example(question, "", messages=(Message("user", question),) if chat else ())
-    with opened(library, router=router, mix=mix, base=base, tasks=tasks, device=device, dtype=dtype) as model:
+    with opened(
+        library, router=router, mix=mix, max_share=max_share, base=base, tasks=tasks, device=device, dtype=dtype
+    ) as model:
         answer = model.generate_text([asked], max_new_tokens=max_new_tokens)[0]
         trace = model.explain(asked, max_new_tokens=max_new_tokens) if explain else None
     if not answer:

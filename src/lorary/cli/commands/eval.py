@@ -8,7 +8,7 @@ import typer
 from lorary.cli.application import or_list, resumable
 from lorary.cli.console import print_json, print_table, progress
 from lorary.cli.models import LIBRARY, opened
-from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, HowToMix, Json
+from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, HowToMix, Json, MaxShare
 
 if TYPE_CHECKING:
     from lorary.evaluation.scores import Scores
@@ -28,6 +28,7 @@ def evaluate(
     ] = "rouge_l",
     into: Annotated[Path, typer.Option(metavar="FILE", help="The run's file; `lorary report` reads it.")] = ...,  # type: ignore[assignment]
     mix: HowToMix = None,
+    max_share: MaxShare = None,
     base: BaseOfLibrary = None,
     train_tasks: Annotated[
         str | None, typer.Option(metavar="DIR", help="What the library was built from, for routers that need it.")
@@ -47,7 +48,7 @@ def evaluate(
     check_into(into)
     how: Any = {"router": router, "mix": mix, "base": base, "tasks": train_tasks, "device": device, "dtype": dtype}
     with (
-        opened(library, **how, tasks_option="--train-tasks") as model,
+        opened(library, **how, tasks_option="--train-tasks", max_share=max_share) as model,
         progress("examples") as tell,
         resumable(),
     ):

@@ -8,7 +8,7 @@ import typer
 from lorary.cli.application import or_list
 from lorary.cli.console import print_json
 from lorary.cli.models import opened
-from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, HowToMix, Json
+from lorary.cli.parameters import BaseOfLibrary, Device, Dtype, HowToMix, Json, MaxShare
 
 
 def save(
@@ -19,6 +19,7 @@ def save(
         typer.Option(metavar="SPEC", is_eager=True, callback=or_list("ROUTERS"), help="As arrow:top_k=4; or: list."),
     ] = None,
     mix: HowToMix = None,
+    max_share: MaxShare = None,
     base: BaseOfLibrary = None,
     tasks: Annotated[
         str | None, typer.Option(metavar="DIR", help="What the library was built from, for routers that need it.")
@@ -29,7 +30,9 @@ def save(
     json: Json = False,
 ) -> None:
     """Save a routed model whole: experts, router, its state, mix. The router is compass unless you say otherwise."""
-    with opened(library, router=router, mix=mix, base=base, tasks=tasks, device=device, dtype=dtype) as model:
+    with opened(
+        library, router=router, mix=mix, max_share=max_share, base=base, tasks=tasks, device=device, dtype=dtype
+    ) as model:
         model.save(into, experts="refer" if refer else "copy")
         names, identity = model.names, model.identity
     if json:
