@@ -117,6 +117,7 @@ class Arrivals:
         from lorary.library.check import inspect, raise_errors
         from lorary.library.expert import read_expert
         from lorary.library.layout import check_name
+        from lorary.library.sameness import look_for_twins, look_for_zeros
 
         if adapter.error is not None:
             raise adapter.error
@@ -140,6 +141,9 @@ class Arrivals:
             adapter.directory, name, provenance=self._provenance(found, adapter), base=sizes, base_name=base_name
         )
         self._base.settle(expert)
+        more = [*look_for_zeros(expert), *look_for_twins(expert, library)]
+        _warn(more, adapter if adapter.is_one_of_many else None)
+        findings = [*findings, *more]
         about = f"rank {expert.rank}, {len(expert.sites)} sites"
         self.added.append(Added(name, adapter.given, [vars(finding) for finding in findings], about))
         return self.added[-1]

@@ -28,10 +28,15 @@ def say(line: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Write data for machines to stdout. Where that isn't UTF-8, letters are escaped as JSON does it."""
+    """Write data for machines to stdout. What isn't printable there is escaped as JSON does it."""
     encoding = getattr(sys.stdout, "encoding", None) or "ascii"
     is_utf_8 = codecs.lookup(encoding).name == "utf-8"
-    print(json.dumps(value, ensure_ascii=not is_utf_8, indent=2, default=str))
+    print(_escaped(json.dumps(value, ensure_ascii=not is_utf_8, indent=2, default=str)))
+
+
+def _escaped(text: str) -> str:
+    """Escape as JSON does what a terminal would obey, or show in another order: controls, marks of direction."""
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def print_table(rows: Sequence[Sequence[object]]) -> None:

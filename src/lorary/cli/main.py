@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -32,10 +33,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to fail
+    warnings.showwarning = _say_warning
     with _stoppable(), _unheard():
         from lorary.cli.app import make_app  # in here, since it takes a moment in which Ctrl-C may come
 
         make_app()(_debug_first(list(sys.argv[1:] if arguments is None else arguments)), prog_name="lorary")
+
+
+def _say_warning(message: Warning | str, *_where: Any) -> None:
+    """Tell a warning as any other word on stderr; where in the code it was raised helps nobody here."""
+    from lorary.cli.console import say
+
+    say(f"warning: {message}")
 
 
 def _debug_first(arguments: list[str]) -> list[str]:

@@ -65,6 +65,7 @@ def opened(
     base: str | None,
     tasks: str | None,
     tasks_option: str = "--tasks",
+    max_share: float | None = None,
 ) -> Iterator[Any]:
     """Load the model that `target` names, give it, and leave the base as it was.
 
@@ -74,7 +75,8 @@ def opened(
     is_saved = target != BARE and (Path(target) / "model.json").is_file()
     if target == BARE or is_saved:
         why = "a saved model has its own" if is_saved else "the bare base has no experts"
-        for option, value in {"--router": router, "--mix": mix, tasks_option: tasks}.items():
+        given = {"--router": router, "--mix": mix, tasks_option: tasks, "--max-share": max_share}
+        for option, value in given.items():
             if value is not None:
                 raise typer.BadParameter(f"{why}; this is for libraries.", param_hint=option)
     if target == BARE:
@@ -105,7 +107,9 @@ def opened(
 
     with progress("opening experts") if len(library) >= _MANY else nullcontext() as tell:
         report = (lambda done, total: tell(done, total, "")) if tell else None
-        model = route(loaded, library, options, mix=mixed, tasks=data, report=report, on_fit=fitting)
+        model = route(
+            loaded, library, options, mix=mixed, tasks=data, report=report, on_fit=fitting, max_share=max_share
+        )
     with model:
         yield model
 

@@ -98,6 +98,16 @@ WhichAnswers = Annotated[
     Answers | None,
     typer.Option("--answers", help="Which answers of a conversation to use: the last (default) or all."),
 ]
+MaxShare = Annotated[
+    float | None,
+    typer.Option(
+        "--max-share",
+        min=0.01,
+        max=1.0,
+        metavar="X",
+        help="Leave out experts that take more than this share of neutral text, e.g. 0.5.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -9,6 +9,7 @@ from lorary.errors import ModelError
 
 if TYPE_CHECKING:
     from lorary.library.expert import Expert
+    from lorary.library.findings import Finding
     from lorary.library.library import Library
 
 COLUMNS = ("expert", "tasks", "rank", "sites", "steps", "valid_loss", "findings")
@@ -16,10 +17,8 @@ _SETTINGS = ("base_model_name_or_path", "r", "lora_alpha", "use_rslora", "target
 _FIELDS = ("base", "router", "mix", "library")
 
 
-def facts_of(expert: "Expert") -> dict[str, Any]:
+def facts_of(expert: "Expert", library: "Library") -> dict[str, Any]:
     """Tell one row of a library's table."""
-    from lorary.library.check import inspect
-
     loss = expert.provenance.metrics.get("valid_loss")
     return {
         "expert": expert.name,
@@ -29,8 +28,18 @@ def facts_of(expert: "Expert") -> dict[str, Any]:
         "parameters": expert.n_parameters,
         "steps": expert.provenance.steps,
         "valid_loss": None if loss is None else round(loss, 4),
-        "findings": [vars(finding) for finding in inspect(expert.directory).findings],
+        "findings": [vars(finding) for finding in findings_of(expert, library)],
     }
+
+
+def findings_of(expert: "Expert", library: "Library") -> "list[Finding]":
+    """List what is doubtful about an expert, by itself and among the others; reads few numbers."""
+    from lorary.library.check import inspect
+    from lorary.library.hijack_note import noted_hijacks
+    from lorary.library.sameness import look_for_twins, look_for_zeros
+
+    found = [*inspect(expert.directory).findings, *look_for_zeros(expert)]
+    return [*found, *look_for_twins(expert, library), *noted_hijacks(library, expert)]
 
 
 def base_in_words(library: "Library") -> str:

@@ -5,6 +5,7 @@ Accepted and compared with the tensors: target_modules, exclude_modules, layers_
 Never run or imported: regular expressions, auto_mapping, megatron_config.
 """
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -66,6 +67,11 @@ def neutralised(config: Mapping[str, Any]) -> dict[str, Any]:
         if safe.get(field):
             safe[field] = None
     return safe
+
+
+def config_bytes(config: Mapping[str, Any]) -> bytes:
+    """Write a config in the order it came in: of patterns that match a site, the first one counts."""
+    return (json.dumps(config, indent=2) + "\n").encode()
 
 
 # ---- fields: types and ranges -------------------------------------------------------------------

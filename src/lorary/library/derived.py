@@ -73,8 +73,8 @@ def namesakes(library: Library, kind: str, beginning: str, suffix: str) -> list[
     folder = library.layout.derived
     if folder.is_symlink() or not folder.is_dir():
         return []
-    start = _file_name(kind, beginning, suffix).removesuffix(f".{suffix}")
-    return sorted(path.name for path in folder.iterdir() if path.name.startswith(start) and path.suffix == f".{suffix}")
+    start, end = f"{kind}-{beginning}", f".{suffix}"
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith(start) and path.suffix == end)
 
 
 def gc(library: Library, keep: Iterable[str]) -> list[str]:

@@ -7,8 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lorary.disk import write_whole
 from lorary.errors import LibraryError
 from lorary.hashing import hash_json, hash_open
+from lorary.library.adapter_config import config_bytes, neutralised, read_config
 from lorary.library.arrival import arriving
 from lorary.library.check import BaseFacts, inspect
 from lorary.library.files import copy_durably, open_regular, signature
@@ -148,7 +150,10 @@ def hash_experts(experts: Mapping[str, Expert], *, recorded: bool = False) -> st
 
 
 def copy_adapter(source: Path, target: Path) -> None:
-    """Copy the files that make an adapter, and no others, into an existing empty directory. Raises E-FILE, E-PATH."""
+    """Copy the files that make an adapter, and no others, into an existing empty directory.
+
+    What would let PEFT import code is left out of the config. Raises E-FILE, E-PATH, E-CONFIG.
+    """
     for name in (CONFIG, WEIGHTS, PROVENANCE):
         path = source / name
         if name != PROVENANCE or path.exists() or path.is_symlink():
@@ -156,6 +161,9 @@ def copy_adapter(source: Path, target: Path) -> None:
                 copy_durably(path, target / name)
             except LibraryError as caught:
                 raise _named(caught, source.name) from None
+    config = read_config(target)
+    if (safe := neutralised(config)) != config:
+        write_whole(target / CONFIG, config_bytes(safe))
 
 
 def _named(caught: LibraryError, name: str) -> LibraryError:

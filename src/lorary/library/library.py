@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import difflib
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from lorary.disk import ELSEWHERE, check_writable, code_of, disk_errors, need_sp
 from lorary.errors import LibraryError, known_names
 from lorary.hashing import hash_file
 from lorary.library import staging
-from lorary.library.adapter_config import neutralised
+from lorary.library.adapter_config import config_bytes, neutralised
 from lorary.library.card import write_card
 from lorary.library.check import BaseFacts
 from lorary.library.expert import Expert, copy_adapter, hash_experts, read_expert
@@ -242,7 +241,7 @@ def _copy_in(layout: Layout, source: Expert, stage: Path, provenance: Provenance
         if provenance is not None:
             write_whole(stage / PROVENANCE, provenance.to_json())
         if base_name is not None:
-            write_whole(stage / CONFIG, _as_json({**source.config, "base_model_name_or_path": base_name}))
+            write_whole(stage / CONFIG, config_bytes({**source.config, "base_model_name_or_path": base_name}))
 
 
 def _sealed(stage: Path, name: str, library_base: Mapping[str, Any] | None, base: BaseFacts | None) -> Expert:
@@ -259,7 +258,7 @@ def _sealed(stage: Path, name: str, library_base: Mapping[str, Any] | None, base
     write_whole(stage / PROVENANCE, provenance.to_json())
     config = neutralised(expert.config)
     if config != expert.config:
-        write_whole(stage / CONFIG, _as_json(config))
+        write_whole(stage / CONFIG, config_bytes(config))
     return dataclasses.replace(expert, provenance=provenance, config=config)
 
 
@@ -348,8 +347,3 @@ def _near(name: str, names: list[str]) -> str:
         return known_names(name, names)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     return (f"Did you mean {', '.join(map(repr, near))}? " if near else "") + f"{len(names)} experts are known."
-
-
-def _as_json(config: Mapping[str, Any]) -> bytes:
-    # In the order it came in: of patterns that match a site, the first one counts.
-    return (json.dumps(config, indent=2) + "\n").encode()

@@ -28,6 +28,7 @@ from lorary.model.ensemble import (
     open_expert,
     require_listeners,
 )
+from lorary.model.hijack import watch_shares
 from lorary.model.named_bases import absence, find_base, remember_fit
 from lorary.model.routed_model import RoutedModel
 from lorary.model.saved import MODEL, STATE, Saved, about_state, read_saved, require_same
@@ -69,12 +70,15 @@ def load(
     remember_fit(base)
     sites = find_sites(base, members)
     check_mix(members, saved.mix)
-    state = _read_state(saved, members)
+    state, is_own = _read_state(saved, members)
     library = Library.open(saved.library, skip_bad=True)
     pager = make_pager(base, memory)
     experts = {name: open_expert(expert, pager) for name, expert in members.items()}
     ensemble = Ensemble(members, experts, sites, saved.router, saved.mix, state, None, library, pager)
-    return RoutedModel(base, Attachment(base.hf, _fitting_parts(base, ensemble), Slot(saved.mix)), ensemble)
+    model = RoutedModel(base, Attachment(base.hf, _fitting_parts(base, ensemble), Slot(saved.mix)), ensemble)
+    if not is_own:
+        watch_shares(model, f"saved model {quote(saved.root.name)}")
+    return model
 
 
 def _load_base(saved: Saved, device: str, dtype: str | None, reading: Mapping[str, Any]) -> BaseModel:
@@ -98,9 +102,10 @@ def _open(saved: Saved, name: str, *, recorded: bool) -> Expert:
     return expert
 
 
-def _read_state(saved: Saved, members: Mapping[str, Expert]) -> State:
+def _read_state(saved: Saved, members: Mapping[str, Expert]) -> tuple[State, bool]:
+    """Read what the router knows, and whether this user's lorary wrote it; telling the user if not."""
     if saved.state is None:
-        return {}
+        return {}, True
     path, expected, limit = saved.root / STATE, saved.state, most_bytes(members.values(), saved.router)
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -111,7 +116,7 @@ def _read_state(saved: Saved, members: Mapping[str, Expert]) -> State:
     state, is_own = read_any(path, limit, *about_state(saved.router, {n: h for n, (h, _) in saved.experts.items()}))
     if not is_own:
         tell_origin(f"saved model {quote(saved.root.name)}: the state of router {to_spec(saved.router)!r}")
-    return state
+    return state, is_own
 
 
 def _fitting_parts(base: BaseModel, ensemble: Ensemble) -> Parts:

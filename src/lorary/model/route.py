@@ -11,10 +11,12 @@ import torch
 from lorary.adapters.base import Mix
 from lorary.errors import LibraryError
 from lorary.folder import DEFAULT_ROUTER
+from lorary.library.findings import quote
 from lorary.library.library import Library
 from lorary.model.attach import Attachment
 from lorary.model.base_model import BaseModel
 from lorary.model.ensemble import Ensemble, check_library, check_mix, find_sites, make_pager, make_part, open_expert
+from lorary.model.hijack import require_share, watch_shares
 from lorary.model.routed_model import RoutedModel
 from lorary.model.slot import Slot
 from lorary.model.state import fetch_or_fit, require_tasks
@@ -34,6 +36,7 @@ def route(
     mix: Mix = "factors",
     tasks: Tasks | None = None,
     memory: str | int | None = None,
+    max_share: float | None = None,
     report: Callable[[int, int], None] | None = None,
     on_fit: Callable[[], None] | None = None,
 ) -> RoutedModel:
@@ -42,16 +45,19 @@ def route(
     mix: "factors" is the paper's, "outputs" PEFT's; see adapters/mixing.py. `tasks`: training data, for routers that
     need examples. `memory`: None keeps all weights in memory; "2GiB" keeps at most so much, and fetches them as experts
     speak, for libraries of thousands (see model/paging.py). The router's state is kept in the library's derived/ under
-    the hash of its origins; a damaged one is fitted again, with a warning. `report` hears how many parts are done, and
+    the hash of its origins; one that is damaged, or that others fitted, is fitted again, with a warning. `max_share`:
+    leave out who takes more than that of a plain text about nothing in particular (`RoutedModel.shares`), which
+    otherwise is only warned of (W-HIJACK), when a state is fitted. `report` hears how many parts are done, and
     of how many: experts read, then layers packed. `on_fit` hears that a state has to be fitted from data or texts,
     which may take a while.
-    Raises E-EMPTY for a library without experts, E-BASE for another base, E-RANK for ranks that `mix` can't hold,
-    E-FILE for an expert that is no longer what it was when the library was opened.
+    Raises E-EMPTY for a library without experts, or if `max_share` leaves none, E-BASE for another base, E-RANK for
+    ranks that `mix` can't hold, E-FILE for an expert that is no longer what it was when the library was opened.
     """
     require("base", base, BaseModel, "a base model", "Load one: load_base().")
     require("library", library, Library, "a library", "Open it: Library.open(path).")
     require("tasks", tasks, (Tasks, NoneType), "Tasks", "Read them: read_tasks(path).")
     router = find_router(router)
+    require_share(max_share)
     check_routable(library, router, mix, tasks)
     check_library(base, library)
     members = {name: library[name] for name in sorted(library)}
@@ -60,9 +66,13 @@ def route(
     tick = _counter(len(members) + len(sites), report)
     experts = {name: tick(open_expert(expert, pager)) for name, expert in members.items()}
     fitting = Ensemble(members, experts, sites, router, mix, {}, tasks, library, pager)
-    ensemble = replace(fitting, state=fetch_or_fit(base, fitting, on_fit))
+    is_new: list[None] = []
+    ensemble = replace(fitting, state=fetch_or_fit(base, fitting, on_fit, lambda: is_new.append(None)))
     parts = {name: tick(make_part(base, ensemble, site)) for name, site in sites.items()}
-    return RoutedModel(base, Attachment(base.hf, parts, Slot(mix)), ensemble)
+    model = RoutedModel(base, Attachment(base.hf, parts, Slot(mix)), ensemble)
+    if is_new or max_share is not None:
+        watch_shares(model, f"library {quote(library.path.name)}", limit=max_share, notes=library)
+    return model
 
 
 def check_routable(library: Library, router: Router, mix: Mix, tasks: Tasks | None) -> None:

@@ -26,6 +26,7 @@ from lorary.model.paging import PagingFacts
 from lorary.model.probe import make_encoder
 from lorary.model.save import save
 from lorary.model.saved import Keep
+from lorary.model.shares import shares_of
 from lorary.model.slot import Slot
 from lorary.model.speaking import answer, score
 from lorary.model.tokens import decode, require_ids
@@ -198,6 +199,14 @@ class RoutedModel:
         if not prompts:
             raise RoutingError("E-EMPTY", "there are no prompts to average over.", "Give some.")
         return average_shares([self._trace(prompt, 0) for prompt in prompts])
+
+    def shares(self) -> dict[str, float] | None:
+        """Measure each expert's share of a plain text about nothing in particular, largest first.
+
+        None where the router doesn't choose experts by their scores of hidden states. `route` warns of who takes more
+        than half of it (W-HIJACK).
+        """
+        return shares_of(self.base, self._attachment, self._ensemble)
 
     def _trace(self, prompt: str | Example, max_new_tokens: int) -> Trace:
         slot = self._attachment.slot

@@ -27,16 +27,24 @@ from lorary.tasks.task import Tasks
 _SHOWN = 16  # digits of the hash of the origins, in a file's name; its seal has them all
 
 
-def fetch_or_fit(base: BaseModel, ensemble: Ensemble, on_fit: Callable[[], None] | None = None) -> State:
+def fetch_or_fit(
+    base: BaseModel,
+    ensemble: Ensemble,
+    on_fit: Callable[[], None] | None = None,
+    on_new: Callable[[], None] | None = None,
+) -> State:
     """Give the router's state for these experts. `base` carries no experts. Raises E-PROBE where data is missing.
 
-    `on_fit` is called before one is fitted by more than a look at the experts.
+    `on_fit` is called before one is fitted by more than a look at the experts, `on_new` after one was made that nobody
+    saw before.
     """
     router, tasks, kind = ensemble.router, ensemble.tasks, name_of(ensemble.router)
     probe = make_probe(base, ensemble)
     if "learned" in router.needs:
         if ensemble.left is not None and ensemble.left[:2] == (kind, ensemble.members):
             return ensemble.left[2]
+        if on_new is not None:
+            on_new()
         return in_rows(router.fit(ensemble.experts, ensemble.sites, probe))  # it stands in the library as it is
     origins = [router.deciding_options(), ensemble.hash, sorted(ensemble.sites)]
     if probe is not None:
@@ -52,6 +60,8 @@ def fetch_or_fit(base: BaseModel, ensemble: Ensemble, on_fit: Callable[[], None]
     state = in_rows(router.fit(ensemble.experts, ensemble.sites, probe))
     if state:
         _keep(ensemble.library, kind, key, state)
+        if on_new is not None:
+            on_new()
     return state
 
 

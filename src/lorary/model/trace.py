@@ -46,7 +46,7 @@ def make_trace(tokens: Sequence[str], names: Sequence[str], records: Mapping[str
     A routing that is the same for all tokens is repeated.
     """
     sites = tuple(records)
-    rows = [torch.cat([_dense(r, len(names)) for r in records[site]]) for site in sites]
+    rows = [torch.cat([dense(r, len(names)) for r in records[site]]) for site in sites]
     filled = [row.expand(len(tokens), -1) if len(row) == 1 else row for row in rows]
     return Trace(tuple(tokens), sites, tuple(names), torch.stack(filled))
 
@@ -59,7 +59,7 @@ def average_shares(traces: Sequence[Trace]) -> dict[str, dict[str, float]]:
     return {site: dict(zip(first.names, row, strict=True)) for site, row in zip(first.sites, shares, strict=True)}
 
 
-def _dense(routing: Routing, n_experts: int) -> Tensor:
+def dense(routing: Routing, n_experts: int) -> Tensor:
     """Spread row 0 over all experts, splits averaged: (T, E) on the CPU."""
     weights = routing.weights[0].mean(1).float().cpu()  # (T, k)
     if routing.experts is None:

@@ -9,6 +9,7 @@ from lorary.extras import require_extra
 from lorary.tasks.example import short
 from lorary.tasks.fields import Placed, Row
 from lorary.tasks.names import part_of_split
+from lorary.tasks.parquet_limits import batches_within_limits
 
 
 class Dataset(Protocol):
@@ -34,7 +35,7 @@ def parquet_rows(path: Path) -> Placed:
             names = file.schema_arrow.names
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise TaskError("E-DATA", f"{path}: column {twice[0]!r} comes twice.", "Rename one of them.")
-            for batch in file.iter_batches():
+            for batch in batches_within_limits(file, path):
                 for values in _plain_rows(batch, path):
                     number += 1
                     yield f"{path}:{number}", values

@@ -113,3 +113,22 @@ def test_a_folder_of_a_repository_that_is_a_link_is_not_followed(tmp_path, monke
     with pytest.raises(LibraryError, match="leads out of the repository"):
         sync.pull("hf://a/b/lib", tmp_path / "here")
     assert not (tmp_path / "here").exists()
+
+
+def test_a_copy_leaves_out_what_adding_leaves_out(tmp_path):
+    """A folder of adapters opens as it is; what is copied out of it, by itself or in a saved model, imports nothing."""
+    write_adapter(tmp_path / "pile" / "poems", auto_mapping={"parent_library": "evil"}, megatron_config={"a": 1})
+    copied = Library.open(tmp_path / "pile")["poems"].copy_to(tmp_path / "copy")
+    config = json.loads((copied / "adapter_config.json").read_text())
+    assert (config["auto_mapping"], config["megatron_config"]) == (None, None)
+    assert json.loads((tmp_path / "pile" / "poems" / "adapter_config.json").read_text())["megatron_config"] == {"a": 1}
+
+
+def test_json_for_machines_steers_no_terminal(capsys):
+    from lorary.cli.console import print_json
+
+    told = {"a\u202eb": "\x1b[31m\x9b\u2066\u200f\U000e0001 \u00e9\u4eca"}
+    print_json(told)
+    out = capsys.readouterr().out
+    assert json.loads(out) == told
+    assert all(letter.isprintable() or letter == "\n" for letter in out) and "\u00e9\u4eca" in out

@@ -8,7 +8,7 @@ import typer
 from lorary.cli.console import print_json, print_table, printable, say
 from lorary.cli.loading import Loading, Reading
 from lorary.cli.models import BARE, LibraryOrBase, opened, through_template
-from lorary.cli.parameters import BaseOfLibrary, HowToMix, Json, Router, TasksOfLibrary, count_option
+from lorary.cli.parameters import BaseOfLibrary, HowToMix, Json, MaxShare, Router, TasksOfLibrary, count_option
 
 if TYPE_CHECKING:
     from lorary.model.trace import Trace
@@ -19,6 +19,7 @@ def ask(
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="The prompt, passed to the model as is.")],
     router: Router = None,
     mix: HowToMix = None,
+    max_share: MaxShare = None,
     base: BaseOfLibrary = None,
     tasks: TasksOfLibrary = None,
     explain: Annotated[bool, typer.Option("--explain", help="Also show which expert spoke at each token.")] = False,
@@ -41,7 +42,7 @@ def ask(
     from lorary.tasks.example import Example, Message
 
     asked = Example(question, "", messages=(Message("user", question),) if chat else ())
-    with opened(library, how, reading, router=router, mix=mix, base=base, tasks=tasks) as model:
+    with opened(library, how, reading, router=router, mix=mix, max_share=max_share, base=base, tasks=tasks) as model:
         with through_template(model) if chat else nullcontext():
             answer = model.generate_text([asked], max_new_tokens=max_new_tokens, stop=stop or ())[0]
         trace = model.explain(asked, max_new_tokens=max_new_tokens) if explain else None

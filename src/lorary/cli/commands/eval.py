@@ -9,7 +9,7 @@ from lorary.cli.application import resumable
 from lorary.cli.console import print_json, print_table, progress
 from lorary.cli.loading import Loading, Reading
 from lorary.cli.models import LibraryOrBase, facts_ahead, opened
-from lorary.cli.parameters import BaseOfLibrary, HowToMix, Json, Router, count_option, method_option
+from lorary.cli.parameters import BaseOfLibrary, HowToMix, Json, MaxShare, Router, count_option, method_option
 from lorary.cli.work import ExampleWatcher
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def evaluate(
     ] = "rouge_l",
     into: Annotated[Path, typer.Option(metavar="FILE", help="File for the scores; `lorary report` reads it.")] = ...,  # type: ignore[assignment]
     mix: HowToMix = None,
+    max_share: MaxShare = None,
     base: BaseOfLibrary = None,
     train_tasks: Annotated[
         str | None,
@@ -46,13 +47,12 @@ def evaluate(
 
     evaluator, data = EVALUATORS.parse(metric), read_tasks(tasks, **reading.options)
     check_tasks(evaluator, data)
-    model_facts = facts_ahead(library, router, mix)
-    check_into(into, foresee(evaluator, data, into=into, limit=limit, model=model_facts))
+    check_into(into, foresee(evaluator, data, into=into, limit=limit, model=facts_ahead(library, router, mix)))
     from lorary.model.passes import heard_passes
 
     routing: Any = {"router": router, "mix": mix, "base": base, "tasks": train_tasks}
     with (
-        opened(library, how, reading, **routing, tasks_option="--train-tasks") as model,
+        opened(library, how, reading, **routing, tasks_option="--train-tasks", max_share=max_share) as model,
         progress("examples") as tell,
         heard_passes(getattr(model, "base", model), (watcher := ExampleWatcher(tell)).on_pass),
         resumable(),

@@ -34,10 +34,7 @@ def export(
     reading: Reading,
     json: Json = False,
 ) -> None:
-    """Merge a library into one PEFT adapter, in fixed shares.
-
-    It opens wherever PEFT adapters do.
-    """
+    """Merge a library into one PEFT adapter, in fixed shares. It opens wherever PEFT adapters do."""
     if texts is None and router is not None:
         raise typer.BadParameter("it chooses for prompts: give them with --texts TASKS.", param_hint="--router")
     if texts is not None and share:

@@ -8,7 +8,7 @@ import typer
 from lorary.cli.console import print_json
 from lorary.cli.loading import Loading, Reading
 from lorary.cli.models import opened
-from lorary.cli.parameters import BaseOfLibrary, HowToMix, Json, Router, TasksOfLibrary
+from lorary.cli.parameters import BaseOfLibrary, HowToMix, Json, MaxShare, Router, TasksOfLibrary
 
 
 def save(
@@ -16,6 +16,7 @@ def save(
     into: Annotated[Path, typer.Option(metavar="DIR", help="Directory for the saved model; must not exist yet.")],
     router: Router = None,
     mix: HowToMix = None,
+    max_share: MaxShare = None,
     base: BaseOfLibrary = None,
     tasks: TasksOfLibrary = None,
     refer: Annotated[
@@ -30,7 +31,7 @@ def save(
     from lorary.library.arrival import check_target
 
     check_target(into)
-    with opened(library, how, reading, router=router, mix=mix, base=base, tasks=tasks) as model:
+    with opened(library, how, reading, router=router, mix=mix, max_share=max_share, base=base, tasks=tasks) as model:
         model.save(into, experts="refer" if refer else "copy")
         names, identity = model.names, model.identity
     if json:

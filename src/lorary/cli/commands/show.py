@@ -49,7 +49,7 @@ def show(
 
 
 def _show_library(library: "Library", json: bool) -> int | None:
-    facts = [facts_of(expert) for expert in library.values()]
+    facts = [facts_of(expert, library) for expert in library.values()]
     if json:
         about = {"library": str(library.path), "base": library.base, "base_names": names_of_base(library)}
         print_json({**about, "experts": facts, "bad": library.bad})
