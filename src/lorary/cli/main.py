@@ -33,18 +33,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to fail
-    warnings.showwarning = _say_warning
-    with _stoppable(), _unheard():
+    with _stoppable(), _unheard(), warnings.catch_warnings():
+        warnings.showwarning = _say_warning  # type: ignore[assignment]
         from lorary.cli.app import make_app  # in here, since it takes a moment in which Ctrl-C may come
 
         make_app()(_debug_first(list(sys.argv[1:] if arguments is None else arguments)), prog_name="lorary")
 
 
-def _say_warning(message: Warning | str, *_where: Any) -> None:
+def _say_warning(message: Warning | str, *_where: Any, **_more: Any) -> None:
     """Tell a warning as any other word on stderr; where in the code it was raised helps nobody here."""
     from lorary.cli.console import say
 
-    say(f"warning: {message}")
+    text = str(message)
+    say(text if text.startswith("warning") else f"warning: {text}")
 
 
 def _debug_first(arguments: list[str]) -> list[str]:
