@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to fail
     with _stoppable(), _unheard(), warnings.catch_warnings():
-        warnings.showwarning = _say_warning  # type: ignore[assignment]
+        warnings.showwarning = _say_warning
         from lorary.cli.app import make_app  # in here, since it takes a moment in which Ctrl-C may come
 
         make_app()(_debug_first(list(sys.argv[1:] if arguments is None else arguments)), prog_name="lorary")
