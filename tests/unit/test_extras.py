@@ -1,6 +1,7 @@
 """What an optional package is missing for is told in one line, with the command that brings it."""
 
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -62,3 +63,11 @@ def test_no_hint_names_us_as_a_package_of_an_index():
         if asks.search(line)
     ]
     assert not found, "\n".join(["an index holds no lorary; name the packages themselves:", *found])
+
+
+def test_everything_the_project_asks_for_has_one_lowest_version():
+    tool = [sys.executable, str(ROOT / "tools" / "lowest_versions.py"), "dev", "quantised", "--except", "torch"]
+    done = subprocess.run(tool, capture_output=True, text=True, check=True)
+    pinned = dict(line.split("==") for line in done.stdout.splitlines())
+    assert {"typer", "huggingface-hub", "gguf", "pytest", "ruff", "torchao"} <= set(pinned)
+    assert "torch" not in pinned

