@@ -6,12 +6,20 @@ from pathlib import Path
 import pytest
 from cli_line import Run, World, run_line, run_quietly, write_task
 
+from lorary.model.named_bases import remember_base
 from lorary.tasks.toy import toy_tasks
 from lorary.testing.pico import pico_base
 
 
+@pytest.fixture
+def world(_world: World) -> World:
+    """The world, its base one that the user named: what was noted is forgotten before every test."""
+    remember_base(str(_world.base))
+    return _world
+
+
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def _world(tmp_path_factory: pytest.TempPathFactory) -> World:
     place = tmp_path_factory.mktemp("world")
     world = World(place / "pico", place / "tasks", place / "libs" / "private")
     base = pico_base()
