@@ -35,12 +35,12 @@ def run_apart(
 
 
 @pytest.fixture(scope="session")
-def embedded_world(world: World, tmp_path_factory: pytest.TempPathFactory) -> World:
+def embedded_world(_world: World, tmp_path_factory: pytest.TempPathFactory) -> World:
     """The world, with experts that name no base: then the embedded one is meant."""
-    library = Path(shutil.copytree(world.library, tmp_path_factory.mktemp("embedded") / "lib"))
+    library = Path(shutil.copytree(_world.library, tmp_path_factory.mktemp("embedded") / "lib"))
     for path in library.rglob("adapter_config.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": None}))
-    return dataclasses.replace(world, library=library)
+    return dataclasses.replace(_world, library=library)
 
 
 @pytest.mark.parametrize(("said", "spins"), [({}, "1000"), ({"OMP_WAIT_POLICY": "active"}, None)])
