@@ -13,7 +13,7 @@ cd "$place/lorary"
 # Nothing that another run left, or that a developer has set, may help.
 fresh=(env -u LORARY_CACHE -u XDG_CACHE_HOME -u HF_HOME -u PYTHONPATH -u VIRTUAL_ENV HOME="$place/home")
 "${fresh[@]}" make demo INTO=runs/short ARGS="--steps 2 --clusters 2 --max-new-tokens 4 \
-  --only classify_topic --only convert_digits --only extract_date --only classify_request"
+  --only classify_topic --only convert_digits --only classify_request"
 test -s runs/short/report.html
 .venv/bin/python -m pip check
 du -sh .venv
