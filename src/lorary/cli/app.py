@@ -14,6 +14,7 @@ from lorary.cli.commands.cluster import cluster
 from lorary.cli.commands.eval import evaluate
 from lorary.cli.commands.export import export
 from lorary.cli.commands.finetune import finetune
+from lorary.cli.commands.gc import gc
 from lorary.cli.commands.quickstart import quickstart
 from lorary.cli.commands.remove import remove
 from lorary.cli.commands.report import report
@@ -42,6 +43,7 @@ def make_app() -> typer.Typer:
         "cluster": cluster,
         "add": add,
         "remove": remove,
+        "gc": gc,
         "show": show,
         "ask": ask,
         "eval": evaluate,

@@ -77,28 +77,32 @@ def namesakes(library: Library, kind: str, beginning: str, suffix: str) -> list[
     return sorted(path.name for path in folder.iterdir() if path.name.startswith(start) and path.suffix == end)
 
 
-def gc(library: Library, keep: Iterable[str]) -> list[str]:
-    """Delete derived artefacts whose key is not in `keep`, and what dead writers left; learned ones are never touched.
+def gc(library: Library, keep: Iterable[str] | None) -> list[str]:
+    """Delete derived artefacts whose key is not in `keep` (None: all stay), and what dead writers left.
 
-    Says the names of what it deleted, sorted. Raises LibraryError E-PERM.
+    Learned artefacts are never touched. Says the names of what it deleted, sorted. Raises LibraryError E-PERM.
     """
-    kept = set(keep)
-    folder = library.layout.derived
-    if not library.layout.is_ours or folder.is_symlink() or not folder.is_dir():
-        return []
-    doomed = [path for path in sorted(folder.iterdir()) if not path.is_dir() and _is_garbage(path, kept)]
-    with disk_errors(folder.name):
+    doomed = [path for path in _files(library.layout, library.layout.learned) if _is_left(path)]
+    for path in _files(library.layout, library.layout.derived):
+        is_kept = path.name.startswith(".") or keep is None or path.stem.partition("-")[2] in set(keep)
+        doomed += [path] if _is_left(path) or not is_kept else []
+    with disk_errors(quote(library.path.name)):
         for path in doomed:
             path.unlink(missing_ok=True)
-    return [path.name for path in doomed]
+    return sorted(path.name for path in doomed)
 
 
-def _is_garbage(path: Path, kept: set[str]) -> bool:
-    if path.name.startswith("."):
-        with contextlib.suppress(FileNotFoundError):
-            return time.time() - path.lstat().st_mtime > STALE_AFTER_S
-        return False
-    return path.stem.partition("-")[2] not in kept
+def _files(layout: Layout, folder: Path) -> list[Path]:
+    if not layout.is_ours or folder.is_symlink() or not folder.is_dir():
+        return []
+    return [path for path in folder.iterdir() if not path.is_dir()]
+
+
+def _is_left(path: Path) -> bool:
+    """Tell a temporary file that nobody has written to for a day."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.name.startswith(".") and time.time() - path.lstat().st_mtime > STALE_AFTER_S
+    return False
 
 
 def _file_name(kind: str, key: str, suffix: str) -> str:

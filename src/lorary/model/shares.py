@@ -38,7 +38,8 @@ def shares_of(base: BaseModel, attachment: Attachment, ensemble: Ensemble) -> di
     """Measure each expert's share of a plain text, the mean over its tokens and all sites; largest first.
 
     Of what the base alone makes of it: one call, on some hundred tokens. A router that gathers evidence has few words
-    to go by here, so its prototypes are asked as Arrow asks them. None where experts aren't chosen by scores.
+    to go by here, so its prototypes are asked as Arrow asks them. Who listens nowhere, since
+    it changes nothing, isn't counted. None where experts aren't chosen by scores.
     """
     gates = {site: _asked(ensemble, site, gate, base.device) for site, (_, gate) in attachment.parts.items()}
     if not any(hasattr(gate, "members") for gate in gates.values()):
@@ -55,7 +56,8 @@ def shares_of(base: BaseModel, attachment: Attachment, ensemble: Ensemble) -> di
             hook.remove()
     means = [torch.cat(weights).mean(0) for weights in heard.values() if weights]  # each (E,)
     shares = torch.stack(means).mean(0).tolist()
-    return dict(sorted(zip(ensemble.names, shares, strict=True), key=lambda pair: -pair[1]))
+    listening = {i for gate in gates.values() for i in getattr(gate, "members", torch.zeros(0)).tolist()}
+    return dict(sorted([(ensemble.names[i], shares[i]) for i in listening], key=lambda pair: -pair[1]))
 
 
 def _asked(ensemble: Ensemble, site: str, gate: Gate, device: torch.device) -> Gate:

@@ -122,6 +122,18 @@ def test_one_expert_or_two_take_what_there_is(base, tmp_path):
             route(base, random_library(tmp_path / str(n), base, n), "arrow").detach()
 
 
+def test_who_changes_nothing_is_no_rival(base, tmp_path):
+    library = random_library(tmp_path / "lib", base, 1)
+    weights = random_weights(LoRA(rank=4), base.target_sites(["attention"]), seed=3)
+    zero = {name: LowRankWeights(w.a, torch.zeros_like(w.b), w.scale) for name, w in weights.items()}
+    for name in ("x", "y", "z"):
+        add_expert(library, name, base, LoRA(rank=4), zero)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with route(base, library, "arrow") as model:
+            assert model.shares() == {"e0": pytest.approx(1)}
+
+
 def test_a_saved_model_from_elsewhere_is_measured(base, hijacked, tmp_path, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

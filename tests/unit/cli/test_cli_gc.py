@@ -1,0 +1,57 @@
+"""`lorary gc` collects what killed processes left, and nothing else."""
+
+import json
+import os
+import time
+
+import pytest
+
+from lorary.cli.main import main
+from lorary.library.derived import STALE_AFTER_S
+from lorary.library.processes import host
+from lorary.testing.pico import random_library
+
+
+def run(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(["gc", *map(str, arguments)])
+    return ended.value.code or 0, capsys.readouterr().out
+
+
+@pytest.fixture
+def littered(base, tmp_path):
+    library = random_library(tmp_path / "lib", base, 2)
+    dead = library.layout.staging / f"e9.{host()}.999999999.ab"
+    dead.mkdir(parents=True)
+    (dead / "adapter_config.json").write_text("{}")
+    living = library.layout.staging / f"e8.{host()}.{os.getpid()}.ab"
+    living.mkdir()
+    for folder in (library.layout.derived, library.layout.learned):
+        folder.mkdir()
+        for name in (".arrow-old.1234.safetensors", ".arrow-new.1234.safetensors", "arrow-0123.safetensors"):
+            (folder / name).write_bytes(b"x")
+        os.utime(folder / ".arrow-old.1234.safetensors", (0, time.time() - STALE_AFTER_S - 60))
+    return library
+
+
+def left(library):
+    folders = (library.layout.staging, library.layout.derived, library.layout.learned)
+    return [f"{folder.name}/{path.name}" for folder in folders for path in sorted(folder.iterdir())]
+
+
+def test_what_the_dead_left_goes(littered, capsys):
+    code, out = run(capsys, littered.path, "--json")
+    assert code == 0
+    old = "removed .arrow-old.1234.safetensors"
+    assert json.loads(out)["done"] == [f"removed e9.{host()}.999999999.ab", old, old]
+    assert left(littered) == [
+        f".staging/e8.{host()}.{os.getpid()}.ab",
+        "derived/.arrow-new.1234.safetensors", "derived/arrow-0123.safetensors",
+        "learned/.arrow-new.1234.safetensors", "learned/arrow-0123.safetensors",
+    ]  # fmt: skip
+    assert run(capsys, littered.path) == (0, f"{littered.path}: nothing to collect\n")
+
+
+def test_states_go_if_that_is_wanted_and_what_was_learned_stays(littered, capsys):
+    assert "removed arrow-0123.safetensors" in run(capsys, littered.path, "--states")[1]
+    assert [path for path in left(littered) if "0123" in path] == ["learned/arrow-0123.safetensors"]
