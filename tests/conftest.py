@@ -9,7 +9,8 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # pico models wait for their threads, not for their numbers
-os.environ.setdefault("LORARY_CACHE", tempfile.mkdtemp(prefix="lorary-test-cache-"))
+if "PYTEST_XDIST_WORKER" in os.environ or "LORARY_CACHE" not in os.environ:  # each process of the tests has its own
+    os.environ["LORARY_CACHE"] = tempfile.mkdtemp(prefix="lorary-test-cache-")
 os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="lorary-test-config-")  # the user's own key stays alone
 
 import pytest
