@@ -56,7 +56,7 @@ def write_whole(path: Path, data: bytes) -> None:
 def near_path(path: Path) -> str:
     """Say what stands beside a path that isn't there and is called nearly so; nothing if that's nothing."""
     with contextlib.suppress(OSError, ValueError):
-        siblings = sorted(sibling.name for sibling in path.parent.iterdir())
+        siblings = [] if os.path.lexists(path) else sorted(sibling.name for sibling in path.parent.iterdir())
         if near := difflib.get_close_matches(path.name, siblings, n=1, cutoff=0.6):
             return f"Did you mean {str(path.parent / near[0])!r}?"
     return ""

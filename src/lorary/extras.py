@@ -12,6 +12,7 @@ from lorary.errors import LoraryError
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "demo": ("accelerate>=1.12", "gguf>=0.17"),
     "data": ("pyarrow>=21",),
+    "hub": ("datasets>=4.7",),  # before 4.0 it could run code that a data set brings
     "lorahub": ("nevergrad>=1.0.12",),
     "ray": ("ray>=2.54",),
 }
@@ -34,7 +35,8 @@ def missing(extra: str) -> list[str]:
 
 def in_words(requirements: Sequence[str]) -> str:
     """Say what is needed and what was found, as in: gguf>=0.17, found none."""
-    found = {line: version_of(Requirement(line).name) or "none" for line in requirements}
+    names = {line: Requirement(line).name for line in requirements}
+    found = {line: (version_of(name) if _is_here(name) else None) or "none" for line, name in names.items()}
     return " and ".join(f"{line}, found {version}" for line, version in found.items())
 
 
@@ -59,5 +61,9 @@ def version_of(package: str) -> str | None:
 def _meets(requirement: Requirement) -> bool:
     """Tell whether a package is here, and not too old; one that bears no version is taken as it is."""
     name, version = requirement.name, version_of(requirement.name)
-    is_here = sys.modules[name] is not None if name in sys.modules else importlib.util.find_spec(name) is not None
-    return is_here and (version is None or requirement.specifier.contains(version, prereleases=True))
+    return _is_here(name) and (version is None or requirement.specifier.contains(version, prereleases=True))
+
+
+def _is_here(name: str) -> bool:
+    """Tell whether a package can be imported, without importing it."""
+    return sys.modules[name] is not None if name in sys.modules else importlib.util.find_spec(name) is not None

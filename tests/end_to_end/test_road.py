@@ -80,7 +80,7 @@ def test_the_foreseen_work_is_about_the_work_done(whole):
 def test_every_stage_in_which_the_base_is_asked_moves_while_it_lasts(whole):
     _, _, watcher = whole
     still = [what for what, n in watcher.moves.items() if n == 0]
-    expected = [f"fitting {lib}-{router}" for lib in ("private", "mbc") for router in ("uniform", "arrow", "oracle")]
+    expected = [f"fitting {lib}-{router}" for lib in ("private", "mbc") for router in ("uniform", "oracle")]
     assert sorted(still) == sorted([*expected, "clustering the private experts"])
     generating = {what: n for what, n in watcher.moves.items() if "Rouge-L" in what}
     assert min(generating.values()) > 1, "each token moves it"

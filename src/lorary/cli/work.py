@@ -79,6 +79,14 @@ class ExampleWatcher:
         self._done = self._total = 0
         self._tokens = 0.0
 
+    @contextmanager
+    def hearing(self, model: Any) -> Iterator["ExampleWatcher"]:
+        """Hear of the passes through a model's base too."""
+        from lorary.model.passes import heard_passes
+
+        with heard_passes(getattr(model, "base", model), self.on_pass):
+            yield self
+
     def on_examples(self, done: int, total: int) -> None:
         """Hear how many examples are scored."""
         self._done, self._total = done, total

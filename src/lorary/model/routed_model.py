@@ -203,8 +203,7 @@ class RoutedModel:
     def shares(self) -> dict[str, float] | None:
         """Measure each expert's share of a plain text about nothing in particular, largest first.
 
-        None where the router doesn't choose experts by their scores of hidden states. `route` warns of who takes more
-        than half of it (W-HIJACK).
+        None where the router doesn't score hidden states. `route` warns of who takes more than half (W-HIJACK).
         """
         return shares_of(self.base, self._attachment, self._ensemble)
 
@@ -215,9 +214,8 @@ class RoutedModel:
     def _turn(self, examples: Sequence[Example]) -> AbstractContextManager[None]:
         features = None
         if self._encoder is not None:
-            features = self._features(
-                [render_prompt(self.base.tokenizer, e, self.base.template_options) for e in examples]
-            )
+            options = self.base.template_options
+            features = self._features([render_prompt(self.base.tokenizer, e, options) for e in examples])
         experts = self._experts([e.task for e in examples], len(examples))
         return self._attachment.turn(Context(experts=experts, features=features))
 

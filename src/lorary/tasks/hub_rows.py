@@ -12,6 +12,7 @@ from typing import Any
 
 from lorary.disk import disk_errors, is_disk_error
 from lorary.errors import TaskError
+from lorary.extras import require_extra
 from lorary.tasks.arrow_rows import dataset_rows
 from lorary.tasks.example import short
 from lorary.tasks.fields import Row
@@ -26,7 +27,6 @@ _PLACE = re.compile(
     r"(:(?P<split>(\w|[.+-]|\[[^\[\]/@]*\])+))?",  # also "train[:10%]"
     re.ASCII,
 )
-_OLDEST = 4  # of datasets: earlier ones could run code that a data set brings
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,7 @@ def _load(place: HubSet, name: str) -> Any:
 
 
 def _datasets(name: str) -> Any:
-    install = "Run: pip install 'lorary[data]'."
-    try:
-        import datasets
-    except ImportError:
-        what = f"{name}: reading a data set by name needs datasets, which isn't installed."
-        raise TaskError("E-EXTRA", what, install) from None
-    if int(datasets.__version__.partition(".")[0]) < _OLDEST:
-        what = f"{name}: datasets {datasets.__version__} could run code from the Hub, expected {_OLDEST} or newer."
-        raise TaskError("E-EXTRA", what, install)
+    require_extra("hub", f"{name}: reading a data set by name", TaskError)
+    import datasets
+
     return datasets

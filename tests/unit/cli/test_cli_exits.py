@@ -362,8 +362,11 @@ def test_quickstart_hands_over_what_it_parsed(run: Run, monkeypatch: pytest.Monk
     assert answer.err == "quickstart: 0/2 (training)\nquickstart: 2/2 (training)\n"
     assert heard.pop("road") == Road(steps=3)
     assert heard == {
-        "into": Path("q"), "base": EMBEDDED, "tasks": None, "heldout": (), "only": ["a", "b"], "device": "cpu",
-        "dtype": "auto",
+        "into": Path("q"), "base": EMBEDDED, "tasks": None, "heldout": (), "only": ["a", "b"],
+        "reading": {"ignore": (), "answers": "last"},
+        "loading": {
+            "device": "cpu", "dtype": "auto", "max_tokens": None, "template_options": {}, "batch_tokens": None,
+        },
     }  # fmt: skip
 
 

@@ -50,7 +50,7 @@ main()
 def test_commands_and_options_are_completed() -> None:
     assert complete("") == list(COMMANDS)
     assert complete("ex") == ["export"]
-    assert complete("ask", "--max") == ["--max-new-tokens"]
+    assert complete("ask", "--max") == ["--max-share", "--max-new-tokens", "--max-tokens"]
     assert complete("eval", "lib", "tasks", "--mix", "o") == ["outputs"]
 
 

@@ -7,6 +7,7 @@ import types
 
 import pytest
 
+from lorary import extras
 from lorary.errors import LoraryError
 from lorary.tasks.files import SUFFIXES
 from lorary.tasks.hub_rows import HubSet, parse_name
@@ -133,10 +134,10 @@ def test_what_the_hub_refuses(asked, monkeypatch, error, code, expected):
 
 
 def test_datasets_that_could_run_code_are_refused(asked, monkeypatch):
-    monkeypatch.setattr(sys.modules["datasets"], "__version__", "3.6.0")
+    monkeypatch.setattr(extras, "version_of", {"datasets": "3.6.0"}.get)
     assert refusal("hf://datasets/u/n") == (
-        "error[E-EXTRA] hf://datasets/u/n: datasets 3.6.0 could run code from the Hub, expected 4 or newer. "
-        "Run: pip install 'lorary[data]'."
+        "error[E-EXTRA] hf://datasets/u/n: reading a data set by name needs datasets>=4.7, found 3.6.0. "
+        'Run: pip install "datasets>=4.7".'
     )
     assert asked == []
 
@@ -144,8 +145,8 @@ def test_datasets_that_could_run_code_are_refused(asked, monkeypatch):
 def test_without_datasets(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert refusal("hf://datasets/u/n") == (
-        "error[E-EXTRA] hf://datasets/u/n: reading a data set by name needs datasets, which isn't installed. "
-        "Run: pip install 'lorary[data]'."
+        "error[E-EXTRA] hf://datasets/u/n: reading a data set by name needs datasets>=4.7, found none. "
+        'Run: pip install "datasets>=4.7".'
     )
 
 

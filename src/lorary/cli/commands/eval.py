@@ -48,13 +48,11 @@ def evaluate(
     evaluator, data = EVALUATORS.parse(metric), read_tasks(tasks, **reading.options)
     check_tasks(evaluator, data)
     check_into(into, foresee(evaluator, data, into=into, limit=limit, model=facts_ahead(library, router, mix)))
-    from lorary.model.passes import heard_passes
-
     routing: Any = {"router": router, "mix": mix, "base": base, "tasks": train_tasks}
     with (
         opened(library, how, reading, **routing, tasks_option="--train-tasks", max_share=max_share) as model,
         progress("examples") as tell,
-        heard_passes(getattr(model, "base", model), (watcher := ExampleWatcher(tell)).on_pass),
+        ExampleWatcher(tell).hearing(model) as watcher,
         resumable(),
     ):
         scores = run(evaluator, model, data, into=into, limit=limit, progress=watcher.on_examples)

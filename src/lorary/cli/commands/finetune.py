@@ -8,7 +8,7 @@ import typer
 from lorary.cli.application import resumable
 from lorary.cli.console import print_json, progress
 from lorary.cli.loading import Loading, Reading
-from lorary.cli.models import load
+from lorary.cli.models import check_base, load
 from lorary.cli.parameters import EMBEDDED, TASKS, BaseToBuildOn, Json, OnlyTasks
 
 
@@ -30,6 +30,7 @@ def finetune(
     name, values = split_spec(f"finetune:{options}")
     data = read_tasks(tasks, only=only or None, **reading.options)
 
+    check_base(base)
     from lorary.building.finetune import FullFineTuning, check_into
     from lorary.building.finetune import finetune as run
     from lorary.options import make
