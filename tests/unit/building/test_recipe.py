@@ -117,11 +117,12 @@ def test_what_is_no_toml_is_named(tmp_path):
     path.write_bytes(b"\xff")
     with pytest.raises(LoraryError, match="is not TOML: 'utf-8' codec"):
         read_recipe(path)
-    with pytest.raises(LoraryError) as caught:
-        read_recipe(tmp_path / "none.toml")
-    assert str(caught.value) == (
-        f"error[E-OPTION] recipe {tmp_path / 'none.toml'} can't be read: No such file or directory. Check the path."
-    )
+    for name, hint in ("x", "Check the path."), ("recpe.toml", f"Did you mean '{path}'?"):
+        with pytest.raises(LoraryError) as caught:
+            read_recipe(tmp_path / name)
+        assert str(caught.value) == (
+            f"error[E-OPTION] recipe {tmp_path / name} can't be read: No such file or directory. {hint}"
+        )
 
 
 def test_what_has_no_end_is_no_recipe(tmp_path):
