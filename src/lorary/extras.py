@@ -34,8 +34,7 @@ def missing(extra: str) -> list[str]:
 
 def in_words(requirements: Sequence[str]) -> str:
     """Say what is needed and what was found, as in: gguf>=0.17, found none."""
-    found = {line: version_of(Requirement(line).name) or "none" for line in requirements}
-    return " and ".join(f"{line}, found {version}" for line, version in found.items())
+    return " and ".join(f"{line}, found {_found(Requirement(line).name)}" for line in requirements)
 
 
 def install(requirements: Sequence[str]) -> str:
@@ -56,8 +55,15 @@ def version_of(package: str) -> str | None:
         return None
 
 
+def _found(package: str) -> str:
+    return (version_of(package) if _is_here(package) else None) or "none"
+
+
+def _is_here(name: str) -> bool:
+    return sys.modules[name] is not None if name in sys.modules else importlib.util.find_spec(name) is not None
+
+
 def _meets(requirement: Requirement) -> bool:
     """Tell whether a package is here, and not too old; one that bears no version is taken as it is."""
-    name, version = requirement.name, version_of(requirement.name)
-    is_here = sys.modules[name] is not None if name in sys.modules else importlib.util.find_spec(name) is not None
-    return is_here and (version is None or requirement.specifier.contains(version, prereleases=True))
+    version = version_of(requirement.name)
+    return _is_here(requirement.name) and (version is None or requirement.specifier.contains(version, prereleases=True))
