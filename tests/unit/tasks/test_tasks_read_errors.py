@@ -177,7 +177,6 @@ def test_a_parquet_value_that_python_has_not_names_its_column(tmp_path):
 
 def test_parquet_without_pyarrow(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.setattr("lorary.extras.version_of", {}.get)
     (tmp_path / "x.parquet").write_bytes(b"")
     assert message("x.parquet") == (
         'error[E-EXTRA] x.parquet: reading Parquet needs pyarrow>=21, found none. Run: pip install "pyarrow>=21".'

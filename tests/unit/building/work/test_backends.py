@@ -169,7 +169,6 @@ def test_what_has_no_meaning_is_refused(spec, message):
 
 def test_without_ray_the_message_says_how_to_get_it(recipe, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.setattr("lorary.extras.version_of", {}.get)
     with pytest.raises(BuildError) as caught:
         Ray().work(Order(recipe, "run"))
     assert str(caught.value) == (
