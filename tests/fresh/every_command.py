@@ -37,6 +37,7 @@ LINES = [
     (0, "ask saved hello --max-new-tokens 2"),
     (0, "add libs/private adapter --as mean"),
     (0, "remove libs/private mean"),
+    (0, "gc libs/private"),
     (0, "finetune tasks --base pico --options epochs=1 --into tuned"),
     (0, "quickstart --base pico --tasks tasks --steps 2 --clusters 2 --max-new-tokens 2 --into road"),
     (0, f"study {EVIDENCE}"),
