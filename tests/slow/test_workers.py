@@ -189,9 +189,7 @@ def test_ctrl_c_ends_all_and_leaves_the_packs(data, tmp_path):
         pids = list(owners(into).values())
         parent.send_signal(signal.SIGINT)
         assert parent.wait(20) == 130
-        assert parent.stderr.read().splitlines()[-1] == (
-            "interrupted. Run the same command again: it goes on where it was."
-        )
+        assert parent.stderr.read().splitlines()[-1] == ("interrupted. Run the same command again: it resumes.")
     assert not any(map(is_running, pids))
     leases = [json.loads(path.read_text()) for path in into.glob(".work/*/*/lease.json")]
     assert leases and all(lease["is_free"] for lease in leases)

@@ -54,7 +54,7 @@ class Recipe:
     device: str = "auto"
     dtype: str = "auto"
     max_tokens: int | None = None
-    template_options: Mapping[str, Any] = field(default_factory=dict)
+    template_options: Mapping[str, Any] = field(default_factory=dict, hash=False)  # recipes are hashed
 
     @property
     def loading(self) -> dict[str, Any]:

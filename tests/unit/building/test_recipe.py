@@ -159,3 +159,8 @@ def test_a_recipe_says_how_tasks_are_read(tmp_path):
 def test_a_name_of_the_hub_is_no_path():
     recipe = make_recipe({"builder": "private", "into": "lib", "tasks": ["hf://datasets/u/n", "x.jsonl"]}, "line")
     assert recipe.absolute().tasks == ("hf://datasets/u/n", str(Path("x.jsonl").absolute()))
+
+
+def test_a_recipe_can_be_hashed(tmp_path):
+    path = write_recipe(tmp_path, "template_options = {thinking = false}\nbuilder = 'private'\ninto = 'x'")
+    assert hash(read_recipe(path)) == hash(read_recipe(path))
