@@ -62,10 +62,13 @@ def encode(
     options: for the chat template. Raises E-LENGTH for a completion that alone is longer than max_tokens, E-CHAT for
     turns that give no prompt or whose answer the template leaves out.
     """
-    return [_encode(tokenizer, example, max_tokens, options) for example in examples]
+    enders = _enders(tokenizer) if any(example.messages for example in examples) else frozenset[int]()
+    return [_encode(tokenizer, example, max_tokens, options, enders) for example in examples]
 
 
-def _encode(tokenizer: Any, example: Example, max_tokens: int, options: Mapping[str, Any]) -> Encoded:
+def _encode(
+    tokenizer: Any, example: Example, max_tokens: int, options: Mapping[str, Any], enders: frozenset[int]
+) -> Encoded:
     prompt = render_prompt(tokenizer, example, options)
     special = not example.messages  # a chat template writes its own special tokens
     prompt, blanks = split_blanks(prompt) if special else (prompt, "")
@@ -74,7 +77,7 @@ def _encode(tokenizer: Any, example: Example, max_tokens: int, options: Mapping[
     both = _ids(tokenizer, prompt + answer, special)
     # A token across the seam would hide the start of the completion, and no prompt ends within one: so apart.
     after = both[len(before) :] if both[: len(before)] == before else _ids_after(tokenizer, answer)
-    if not after or after[-1] not in (_enders(tokenizer) if example.messages else (tokenizer.eos_token_id,)):
+    if not after or after[-1] not in (enders if example.messages else (tokenizer.eos_token_id,)):
         after = [*after, tokenizer.eos_token_id]
     room = max_tokens - len(after)
     if room < 1:
