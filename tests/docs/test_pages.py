@@ -47,7 +47,14 @@ def test_python_compiles(block: Block) -> None:
     ast.parse(block.text, str(block))
 
 
-@pytest.mark.parametrize("page", sorted({block.page for block in PYTHON if block.is_executed}), ids=name_page)
+def mark_slow(page: Path) -> object:
+    """Pages that train for seconds run with the slow tests."""
+    return pytest.param(page, marks=pytest.mark.slow) if page.name in ("train.md", "adapt.md") else page
+
+
+@pytest.mark.parametrize(
+    "page", [mark_slow(page) for page in sorted({block.page for block in PYTHON if block.is_executed})], ids=name_page
+)
 def test_python_runs(page: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a page's blocks one after the other, in a directory with flan/, heldout/ and tasks/, on the pico base."""
     from lorary.testing.pico import pico_base

@@ -91,7 +91,9 @@ def test_the_summary_says_who_won(whole):
     assert any("Best Rouge-L" in line for line in summarise(walked, ROAD))
 
 
-@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.95])
+@pytest.mark.parametrize(
+    "share", [0.3, 0.95, *(pytest.param(share, marks=pytest.mark.slow) for share in (0.1, 0.5, 0.7))]
+)
 def test_a_road_that_was_cut_ends_as_one_that_was_not(whole, base, parts, tmp_path, share):
     into, walked, watcher = whole
     with pytest.raises(KeyboardInterrupt):

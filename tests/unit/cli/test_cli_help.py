@@ -1,5 +1,6 @@
 """Help is a letter away, and a shell completes what was begun."""
 
+import json
 import os
 import subprocess
 import sys
@@ -25,66 +26,78 @@ def test_h_is_short_for_help(run: Run, command: str) -> None:
         assert f"; {DEFAULT_ROUTER} by default" in " ".join(short.out.split())
 
 
-def complete(*words: object) -> list[str]:
-    """Ask as bash does, the last word being begun; checks that it took nothing heavy."""
-    line = " ".join(["lorary", *map(str, words)])
-    asked = {"_LORARY_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words))}
-    probe = f"""
-import atexit, sys
-atexit.register(lambda: print(*[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr))
+PROBE = f"""
+import contextlib, io, json, os, sys
 from lorary.cli.main import main
-main()
+answers = []
+for words in json.load(sys.stdin):
+    os.environ |= {{"COMP_WORDS": " ".join(["lorary", *words]), "COMP_CWORD": str(len(words))}}
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
+        main([])
+    answers.append(out.getvalue().split())
+print(json.dumps(answers))
+print(*[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
 """
+
+
+def complete(*lines: str) -> list[list[str]]:
+    """Ask as bash does, the last word of each line being begun; checks that it took nothing heavy."""
     done = subprocess.run(
-        [sys.executable, "-c", probe],
-        env={**os.environ, **asked},
+        [sys.executable, "-c", PROBE],
+        input=json.dumps([line.split(" ") for line in lines]),
+        env={**os.environ, "_LORARY_COMPLETE": "complete_bash"},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
     assert done.stderr.split() == []
-    return done.stdout.split()
+    answers: list[list[str]] = json.loads(done.stdout)
+    return answers
 
 
-def test_commands_and_options_are_completed() -> None:
-    assert complete("") == list(COMMANDS)
-    assert complete("ex") == ["export"]
-    assert complete("ask", "--max") == ["--max-share", "--max-new-tokens", "--max-tokens"]
-    assert complete("eval", "lib", "tasks", "--mix", "o") == ["outputs"]
+def test_commands_options_and_words_are_completed() -> None:
+    expected = {
+        "": list(COMMANDS),
+        "ex": ["export"],
+        "ask --max": ["--max-share", "--max-new-tokens", "--max-tokens"],
+        "eval lib tasks --mix o": ["outputs"],
+        "study ": ["builders", "evidence"],
+        "ask b": ["base"],
+        "ask ": [],  # the shell offers files then
+        "build --base smo": ["smollm2-135m"],
+        "ask lib --dtype bf": ["bfloat16"],
+        # What was asked before isn't answered meanwhile.
+        "ask lib --router list --js": ["--json"],
+        "build tasks --method list --js": ["--json"],
+    }
+    assert dict(zip(expected, complete(*expected), strict=True)) == expected
 
 
-@pytest.mark.parametrize(
-    ("line", "methods"),
-    [
-        ("build tasks --method", BUILDERS),
-        ("build tasks --backend", BACKENDS),
-        ("cluster lib --method", CLUSTERERS),
-        ("eval lib tasks --metric", EVALUATORS),
-        *((f"{command} lib --router", ROUTERS) for command in ("ask", "eval", "save", "export")),
-    ],
-)
-def test_methods_are_completed(line: str, methods: object) -> None:
-    names = list(methods.names())  # type: ignore[attr-defined]
-    assert complete(*line.split(), "") == [*names, "list"]
-    assert complete(*line.split(), names[0][:-1])[0] == names[0]
-    assert complete(*line.split(), "list", "--js") == ["--json"], "what was asked before isn't answered meanwhile"
+def test_methods_are_completed() -> None:
+    asked = {
+        "build tasks --method": BUILDERS,
+        "build tasks --backend": BACKENDS,
+        "cluster lib --method": CLUSTERERS,
+        "eval lib tasks --metric": EVALUATORS,
+        **{f"{command} lib --router": ROUTERS for command in ("ask", "eval", "save", "export")},
+    }
+    names = [list(methods.names()) for methods in asked.values()]
+    all_of_them = complete(*(f"{line} " for line in asked))
+    begun = complete(*(f"{line} {known[0][:-1]}" for line, known in zip(asked, names, strict=True)))
+    assert all_of_them == [[*known, "list"] for known in names]
+    assert [answers[0] for answers in begun] == [known[0] for known in names]
 
 
 def test_experts_are_completed(world: World) -> None:
-    assert complete("show", f"{world.library}/") == [f"{world.library}/{name}" for name in ("copy", "swap", "upper")]
-    assert complete("show", f"{world.library}/s") == [f"{world.library}/swap"]
-    assert complete("remove", world.library, "copy", "u") == ["upper"]
-    assert complete("remove", "nowhere", "") == [], "the shell offers files then"
-    assert complete("show", "nowhere/") == []
-
-
-def test_words_are_completed() -> None:
-    assert complete("study", "") == ["builders", "evidence"]
-    assert complete("ask", "b") == ["base"]
-    assert complete("ask", "") == [], "the shell offers files then"
-    assert complete("build", "--base", "smo") == ["smollm2-135m"]
-    assert complete("ask", "lib", "--dtype", "bf") == ["bfloat16"]
+    expected = {
+        f"show {world.library}/": [f"{world.library}/{name}" for name in ("copy", "swap", "upper")],
+        f"show {world.library}/s": [f"{world.library}/swap"],
+        f"remove {world.library} copy u": ["upper"],
+        "remove nowhere ": [],  # the shell offers files then
+        "show nowhere/": [],
+    }
+    assert dict(zip(expected, complete(*expected), strict=True)) == expected
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

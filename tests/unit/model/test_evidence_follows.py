@@ -75,7 +75,7 @@ def batch_of(model, prompts=PROMPTS):
 
 
 def generate(model, batch, **options):
-    ids = model.generate(**batch, max_new_tokens=10, do_sample=False, **options)
+    ids = model.generate(**batch, max_new_tokens=6, do_sample=False, **options)
     return ids[:, batch["input_ids"].shape[1] :]
 
 
