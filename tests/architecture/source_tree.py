@@ -34,8 +34,14 @@ class Module:
         """The folder right under src/lorary, or the module itself if it stands there."""
         return (self.path.partition("/")[0]).removesuffix(".py")
 
-    def imports(self) -> Iterator[Import]:
-        yield from _imports(self.tree, at_run_time=True, in_function=False)
+    def imports(self) -> tuple[Import, ...]:
+        return _imports_of(self.path)
+
+
+@cache
+def _imports_of(path: str) -> tuple[Import, ...]:
+    module = next(module for module in modules() if module.path == path)
+    return tuple(_imports(module.tree, at_run_time=True, in_function=False))
 
 
 def _imports(node: ast.AST, *, at_run_time: bool, in_function: bool) -> Iterator[Import]:

@@ -169,18 +169,24 @@ LONG = Example("q", "y" * 600, "bad")
 TURNS = Example("", "a", "bad", messages=(Message("user", "hi"),))
 
 
+BAD = {
+    "a long valid row": ((), (LONG,), "E-LENGTH"),
+    "a long row among those that are measured": ((LONG,), (), "E-LENGTH"),
+    "a long row behind them": ((*(Example("q", "y", "bad") for _ in range(200)), LONG), (), "E-LENGTH"),
+    "turns without a template": ((TURNS,), (), "E-CHAT"),
+}
+
+
 @pytest.mark.parametrize(
-    ("train", "valid", "code"),
+    ("spec", "why"),
     [
-        ((), (LONG,), "E-LENGTH"),
-        ((LONG,), (), "E-LENGTH"),  # among the rows whose length is measured
-        ((*(Example("q", "y", "bad") for _ in range(200)), LONG), (), "E-LENGTH"),  # behind them
-        ((TURNS,), (), "E-CHAT"),
+        *(("private", why) for why in BAD),
+        *((spec, why) for spec in ("phatgoose", "from_expert", "pi_tuning") for why in list(BAD)[1::2]),
     ],
 )
-@pytest.mark.parametrize("spec", ["private", "phatgoose", "from_expert", "pi_tuning"])
-def test_data_that_the_base_cannot_be_given_fails_alone(base, toy, tmp_path, spec, train, valid, code):
+def test_data_that_the_base_cannot_be_given_fails_alone(base, toy, tmp_path, spec, why):
     """The others become what they become without it, to the byte."""
+    train, valid, code = BAD[why]
     good, own = toy.only(["copy", "swap"]), toy.only(["join"])
     bad = Task("bad", (*toy["copy"].train, *train), valid)
     names = ["copy", "swap", "bad"] if spec == "phatgoose" else ["join"]

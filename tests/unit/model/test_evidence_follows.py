@@ -52,9 +52,12 @@ CACHE = "cache" if "cache" in inspect.signature(LlamaForCausalLM.forward).parame
 PROMPTS = ["swap: red fox", "x", "a longer prompt than these: ant bee", "copy: q"]
 
 
-@pytest.fixture(params=["llama", "gemma2", "gpt2"])
-def any_base(request):
-    return pico_base(request.param)
+# One family by every router, the others by the one that uses all kinds of evidence.
+PAIRS = [
+    ("llama", "along_tokens"),
+    ("llama", "up_sites"),
+    *((family, "compass") for family in ("llama", "gemma2", "gpt2")),
+]
 
 
 ROUTERS = {
@@ -64,9 +67,11 @@ ROUTERS = {
 }
 
 
-@pytest.fixture(params=list(ROUTERS.values()), ids=list(ROUTERS))
-def model(any_base, request, tmp_path):
-    with route(any_base, random_library(tmp_path / "lib", any_base, 4), request.param) as model:
+@pytest.fixture(params=PAIRS, ids="-".join)
+def model(request, tmp_path):
+    family, router = request.param
+    base = pico_base(family)
+    with route(base, random_library(tmp_path / "lib", base, 4), ROUTERS[router]) as model:
         yield model
 
 
