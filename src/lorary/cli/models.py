@@ -72,9 +72,8 @@ def opened(
     `tasks`: for routers that need data.
     What is misspelt fails before what is slow.
     """
-    is_saved = target != BARE and (Path(target) / "model.json").is_file()
-    if target == BARE or is_saved:
-        why = "a saved model has its own" if is_saved else "the bare base has no experts"
+    if target == BARE or _is_saved(target):
+        why = "the bare base has no experts" if target == BARE else "a saved model has its own"
         given = {"--router": router, "--mix": mix, tasks_option: tasks, "--max-share": max_share}
         for option, value in given.items():
             if value is not None:
@@ -82,7 +81,7 @@ def opened(
     if target == BARE:
         yield load(base or EMBEDDED, how)
         return
-    if is_saved:
+    if _is_saved(target):
         with _loaded(target, base, how) as model:
             yield model
         return
@@ -132,15 +131,24 @@ def through_template(model: Any) -> Iterator[None]:
 
 
 def facts_ahead(target: str, router: str | None, mix: Mix | None) -> dict[str, Any]:
-    """Tell what is known of a model before it is loaded, for the header of its run: of a library how it routes."""
-    if target == BARE or (Path(target) / "model.json").is_file():
+    """Tell what is known of a model before it is loaded, for the header of its run: how it routes, which library."""
+    if target == BARE:
         return {}
     from lorary.folder import DEFAULT_ROUTER, ROUTERS
     from lorary.library.library import Library
     from lorary.options import to_spec
 
+    if _is_saved(target):
+        from lorary.model.saved import read_saved
+
+        saved = read_saved(target)
+        return {"router": to_spec(saved.router), "mix": saved.mix}
     spec = to_spec(ROUTERS.parse(router or DEFAULT_ROUTER))
     return {"library": Library.open(target).hash, "router": spec, "mix": (mix or Mix.FACTORS).value}
+
+
+def _is_saved(target: str) -> bool:
+    return target != BARE and (Path(target) / "model.json").is_file()
 
 
 def _loaded(target: str, base: str | None, how: Loading) -> "RoutedModel":

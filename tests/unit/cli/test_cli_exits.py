@@ -503,3 +503,15 @@ def test_chat_without_a_template_speaks_of_the_base(run: Run, world: World, tmp_
         "error[E-CHAT] --chat: the chat template of this base can't render turns user: no turns here. "
         "Ask without --chat, or mend the template."
     )
+
+
+def test_a_saved_model_s_other_run_is_refused_before_a_base_is_loaded(
+    run: Run, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    into, metric = tmp_path / "run.jsonl", ("--metric", "rouge_l:max_new_tokens=1")
+    assert run("eval", world.library, world.tasks, "--router", "uniform", "--into", into, *metric).code == 0
+    assert run("save", world.library, "--router", "oracle", "--into", tmp_path / "saved").code == 0
+    monkeypatch.setattr("lorary.cli.models._loaded", None)
+    answer = run("eval", tmp_path / "saved", world.tasks, "--into", into, *metric)
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err.startswith(f"error[E-RUN] {into}: holds another run: model.router was ")

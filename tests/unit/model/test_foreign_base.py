@@ -1,15 +1,15 @@
 """A base that somebody's files name: none of its code is run, and no path is opened that the user didn't name."""
 
+import io
 import json
 import shutil
-import subprocess
-import sys
 import time
 import warnings
 
 import pytest
 
 import lorary
+from lorary.cli.main import main
 from lorary.cli.models import base_of
 from lorary.errors import LoraryError
 from lorary.library.library import Library
@@ -155,15 +155,18 @@ def test_a_relative_path_means_nothing_by_itself(name, directory, tmp_path, monk
     assert find_here(name) is None
 
 
-def test_adding_a_pile_opens_no_base_that_it_names(directory, trap, theirs, tmp_path):
+def test_adding_a_pile_opens_no_base_that_it_names(directory, trap, theirs, tmp_path, monkeypatch, capsys):
     CODE["its own architecture"](directory)
-    command = [sys.executable, "-m", "lorary.cli.main", "add", "lib2", str(theirs.path)]
+    monkeypatch.chdir(tmp_path)
     for more, why in (
         ([], "is a directory that nobody but its files named"),
         (["--replace", "--base", str(directory)], "which lorary never runs. [E-CODE]"),
     ):
-        done = subprocess.run([*command, *more], cwd=tmp_path, input="y\n", capture_output=True, text=True, check=False)
-        assert done.returncode == 0 and why in done.stderr and "[y/N]" not in done.stdout + done.stderr
+        monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+        with pytest.raises(SystemExit) as ended:
+            main(["add", "lib2", str(theirs.path), *more])
+        said = capsys.readouterr()
+        assert not ended.value.code and why in said.err and "[y/N]" not in said.out + said.err
         assert not trap.exists()
     assert sorted(Library.open(tmp_path / "lib2")) == ["e0", "e1"]
 
