@@ -29,6 +29,7 @@ from lorary.building.learner import Learner, Row, fast_attention
 from lorary.building.stack import clip
 from lorary.disk import try_place
 from lorary.errors import BuildError
+from lorary.model.batching import enough_tokens
 from lorary.model.speaking import row_losses
 from lorary.model.tokens import by_length, pad
 
@@ -226,7 +227,7 @@ def _valid_losses(run: _Run, live: Sequence[int]) -> list[float | None]:
     learner = run.learner
     rows = [row for i in live for row in learner.validation(i)]
     total, count = torch.zeros(len(run.curves)), torch.zeros(len(run.curves))
-    for group in by_length([row.text for row in rows]):
+    for group in by_length([row.text for row in rows], enough=enough_tokens(learner.model.device)):
         seen = [rows[i] for i in group]
         batch, owner = pad([row.text for row in seen]), torch.tensor([row.owner for row in seen])
         with torch.inference_mode(), learner.turn(seen):

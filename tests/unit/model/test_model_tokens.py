@@ -213,12 +213,14 @@ def test_prompts_alone_have_no_labels():
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
-@given(st.lists(st.integers(1, 60)), st.integers(1, 100), st.integers(1, 8))
-def test_groups_hold_every_row_once_and_stay_small(lengths, max_tokens, max_rows):
+@given(st.lists(st.integers(1, 60)), st.integers(1, 100), st.integers(1, 8), st.none() | st.integers(1, 100))
+def test_groups_hold_every_row_once_and_stay_small(lengths, max_tokens, max_rows, enough):
     rows = [Encoded((1,) * n, ()) for n in lengths]
-    groups = list(by_length(rows, max_tokens=max_tokens, max_rows=max_rows))
+    groups = list(by_length(rows, max_tokens=max_tokens, max_rows=max_rows, enough=enough))
     assert sorted(i for group in groups for i in group) == list(range(len(rows)))
     for group in groups:
         assert len(group) == 1 or len(group) * max(lengths[i] for i in group) <= max_tokens
         assert 1 <= len(group) <= max_rows
+        shortest, longest = lengths[group[0]], lengths[group[-1]]
+        assert enough is None or (len(group) - 1) * longest < enough or longest <= 1.25 * shortest
     assert [lengths[i] for group in groups for i in group] == sorted(lengths)
