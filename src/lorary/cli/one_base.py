@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lorary.cli.console import say
 from lorary.cli.models import names_of_base
 from lorary.errors import LibraryError, LoraryError, ModelError
+from lorary.library.base_names import shared_name
 
 if TYPE_CHECKING:
     from lorary.library.check import BaseFacts
@@ -55,7 +56,9 @@ class OneBase:
         self._names = self._names or ([name] if name else [])
 
     def _is_ours(self, name: str) -> bool:
-        return name in self._names or (bool(name) and _here(name) in {self._here(own) for own in self._names} - {None})
+        if shared_name(name) in map(shared_name, self._names):
+            return True
+        return bool(name) and _here(name) in {self._here(own) for own in self._names} - {None}
 
     def _here(self, name: str) -> str | None:
         """Say what to load for a name; of the library's own base also by its fingerprint."""

@@ -12,6 +12,7 @@ from lorary.cli.models import check_base, named_base_of
 from lorary.cli.parameters import EMBEDDED
 from lorary.errors import BuildError
 from lorary.extras import EXTRAS, require_extra
+from lorary.library.base_names import is_shared_name
 
 if TYPE_CHECKING:
     from lorary.building.recipe import Recipe
@@ -52,7 +53,7 @@ def _with_base(made: "Recipe", start: "Library | None") -> tuple["Recipe", str |
         if library:
             name, place = named_base_of(library)
             if place != EMBEDDED:
-                say(f"base {name}, that of library {path}; --base names another.")
+                say(f"base {place if is_shared_name(name) else name}, that of library {path}; --base names another.")
             return dataclasses.replace(made, base=place), name
     return dataclasses.replace(made, base=EMBEDDED), None
 
