@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from lorary.cli.console import say
 from lorary.cli.models import names_of_base
 from lorary.errors import LibraryError, LoraryError, ModelError
-from lorary.library.base_names import shared_name
 
 if TYPE_CHECKING:
     from lorary.library.check import BaseFacts
@@ -56,6 +55,8 @@ class OneBase:
         self._names = self._names or ([name] if name else [])
 
     def _is_ours(self, name: str) -> bool:
+        from lorary.library.base_names import shared_name
+
         if shared_name(name) in map(shared_name, self._names):
             return True
         return bool(name) and _here(name) in {self._here(own) for own in self._names} - {None}

@@ -12,7 +12,6 @@ from lorary.cli.models import check_base, named_base_of
 from lorary.cli.parameters import EMBEDDED
 from lorary.errors import BuildError
 from lorary.extras import EXTRAS, require_extra
-from lorary.library.base_names import is_shared_name
 
 if TYPE_CHECKING:
     from lorary.building.recipe import Recipe
@@ -45,6 +44,7 @@ def gather(path: Path | None, given: Mapping[str, Any], *, to_load: bool = True)
 
 
 def _with_base(made: "Recipe", start: "Library | None") -> tuple["Recipe", str | None]:
+    from lorary.library.base_names import is_shared_name
     from lorary.library.library import standing
 
     if made.base is not None:

@@ -29,9 +29,9 @@ def test_version(run: Run) -> None:
 
 
 def test_embedded_base_is_called_as_its_home_calls_it() -> None:
-    from lorary.model import embedded
+    from lorary.model import embedded_needs
 
-    assert embedded.EMBEDDED == EMBEDDED
+    assert embedded_needs.EMBEDDED == EMBEDDED
 
 
 # ---- 1: one message -----------------------------------------------------------------------------
