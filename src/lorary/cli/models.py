@@ -122,7 +122,9 @@ def through_template(model: Any) -> Iterator[None]:
 
     base = model if isinstance(model, BaseModel) else model.base
     if base.tokenizer.chat_template is None:
-        raise ModelError("E-CHAT", f"--chat: base {str(base.directory or base.name)!r} has no chat template.", "Ask without --chat.")
+        raise ModelError(
+            "E-CHAT", f"--chat: base {str(base.directory or base.name)!r} has no chat template.", "Ask without --chat."
+        )
     try:
         yield
     except LoraryError as error:
