@@ -5,6 +5,7 @@ middle of some import, and for those after, when the interpreter clears away wha
 """
 
 import _signal  # what `signal` is made of, without its names, which take longer to make than everything here
+import atexit
 import os
 
 from lorary.cli.exit_codes import INTERRUPTED
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 def main() -> None:
     """Run one command and exit with its code; see `lorary.cli.main`."""
     _signal.signal(_signal.SIGINT, _leave)
+    atexit.register(
+        _signal.signal, _signal.SIGINT, _signal.SIG_IGN
+    )  # the first runs last: then nothing is left to stop
     from lorary.cli.main import main as run
 
     try:
