@@ -3,8 +3,9 @@
 The front door: all public names, resolved when they are first used, so that `import lorary` costs no torch.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = (
+    False  # as in typing, whose import would take longer than all that a command does before it hears Ctrl-C
+)
 
 __version__ = "0.1.0"
 
@@ -76,10 +77,14 @@ _HOMES = {
 __all__ = ["__version__", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from lorary.adapters.kinds.lora import LoRA as LoRA
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
+    import importlib
+
     if name not in _HOMES:
         raise AttributeError(f"module 'lorary' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -4,7 +4,6 @@ import contextlib
 import difflib
 import errno
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lorary.errors import LibraryError
+from lorary.processes import beside, collect_beside
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -36,21 +36,25 @@ def open_regular(path: Path, *, through_links: bool = True) -> BinaryIO:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file beside and rename it into place: a reader sees the old bytes or the new, never a part."""
-    beside = _beside(path)
+    """Write a file beside and rename it into place: a reader sees the old bytes or the new, never a part.
+
+    What writers that were killed left beside it goes.
+    """
+    arriving = beside(path)
     try:
-        with beside.open("xb") as file:
+        with arriving.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        os.replace(arriving, path)
     except OSError as error:
         if error.errno is not None:
             error.filename = str(path)  # the other name tells nobody anything
         raise
     finally:
-        discard(beside)
+        discard(arriving)
     sync(path.parent)
+    collect_beside(path.parent)
 
 
 def near_path(path: Path) -> str:
@@ -81,10 +85,6 @@ def discard(path: Path) -> None:
         path.unlink()
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-
-
 def sync(path: Path) -> None:
     """Wait until a file or directory is on the disk. Does nothing for directories where that can't be asked."""
     with contextlib.suppress(PermissionError):  # Windows can't open a directory
@@ -101,7 +101,7 @@ def try_place(directory: Path, size_bytes: int) -> None:
     Raises E-DISK where they don't fit, and the OSError of a disk that refuses the first byte.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    trial = _beside(directory / "trial")
+    trial = beside(directory / "trial")
     try:
         trial.write_bytes(b"0")
     finally:

@@ -5,7 +5,7 @@ import re
 from source_tree import ROOT, module_of, modules
 
 FLOORS = {
-    **dict.fromkeys(("errors", "disk", "extras", "folder", "options", "hashing"), 0),
+    **dict.fromkeys(("errors", "disk", "extras", "folder", "options", "hashing", "processes"), 0),
     **dict.fromkeys(("tasks", "library"), 1),
     **dict.fromkeys(("adapters", "evaluation"), 2),
     "routing": 3,

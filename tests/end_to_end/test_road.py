@@ -1,5 +1,9 @@
 """The whole road on the toy tasks and a random two-layer base: what it leaves, and that it can be cut anywhere."""
 
+import datetime
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -145,3 +149,42 @@ def test_without_a_valid_part_there_is_a_report_without_curves(base, toy, tmp_pa
     assert sorted(p.name for p in (tmp_path / "out" / "pictures").iterdir()) == [
         "scores.png", "similarity.png", "tree.png"
     ]  # fmt: skip
+
+
+AGAIN = """
+import sys
+from pathlib import Path
+from lorary.studies.quickstart import run_quickstart
+from lorary.studies.road import Road
+
+class Nobody:
+    def __getattr__(self, name):
+        return lambda *_: None
+
+into, base, tasks, unseen = sys.argv[1:]
+road = Road(steps=2, batch_size=4, n_clusters=2, n_score=2, n_answer=1, n_fit=2, max_new_tokens=2)
+run_quickstart(into=Path(into), watcher=Nobody(), road=road, heldout=[unseen], base=base, tasks=tasks)
+"""
+
+
+def test_two_quickstarts_give_the_same_bytes(base, toy, tmp_path):
+    """Pictures and report included, whatever the day, the order of sets, the place, and what is in lorary's cache."""
+    some = Tasks(toy[name] for name in list(toy)[:4])
+    given = [write_base(tmp_path / "base", base), write_tasks(tmp_path / "tasks", some), list(toy)[3]]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", AGAIN, *map(str, (tmp_path / name, *given))],
+            env={**os.environ, "PYTHONHASHSEED": seed, "LORARY_CACHE": str(tmp_path / f"cache {name}"), "TZ": zone},
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )
+        for name, seed, zone in (("first", "1", "UTC"), ("second", "2", "Pacific/Kiritimati"))
+    ]  # fmt: skip
+    for process in running:
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said.decode()[-3000:]
+    first, second = (files_of(tmp_path / name) for name in ("first", "second"))
+    assert [name for name in first if first[name] != second.get(name)] == [] and first.keys() == second.keys()
+    assert {"report.html", "pictures/scores.png", "libs/mbc/library.json"} <= first.keys()
+    today = f"{datetime.datetime.now(datetime.UTC):%Y-%m-}".encode()
+    dated = [path for path in (tmp_path / "first").rglob("*") if path.is_file() and today in path.read_bytes()]
+    assert dated == [], "a date is another one tomorrow"

@@ -19,8 +19,8 @@ from lorary.building.work.share import torch_threads
 from lorary.building.work.survey import survey
 from lorary.errors import BuildError
 from lorary.library.library import Library
-from lorary.library.processes import is_running
 from lorary.model.base_model import load_base
+from lorary.processes import is_running
 from lorary.testing.contracts import files_of
 from lorary.testing.pico import pico_base
 from recipe_files import write_base, write_tasks

@@ -9,7 +9,6 @@ import functools
 import os
 import platform
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import Tensor
 from lorary.errors import AdapterError
 from lorary.hashing import short_key
 from lorary.library.files import cache_directory
+from lorary.processes import beside, collect_beside
 
 MOST_TOKENS = 64
 _SOURCE = Path(__file__).with_name("few_tokens.cpp")
@@ -67,10 +67,12 @@ def build() -> Path:
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    staging = tempfile.mkdtemp(prefix=".few_tokens-", dir=target.parent)
+    collect_beside(target.parent)
+    staging = beside(target)
+    staging.mkdir()
     try:
-        load("few_tokens", [str(_SOURCE)], extra_cflags=_FLAGS, build_directory=staging, is_python_module=False)
-        os.replace(Path(staging, "few_tokens.so"), target)
+        load("few_tokens", [str(_SOURCE)], extra_cflags=_FLAGS, build_directory=str(staging), is_python_module=False)
+        os.replace(staging / "few_tokens.so", target)
     except (RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         message = f"the operators could not be compiled: {reason}."

@@ -15,6 +15,7 @@ from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.tensor_file import write_tensors
 from lorary.errors import AdapterError, LibraryError
+from lorary.library.base_names import shared_name
 from lorary.library.expert import Expert
 from lorary.library.numbers import MAX_ABS, in_words
 from lorary.library.safetensors_header import ITEM_BYTES, Header, TensorInfo
@@ -170,14 +171,19 @@ def check_numbers(name: str, key: str, tensor: Tensor) -> None:
 def write_weights(directory: Path, kind: LoRA, weights: Mapping[str, LowRankWeights], *, base_name: str) -> None:
     """Write adapter_config.json and adapter_model.safetensors, float32, as PEFT has them.
 
-    `kind` says rank and scale; sites that have others are named in rank_pattern and alpha_pattern.
+    `kind` says rank and scale; sites that have others are named in rank_pattern and alpha_pattern. A `base_name` that
+    is a path is written as `shared_name` says.
     """
     tensors = {}
     for site in sorted(weights):
         tensors[f"{PREFIX}{site}.lora_A.weight"] = weights[site].a.detach().float().cpu().contiguous()
         tensors[f"{PREFIX}{site}.lora_B.weight"] = weights[site].b.detach().float().cpu().contiguous()
     write_tensors(tensors, directory / "adapter_model.safetensors", metadata={"format": "pt"})
-    config = {"base_model_name_or_path": base_name, **kind.peft_config(sorted(weights)), **_patterns(kind, weights)}
+    config = {
+        "base_model_name_or_path": shared_name(base_name),
+        **kind.peft_config(sorted(weights)),
+        **_patterns(kind, weights),
+    }
     (directory / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
 
 

@@ -121,7 +121,9 @@ def through_template(model: Any) -> Iterator[None]:
 
     base = model if isinstance(model, BaseModel) else model.base
     if base.tokenizer.chat_template is None:
-        raise ModelError("E-CHAT", f"--chat: base {base.name!r} has no chat template.", "Ask without --chat.")
+        raise ModelError(
+            "E-CHAT", f"--chat: base {str(base.directory or base.name)!r} has no chat template.", "Ask without --chat."
+        )
     try:
         yield
     except LoraryError as error:
@@ -165,8 +167,12 @@ def names_of_base(library: "Library") -> list[str]:
 
     Those that carry its fingerprint were made on it: where some do, the others' names don't count.
     """
+    from lorary.library.base_names import shared_name
+
     made_on_it = [expert for expert in library.values() if expert.provenance.base_fingerprint]
-    return sorted({str(e.config.get("base_model_name_or_path") or "") for e in made_on_it or library.values()})
+    names = {str(e.config.get("base_model_name_or_path") or "") for e in made_on_it or library.values()}
+    # Older lorary wrote paths, which say where to look as well: of both forms of one, the path is told.
+    return sorted({shared_name(name): name for name in sorted(names)}.values())
 
 
 def _is_on_embedded(library: "Library") -> bool:
@@ -189,6 +195,7 @@ def base_of(library: "Library") -> str:
 def named_base_of(library: "Library") -> tuple[str, str]:
     """Give the name of a library's base, and what to load for it. Raises as `base_of`."""
     from lorary.errors import ModelError
+    from lorary.library.base_names import is_relative
     from lorary.library.findings import quote
     from lorary.model.named_bases import absence, find_base
 
@@ -201,5 +208,6 @@ def named_base_of(library: "Library") -> tuple[str, str]:
     what = f"library {quote(library.path.name)} was made on base {' and '.join(quote(name, 200) for name in named)}"
     if len(named) > 1:
         raise ModelError("E-BASE", f"{what}.", "Give the one to use with --base.")
-    why = "if you trust it" if Path(named[0]).is_dir() else "to fetch it"
-    raise ModelError("E-BASE", f"{what}, which {absence(named[0])}.", f"Give it with --base, {why}.")
+    how = "Give it with --base, if you trust it." if Path(named[0]).is_dir() else "Give it with --base, to fetch it."
+    how = "Give its directory with --base." if is_relative(named[0]) else how
+    raise ModelError("E-BASE", f"{what}, which {absence(named[0])}.", how)

@@ -55,7 +55,11 @@ class OneBase:
         self._names = self._names or ([name] if name else [])
 
     def _is_ours(self, name: str) -> bool:
-        return name in self._names or (bool(name) and _here(name) in {self._here(own) for own in self._names} - {None})
+        from lorary.library.base_names import shared_name
+
+        if shared_name(name) in map(shared_name, self._names):
+            return True
+        return bool(name) and _here(name) in {self._here(own) for own in self._names} - {None}
 
     def _here(self, name: str) -> str | None:
         """Say what to load for a name; of the library's own base also by its fingerprint."""

@@ -44,6 +44,7 @@ def gather(path: Path | None, given: Mapping[str, Any], *, to_load: bool = True)
 
 
 def _with_base(made: "Recipe", start: "Library | None") -> tuple["Recipe", str | None]:
+    from lorary.library.base_names import is_shared_name
     from lorary.library.library import standing
 
     if made.base is not None:
@@ -52,7 +53,7 @@ def _with_base(made: "Recipe", start: "Library | None") -> tuple["Recipe", str |
         if library:
             name, place = named_base_of(library)
             if place != EMBEDDED:
-                say(f"base {name}, that of library {path}; --base names another.")
+                say(f"base {place if is_shared_name(name) else name}, that of library {path}; --base names another.")
             return dataclasses.replace(made, base=place), name
     return dataclasses.replace(made, base=EMBEDDED), None
 

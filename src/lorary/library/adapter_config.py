@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lorary.errors import LibraryError
+from lorary.library.base_names import shared_name
 from lorary.library.files import read_capped
 from lorary.library.findings import Finding, error, quote, warning
 from lorary.library.layout import CONFIG
@@ -41,6 +42,7 @@ _HARMLESS_INITS = ("gaussian", "orthogonal", "eva", "mica", "lora_ga")
 _CHANGED_BASE = {"pissa": "PiSSA", "olora": "OLoRA", "corda": "CorDA", "loftq": "LoftQ"}
 """How the names of initialisations begin that take the factors out of the base: what is trained fits the rest only."""
 _DROPPED = ("auto_mapping", "megatron_config")
+_NAMES_FILES = ("base_model_name_or_path", "loftq_config", "eva_config", "corda_config", "lora_ga_config")
 _WITHOUT_EFFECT = {
     "base_model_name_or_path", "revision", "task_type", "peft_version", "inference_mode", "lora_dropout",
     "layers_pattern", "megatron_core", "loftq_config", "eva_config", "corda_config", "lora_ga_config",
@@ -61,12 +63,23 @@ def check_config(config: Mapping[str, Any]) -> list[Finding]:
 
 
 def neutralised(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy a config without what imports code when PEFT loads it; the adapter stays the same, so does the order."""
-    safe = dict(config)
+    """Copy a config without what imports code when PEFT loads it, and without paths of somebody's disk.
+
+    The adapter stays the same, so does the order.
+    """
+    safe = {field: _unplaced(value) if field in _NAMES_FILES else value for field, value in config.items()}
     for field in _DROPPED:
         if safe.get(field):
             safe[field] = None
     return safe
+
+
+def _unplaced(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _unplaced(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_unplaced(inner) for inner in value]
+    return shared_name(value) if isinstance(value, str) else value
 
 
 def config_bytes(config: Mapping[str, Any]) -> bytes:

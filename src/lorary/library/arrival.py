@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from lorary.disk import ELSEWHERE, check_writable, disk_errors, sync
 from lorary.errors import LibraryError
 from lorary.library.files import as_path
 from lorary.library.findings import quote
+from lorary.processes import beside, collect_beside
 
 _NO_PLACE = {errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
@@ -52,7 +52,8 @@ def _make_stage(target: Path) -> Path:
     try:
         _check_free(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        stage = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+        collect_beside(target.parent)  # first: it may be what fills the disk
+        stage = beside(target)
         stage.mkdir()
     except OSError as error:
         if error.errno not in _NO_PLACE:

@@ -6,8 +6,6 @@ The key is the hash of the origins, so an artefact is never stale: what changed 
 import contextlib
 import os
 import re
-import secrets
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -17,8 +15,8 @@ from lorary.library.files import require_plain_directory
 from lorary.library.findings import quote
 from lorary.library.layout import Layout
 from lorary.library.library import Library
+from lorary.processes import collect_beside, is_left, marked
 
-STALE_AFTER_S = 24 * 3600.0  # for the temporary files of writers that died
 _KIND = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
 _KEY = re.compile(r"[A-Za-z0-9_]{1,64}")
 _SUFFIX = re.compile(r"[a-z0-9]{1,16}")
@@ -38,16 +36,17 @@ def put(
         message = f"{target.name}: {quote(library.path.name)} has no library.json and is opened read-only."
         raise LibraryError("E-PERM", message, "Create a library elsewhere and add its experts.")
     require_plain_directory(folder)
-    beside = folder / f".{kind}-{key}.{secrets.token_hex(4)}.{suffix}"
+    arriving = folder / f".{marked(f'{kind}-{key}')}.{suffix}"
     with disk_errors(target.name):
         folder.mkdir(exist_ok=True)
         try:
-            write(beside)
-            sync(beside)
-            os.replace(beside, target)
+            write(arriving)
+            sync(arriving)
+            os.replace(arriving, target)
         finally:
-            beside.unlink(missing_ok=True)
+            arriving.unlink(missing_ok=True)
         sync(folder)
+        collect_beside(folder)
     return target
 
 
@@ -99,9 +98,9 @@ def _files(layout: Layout, folder: Path) -> list[Path]:
 
 
 def _is_left(path: Path) -> bool:
-    """Tell a temporary file that nobody has written to for a day."""
+    """Tell a temporary file whose writer is gone."""
     with contextlib.suppress(FileNotFoundError):
-        return path.name.startswith(".") and time.time() - path.lstat().st_mtime > STALE_AFTER_S
+        return path.name.startswith(".") and is_left(path)
     return False
 
 

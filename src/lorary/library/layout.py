@@ -7,7 +7,7 @@
       derived/           <kind>-<key>.<suffix>: rebuildable, named by the hash of their origins and by who made them
       learned/           <kind>-<key>.<suffix>: not rebuildable without data; never collected
       .work/             what a build that isn't done keeps there: see `worklist`
-      .staging/          <name>.<host>.<pid>.<token>/: adapters on their way in or out; garbage once the writer is dead
+      .staging/          <name>.<mark of the writer>/: adapters on their way in or out; garbage once the writer is dead
 
 The directories are the truth, library.json is a note about them: a writer may be killed between the two, and nothing
 has to be mended. An expert arrives by one rename of its whole directory, so it is there whole or not at all, and the

@@ -47,6 +47,7 @@ class Library(Mapping[str, Expert]):
         self._manifest = manifest
         self._experts = dict(experts)
         self._notes = Notes(self._write_notes)
+        self._is_clean = False
         self.bad = dict(bad)
 
     @classmethod
@@ -75,6 +76,7 @@ class Library(Mapping[str, Expert]):
         if layout.manifest.exists() and exist_ok:
             library = cls.open(layout.root)
             require_same_base(base, library.base, layout.root.name)
+            library._require_writable()
             return library
         try:
             _check_empty(layout)
@@ -139,7 +141,7 @@ class Library(Mapping[str, Expert]):
         calls its base. What would let PEFT import code is neutralised in the copy. The source is not modified.
         Raises LibraryError: all that `check` finds, numbers included, E-NAME, E-EXISTS, E-BASE, E-DISK, E-PERM, E-PATH.
         """
-        self._require_ours()
+        self._require_writable()
         check_free(name, self._layout.expert_names())
         checked = read_expert(Path(source), name, base=base)
         with self._arriving(name, base, staging.commit) as stage:
@@ -153,7 +155,7 @@ class Library(Mapping[str, Expert]):
         The block writes adapter_config.json, adapter_model.safetensors and, if it likes, expert.json. If it raises, or
         what it wrote doesn't pass `check`, nothing remains. Raises LibraryError as `add` does.
         """
-        self._require_ours()
+        self._require_writable()
         check_free(name, self._layout.expert_names())
         with self._arriving(name, base, staging.commit) as stage:
             yield stage
@@ -184,9 +186,9 @@ class Library(Mapping[str, Expert]):
 
     def gc(self) -> list[str]:
         """Delete what killed writers left, write library.json and the card anew; say what was done, sorted."""
-        self._require_ours()
+        _require_ours(self._layout)
         with disk_errors(f"library {quote(self.path.name)}"):
-            done = staging.collect(self._layout.staging, self._layout.experts)
+            done = staging.clean(self._layout)
         self._notes.take()
         return done
 
@@ -198,14 +200,16 @@ class Library(Mapping[str, Expert]):
         """
         return self._notes.once()
 
-    def _require_ours(self) -> None:
-        if not self._layout.is_ours:
-            message = f"{quote(self.path.name)} is a folder of adapters without library.json, opened read-only."
-            raise LibraryError("E-PERM", message, "Create a library elsewhere and add them.")
-        self._layout.require_plain()
+    def _require_writable(self) -> None:
+        """Raise as `_require_ours`; before the first change, collect what writers that were killed left."""
+        _require_ours(self._layout)
+        if not self._is_clean:
+            self._is_clean = True
+            with contextlib.suppress(OSError):  # by the way: what the disk refuses, the change will say
+                staging.clean(self._layout)
 
     def _require_known(self, name: str) -> None:
-        self._require_ours()
+        self._require_writable()
         if name not in self.bad:
             self[name]
 
@@ -227,11 +231,26 @@ class Library(Mapping[str, Expert]):
         self._notes.changed()
 
     def _write_notes(self) -> None:
-        # Notes, not the truth: when they can't be written nothing is lost, and the next change writes them.
-        with contextlib.suppress(OSError, LibraryError):
-            experts, _ = _read_experts(self._layout, self._manifest.base, self._experts)
-            write_manifest(self._layout, self._manifest, experts.values())
-            write_card(self._layout, self.base, list(experts.values()))
+        _note_all(self._layout, self._manifest, self._experts, self.base)
+
+
+def _require_ours(layout: Layout) -> None:
+    if not layout.is_ours:
+        message = f"{quote(layout.root.name)} is a folder of adapters without library.json, opened read-only."
+        raise LibraryError("E-PERM", message, "Create a library elsewhere and add them.")
+    layout.require_plain()
+
+
+def _note_all(layout: Layout, manifest: Manifest, known: Mapping[str, Expert], base: Mapping[str, Any] | None) -> None:
+    # Notes, not the truth: when they can't be written nothing is lost, and the next change writes them.
+    with contextlib.suppress(OSError, LibraryError):
+        for _ in range(_MOST_READS):
+            seen = layout.expert_names()
+            experts, _bad = _read_experts(layout, manifest.base, known)
+            write_manifest(layout, manifest, experts.values())
+            write_card(layout, base, list(experts.values()))
+            if seen == layout.expert_names():
+                break  # else another writer's change, and perhaps its notes, came before ours were written
 
 
 def _copy_in(layout: Layout, source: Expert, stage: Path, provenance: Provenance | None, base_name: str | None) -> None:

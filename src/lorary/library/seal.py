@@ -17,6 +17,7 @@ from pathlib import Path
 
 from lorary.hashing import hash_json
 from lorary.library.files import cache_directory
+from lorary.processes import beside, collect_beside
 
 _BYTES = 32
 _NOBODY_ELSE = 0o600
@@ -80,25 +81,26 @@ def _read(place: Path) -> bytes | None:
 def _make(place: Path) -> None:
     """Put a key there, in the place of what isn't one. Of processes that do so at once, one is first."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    beside = place.with_name(f".{place.name}.{secrets.token_hex(4)}.tmp")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), _NOBODY_ELSE)
+    arriving = beside(place)
+    descriptor = os.open(arriving, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), _NOBODY_ELSE)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(secrets.token_bytes(_BYTES))
             file.flush()
             os.fsync(file.fileno())
         if os.path.lexists(place) and _read(place) is None:
-            os.replace(beside, place)
+            os.replace(arriving, place)
         else:
-            _put(beside, place)
+            _put(arriving, place)
     finally:
-        beside.unlink(missing_ok=True)
+        arriving.unlink(missing_ok=True)
+    collect_beside(place.parent)
 
 
-def _put(beside: Path, place: Path) -> None:
+def _put(arriving: Path, place: Path) -> None:
     try:
-        os.link(beside, place)  # unlike a rename, it never takes the place of another process's
+        os.link(arriving, place)  # unlike a rename, it never takes the place of another process's
     except FileExistsError:
         pass
     except OSError:  # a disk without hard links
-        os.replace(beside, place)
+        os.replace(arriving, place)

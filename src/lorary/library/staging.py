@@ -1,15 +1,14 @@
 """The way in and out of a library: a directory of its own, then one rename.
 
-A writer that is killed leaves its staging directory behind and nothing else; `collect` finds out whose it was.
+A writer that is killed leaves its staging directory behind and nothing else; `clean` finds out whose it was.
 """
 
 import contextlib
 import ctypes
 import errno
 import os
-import secrets
+import re
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,10 +16,12 @@ from lorary.disk import sync
 from lorary.errors import LibraryError
 from lorary.library.files import is_plain_directory, require_plain_directory
 from lorary.library.findings import quote
-from lorary.library.layout import is_name
-from lorary.library.processes import host, is_running
+from lorary.library.layout import Layout, is_name
+from lorary.processes import collect_beside, is_left, is_marked, marked
 
-STALE_AFTER_S = 24 * 3600.0  # for writers on other hosts, whose death can't be seen from here
+_AS_BEFORE = re.compile(
+    r"[^.]+\.[^.]+\.[0-9]+\.[^.]+(\.old)?"
+)  # <name>.<host>.<pid>.<token>: tells no more than its age
 _TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
 _EXCHANGE = 2  # RENAME_EXCHANGE of renameat2
 _HERE = -100  # AT_FDCWD
@@ -30,7 +31,7 @@ def new_stage(staging: Path, name: str) -> Path:
     """Make an empty directory that tells who is writing what. Raises E-PATH for a link."""
     require_plain_directory(staging)
     staging.mkdir(parents=True, exist_ok=True)
-    stage = staging / f"{name}.{host()}.{os.getpid()}.{secrets.token_hex(4)}"
+    stage = staging / marked(name)
     stage.mkdir()
     return stage
 
@@ -52,7 +53,7 @@ def commit_over(stage: Path, target: Path) -> None:
     """Exchange a staged directory with the one that has the name; readers of the old one keep their files.
 
     At one instant where the system can exchange (Linux). Elsewhere by two renames; killed between them, the old
-    directory waits in staging under its name, and `collect` moves it back.
+    directory waits in staging under its name, and `clean` moves it back.
     """
     _sync_tree(stage)
     if _exchange(stage, target):
@@ -68,10 +69,19 @@ def commit_over(stage: Path, target: Path) -> None:
     try:
         os.rename(stage, target)
     except OSError:
-        os.rename(away, target)
+        _put_back(away, target)
         raise
     sync(target.parent)
     discard(away)
+
+
+def _put_back(away: Path, target: Path) -> None:
+    try:
+        os.rename(away, target)
+    except OSError as error:
+        if error.errno not in _TAKEN:
+            raise
+        discard(away)  # another writer's stands there by now
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -95,7 +105,7 @@ def take_out(target: Path, staging: Path) -> None:
 
 
 def discard(stage: Path) -> None:
-    """Delete a staging directory; what can't be deleted now, `collect` deletes later."""
+    """Delete a staging directory; what can't be deleted now, `clean` deletes later."""
     if stage.is_symlink():  # what an expert was put in the place of
         stage.unlink()
     else:
@@ -116,43 +126,40 @@ def _held(directory: Path) -> Iterator[int | None]:
         os.close(descriptor)
 
 
-def collect(staging: Path, experts: Path) -> list[str]:
+def clean(layout: Layout) -> list[str]:
     """Delete what dead writers left; move back an expert whose replacement was cut short. Says what it did, sorted.
 
     Raises E-PATH for a link: what it leads to is nobody's stage.
     """
-    require_plain_directory(staging)
-    require_plain_directory(experts)
+    layout.require_plain()
     done = []
-    for stage in sorted(staging.iterdir()) if staging.is_dir() else []:
+    for stage in sorted(layout.staging.iterdir()) if layout.staging.is_dir() else []:
         with contextlib.suppress(FileNotFoundError):  # another collects as well, or its writer was done
-            if not _is_alive(stage):
-                done.append(_settle(stage, experts))
-    return done
+            if _is_left(stage):
+                done += _settle(stage, layout.experts)
+    for folder in (layout.root, layout.derived, layout.learned):
+        done += [f"removed {name}" for name in collect_beside(folder)]
+    return sorted(done)
 
 
-def _settle(stage: Path, experts: Path) -> str:
+def _settle(stage: Path, experts: Path) -> list[str]:
     """Put a dead writer's stage where it belongs; say where. Raises FileNotFoundError if it is gone."""
     name = stage.name.partition(".")[0]
     if stage.name.endswith(".old") and is_plain_directory(stage) and not os.path.lexists(experts / name):
         try:
             os.rename(stage, experts / name)
-            return f"restored {name}"
+            return [f"restored {name}"]
         except OSError as error:
             if error.errno not in _TAKEN:  # else somebody made it meanwhile
                 raise
     stage.lstat()
     discard(stage)
-    return f"removed {stage.name}"
+    return [] if os.path.lexists(stage) else [f"removed {stage.name}"]  # else the disk keeps it
 
 
-def _is_alive(stage: Path) -> bool:
-    parts = stage.name.split(".")
-    if len(parts) < 4 or not (parts[2].isascii() and parts[2].isdigit()):
-        return False
-    if parts[1] != host() or os.name != "posix":
-        return time.time() - stage.lstat().st_mtime < STALE_AFTER_S
-    return is_running(int(parts[2]))
+def _is_left(stage: Path) -> bool:
+    is_a_writers = is_marked(stage.name) or _AS_BEFORE.fullmatch(stage.name) is not None
+    return not is_a_writers or is_left(stage)
 
 
 def _sync_tree(directory: Path) -> None:

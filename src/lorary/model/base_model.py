@@ -19,11 +19,12 @@ from lorary.disk import near_path
 from lorary.errors import LibraryError, ModelError, known_names
 from lorary.evaluation.base import LogLikelihood
 from lorary.library import sync
+from lorary.library.base_names import shared_name
 from lorary.model.base_config import NO_CODE
 from lorary.model.embedded import embedded_directory
 from lorary.model.embedded_needs import EMBEDDED, EMBEDDED_HUB_ID
 from lorary.model.fingerprint import exact_facts, sign_facts
-from lorary.model.named_bases import remember_base
+from lorary.model.named_bases import called, find_shared, remember_base
 from lorary.model.reading import longest_text, stop_tokens
 from lorary.model.speaking import answer, score
 from lorary.model.tokens import Encoded, encode, reading_facts, turn_end, warn_of_cuts
@@ -39,8 +40,9 @@ ATTENTION = "attention"
 class BaseModel:
     """A frozen causal language model with its tokenizer.
 
-    `name`: what goes into an adapter's base_model_name_or_path. `max_tokens`: the longest text it is given, in tokens;
-    by default what it reads. `template_options`: what its chat template is given beside the turns, as enable_thinking.
+    `name`: what goes into an adapter's base_model_name_or_path; an absolute path becomes its `shared_name`.
+    `max_tokens`: the longest text it is given, in tokens; by default what it reads.
+    `template_options`: what its chat template is given beside the turns, as enable_thinking.
     `batch_tokens`: the most padded tokens of a batch in scoring and generation; by default as speed and memory allow.
     `directory`: where it was loaded from, None for what isn't a directory that somebody named.
     `sites`: all linear layers an adapter may sit on, by module path; the head is not among them.
@@ -57,6 +59,7 @@ class BaseModel:
 
     def __post_init__(self) -> None:
         """Freeze the weights and silence the sampling defaults that a model may bring along."""
+        self.name = shared_name(self.name)
         self.hf.requires_grad_(False)
         self.hf.eval()
         # Listed now: once experts are attached, the layers have other places.
@@ -238,9 +241,10 @@ def load_base(
     """
     require("name", name, (str, os.PathLike), "a name or a directory")
     name, place = os.fspath(name), _device(device)
+    name = find_shared(name) or name
     remember_base(name)
     kind = _dtype(dtype, place)
-    source, shown = (embedded_directory(), EMBEDDED_HUB_ID) if name == EMBEDDED else (_find(name), name)
+    source, shown = (embedded_directory(), EMBEDDED_HUB_ID) if name == EMBEDDED else (_find(name), called(name))
     hf, tokenizer = open_base(source, name, kind)
     if batch_tokens is not None:
         require_count("batch_tokens", batch_tokens)

@@ -5,7 +5,6 @@ sha256 is checked before the conversion, the converted weights' before every use
 """
 
 import json
-import secrets
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -19,8 +18,9 @@ from lorary.errors import ModelError
 from lorary.hashing import hash_file
 from lorary.library.findings import quote
 from lorary.model.base_config import NO_CODE
-from lorary.model.embedded_needs import EMBEDDED, OTHER_BASE, SEAL, WHAT, embedded_place, require_converter
+from lorary.model.embedded_needs import OTHER_BASE, SEAL, WHAT, embedded_place, require_converter
 from lorary.model.packaged import SMOLLM2, find_packaged
+from lorary.processes import beside, collect_beside
 
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _OTHER_CACHE = "Set LORARY_CACHE to a directory you can write to."
@@ -49,7 +49,8 @@ def embedded_directory() -> str:
 
 
 def _put(gguf: Path, target: Path) -> None:
-    staging = target.with_name(f".{EMBEDDED}-{secrets.token_hex(4)}")
+    collect_beside(target.parent)
+    staging = beside(target)
     staging.mkdir(parents=True)
     try:
         try_place(staging, gguf.stat().st_size)  # no estimate: less is never enough

@@ -9,12 +9,14 @@ by which it is found from elsewhere. What is loaded then is compared with the li
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorary.disk import write_whole
 from lorary.library import sync
+from lorary.library.base_names import is_relative, is_shared_name, shared_name
 from lorary.library.files import cache_directory
 from lorary.library.seal import seal
 from lorary.model.embedded_needs import EMBEDDED, is_embedded
@@ -23,15 +25,19 @@ if TYPE_CHECKING:
     from lorary.model.base_model import BaseModel
 
 _MOST_BYTES = 1 << 16
+_PATHS = (".", "~", os.sep)
 
 
 def remember_base(name: str) -> None:
     """Note a directory that the user named as a base; where nothing can be kept, it has to be named again."""
     if Path(name).is_dir():
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             note = _note(name)
             note.parent.mkdir(parents=True, exist_ok=True)
-            note.touch()
+            if note.exists() and note.stat().st_size:
+                note.touch()
+            else:
+                write_whole(note, json.dumps({"directory": os.path.abspath(name)}, indent=2).encode())
 
 
 def remember_fit(base: "BaseModel") -> None:
@@ -57,8 +63,24 @@ def find_here(name: str) -> str | None:
     if is_embedded(name):
         return EMBEDDED
     if Path(name).is_dir():  # a name from the Hub, too, is one if there is such a directory
-        return name if is_named(name) else None
+        return os.path.abspath(name) if is_named(name) else None
+    if is_shared_name(name):
+        return find_shared(name)
     return name if sync.is_cached(name) else None
+
+
+def find_shared(name: str) -> str | None:
+    """Find the directory that a file calls by its `shared_name`, if the user named it here; None for all else."""
+    if is_shared_name(name) and not Path(name).is_dir():
+        for directory, _ in _noted():
+            if Path(directory).is_dir() and name in (shared_name(directory), shared_name(os.path.realpath(directory))):
+                return directory
+    return None
+
+
+def called(name: str) -> str:
+    """Say what a base is called by whoever gives this name: a directory never by what could be a name on the Hub."""
+    return f"./{name}" if Path(name).is_dir() and not name.startswith(_PATHS) and not Path(name).is_absolute() else name
 
 
 def find_base(name: str, fingerprint: Mapping[str, Any] | None) -> str | None:
@@ -67,7 +89,7 @@ def find_base(name: str, fingerprint: Mapping[str, Any] | None) -> str | None:
     Whatever stands in the current directory under a relative name, the base that fitted before comes first.
     """
     here = find_here(name)
-    if here is not None and (Path(here).is_absolute() or not Path(here).is_dir()):
+    if here is not None and (Path(name).is_absolute() or not Path(here).is_dir()):
         return here
     return recall(fingerprint) or here
 
@@ -79,6 +101,8 @@ def recall(fingerprint: Mapping[str, Any] | None) -> str | None:
     """
     wanted, found = fingerprint or {}, dict[str, str]()
     for directory, known in _noted() if wanted else ():
+        if not known:
+            continue
         shared = known.keys() & wanted.keys()
         if all(known[key] == wanted[key] for key in shared) and Path(directory).is_dir():
             by = "weights" if any(key.startswith("weights") for key in shared) else "signs"
@@ -89,7 +113,9 @@ def recall(fingerprint: Mapping[str, Any] | None) -> str | None:
 
 def absence(name: str) -> str:
     """Say why a base that somebody's files name can't be taken, as in: base 'x', which ..."""
-    return "is a directory that nobody but its files named" if Path(name).is_dir() else "isn't on this machine"
+    if Path(name).is_dir():
+        return "is a directory that nobody but its files named"
+    return "was a directory where it was made" if is_relative(name) else "isn't on this machine"
 
 
 def _notes() -> Path:
@@ -101,12 +127,14 @@ def _note(name: str) -> Path:
 
 
 def _noted() -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """List directories with the fingerprints of their bases, the last used first. A note of somebody else is none."""
+    """List directories with the fingerprints of their bases, {} if none fitted yet, the last used first.
+
+    A note of somebody else is none.
+    """
     with contextlib.suppress(OSError):
         for path in sorted(_notes().iterdir(), key=lambda path: path.stat().st_mtime_ns, reverse=True):
             with contextlib.suppress(OSError, ValueError):
                 note = json.loads(path.read_bytes()[:_MOST_BYTES])
-                if isinstance(note, dict) and isinstance(note.get("fingerprint"), dict):
-                    directory = str(note.get("directory"))
-                    if path == _note(directory):
-                        yield directory, note["fingerprint"]
+                known = note.get("fingerprint", {}) if isinstance(note, dict) else None
+                if isinstance(known, dict) and path == _note(directory := str(note.get("directory"))):
+                    yield directory, known

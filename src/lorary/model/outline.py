@@ -3,14 +3,16 @@
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lorary.library.base_names import shared_name
 from lorary.model.base_config import NO_CODE, asks_for_code, code_refused, read_config
 from lorary.model.base_model import BaseModel
 from lorary.model.embedded_needs import EMBEDDED, EMBEDDED_HUB_ID, embedded_place
+from lorary.model.named_bases import called
 
 
 def name_of(base: str) -> str:
     """Say what a base that is asked for by this name calls itself once it is loaded."""
-    return EMBEDDED_HUB_ID if base == EMBEDDED else base
+    return EMBEDDED_HUB_ID if base == EMBEDDED else shared_name(called(base))
 
 
 def outline(base: str) -> BaseModel | None:

@@ -1,6 +1,5 @@
 """What training through a routed model changed: experts that aren't their files' any more, gates not their state's."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from lorary.adapters.peft_format import write_factors
 from lorary.disk import write_whole
 from lorary.errors import RoutingError
 from lorary.hashing import hash_file
+from lorary.library.adapter_config import config_bytes, neutralised
 from lorary.library.layout import CONFIG, PROVENANCE, WEIGHTS
 from lorary.library.manifest import this_version
 from lorary.library.provenance import Provenance
@@ -52,7 +52,7 @@ def write_present(directory: Path, name: str, ensemble: Ensemble, parts: Parts) 
     expert, index = ensemble.members[name], ensemble.names.index(name)
     weights = {site: bank.unpack(index) for site, bank in _banks(parts).items() if site in expert.sites}
     write_factors(directory, expert, weights)
-    write_whole(directory / CONFIG, (json.dumps(dict(expert.config), indent=2) + "\n").encode())
+    write_whole(directory / CONFIG, config_bytes(neutralised(expert.config)))
     provenance = Provenance(
         tasks=expert.provenance.tasks,
         builder={"name": "save"},

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lorary.cli.main import main
+from lorary.library.base_names import shared_name
 from lorary.tasks.task import Task
 
 
@@ -31,6 +32,11 @@ class World:
     base: Path
     tasks: Path
     library: Path
+
+    @property
+    def called(self) -> str:
+        """What shared files call the base."""
+        return shared_name(str(self.base))
 
 
 def run_line(capfd: pytest.CaptureFixture[str], arguments: tuple[object, ...]) -> Answer:

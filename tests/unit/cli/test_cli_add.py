@@ -95,9 +95,12 @@ def test_an_adapter_of_another_base_is_refused(run: Run, world: World, copied: P
     refused = run("add", copied, strange)
     assert refused.code == 1
     assert refused.err == (
-        f"error[E-BASE] expert 'llama' was trained on base 'meta-llama/Llama-3-8B', the library is of '{world.base}'. "
-        f"If that is the same one under another name, say so: --base {world.base}.\n"
+        "error[E-BASE] expert 'llama' was trained on base 'meta-llama/Llama-3-8B', "
+        f"the library is of '{world.called}'. "
+        f"If that is the same one under another name, say so: --base {world.called}.\n"
     )
+    assert run("add", copied, strange, "--base", world.called).code == 0, "what is told to do does it"
+    assert run("remove", copied, "llama").code == 0
     wrong = run("add", copied, strange, "--base", "meta-llama/Llama-3-8B")
     assert (wrong.code, wrong.err.split("]")[0]) == (1, "error[E-BASE")
     assert run("ask", copied, "up", "--router", "uniform", "--max-new-tokens", 1).code == 0
@@ -108,7 +111,7 @@ def test_the_user_may_say_that_it_is_the_same_base(run: Run, world: World, copie
     nameless = others(world, tmp_path / "nameless", base_model_name_or_path=None)
     assert run("add", copied, theirs, nameless, "--base", world.base).code == 0
     for name in ("mine", "nameless"):
-        assert Library.open(copied)[name].config["base_model_name_or_path"] == str(world.base)
+        assert Library.open(copied)[name].config["base_model_name_or_path"] == world.called
     asked = run("ask", copied, "up", "--router", "uniform", "--max-new-tokens", 1)
     assert (asked.code, asked.err.splitlines()[0]) == (0, f"loading base {world.base} ...")
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -29,9 +30,9 @@ def test_version(run: Run) -> None:
 
 
 def test_embedded_base_is_called_as_its_home_calls_it() -> None:
-    from lorary.model import embedded
+    from lorary.model import embedded_needs
 
-    assert embedded.EMBEDDED == EMBEDDED
+    assert embedded_needs.EMBEDDED == EMBEDDED
 
 
 # ---- 1: one message -----------------------------------------------------------------------------
@@ -319,6 +320,77 @@ def test_interrupted_while_it_loads(tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (130, "loaded\n", "interrupted.\n")
+
+
+AT_IMPORT = """
+import os, signal, sys
+awaited = sys.argv.pop(1)
+
+class Interrupter:
+    def find_spec(self, name, *_):
+        if name == awaited:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupter())
+from lorary.cli.entry import main
+main()
+"""
+AT_EXIT = """
+import atexit, os, signal
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+from lorary.cli.entry import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["lorary.cli.main", "typing", "lorary.building.work.waiting", "typer"])
+def test_interrupted_from_the_first_import_on(module: str) -> None:
+    command = [sys.executable, "-c", AT_IMPORT, module, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted.\n")
+
+
+def test_interrupted_when_all_is_told() -> None:
+    command = [sys.executable, "-c", AT_EXIT, "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"lorary {__version__}\n", "")
+
+
+def test_the_entry_point_imports_nothing_that_takes_time() -> None:
+    code = "import sys; before = set(sys.modules); import lorary.cli.entry; print(*set(sys.modules) - before)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == {"atexit", "lorary", "lorary.cli", "lorary.cli.entry", "lorary.cli.exit_codes"}
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["scripts"] == {"lorary": "lorary.cli.entry:main"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", [("--help",), ("show",), ("ask", "red fox", "--router", "arrow")])
+def test_interrupted_at_any_moment_it_ends_in_a_word(world: World, line: tuple[str, ...]) -> None:
+    """From when Python reads the first of our lines on: before that, nobody but Python is there to hear."""
+    first, *rest = line
+    command = [sys.executable, "-c", f"print('.', flush=True)\n{START}", first]
+    command += [str(world.library), *rest] if first != "--help" else []
+    whole = _interrupted(command, None)
+    assert whole[0] == 0
+    ends = [_interrupted(command, 0.05 + whole[2] * share / 12) for share in range(14)]
+    wrong = [end for end in ends if end[0] not in (0, 130) or "Traceback" in end[1] or end[1].count("interrupted") > 1]
+    assert not wrong and any(code == 130 for code, *_ in ends)
+
+
+START = "from lorary.cli.entry import main\nmain()"
+
+
+def _interrupted(command: list[str], after_s: float | None) -> tuple[int, str, float]:
+    """Run a command and interrupt it; give its exit code, what it said, and how long it took."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.read(1) == "."
+        began = time.monotonic()
+        if after_s is not None:
+            time.sleep(after_s)
+            process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+        return process.returncode, said, time.monotonic() - began
 
 
 def test_interrupted_where_nothing_is_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,10 @@ import time
 import pytest
 
 from lorary.cli.main import main
-from lorary.library.derived import STALE_AFTER_S
-from lorary.library.processes import host
+from lorary.processes import SAFE_AGE_S, marked, place
 from lorary.testing.pico import random_library
+
+LIVING, DEAD = marked("e8"), f"e9.{place()}-999999999-1.0123abcd"
 
 
 def run(capsys, *arguments):
@@ -21,16 +22,16 @@ def run(capsys, *arguments):
 @pytest.fixture
 def littered(base, tmp_path):
     library = random_library(tmp_path / "lib", base, 2)
-    dead = library.layout.staging / f"e9.{host()}.999999999.ab"
+    dead = library.layout.staging / DEAD
     dead.mkdir(parents=True)
     (dead / "adapter_config.json").write_text("{}")
-    living = library.layout.staging / f"e8.{host()}.{os.getpid()}.ab"
+    living = library.layout.staging / LIVING
     living.mkdir()
     for folder in (library.layout.derived, library.layout.learned):
         folder.mkdir()
         for name in (".arrow-old.1234.safetensors", ".arrow-new.1234.safetensors", "arrow-0123.safetensors"):
             (folder / name).write_bytes(b"x")
-        os.utime(folder / ".arrow-old.1234.safetensors", (0, time.time() - STALE_AFTER_S - 60))
+        os.utime(folder / ".arrow-old.1234.safetensors", (0, time.time() - SAFE_AGE_S - 60))
     return library
 
 
@@ -43,9 +44,9 @@ def test_what_the_dead_left_goes(littered, capsys):
     code, out = run(capsys, littered.path, "--json")
     assert code == 0
     old = "removed .arrow-old.1234.safetensors"
-    assert json.loads(out)["done"] == [f"removed e9.{host()}.999999999.ab", old, old]
+    assert json.loads(out)["done"] == [f"removed {DEAD}", old, old]
     assert left(littered) == [
-        f".staging/e8.{host()}.{os.getpid()}.ab",
+        f".staging/{LIVING}",
         "derived/.arrow-new.1234.safetensors", "derived/arrow-0123.safetensors",
         "learned/.arrow-new.1234.safetensors", "learned/arrow-0123.safetensors",
     ]  # fmt: skip

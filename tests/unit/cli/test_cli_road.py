@@ -289,8 +289,8 @@ def test_a_base_of_a_relative_name_is_found_from_anywhere(
     lost = run("ask", "../lib", "red fox", "--router", "uniform")
     assert (lost.code, lost.err) == (
         1,
-        "error[E-BASE] library 'lib' was made on base './mine', which isn't on this machine. "
-        "Give it with --base, to fetch it.\n",
+        "error[E-BASE] library 'lib' was made on base './mine', which was a directory where it was made. "
+        "Give its directory with --base.\n",
     )
 
 
@@ -334,7 +334,7 @@ def test_ask_with_a_router_that_needs_data(run: Run, world: World) -> None:
 
 def test_show_a_library(run: Run, world: World) -> None:
     base, head, *rows = run("show", world.library).out.splitlines()
-    assert base == f"base: {world.base} (LlamaForCausalLM, 2 layers, 32 wide)"
+    assert base == f"base: {world.called} (LlamaForCausalLM, 2 layers, 32 wide)"
     assert head.split() == ["expert", "tasks", "rank", "sites", "steps", "valid_loss", "findings"]
     assert [row.split()[:5] for row in rows] == [[name, name, "4", "8", "3"] for name in ("copy", "swap", "upper")]
 

@@ -46,14 +46,14 @@ def test_show_tells_of_a_saved_model(run: Run, world: World, saved: Path) -> Non
     dtype = json.loads((saved / "model.json").read_text())["base"]["dtype"]  # what this machine computes in
     assert (shown.code, shown.out.splitlines()) == (0, [
         f"model    {saved}",
-        f"base     {world.base} (LlamaForCausalLM, 2 layers, 32 wide), {dtype}",
+        f"base     {world.called} (LlamaForCausalLM, 2 layers, 32 wide), {dtype}",
         "router   arrow",
         "mix      outputs",
         "experts  copy, swap, upper",
         "options  temperature=1, top_k=2",
     ])  # fmt: skip
     told = json.loads(run("show", saved, "--json").out)
-    assert (told["base"]["name"], told["experts"]) == (str(world.base), ["copy", "swap", "upper"])
+    assert (told["base"]["name"], told["experts"]) == (world.called, ["copy", "swap", "upper"])
     (saved / "model.json").write_text('{"base": 3}')
     assert (
         run("show", saved).err == f"error[E-MODEL] {saved / 'model.json'}: base is no object. Save the model again.\n"

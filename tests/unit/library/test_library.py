@@ -15,6 +15,7 @@ from lorary.library import staging
 from lorary.library.expert import copy_adapter
 from lorary.library.library import Library
 from lorary.library.provenance import Provenance
+from lorary.processes import host
 
 PRINT = {"architecture": "LlamaForCausalLM", "hidden_size": D, "name": "pico"}
 FILES = ["adapter_config.json", "adapter_model.safetensors", "expert.json"]
@@ -516,7 +517,7 @@ def test_a_link_that_comes_meanwhile_is_not_followed(library, elsewhere):
 
 def test_links_among_what_writers_left_are_removed_themselves(library, elsewhere):
     library.layout.staging.mkdir()
-    for name in ("a.old", "b", f"c.{staging.host()}.\u00b2.ab"):
+    for name in ("a.old", "b", f"c.{host()}.\u00b2.ab"):
         (library.layout.staging / name).symlink_to(elsewhere)
     (library.layout.staging / "d").symlink_to(elsewhere / "nowhere")
     library.gc()

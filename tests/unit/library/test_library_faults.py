@@ -193,7 +193,7 @@ def test_an_expert_that_is_replaced_while_it_is_read_is_read_again(library, poem
 def test_two_that_collect_at_once_are_both_right(library, monkeypatch):
     stage = library.path / ".staging" / "odd"
     stage.mkdir(parents=True)
-    monkeypatch.setattr(staging, "_is_alive", lambda path: path.rmdir() is not None)
+    monkeypatch.setattr(staging, "_is_left", lambda path: path.rmdir() is None)
     assert library.gc() == [] and not stage.exists()
 
 

@@ -113,10 +113,12 @@ def test_a_giant_config_is_refused_unread(directory):
 
 @pytest.fixture
 def theirs(directory, tmp_path):
-    """A library whose experts name a base by a path."""
-    named = pico_base()
-    named.name = str(directory)
-    return random_library(tmp_path / "lib", named, 2)
+    """A library whose experts name a base by a path, as older lorary wrote it."""
+    library = random_library(tmp_path / "lib", pico_base(), 2)
+    for expert in library.values():
+        config = expert.directory / "adapter_config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": str(directory)}))
+    return Library.open(library.path)
 
 
 def test_a_path_counts_once_the_user_named_it(directory, theirs, tmp_path):

@@ -119,7 +119,7 @@ def test_the_base_is_found_by_its_name(base, toy_library, tmp_path):
     shutil.rmtree(tmp_path / "pico")
     refuse(
         lambda: lorary.load(tmp_path / "model"),
-        f"error[E-BASE] saved model 'model' was made on base {str(tmp_path / 'pico')!r}, which isn't on this machine. "
+        f"error[E-BASE] saved model 'model' was made on base {named.name!r}, which was a directory where it was made. "
         "Load it yourself and pass base=...",
     )
 

@@ -14,9 +14,11 @@ from lorary.building.work.follower import OnPlan
 from lorary.building.work.share import threads_for, torch_threads
 from lorary.building.work.worker import Worker
 from lorary.folder import BACKENDS
+from lorary.library.base_names import shared_name
 from lorary.library.library import Library
 from lorary.model import base_model
 from lorary.model.embedded_needs import EMBEDDED
+from lorary.model.named_bases import called
 from lorary.options import Options
 
 
@@ -73,8 +75,11 @@ def build_recipe(
     path stays one. Other arguments and errors: see `build`.
     """
     backend = BACKENDS.parse(backend) if isinstance(backend, str) else backend
-    called = (base_name or recipe.base) if recipe.base and Path(recipe.base).is_dir() else None
-    order = Order(recipe.absolute(), run or secrets.token_hex(4), report, on_plan, tell, base_name=called)
+    name = base_name or (called(recipe.base) if recipe.base else None)
+    is_place = recipe.base not in (None, EMBEDDED) and Path(str(recipe.base)).is_dir()
+    order = Order(
+        recipe.absolute(), run or secrets.token_hex(4), report, on_plan, tell, base_name=name if is_place else None
+    )
     backend.work(order)
     return Library.open(order.recipe.into)
 
@@ -94,7 +99,7 @@ def enlist_here(order: Order) -> Worker | None:
     look_ahead(recipe.builder, tasks, into=recipe.into, source=source)
     order.say(f"loading base {recipe.base or EMBEDDED} ...")
     base = base_model.load_base(recipe.base or EMBEDDED, **recipe.loading)
-    base.name = order.base_name or base.name
+    base.name = shared_name(order.base_name or base.name)
     return enlist(
         recipe.builder, tasks, base, into=recipe.into, source=source, report=order.report, on_plan=order.on_plan,
         run=order.run, hang_s=order.hang_s, on_hang=order.on_hang,

@@ -12,7 +12,6 @@ All of it goes when every expert of the plan stands. Imports no torch: `lorary s
 import contextlib
 import json
 import os
-import secrets
 import shutil
 import stat
 import time
@@ -27,7 +26,7 @@ from lorary.errors import BuildError, LibraryError
 from lorary.hashing import is_short_key, short_key
 from lorary.library.findings import quote
 from lorary.library.layout import Layout, check_name
-from lorary.library.processes import host
+from lorary.processes import beside, host
 
 _MOST_TRIES = 8  # at what others may undo at the same moment
 
@@ -176,14 +175,14 @@ def _members(packs: Sequence[Pack]) -> list[tuple[str, tuple[str, ...]]]:
 
 def _write_unless_there(path: Path, content: str) -> None:
     """Write a whole file unless it is there: the first of several wins."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    beside.write_text(content, encoding="utf-8")
+    arriving = beside(path)
+    arriving.write_text(content, encoding="utf-8")
     try:
         with contextlib.suppress(FileExistsError):
-            os.link(beside, path)
+            os.link(arriving, path)
     except OSError:  # a disk without links: two may write in the same instant, equal plans as a rule
-        os.replace(beside, path)
-    beside.unlink(missing_ok=True)
+        os.replace(arriving, path)
+    arriving.unlink(missing_ok=True)
 
 
 def plans(layout: Layout) -> list[Path]:

@@ -14,7 +14,7 @@ import pytest
 from lorary.building.work import claims
 from lorary.building.work.claims import Claim, LeaseLostError, Watch, claim, newest, read_lease
 from lorary.errors import BuildError
-from lorary.library.processes import is_running
+from lorary.processes import is_running
 
 
 @pytest.fixture

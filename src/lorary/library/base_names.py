@@ -1,0 +1,34 @@
+"""How a base is called in files that are passed on: never by where it is on somebody's disk."""
+
+import ntpath
+import posixpath
+import re
+
+from lorary.hashing import short_key
+
+_PLACE = re.compile(r"/|~|[A-Za-z]:[\\/]|\\\\|file:")
+"""How a path begins that says where on a disk something is. A relative one tells nothing, and stays."""
+_SHARED = re.compile(r"\./[^/\\]+~[0-9a-f]{8}")
+
+
+def shared_name(name: str) -> str:
+    """Call a base as others may know it: by its name, or if that is an absolute path ./<last part>~<hash of the path>.
+
+    The same path always gets the same name, and two bases in directories of one name stay two.
+    """
+    if not _PLACE.match(name):
+        return name
+    path = name.removeprefix("file:")
+    paths = ntpath if "\\" in path or path[1:2] == ":" else posixpath
+    plain = re.sub(r"^/{2,}", "/", paths.normpath(path)) if paths is posixpath else paths.normpath(path)
+    return f"./{paths.basename(plain) or 'base'}~{short_key(plain)[:8]}"
+
+
+def is_relative(name: str) -> bool:
+    """Tell whether a name can only be that of a directory, and doesn't say where: the Hub has none like it."""
+    return name.startswith(("./", "../"))
+
+
+def is_shared_name(name: str) -> bool:
+    """Tell whether a name is one that `shared_name` made of a path."""
+    return _SHARED.fullmatch(name) is not None
