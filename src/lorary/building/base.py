@@ -99,7 +99,7 @@ class Builder(Options, ABC):
     def check_base(self, base: Any) -> None:
         """Refuse a base without the layers that the options name, before anything runs. Raises E-TARGET."""
         if targets := getattr(self, "targets", ()):
-            base.target_sites(targets)
+            base.require_trainable(targets)
 
     def n_numbers(self, job: Job, base: Any) -> int | None:
         """Foresee how many numbers the experts of a job hold, at most; None if that isn't known before."""

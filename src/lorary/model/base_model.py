@@ -1,6 +1,7 @@
 """The base: load, freeze, fingerprint, list sites."""
 
 import difflib
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -20,19 +21,18 @@ from lorary.errors import LibraryError, ModelError, known_names
 from lorary.evaluation.base import LogLikelihood
 from lorary.library import sync
 from lorary.model.base_config import NO_CODE
+from lorary.model.calls import Calls, listen_to_calls
 from lorary.model.embedded import embedded_directory
 from lorary.model.embedded_needs import EMBEDDED, EMBEDDED_HUB_ID
 from lorary.model.fingerprint import exact_facts, sign_facts
 from lorary.model.named_bases import remember_base
 from lorary.model.reading import longest_text, stop_tokens
+from lorary.model.sites import choose_sites, list_sites, require_called
 from lorary.model.speaking import answer, score
-from lorary.model.tokens import Encoded, encode, reading_facts, turn_end, warn_of_cuts
+from lorary.model.tokens import Encoded, by_length, encode, reading_facts, turn_end, warn_of_cuts
 from lorary.model.whole_base import open_base
 from lorary.options import require, require_count
 from lorary.tasks.example import Example
-
-ATTENTION = "attention"
-"""Stands in `targets` for all linear layers of the attention blocks, the output projection included (ATT+O)."""
 
 
 @dataclass(eq=False)
@@ -60,7 +60,7 @@ class BaseModel:
         self.hf.requires_grad_(False)
         self.hf.eval()
         # Listed now: once experts are attached, the layers have other places.
-        self.sites = _list_sites(self.hf)
+        self.sites = list_sites(self.hf)
         names = list(self.sites)
         self._sample = [self.hf.get_submodule(names[i]) for i in (0, len(names) // 2, -1) if names]
         self._head_mask: Tensor | None = None
@@ -79,6 +79,14 @@ class BaseModel:
         """Where the weights are."""
         return next(self.hf.parameters()).device
 
+    def device_of(self, site: str) -> torch.device:
+        """Where a layer computes: on one device with all others, unless the base is spread over several."""
+        layer = self.hf.get_submodule(site)
+        if (device := getattr(getattr(layer, "_hf_hook", None), "execution_device", None)) is not None:
+            return torch.device(device)  # where Accelerate brings it
+        tensors = itertools.chain(layer.parameters(), layer.buffers(), self.hf.parameters())
+        return next(tensors).device
+
     @property
     def dtype(self) -> torch.dtype:
         """What it computes in; quantised weights are stored in less."""
@@ -88,25 +96,28 @@ class BaseModel:
         return next((p.dtype for p in self.hf.parameters() if p.dtype.is_floating_point), torch.get_default_dtype())
 
     def target_sites(self, targets: Sequence[str]) -> list[Site]:
-        """List the sites that targets name: last parts of module paths, or "attention".
+        """List the sites that targets name: last parts of module paths, "attention", or "all-linear".
 
         Raises E-TARGET if one names nothing.
         """
-        chosen: dict[str, Site] = {}
-        for target in targets:
-            found = self._named(target)
-            if not found:
-                known = sorted({name.rpartition(".")[2] for name in self.sites})
-                raise ModelError(
-                    "E-TARGET",
-                    f"{target!r} names no linear layer of the base.",
-                    known_names(target, [*(word for word in [ATTENTION] if self._named(word)), *known]),
-                )
-            chosen |= found
-        return [chosen[name] for name in self.sites if name in chosen]
+        return choose_sites(self.sites, targets, self.calls.idle)
 
-    def _named(self, target: str) -> dict[str, Site]:
-        return {name: site for name, site in self.sites.items() if _is_target(name, target)}
+    def require_trainable(self, targets: Sequence[str]) -> None:
+        """Refuse targets that name nothing, or a layer that is never called (E-TARGET), and a spread base (E-DEVICE).
+
+        What a step trains is one tensor, so it is in one place.
+        """
+        require_called(self.sites, targets, self.calls.idle)
+        if len(places := {str(self.device_of(site.name)) for site in self.target_sites(targets)}) > 1:
+            what = f"the base is spread over {', '.join(sorted(places))}, where experts are routed, but not trained."
+            raise ModelError("E-DEVICE", what, "Load it on one device: without device_map.")
+
+    @cached_property
+    def calls(self) -> Calls:
+        """How it calls its layers: found out by calling it, once, as soon as somebody asks."""
+        if self.device.type == "meta":  # an outline computes nothing
+            return Calls(frozenset(), frozenset(), hides_padding=True)
+        return listen_to_calls(self.hf, self.sites)
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
@@ -130,6 +141,11 @@ class BaseModel:
             "max_tokens": self.max_tokens,
             "dtype": str(self.dtype).removeprefix("torch."),
         }
+
+    def in_groups(self, rows: Sequence[Encoded], **limits: int) -> Iterator[list[int]]:
+        """Group row numbers for padded batches, as `tokens.by_length`; of equal length if this base reads padding."""
+        differ = len({len(row) for row in rows}) > 1
+        return by_length(rows, equal=differ and not self.calls.hides_padding, **limits)
 
     def encode(self, examples: Sequence[Example], *, quiet: bool = False) -> list[Encoded]:
         """Turn examples into ids as this base reads them. Warns of prompts that are cut, unless quiet.
@@ -185,34 +201,6 @@ class BaseModel:
             return (args[0][self._head_mask].unsqueeze(0), *args[1:])
         # On a strided slice, such as generation's last column, torch copies the head once per row: 3 GiB for 60 rows.
         return (args[0].contiguous(), *args[1:])
-
-
-def _list_sites(hf: Any) -> dict[str, Site]:
-    """List what looks like a linear layer, whatever its class: quantised layers are called as any other.
-
-    What is inside of one belongs to it.
-    """
-    head, sites = hf.get_output_embeddings(), dict[str, Site]()
-    for name, module in hf.named_modules():
-        widths = _widths(module)
-        if widths and module is not head and not any(name.startswith(f"{outer}.") for outer in sites):
-            sites[name] = Site(name, *widths)
-    return sites
-
-
-def _widths(module: nn.Module) -> tuple[int, int] | None:
-    """Give (d_in, d_out) of what has in_features and out_features, or GPT-2's nx and nf; None for anything else."""
-    for names in (("in_features", "out_features"), ("nx", "nf")):
-        widths = [getattr(module, name, None) for name in names]
-        if all(type(width) is int for width in widths):
-            return widths[0], widths[1]  # type: ignore[return-value]
-    return None
-
-
-def _is_target(name: str, target: str) -> bool:
-    if target == ATTENTION:
-        return any("attn" in part or "attention" in part for part in name.split(".")[:-1])
-    return name == target or name.endswith("." + target)
 
 
 @torch.inference_mode(False)  # weights made in that mode can take part in no training

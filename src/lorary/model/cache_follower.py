@@ -19,6 +19,24 @@ def cache_in(named: Mapping[str, Any]) -> Any:
     return next((named[word] for word in _WORDS if named.get(word) is not None), None)
 
 
+def tokens_in(cache: Any) -> Any:
+    """Count the tokens before the call, a number or, in a graph, a tensor; 0 for a cache that doesn't count them.
+
+    That of a base without attention is a state, whatever it has read.
+    """
+    try:
+        return 0 if cache is None else cache.get_seq_length()
+    except ValueError:
+        return 0
+
+
+def _is_filled(cache: Any) -> bool:
+    try:
+        return bool(cache.get_seq_length() > 0)
+    except ValueError:
+        return bool(cache.has_previous_state())
+
+
 def evidence_of(cache: Any, era: int) -> Evidence:
     """Give the evidence that belongs to a cache; without a cache, or before its first token, a fresh one.
 
@@ -39,7 +57,7 @@ def evidence_of(cache: Any, era: int) -> Evidence:
             )
         setattr(cache, _NAME, (evidence, era))
         return evidence
-    if cache.get_seq_length() > 0:
+    if _is_filled(cache):
         raise RoutingError(
             "E-CACHE", "this KV cache was filled by another model; its evidence is unknown.", "Start with a new cache."
         )

@@ -231,16 +231,22 @@ def require_ids(ids: object) -> None:
 
 
 def by_length(
-    rows: Sequence[Encoded], *, max_tokens: int = 2048, max_rows: int = 64, n_new: int = 0
+    rows: Sequence[Encoded],
+    *,
+    max_tokens: int = 2048,
+    max_rows: int = 64,
+    n_new: int = 0,
+    equal: bool = False,
 ) -> Iterator[list[int]]:
     """Group row numbers of similar length, so that a padded batch stays under max_tokens (one row may exceed it).
 
-    n_new: tokens that are to come behind each row.
+    n_new: tokens that are to come behind each row. equal: a group's rows have one length, so that nothing is padded.
     """
     group: list[int] = []
     for index in sorted(range(len(rows)), key=lambda i: (len(rows[i]), i)):
         # Sorted upwards, so the new row sets the width.
-        if group and (len(group) == max_rows or (len(group) + 1) * (len(rows[index]) + n_new) > max_tokens):
+        is_full = len(group) == max_rows or (len(group) + 1) * (len(rows[index]) + n_new) > max_tokens
+        if group and (is_full or (equal and len(rows[index]) != len(rows[group[-1]]))):
             yield group
             group = []
         group.append(index)

@@ -39,7 +39,7 @@ def test_targets_are_last_parts_of_paths():
         base.target_sites(["q_proj", "proj"])
     assert str(caught.value) == (
         "error[E-TARGET] 'proj' names no linear layer of the base. Did you mean 'v_proj'? Known: attention, "
-        "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj."
+        "all-linear, down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj."
     )
 
 
