@@ -26,6 +26,7 @@ from lorary.model.embedded import embedded_directory
 from lorary.model.embedded_needs import EMBEDDED, EMBEDDED_HUB_ID
 from lorary.model.fingerprint import exact_facts, sign_facts
 from lorary.model.named_bases import remember_base
+from lorary.model.peft_limits import warn_of_peft
 from lorary.model.reading import longest_text, stop_tokens
 from lorary.model.sites import choose_sites, list_sites, require_called
 from lorary.model.speaking import answer, score
@@ -111,6 +112,10 @@ class BaseModel:
         if len(places := {str(self.device_of(site.name)) for site in self.target_sites(targets)}) > 1:
             what = f"the base is spread over {', '.join(sorted(places))}, where experts are routed, but not trained."
             raise ModelError("E-DEVICE", what, "Load it on one device: without device_map.")
+
+    def warn_of_peft(self, targets: Sequence[str]) -> None:
+        """Say, where it is so, that PEFT can't open adapters on these targets (W-PEFT)."""
+        warn_of_peft(self.hf.config.model_type, [site.name for site in self.target_sites(targets)])
 
     @cached_property
     def calls(self) -> Calls:
