@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from lorary.adapters.base import Site
 from lorary.adapters.tensor_file import filled_by_others
 from lorary.disk import near_path
-from lorary.errors import LibraryError, ModelError, known_names
+from lorary.errors import LibraryError, ModelError, OptionError
 from lorary.evaluation.base import LogLikelihood
 from lorary.library import sync
 from lorary.model.base_config import NO_CODE
@@ -27,12 +27,13 @@ from lorary.model.embedded_needs import EMBEDDED, EMBEDDED_HUB_ID
 from lorary.model.fingerprint import exact_facts, sign_facts
 from lorary.model.named_bases import remember_base
 from lorary.model.peft_limits import warn_of_peft
+from lorary.model.places import find_device, find_dtype
 from lorary.model.reading import longest_text, stop_tokens
 from lorary.model.sites import choose_sites, list_sites, require_called
 from lorary.model.speaking import answer, score
 from lorary.model.tokens import Encoded, by_length, encode, reading_facts, turn_end, warn_of_cuts
-from lorary.model.whole_base import open_base
-from lorary.options import require, require_count
+from lorary.model.whole_base import open_base, take_model, take_tokenizer
+from lorary.options import require_count
 from lorary.tasks.example import Example
 
 
@@ -210,18 +211,25 @@ class BaseModel:
 
 @torch.inference_mode(False)  # weights made in that mode can take part in no training
 def load_base(
-    name: str = EMBEDDED,
+    name: Any = EMBEDDED,
     *,
     device: str = "auto",
     dtype: str = "auto",
+    device_map: Any = None,
+    attention: str | None = None,
+    tokenizer: Any = None,
     max_tokens: int | None = None,
     template_options: Mapping[str, Any] | None = None,
     batch_tokens: int | None = None,
 ) -> BaseModel:
-    """Load and freeze a base: the embedded one, a directory, or a Hub id.
+    """Load and freeze a base: the embedded one, a directory, a Hub id, or a model of transformers, loaded already.
 
     device "auto": the first GPU if there is one. dtype "auto": bfloat16 where the device computes faster with it,
     else float32.
+    device_map: spread the layers over several devices, as Accelerate does: "auto", or {module: device}; experts are
+    routed there, but not trained. attention: how it is computed, as transformers names it: "eager", "sdpa", ...; by
+    default as the base says. tokenizer: one, or its directory or Hub id; by default what lies beside the base. A model
+    that is given stays where it is, in its precision; it is frozen, and needs its tokenizer beside it or here.
     max_tokens: the longest text it is given, prompt and answer together, in tokens; by default what it reads. Longer
     prompts lose their start, with a warning. template_options: what its chat template is given beside the turns, as
     {"enable_thinking": False}. batch_tokens: the most padded tokens that are scored or generated at once; by default as
@@ -229,16 +237,35 @@ def load_base(
     Raises E-BASE for what can't be loaded or isn't whole, E-OPTION, E-HUB within 10 seconds if the Hub can't be
     reached.
     """
-    require("name", name, (str, os.PathLike), "a name or a directory")
-    name, place = os.fspath(name), _device(device)
-    remember_base(name)
-    kind = _dtype(dtype, place)
-    source, shown = (embedded_directory(), EMBEDDED_HUB_ID) if name == EMBEDDED else (_find(name), name)
-    hf, tokenizer = open_base(source, name, kind)
     if batch_tokens is not None:
         require_count("batch_tokens", batch_tokens)
+    reading = {"max_tokens": max_tokens, "template_options": dict(template_options or {}), "batch_tokens": batch_tokens}
+    if not isinstance(name, (str, os.PathLike)):
+        given = {"device": device != "auto", "dtype": dtype != "auto", "device_map": device_map, "attention": attention}
+        return _take(name, tokenizer, [option for option, value in given.items() if value], reading)
+    name = os.fspath(name)
+    if device_map is not None and device != "auto":
+        raise OptionError("E-OPTION", f"device={device!r} and device_map={device_map!r}.", "Give one of the two.")
+    place = find_device(device)
+    remember_base(name)
+    kind = find_dtype(dtype, place)
+    source, shown = (embedded_directory(), EMBEDDED_HUB_ID) if name == EMBEDDED else (_find(name), name)
+    hf, tokenizer = open_base(source, name, kind, tokenizer=tokenizer, device_map=device_map, attention=attention)
     directory = Path(name).absolute() if name != EMBEDDED and Path(name).is_dir() else None
-    return BaseModel(hf.to(place), tokenizer, shown, max_tokens, dict(template_options or {}), batch_tokens, directory)
+    return BaseModel(hf if device_map is not None else hf.to(place), tokenizer, shown, directory=directory, **reading)
+
+
+def _take(hf: Any, tokenizer: Any, unheard: list[str], reading: Mapping[str, Any]) -> BaseModel:
+    take_model(hf)
+    if unheard:
+        raise OptionError("E-OPTION", f"{unheard[0]}=... beside a model that is loaded.", "Load it so yourself.")
+    name = hf.config.name_or_path
+    if tokenizer is None and not name:
+        raise OptionError("E-OPTION", "a model without its tokenizer.", "Write load_base(model, tokenizer=tokenizer).")
+    name = name or type(hf).__name__
+    directory = Path(name).absolute() if Path(name).is_dir() else None
+    remember_base(name)
+    return BaseModel(hf, take_tokenizer(tokenizer or name, name, hf), name, directory=directory, **reading)
 
 
 def _find(name: str) -> str:
@@ -255,28 +282,3 @@ def _find(name: str) -> str:
         hint = f"{error.hint} The embedded base {EMBEDDED!r} needs no Hub."
         raise ModelError(error.code, f"base {error.message}", hint) from error
     return name
-
-
-def _device(device: str) -> torch.device:
-    if device == "auto":
-        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return accelerator or torch.device("cpu")
-    try:
-        torch.empty(0, device=device)
-        return torch.device(device)
-    except (RuntimeError, AssertionError) as error:
-        raise ModelError("E-DEVICE", f"device {device!r} can't be used: {str(error).partition(chr(10))[0]}") from error
-
-
-def _dtype(dtype: str, device: torch.device) -> torch.dtype:
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype != "auto":
-        if dtype not in known:
-            raise ModelError("E-DTYPE", f"dtype {dtype!r} is unknown.", known_names(dtype, ["auto", *known]))
-        return known[dtype]
-    if device.type == "cpu":
-        able = torch.cpu.get_capabilities()
-        return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
-    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.float32
-    return torch.bfloat16

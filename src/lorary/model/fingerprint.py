@@ -32,7 +32,7 @@ def exact_facts(hf: Any, layers: Sequence[nn.Module]) -> dict[str, Any]:
     In float32 and bfloat16 the hash is the same, `weights`: that of the numbers in bfloat16. All else was rounded
     otherwise, so it is hashed as it is stored, under a key that names how: only what is stored alike is compared.
     """
-    _require_numbers(hf)
+    require_numbers(hf)
     embedding, facts = hf.get_input_embeddings(), size_facts(hf)
     weights: list[Any] = [getattr(layer, "weight", None) for layer in layers] + [embedding.weight]
     if all(_is_plain(w) and w.dtype in _EXACT for w in weights):
@@ -57,7 +57,7 @@ def sign_facts(hf: Any) -> dict[str, Any]:
     return {"embedding_signs": hash_tensors([weight.detach()[:: max(1, len(weight) // _SIGN_ROWS)].signbit()])}
 
 
-def _require_numbers(hf: Any) -> None:
+def require_numbers(hf: Any) -> None:
     """Refuse a base some of whose weights aren't in memory. Raises E-BASE."""
     absent = next((name for name, weight in hf.named_parameters() if weight.is_meta), None)
     if absent is not None:

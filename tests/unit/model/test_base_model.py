@@ -106,10 +106,12 @@ def test_what_can_t_be_loaded_is_said_at_once(name, options, message):
 
 
 def test_a_directory_without_a_model_is_refused(tmp_path):
-    with pytest.raises(
-        ModelError, match=r"^error\[E-BASE\] base '.*' can't be loaded: .* Give a causal language model\.$"
-    ):
+    with pytest.raises(ModelError) as caught:
         load_base(str(tmp_path))
+    assert str(caught.value) == (
+        f"error[E-BASE] base {str(tmp_path)!r} is no model: its directory has no config.json. Save the base again, "
+        "whole: weights, config.json and tokenizer by the same program."
+    )
 
 
 def test_an_unknown_device_is_refused():
