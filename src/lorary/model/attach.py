@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lorary.adapters.base import Bank
 from lorary.errors import AdapterError, RoutingError
-from lorary.model.cache_follower import bind, cache_in, evidence_of, tokens_in
+from lorary.model.cache_follower import STATE, Left, bind, cache_in, evidence_of, tokens_in
 from lorary.model.checkpoints import forget_contexts, remember_contexts
 from lorary.model.padding import real_tokens
 from lorary.model.slot import Slot
@@ -122,6 +122,7 @@ class Attachment:
         self.slot, slot.model = slot, model
         self.layers: dict[str, RoutedLinear] = {}
         self._keeps_evidence = False
+        self._left = Left()
         self.swap(parts)
         self.hooks = [
             model.register_forward_pre_hook(self._before, with_kwargs=True),
@@ -165,7 +166,7 @@ class Attachment:
             for hook in self.hooks:
                 hook.remove()
             forget_contexts(self.model)
-            self.layers, self.hooks = {}, []
+            self.layers, self.hooks, self._left = {}, [], Left()
 
     @contextmanager
     def turn(self, context: Context) -> Iterator[None]:
@@ -192,9 +193,10 @@ class Attachment:
         n_rows, n_tokens = (ids if ids is not None else kwargs["inputs_embeds"]).shape[:2]
         context = _repeat_rows(self.slot.context, n_rows)
         if self._keeps_evidence:
-            cache = cache_in(kwargs)
+            cache, state = cache_in(kwargs), kwargs.get(STATE)
             mask = real_tokens(kwargs.get("attention_mask"), n_tokens, tokens_in(cache))
-            context = replace(context, mask=mask, evidence=evidence_of(cache, self.slot.era))
+            evidence = evidence_of(cache, self.slot.era) if state is None else self._left.of(state, self.slot.era)
+            context = replace(context, mask=mask, evidence=evidence)
             context.evidence.start_call()
         self.slot.context, self.slot.shape = context, (n_rows, n_tokens)
         if model.training and torch.is_grad_enabled() and not torch.compiler.is_compiling():
@@ -202,9 +204,11 @@ class Attachment:
             remember_contexts(model, self.slot, needed=seen)
 
     def _after(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        cache = cache_in(output) if isinstance(output, Mapping) else None
-        if self._keeps_evidence and cache is not None:
-            bind(cache, self.slot.context.evidence, self.slot.era)  # made during the call
+        if self._keeps_evidence and isinstance(output, Mapping):
+            evidence, era = self.slot.context.evidence, self.slot.era
+            if (cache := cache_in(output)) is not None:
+                bind(cache, evidence, era)  # made during the call
+            self._left = Left(output.get(STATE), evidence, era)
         self.slot.leave()
 
 
