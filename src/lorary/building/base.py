@@ -97,9 +97,13 @@ class Builder(Options, ABC):
         """List the jobs that make the library; nothing is run. `source`: the library that some builders start from."""
 
     def check_base(self, base: Any) -> None:
-        """Refuse a base without the layers that the options name, before anything runs. Raises E-TARGET."""
+        """Refuse a base without the layers that the options name, before anything runs. Raises E-TARGET, E-DEVICE.
+
+        Says of layers on which PEFT opens no adapter that it is so (W-PEFT).
+        """
         if targets := getattr(self, "targets", ()):
-            base.target_sites(targets)
+            base.require_trainable(targets)
+            base.warn_of_peft(targets)
 
     def n_numbers(self, job: Job, base: Any) -> int | None:
         """Foresee how many numbers the experts of a job hold, at most; None if that isn't known before."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from lorary.hashing import hash_json
-from lorary.model.tokens import Encoded, by_length
+from lorary.model.tokens import Encoded
 
 BATCHES_PER_WINDOW = 8
 """Batches are cut from windows of this many, sorted by length: little padding, and still a shuffle."""
@@ -37,11 +37,6 @@ def batch_rows(rows: Sequence[Encoded], batch_size: int, step: int, seed: int) -
         block = sorted(order[start : start + window], key=lambda i: (len(rows[i]), i))
         cut += [block[i : i + batch_size] for i in range(0, len(block), batch_size)]
     return cut[torch.randperm(len(cut), generator=generator).tolist()[place]]
-
-
-def passes(rows: Sequence[Encoded], most: int) -> list[list[int]]:
-    """Cut a step's rows into passes of at most `most` padded tokens, in order within a pass; a longer row is one."""
-    return [sorted(group) for group in by_length(rows, max_tokens=most, max_rows=len(rows))]
 
 
 def is_evaluation(step: int, n_steps: int, n: int) -> bool:

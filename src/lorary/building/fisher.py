@@ -12,7 +12,7 @@ from lorary.model.attach import Attachment
 from lorary.model.base_model import BaseModel
 from lorary.model.slot import Slot
 from lorary.model.speaking import row_losses
-from lorary.model.tokens import by_length, pad
+from lorary.model.tokens import pad
 from lorary.routing.base import Context
 from lorary.routing.routers.oracle import Oracle
 from lorary.tasks.example import Example
@@ -29,7 +29,7 @@ def fisher(base: BaseModel, examples: Sequence[Example], *, kind: LoRA, targets:
     rows = base.encode(examples)
     sites = base.target_sites(targets)
     total = torch.zeros(sum(site.d_out * kind.rank for site in sites))
-    for group in by_length(rows, max_rows=8):
+    for group in base.in_groups(rows, max_rows=8):
         batch = pad([rows[i] for i in group]).to(base.device)
         names = [str(i) for i in range(len(group))]
         banks = {}

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from lorary.building.base import JobStep, Report
-from lorary.building.batches import batch_rows, is_evaluation, mix_seed, passes, schedule
+from lorary.building.batches import batch_rows, is_evaluation, mix_seed, schedule
 from lorary.building.checkpoint import checkpoint_bytes, load_checkpoint, save_checkpoint
 from lorary.building.curve import Curve
 from lorary.building.job import TrainingOptions
@@ -31,7 +31,7 @@ from lorary.disk import try_place
 from lorary.errors import BuildError
 from lorary.model.batching import enough_tokens
 from lorary.model.speaking import row_losses
-from lorary.model.tokens import by_length, pad
+from lorary.model.tokens import pad
 
 CHECKPOINT_EVERY_S = 10.0
 """At least so much time between checkpoints; if one takes longer than a second, so many times as long as it took."""
@@ -164,7 +164,9 @@ def _gradients(run: _Run, rows: Sequence[Row], n_tokens: Sequence[int], dropout_
     learner, device = run.learner, run.learner.model.device
     divisor = torch.tensor(n_tokens, device=device).clamp(min=1)
     total = torch.zeros(len(n_tokens), device=device)
-    for part in passes([row.text for row in rows], run.options.pass_tokens):
+    # In order within a pass; a row longer than a pass is one.
+    groups = learner.model.in_groups([r.text for r in rows], max_tokens=run.options.pass_tokens, max_rows=len(rows))
+    for part in map(sorted, groups):
         seen = [rows[i] for i in part]
         batch = pad([row.text for row in seen]).to(device)
         with learner.turn(seen, dropout_seed=dropout_seed), fast_attention(learner.model):
@@ -227,7 +229,7 @@ def _valid_losses(run: _Run, live: Sequence[int]) -> list[float | None]:
     learner = run.learner
     rows = [row for i in live for row in learner.validation(i)]
     total, count = torch.zeros(len(run.curves)), torch.zeros(len(run.curves))
-    for group in by_length([row.text for row in rows], enough=enough_tokens(learner.model.device)):
+    for group in learner.model.in_groups([row.text for row in rows], enough=enough_tokens(learner.model.device)):
         seen = [rows[i] for i in group]
         batch, owner = pad([row.text for row in seen]), torch.tensor([row.owner for row in seen])
         with torch.inference_mode(), learner.turn(seen):

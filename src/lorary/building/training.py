@@ -161,7 +161,8 @@ class _Everyone(Gate):
 class TrainedBuilder(LoRABuilder, ABC):
     """Options of a builder that trains LoRAs from scratch.
 
-    rank, alpha, rslora, targets: the adapter; targets are last parts of module paths, or "attention" (ATT+O).
+    rank, alpha, rslora, targets: the adapter; targets are last parts of module paths, "attention" (ATT+O),
+    or "all-linear" (all but the head).
     Source: Ostapenko et al. 2024 (2405.11157) section 9: rank 4, alpha 16, dropout 0.05, ATT+O.
     """
 

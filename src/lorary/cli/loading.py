@@ -30,6 +30,14 @@ TemplateOptions = Annotated[
         help="Option of the chat template, e.g. enable_thinking=false; repeatable.",
     ),
 ]
+Attention = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="How attention is computed: eager, sdpa, ...; by default as the base says."),
+]
+DeviceMap = Annotated[
+    str | None,
+    typer.Option(metavar="MAP", help="Spread the base over several devices, as Accelerate does: auto, balanced, ..."),
+]
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,8 @@ class Loading(Group):
     dtype: Dtype = "auto"
     max_tokens: MaxTokens = None
     template_option: TemplateOptions = None
+    attention: Attention = None
+    device_map: DeviceMap = None
     batch_tokens: Annotated[
         int | None, count_option("Padded tokens scored or generated at once; by default as memory allows.")
     ] = None
@@ -47,9 +57,11 @@ class Loading(Group):
     @property
     def options(self) -> dict[str, Any]:
         """What `load_base` is given."""
+        how = {"attention": self.attention, "device_map": self.device_map}
         return {
             "device": self.device, "dtype": self.dtype, "max_tokens": self.max_tokens,
             "template_options": template_options(self.template_option), "batch_tokens": self.batch_tokens,
+            **{key: value for key, value in how.items() if value is not None},
         }  # fmt: skip
 
 

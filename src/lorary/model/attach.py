@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lorary.adapters.base import Bank
 from lorary.errors import AdapterError, RoutingError
-from lorary.model.cache_follower import bind, cache_in, evidence_of
+from lorary.model.cache_follower import STATE, Left, bind, cache_in, evidence_of, tokens_in
 from lorary.model.checkpoints import forget_contexts, remember_contexts
 from lorary.model.padding import real_tokens
 from lorary.model.slot import Slot
@@ -40,40 +40,64 @@ class RoutedLinear(nn.Module):
         return self.base.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map x (B, T, d_in) to (B, T, d_out), or x (B * T, d_in), as some blocks hand it over, to (B * T, d_out).
+        """Map x (B, T, d_in) to (B, T, d_out), or with any other axes but the last, as some blocks hand tokens over.
 
         Raises E-ROWS where a block hands over some of the tokens only and the gate must know whose they are.
         """
         y: Tensor = self.base(x)
-        slot = self.slot
-        if slot.bypassed:
+        if self.slot.bypassed:
             return y
-        if x.dim() == 2:
-            shape = self._rows_of(x)
-            return self._mix(x.unflatten(0, shape), y.unflatten(0, shape)).flatten(0, 1)
-        return self._mix(x, y)
+        if x.dim() == 3:
+            return self._mix(x, y)
+        rows = self._rows_of(x)
+        x, y, shape = x.reshape(*rows, x.shape[-1]), y.reshape(*rows, y.shape[-1]), y.shape
+        return self._mix(x, y, may_repeat=len(shape) > 3).reshape(shape)
 
-    def _mix(self, x: Tensor, y: Tensor) -> Tensor:
+    def _mix(self, x: Tensor, y: Tensor, *, may_repeat: bool = False) -> Tensor:
         slot = self.slot
-        routing = _ask(self.gate, x, slot.context)
+        if self.gate.keeps_evidence and slot.shape is not None and (may_repeat or x.shape[:2] != slot.shape):
+            routing = self._ask_of_new(x, *slot.shape)
+        else:
+            routing = _ask(self.gate, x, slot.context)
         if slot.records is not None:
             slot.records.setdefault(self.site, []).append(routing)
         mixed: Tensor = self.bank(x, y, routing.weights_for(slot.mix), routing.experts, slot.mix)
         return mixed
 
+    def _ask_of_new(self, x: Tensor, n_rows: int, n_new: int) -> Routing:
+        """Route the last n_new of the tokens x (B, T, d); those before them as they were routed in their own calls.
+
+        A cache may keep what a layer makes the keys and values of, so that it is given all tokens with every new one.
+        """
+        evidence = self.slot.context.evidence
+        before = evidence.routings.get(self.site)
+        n_old = x.shape[1] - n_new
+        if len(x) != n_rows or n_old not in (0, before.n_tokens if before else 0):
+            raise self._lost(x)
+        routing = _ask(self.gate, x[:, n_old:], self.slot.context).spread(n_rows, n_new)
+        joined = routing if before is None else before.followed_by(routing)
+        evidence.routings[self.site] = joined
+        return joined if n_old else routing
+
     def _rows_of(self, x: Tensor) -> tuple[int, int]:
-        """Give B and T of flattened tokens."""
-        shape, context = self.slot.shape, self.slot.context
-        if shape is not None and shape[0] * shape[1] == len(x):
+        """Give B and T of tokens that come with other axes."""
+        shape, context, n = self.slot.shape, self.slot.context, x.shape[:-1].numel()
+        if x.dim() > 3 and (shape is None or len(x) == shape[0]):
+            return len(x), n // max(1, len(x))
+        if shape is not None and shape[0] * shape[1] == n:
             return shape
         per_row = [value for value in (context.experts, context.features) if value is not None and len(value) > 1]
         if per_row or self.gate.keeps_evidence:
-            raise RoutingError(
-                "E-ROWS",
-                f"site {self.site!r} is given {len(x)} tokens of {shape}: this router must know whose they are.",
-                "Use a router that looks at each token alone, such as arrow, or experts without this site.",
-            )
-        return 1, len(x)
+            raise self._lost(x)
+        return 1, n
+
+    def _lost(self, x: Tensor) -> RoutingError:
+        n = x.shape[:-1].numel()
+        return RoutingError(
+            "E-ROWS",
+            f"site {self.site!r} is given {n} tokens of {self.slot.shape}: this router must know whose they are.",
+            "Use a router that looks at each token alone, such as arrow, or experts without this site.",
+        )
 
 
 def _ask(gate: Gate, h: Tensor, context: Context) -> Routing:
@@ -98,6 +122,7 @@ class Attachment:
         self.slot, slot.model = slot, model
         self.layers: dict[str, RoutedLinear] = {}
         self._keeps_evidence = False
+        self._left = Left()
         self.swap(parts)
         self.hooks = [
             model.register_forward_pre_hook(self._before, with_kwargs=True),
@@ -141,7 +166,7 @@ class Attachment:
             for hook in self.hooks:
                 hook.remove()
             forget_contexts(self.model)
-            self.layers, self.hooks = {}, []
+            self.layers, self.hooks, self._left = {}, [], Left()
 
     @contextmanager
     def turn(self, context: Context) -> Iterator[None]:
@@ -153,13 +178,9 @@ class Attachment:
 
     @contextmanager
     def bypassed(self) -> Iterator[None]:
-        """Let the base speak alone in the block."""
-        with self.slot.held():
-            before, self.slot.bypassed = self.slot.bypassed, True
-            try:
-                yield
-            finally:
-                self.slot.bypassed = before
+        """Let the base speak alone in the block. Raises E-BUSY."""
+        with self.slot.silenced():
+            yield
 
     def require_attached(self) -> None:
         """Raise E-DETACHED after `detach`."""
@@ -172,10 +193,10 @@ class Attachment:
         n_rows, n_tokens = (ids if ids is not None else kwargs["inputs_embeds"]).shape[:2]
         context = _repeat_rows(self.slot.context, n_rows)
         if self._keeps_evidence:
-            cache = cache_in(kwargs)
-            n_before = cache.get_seq_length() if cache is not None else 0
-            mask = real_tokens(kwargs.get("attention_mask"), n_tokens, n_before)
-            context = replace(context, mask=mask, evidence=evidence_of(cache, self.slot.era))
+            cache, state = cache_in(kwargs), kwargs.get(STATE)
+            mask = real_tokens(kwargs.get("attention_mask"), n_tokens, tokens_in(cache))
+            evidence = evidence_of(cache, self.slot.era) if state is None else self._left.of(state, self.slot.era)
+            context = replace(context, mask=mask, evidence=evidence)
             context.evidence.start_call()
         self.slot.context, self.slot.shape = context, (n_rows, n_tokens)
         if model.training and torch.is_grad_enabled() and not torch.compiler.is_compiling():
@@ -183,9 +204,11 @@ class Attachment:
             remember_contexts(model, self.slot, needed=seen)
 
     def _after(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        cache = cache_in(output) if isinstance(output, Mapping) else None
-        if self._keeps_evidence and cache is not None:
-            bind(cache, self.slot.context.evidence, self.slot.era)  # made during the call
+        if self._keeps_evidence and isinstance(output, Mapping):
+            evidence, era = self.slot.context.evidence, self.slot.era
+            if (cache := cache_in(output)) is not None:
+                bind(cache, evidence, era)  # made during the call
+            self._left = Left(output.get(STATE), evidence, era)
         self.slot.leave()
 
 

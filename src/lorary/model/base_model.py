@@ -1,6 +1,7 @@
 """The base: load, freeze, fingerprint, list sites."""
 
 import difflib
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -16,24 +17,25 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from lorary.adapters.base import Site
 from lorary.adapters.tensor_file import filled_by_others
 from lorary.disk import near_path
-from lorary.errors import LibraryError, ModelError, known_names
+from lorary.errors import LibraryError, ModelError, OptionError
 from lorary.evaluation.base import LogLikelihood
 from lorary.library import sync
 from lorary.library.base_names import shared_name
 from lorary.model.base_config import NO_CODE
+from lorary.model.calls import Calls, listen_to_calls
 from lorary.model.embedded import embedded_directory
 from lorary.model.embedded_needs import EMBEDDED, EMBEDDED_HUB_ID
 from lorary.model.fingerprint import exact_facts, sign_facts
 from lorary.model.named_bases import called, find_shared, remember_base
+from lorary.model.peft_limits import warn_of_peft
+from lorary.model.places import find_device, find_dtype
 from lorary.model.reading import longest_text, stop_tokens
+from lorary.model.sites import choose_sites, list_sites, require_called
 from lorary.model.speaking import answer, score
-from lorary.model.tokens import Encoded, encode, reading_facts, turn_end, warn_of_cuts
-from lorary.model.whole_base import open_base
-from lorary.options import require, require_count
+from lorary.model.tokens import Encoded, by_length, encode, reading_facts, turn_end, warn_of_cuts
+from lorary.model.whole_base import open_base, take_model, take_tokenizer
+from lorary.options import require_count
 from lorary.tasks.example import Example
-
-ATTENTION = "attention"
-"""Stands in `targets` for all linear layers of the attention blocks, the output projection included (ATT+O)."""
 
 
 @dataclass(eq=False)
@@ -63,7 +65,7 @@ class BaseModel:
         self.hf.requires_grad_(False)
         self.hf.eval()
         # Listed now: once experts are attached, the layers have other places.
-        self.sites = _list_sites(self.hf)
+        self.sites = list_sites(self.hf)
         names = list(self.sites)
         self._sample = [self.hf.get_submodule(names[i]) for i in (0, len(names) // 2, -1) if names]
         self._head_mask: Tensor | None = None
@@ -82,6 +84,14 @@ class BaseModel:
         """Where the weights are."""
         return next(self.hf.parameters()).device
 
+    def device_of(self, site: str) -> torch.device:
+        """Where a layer computes: on one device with all others, unless the base is spread over several."""
+        layer = self.hf.get_submodule(site)
+        if (device := getattr(getattr(layer, "_hf_hook", None), "execution_device", None)) is not None:
+            return torch.device(device)  # where Accelerate brings it
+        tensors = itertools.chain(layer.parameters(), layer.buffers(), self.hf.parameters())
+        return next(tensors).device
+
     @property
     def dtype(self) -> torch.dtype:
         """What it computes in; quantised weights are stored in less."""
@@ -91,25 +101,32 @@ class BaseModel:
         return next((p.dtype for p in self.hf.parameters() if p.dtype.is_floating_point), torch.get_default_dtype())
 
     def target_sites(self, targets: Sequence[str]) -> list[Site]:
-        """List the sites that targets name: last parts of module paths, or "attention".
+        """List the sites that targets name: last parts of module paths, "attention", or "all-linear".
 
         Raises E-TARGET if one names nothing.
         """
-        chosen: dict[str, Site] = {}
-        for target in targets:
-            found = self._named(target)
-            if not found:
-                known = sorted({name.rpartition(".")[2] for name in self.sites})
-                raise ModelError(
-                    "E-TARGET",
-                    f"{target!r} names no linear layer of the base.",
-                    known_names(target, [*(word for word in [ATTENTION] if self._named(word)), *known]),
-                )
-            chosen |= found
-        return [chosen[name] for name in self.sites if name in chosen]
+        return choose_sites(self.sites, targets, self.calls.idle)
 
-    def _named(self, target: str) -> dict[str, Site]:
-        return {name: site for name, site in self.sites.items() if _is_target(name, target)}
+    def require_trainable(self, targets: Sequence[str]) -> None:
+        """Refuse targets that name nothing, or a layer that is never called (E-TARGET), and a spread base (E-DEVICE).
+
+        What a step trains is one tensor, so it is in one place.
+        """
+        require_called(self.sites, targets, self.calls.idle)
+        if len(places := {str(self.device_of(site.name)) for site in self.target_sites(targets)}) > 1:
+            what = f"the base is spread over {', '.join(sorted(places))}, where experts are routed, but not trained."
+            raise ModelError("E-DEVICE", what, "Load it on one device: without device_map.")
+
+    def warn_of_peft(self, targets: Sequence[str]) -> None:
+        """Say, where it is so, that PEFT can't open adapters on these targets (W-PEFT)."""
+        warn_of_peft(self.hf.config.model_type, [site.name for site in self.target_sites(targets)])
+
+    @cached_property
+    def calls(self) -> Calls:
+        """How it calls its layers: found out by calling it, once, as soon as somebody asks."""
+        if self.device.type == "meta":  # an outline computes nothing
+            return Calls(frozenset(), frozenset(), hides_padding=True)
+        return listen_to_calls(self.hf, self.sites)
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
@@ -133,6 +150,11 @@ class BaseModel:
             "max_tokens": self.max_tokens,
             "dtype": str(self.dtype).removeprefix("torch."),
         }
+
+    def in_groups(self, rows: Sequence[Encoded], **limits: int | None) -> Iterator[list[int]]:
+        """Group row numbers for padded batches, as `tokens.by_length`; of equal length if this base reads padding."""
+        differ = len({len(row) for row in rows}) > 1
+        return by_length(rows, equal=differ and not self.calls.hides_padding, **limits)
 
     def encode(self, examples: Sequence[Example], *, quiet: bool = False) -> list[Encoded]:
         """Turn examples into ids as this base reads them. Warns of prompts that are cut, unless quiet.
@@ -190,48 +212,27 @@ class BaseModel:
         return (args[0].contiguous(), *args[1:])
 
 
-def _list_sites(hf: Any) -> dict[str, Site]:
-    """List what looks like a linear layer, whatever its class: quantised layers are called as any other.
-
-    What is inside of one belongs to it.
-    """
-    head, sites = hf.get_output_embeddings(), dict[str, Site]()
-    for name, module in hf.named_modules():
-        widths = _widths(module)
-        if widths and module is not head and not any(name.startswith(f"{outer}.") for outer in sites):
-            sites[name] = Site(name, *widths)
-    return sites
-
-
-def _widths(module: nn.Module) -> tuple[int, int] | None:
-    """Give (d_in, d_out) of what has in_features and out_features, or GPT-2's nx and nf; None for anything else."""
-    for names in (("in_features", "out_features"), ("nx", "nf")):
-        widths = [getattr(module, name, None) for name in names]
-        if all(type(width) is int for width in widths):
-            return widths[0], widths[1]  # type: ignore[return-value]
-    return None
-
-
-def _is_target(name: str, target: str) -> bool:
-    if target == ATTENTION:
-        return any("attn" in part or "attention" in part for part in name.split(".")[:-1])
-    return name == target or name.endswith("." + target)
-
-
 @torch.inference_mode(False)  # weights made in that mode can take part in no training
 def load_base(
-    name: str = EMBEDDED,
+    name: Any = EMBEDDED,
     *,
     device: str = "auto",
     dtype: str = "auto",
+    device_map: Any = None,
+    attention: str | None = None,
+    tokenizer: Any = None,
     max_tokens: int | None = None,
     template_options: Mapping[str, Any] | None = None,
     batch_tokens: int | None = None,
 ) -> BaseModel:
-    """Load and freeze a base: the embedded one, a directory, or a Hub id.
+    """Load and freeze a base: the embedded one, a directory, a Hub id, or a model of transformers, loaded already.
 
     device "auto": the first GPU if there is one. dtype "auto": bfloat16 where the device computes faster with it,
     else float32.
+    device_map: spread the layers over several devices, as Accelerate does: "auto", or {module: device}; experts are
+    routed there, but not trained. attention: how it is computed, as transformers names it: "eager", "sdpa", ...; by
+    default as the base says. tokenizer: one, or its directory or Hub id; by default what lies beside the base. A model
+    that is given stays where it is, in its precision; it is frozen, and needs its tokenizer beside it or here.
     max_tokens: the longest text it is given, prompt and answer together, in tokens; by default what it reads. Longer
     prompts lose their start, with a warning. template_options: what its chat template is given beside the turns, as
     {"enable_thinking": False}. batch_tokens: the most padded tokens that are scored or generated at once; by default as
@@ -239,17 +240,36 @@ def load_base(
     Raises E-BASE for what can't be loaded or isn't whole, E-OPTION, E-HUB within 10 seconds if the Hub can't be
     reached.
     """
-    require("name", name, (str, os.PathLike), "a name or a directory")
-    name, place = os.fspath(name), _device(device)
-    name = find_shared(name) or name
-    remember_base(name)
-    kind = _dtype(dtype, place)
-    source, shown = (embedded_directory(), EMBEDDED_HUB_ID) if name == EMBEDDED else (_find(name), called(name))
-    hf, tokenizer = open_base(source, name, kind)
     if batch_tokens is not None:
         require_count("batch_tokens", batch_tokens)
+    reading = {"max_tokens": max_tokens, "template_options": dict(template_options or {}), "batch_tokens": batch_tokens}
+    if not isinstance(name, (str, os.PathLike)):
+        given = {"device": device != "auto", "dtype": dtype != "auto", "device_map": device_map, "attention": attention}
+        return _take(name, tokenizer, [option for option, value in given.items() if value], reading)
+    name = os.fspath(name)
+    name = find_shared(name) or name
+    if device_map is not None and device != "auto":
+        raise OptionError("E-OPTION", f"device={device!r} and device_map={device_map!r}.", "Give one of the two.")
+    place = find_device(device)
+    remember_base(name)
+    kind = find_dtype(dtype, place)
+    source, shown = (embedded_directory(), EMBEDDED_HUB_ID) if name == EMBEDDED else (_find(name), called(name))
+    hf, tokenizer = open_base(source, name, kind, tokenizer=tokenizer, device_map=device_map, attention=attention)
     directory = Path(name).absolute() if name != EMBEDDED and Path(name).is_dir() else None
-    return BaseModel(hf.to(place), tokenizer, shown, max_tokens, dict(template_options or {}), batch_tokens, directory)
+    return BaseModel(hf if device_map is not None else hf.to(place), tokenizer, shown, directory=directory, **reading)
+
+
+def _take(hf: Any, tokenizer: Any, unheard: list[str], reading: Mapping[str, Any]) -> BaseModel:
+    take_model(hf)
+    if unheard:
+        raise OptionError("E-OPTION", f"{unheard[0]}=... beside a model that is loaded.", "Load it so yourself.")
+    name = hf.config.name_or_path
+    if tokenizer is None and not name:
+        raise OptionError("E-OPTION", "a model without its tokenizer.", "Write load_base(model, tokenizer=tokenizer).")
+    name = name or type(hf).__name__
+    directory = Path(name).absolute() if Path(name).is_dir() else None
+    remember_base(name)
+    return BaseModel(hf, take_tokenizer(tokenizer or name, name, hf), called(name), directory=directory, **reading)
 
 
 def _find(name: str) -> str:
@@ -266,28 +286,3 @@ def _find(name: str) -> str:
         hint = f"{error.hint} The embedded base {EMBEDDED!r} needs no Hub."
         raise ModelError(error.code, f"base {error.message}", hint) from error
     return name
-
-
-def _device(device: str) -> torch.device:
-    if device == "auto":
-        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return accelerator or torch.device("cpu")
-    try:
-        torch.empty(0, device=device)
-        return torch.device(device)
-    except (RuntimeError, AssertionError) as error:
-        raise ModelError("E-DEVICE", f"device {device!r} can't be used: {str(error).partition(chr(10))[0]}") from error
-
-
-def _dtype(dtype: str, device: torch.device) -> torch.dtype:
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype != "auto":
-        if dtype not in known:
-            raise ModelError("E-DTYPE", f"dtype {dtype!r} is unknown.", known_names(dtype, ["auto", *known]))
-        return known[dtype]
-    if device.type == "cpu":
-        able = torch.cpu.get_capabilities()
-        return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
-    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.float32
-    return torch.bfloat16

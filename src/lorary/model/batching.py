@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from lorary.errors import ModelError
-from lorary.model.tokens import Encoded, by_length
+from lorary.model.sites import text_config
+from lorary.model.tokens import Encoded
 
 if TYPE_CHECKING:
     from lorary.model.base_model import BaseModel
@@ -31,9 +32,12 @@ def in_batches(
     Raises E-MEMORY for a row that it doesn't hold alone.
     """
     found: dict[int, T] = {}
-    # To generate in more batches is more steps, each of which reads all weights.
-    enough = None if n_new else enough_tokens(base.device)
-    for group in by_length(rows, max_tokens=base.batch_tokens or tokens_at_once(base), n_new=n_new, enough=enough):
+    limits: dict[str, int | None] = {"max_tokens": base.batch_tokens or tokens_at_once(base), "n_new": n_new}
+    if not n_new:  # to generate in more batches is more steps, each of which reads all weights
+        limits["enough"] = enough_tokens(base.device)
+    elif len(rows) > 1 and not base.calls.hides_padding:
+        limits["max_rows"] = 1  # transformers mixes up the states of RWKV's rows from one token to the next
+    for group in base.in_groups(rows, **limits):
         for part, results in _halving(group, run, rows):
             found |= zip(part, results, strict=True)
     return [found[i] for i in range(len(rows))]
@@ -53,7 +57,7 @@ def tokens_at_once(base: "BaseModel") -> int:
 
 def _bytes_per_token(base: "BaseModel") -> int:
     """Estimate what a token takes at most: keys and values, a block's activations, logits and their float32 copies."""
-    config = base.hf.config.get_text_config()
+    config = text_config(base.hf)
     width, n_layers = config.hidden_size, config.num_hidden_layers
     inner = max(4 * width, *(site.d_out for site in base.sites.values()), width)
     size = base.dtype.itemsize

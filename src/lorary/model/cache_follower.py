@@ -12,11 +12,31 @@ from lorary.routing.evidence import Evidence
 _NAME = "_lorary_evidence"
 _OURS = {_NAME, "reorder_cache", "batch_repeat_interleave", "batch_select_indices", "crop", "reset", "__deepcopy__"}
 _WORDS = ("cache", "past_key_values")  # since transformers 5.24, and until then
+STATE = "state"
+"""What RWKV calls its own."""
 
 
 def cache_in(named: Mapping[str, Any]) -> Any:
     """Find the KV cache among a call's arguments or in its output; None without one."""
     return next((named[word] for word in _WORDS if named.get(word) is not None), None)
+
+
+def tokens_in(cache: Any) -> Any:
+    """Count the tokens before the call, a number or, in a graph, a tensor; 0 for a cache that doesn't count them.
+
+    That of a base without attention is a state, whatever it has read.
+    """
+    try:
+        return 0 if cache is None else cache.get_seq_length()
+    except ValueError:
+        return 0
+
+
+def _is_filled(cache: Any) -> bool:
+    try:
+        return bool(cache.get_seq_length() > 0)
+    except ValueError:
+        return bool(cache.has_previous_state())
 
 
 def evidence_of(cache: Any, era: int) -> Evidence:
@@ -39,13 +59,30 @@ def evidence_of(cache: Any, era: int) -> Evidence:
             )
         setattr(cache, _NAME, (evidence, era))
         return evidence
-    if cache.get_seq_length() > 0:
+    if _is_filled(cache):
         raise RoutingError(
             "E-CACHE", "this KV cache was filled by another model; its evidence is unknown.", "Start with a new cache."
         )
     evidence = Evidence()
     bind(cache, evidence, era)
     return evidence
+
+
+class Left:
+    """What the last call left behind: the state that a base without a cache hands on, RWKV's, and its evidence.
+
+    A state is a list, which can carry nothing along, so that only the last one is known.
+    """
+
+    def __init__(self, state: Any = None, evidence: Evidence | None = None, era: int = 0) -> None:
+        self._state, self._evidence, self._era = state, evidence, era
+
+    def of(self, state: Any, era: int) -> Evidence:
+        """Give the evidence that belongs to a state. Raises E-CACHE unless it is the last one, as it was left."""
+        if self._evidence is None or state is not self._state or era != self._era:
+            what = "this state was left by another call than the last one, or before a change; its evidence is unknown."
+            raise RoutingError("E-CACHE", what, "Start without a state, or generate with use_cache=False.")
+        return self._evidence
 
 
 def bind(cache: Any, evidence: Evidence, era: int) -> None:

@@ -14,7 +14,7 @@ from lorary.errors import LibraryError, RoutingError, known_names
 from lorary.library.expert import Expert
 from lorary.library.layout import check_free
 from lorary.model.base_model import BaseModel
-from lorary.model.ensemble import Ensemble, Parts, check_fit, check_mix, make_gate, open_expert
+from lorary.model.ensemble import Ensemble, Parts, check_fit, check_mix, choose_live, make_bank, make_gate, open_expert
 from lorary.model.paging import PagedBank
 from lorary.model.state import fetch_or_fit, in_rows, make_probe
 from lorary.options import name_of, require, to_spec
@@ -60,8 +60,7 @@ def change_router(base: BaseModel, ensemble: Ensemble, parts: Parts, router: Rou
     left = (name_of(ensemble.router), ensemble.members, ensemble.state) if learned else ensemble.left
     fitting = replace(ensemble, router=router, tasks=tasks or ensemble.tasks, state={}, left=left)
     changed = replace(fitting, state=fetch_or_fit(base, fitting))
-    device = base.device
-    return changed, {n: (parts[n][0], make_gate(changed, site, device)) for n, site in changed.sites.items()}
+    return changed, {n: (parts[n][0], make_gate(base, changed, site)) for n, site in changed.sites.items()}
 
 
 def _require_expert(expert: Expert) -> None:
@@ -117,23 +116,23 @@ def _sites(
     gone = (leaving.sites.keys() if leaving else set()) - (coming.sites.keys() if coming else set())
     wanted = ensemble.sites.keys() | (coming.sites.keys() if coming else set())
     wanted -= {site for site in gone if not any(site in expert.sites for expert in members.values())}
-    return {name: site for name, site in base.sites.items() if name in wanted}
+    return choose_live(base, wanted)
 
 
 def _make_parts(base: BaseModel, old: Ensemble, new: Ensemble, parts: Parts, name: str) -> Parts:
     """Make the banks from those that are there, with another expert, or none, in the place of a name."""
-    dtype, device, leaving = base.dtype, base.device, int(name in old.members)
+    leaving = int(name in old.members)
     index = sorted({*old.members, name}).index(name)
     coming = [new.experts[name]] if name in new.experts else []
     made: Parts = {}
     like: LowRankBank | None = None
     for place, site in new.sites.items():
-        bank = parts[place][0] if place in parts else new.make_bank(site).cast(dtype).to(device)
+        bank = parts[place][0] if place in parts else make_bank(base, new, site)
         if place in parts and isinstance(bank, LowRankBank):
             like = bank = bank.splice(index, leaving, [_at(expert, place) for expert in coming], site, like=like)
         elif place in parts and isinstance(bank, PagedBank):
             bank = bank.splice(index, leaving, coming)
-        made[place] = bank, make_gate(new, site, device)
+        made[place] = bank, make_gate(base, new, site)
     return made
 
 

@@ -1,11 +1,11 @@
 """What is routed into a base, and how: experts, router, its state, mix. Immutable: an edit makes another one."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, get_args
 
-import torch
 from torch import Tensor
 
 from lorary.adapters.base import Bank, Experts, Mix, Site, Weights
@@ -16,6 +16,7 @@ from lorary.hashing import short_key
 from lorary.library.expert import Expert, hash_experts
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel
+from lorary.model.calls import require_whole
 from lorary.model.fingerprint import tensor_facts
 from lorary.model.named_bases import remember_fit
 from lorary.model.paging import PagedBank, PagedExpert, Pager, parse_size
@@ -27,6 +28,9 @@ from lorary.tasks.task import Tasks
 
 Parts = dict[str, tuple[Bank, Gate]]
 """Site -> the bank and the gate that work there."""
+
+
+_IDLE = "W-IDLE"
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +109,7 @@ def open_expert(expert: Expert, pager: Pager | None) -> Mapping[str, Weights]:
 
 
 def make_parts(base: BaseModel, ensemble: Ensemble) -> Parts:
-    """Pack the bank and make the gate of every site, on the base's device, with a state that comes from elsewhere.
+    """Pack the bank and make the gate of every site, where its layer is, with a state that comes from elsewhere.
 
     Raises E-STATE where there is none and the router has one.
     """
@@ -142,14 +146,23 @@ def require_listeners(ensemble: Ensemble, parts: Parts) -> None:
 
 
 def make_part(base: BaseModel, ensemble: Ensemble, site: Site) -> tuple[Bank, Gate]:
-    """Pack the bank and make the gate of one site, on the base's device."""
-    device = base.device
-    return ensemble.make_bank(site).cast(base.dtype).to(device), make_gate(ensemble, site, device)
+    """Pack the bank and make the gate of one site, where its layer is."""
+    return make_bank(base, ensemble, site), make_gate(base, ensemble, site)
 
 
-def make_gate(ensemble: Ensemble, site: Site, device: torch.device) -> Gate:
-    """Make the gate of one site, on the base's device."""
-    gate = ensemble.router.gate(site, ensemble.state, ensemble.names)
+def make_bank(base: BaseModel, ensemble: Ensemble, site: Site) -> Bank:
+    """Pack the bank of one site, where its layer is, in the precision of the base."""
+    return ensemble.make_bank(site).cast(base.dtype).to(base.device_of(site.name))
+
+
+def make_gate(base: BaseModel, ensemble: Ensemble, site: Site) -> Gate:
+    """Make the gate of one site, where its layer is.
+
+    Raises E-ROWS for one that keeps evidence, at a layer that is given some of the tokens only.
+    """
+    gate, device = ensemble.router.gate(site, ensemble.state, ensemble.names), base.device_of(site.name)
+    if gate.keeps_evidence:
+        require_whole(base.calls, [site.name])
     return gate if device.type == "cpu" else gate.to(device)  # where states are
 
 
@@ -171,11 +184,27 @@ def check_library(base: BaseModel, library: Library) -> None:
 
 
 def find_sites(base: BaseModel, members: Mapping[str, Expert]) -> dict[str, Site]:
-    """List the base's sites where any expert sits, in the base's order. Raises as `check_fit`."""
+    """List the base's sites where any expert sits, in the base's order, but those it never calls (W-IDLE).
+
+    Raises as `check_fit`, and E-TARGET if all are of those.
+    """
     for _, expert in sorted(members.items()):
         check_fit(base, expert)
-    wanted = {site for expert in members.values() for site in expert.sites}
-    return {name: site for name, site in base.sites.items() if name in wanted}
+    return choose_live(base, {site for expert in members.values() for site in expert.sites})
+
+
+def choose_live(base: BaseModel, wanted: Collection[str]) -> dict[str, Site]:
+    """List the sites of some names that the base calls, telling of others. Raises E-TARGET if none is called."""
+    named = {name: site for name, site in base.sites.items() if name in wanted}
+    idle = [name for name in named if name in base.calls.idle]
+    if not idle:
+        return named
+    what = f"adapts {idle[0]!r}{f' and {len(idle) - 1} more' if idle[1:] else ''}, which this base never calls"
+    if len(idle) == len(named):
+        hint = "It reads the weights, past any adapter. Train experts on other layers."
+        raise AdapterError("E-TARGET", f"no expert would change anything: each {what}.", hint)
+    warnings.warn(f"warning[{_IDLE}] an expert {what}: there it changes nothing.", RuntimeWarning, stacklevel=4)
+    return {name: site for name, site in named.items() if name not in base.calls.idle}
 
 
 def check_fit(base: BaseModel, expert: Expert) -> None:

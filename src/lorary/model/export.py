@@ -19,6 +19,7 @@ from lorary.library.layout import PROVENANCE
 from lorary.library.manifest import this_version
 from lorary.library.provenance import Provenance
 from lorary.model.ensemble import check_mix
+from lorary.model.peft_limits import model_type_of, warn_of_peft
 from lorary.options import require, require_count
 
 Shares = Mapping[str, float]
@@ -116,6 +117,7 @@ def _write(stage: Path, mixed: Mapping[str, StaticMix], members: Mapping[str, Ex
     names = {str(expert.config.get("base_model_name_or_path") or "") for expert in members.values()}
     write_weights(stage, LoRA(rank=common, alpha=float(common)), weights, base_name=min(names))
     fingerprints = [e.provenance.base_fingerprint for e in members.values() if e.provenance.base_fingerprint]
+    warn_of_peft(model_type_of(str(fingerprints[0].get("architecture"))) if fingerprints else None, weights)
     provenance = Provenance(
         tasks=tuple(sorted({task for expert in members.values() for task in expert.provenance.tasks})),
         builder={"name": "export", **how},

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lorary.errors import ModelError
 from lorary.hashing import short_key
+from lorary.model.sites import text_config
 
 _EXACT = (torch.float32, torch.bfloat16)
 _ROWS, _SIGN_ROWS = 64, 1024
@@ -15,11 +17,12 @@ _ROWS, _SIGN_ROWS = 64, 1024
 
 def size_facts(hf: Any) -> dict[str, Any]:
     """Give architecture, sizes and vocabulary: what is known of a base whose weights nobody read."""
+    config = text_config(hf)
     return {
         "architecture": type(hf).__name__,
-        "hidden_size": hf.config.hidden_size,
-        "n_layers": hf.config.num_hidden_layers,
-        "vocab_size": hf.config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "n_layers": config.num_hidden_layers,
+        "vocab_size": config.vocab_size,
     }
 
 
@@ -29,6 +32,7 @@ def exact_facts(hf: Any, layers: Sequence[nn.Module]) -> dict[str, Any]:
     In float32 and bfloat16 the hash is the same, `weights`: that of the numbers in bfloat16. All else was rounded
     otherwise, so it is hashed as it is stored, under a key that names how: only what is stored alike is compared.
     """
+    require_numbers(hf)
     embedding, facts = hf.get_input_embeddings(), size_facts(hf)
     weights: list[Any] = [getattr(layer, "weight", None) for layer in layers] + [embedding.weight]
     if all(_is_plain(w) and w.dtype in _EXACT for w in weights):
@@ -51,6 +55,17 @@ def sign_facts(hf: Any) -> dict[str, Any]:
     if not (_is_plain(weight) and weight.is_floating_point()):
         return {}
     return {"embedding_signs": hash_tensors([weight.detach()[:: max(1, len(weight) // _SIGN_ROWS)].signbit()])}
+
+
+def require_numbers(hf: Any) -> None:
+    """Refuse a base some of whose weights aren't in memory. Raises E-BASE."""
+    absent = next((name for name, weight in hf.named_parameters() if weight.is_meta), None)
+    if absent is not None:
+        what = f"the weight {absent!r} of the base is offloaded, to the disk or to another device's memory."
+        hint = (
+            "Load the base whole, with load_base: in bfloat16 it takes half, spread over devices (device_map) a part."
+        )
+        raise ModelError("E-BASE", what, hint)
 
 
 def _is_plain(tensor: Any) -> bool:

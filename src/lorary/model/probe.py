@@ -1,6 +1,7 @@
 """Hidden states of an expert on examples; text embeddings."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -14,10 +15,12 @@ from lorary.errors import RoutingError
 from lorary.model.attach import Attachment
 from lorary.model.base_config import NO_CODE
 from lorary.model.base_model import BaseModel
+from lorary.model.calls import require_whole
 from lorary.model.chat import render_prompt, render_turns
 from lorary.model.packaged import find_encoder
+from lorary.model.sites import text_config
 from lorary.model.slot import Slot
-from lorary.model.tokens import by_length, pad, start_token
+from lorary.model.tokens import pad, start_token
 from lorary.routing.routers.uniform import Uniform
 from lorary.tasks.example import Example
 from lorary.tasks.task import Tasks
@@ -76,17 +79,21 @@ class DataProbe:
     ) -> Mapping[str, Tensor]:
         """Read texts (N, T) with the base alone: site -> what `ask(site, inputs (n, T, d))` gave, joined (N, ...).
 
-        Raises E-STATE for texts that aren't tokens of this base: they may be kept in a state that came from elsewhere.
+        Raises E-STATE for texts that aren't tokens of this base: they may be kept in a state that came from elsewhere;
+        E-ROWS for a site that hears some of the tokens only.
         """
-        n_rows = getattr(self.base.hf.get_input_embeddings(), "num_embeddings", None) or self.base.hf.config.vocab_size
+        n_rows = (
+            getattr(self.base.hf.get_input_embeddings(), "num_embeddings", None) or text_config(self.base.hf).vocab_size
+        )
         if texts.dtype != torch.long or texts.dim() != 2 or not ((texts >= 0) & (texts < n_rows)).all():
             raise RoutingError("E-STATE", "the texts that the router read aren't of this base's tokens.", "Fit anew.")
+        require_whole(self.base.calls, sites)
         answers: dict[str, list[Tensor]] = {site: [] for site in sites}
 
         def listener(site: str) -> Any:
-            # Some blocks hand over (n * T, d).
+            # Some blocks hand over (n * T, d), or more axes.
             return lambda _, args: answers[site].append(
-                ask(site, args[0].view(-1, texts.shape[1], args[0].shape[-1])).cpu()
+                ask(site, args[0].reshape(-1, texts.shape[1], args[0].shape[-1])).cpu()
             )
 
         hooks = [self.base.hf.get_submodule(site).register_forward_pre_hook(listener(site)) for site in sites]
@@ -112,9 +119,12 @@ class DataProbe:
         names = [name for name in self.owned[expert] if name in self.tasks]
         examples = [e for i in range(n_examples) for name in names for e in self.tasks[name].train[i : i + 1]]
         examples = examples[:n_examples]
-        attachment = attach_alone(self.base, self.experts[expert])
+        require_whole(self.base.calls, self.sites)
+        weights = {site: w for site, w in self.experts[expert].items() if site in self.sites}
+        attachment = attach_alone(self.base, weights)
         sums = {site: torch.zeros(self.sites[site].d_in) for site in self.sites}
-        hooks = [self.base.hf.get_submodule(site).register_forward_pre_hook(_adder(sums, site)) for site in self.sites]
+        add, layers = _adder(sums, attachment.slot), {site: self.base.hf.get_submodule(site) for site in self.sites}
+        hooks = [layer.register_forward_pre_hook(add(site)) for site, layer in layers.items()]
         try:
             self._run_prompts(examples)
         finally:
@@ -124,8 +134,8 @@ class DataProbe:
         return {site: total / len(examples) for site, total in sums.items()}
 
     def _run_prompts(self, examples: Sequence[Example]) -> None:
-        rows = self.base.encode(examples)
-        for group in by_length(rows):
+        rows = [replace(row, completion=()) for row in self.base.encode(examples)]
+        for group in self.base.in_groups(rows):
             batch = pad([rows[i] for i in group], with_completion=False).to(self.base.device)
             with torch.inference_mode():
                 run_hidden(self.base, batch.ids, batch.mask, batch.positions)
@@ -138,11 +148,16 @@ class DataProbe:
         return make_encoder(encoder, self.base)(texts), [name for _, name in examples]
 
 
-def _adder(sums: dict[str, Tensor], site: str) -> Any:
-    def add(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-        sums[site] += args[0][:, -1].float().sum(0).cpu()  # prompts are padded on the left
+def _adder(sums: dict[str, Tensor], slot: Slot) -> Any:
+    def adder(site: str) -> Any:
+        def add(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            assert slot.shape is not None
+            h = args[0].reshape(slot.shape[0], -1, args[0].shape[-1])  # some blocks hand over (B * T, d), or more axes
+            sums[site] += h[:, -1].float().sum(0).cpu()  # prompts are padded on the left
 
-    return add
+        return add
+
+    return adder
 
 
 def attach_alone(base: BaseModel, weights: Mapping[str, Any]) -> Attachment:
@@ -175,8 +190,8 @@ class _BaseEncoder:
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Encode texts -> (N, d) float32."""
         rows = self.base.encode([Example(t, "") for t in texts])
-        features = torch.zeros(len(texts), self.base.hf.config.hidden_size)
-        for group in by_length(rows):
+        features = torch.zeros(len(texts), text_config(self.base.hf).hidden_size)
+        for group in self.base.in_groups(rows):
             batch = pad([rows[i] for i in group], with_completion=False).to(self.base.device)
             with torch.inference_mode():
                 hidden = run_hidden(self.base, batch.ids, batch.mask, batch.positions).float()

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from lorary.errors import OptionError
+from lorary.model.sites import text_config
 from lorary.options import require_count
 
 _LENGTHS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length")
@@ -18,7 +19,7 @@ def longest_text(hf: Any, tokenizer: Any, wanted: int | None) -> int:
 
     Raises E-OPTION for more than it reads.
     """
-    config = hf.config.get_text_config() if hasattr(hf.config, "get_text_config") else hf.config
+    config = text_config(hf)
     named = [getattr(config, name, None) for name in _LENGTHS]
     known = [limit for limit in named if type(limit) is int and limit > 0]
     limit = known[0] if known else min(int(tokenizer.model_max_length), _ENDLESS)

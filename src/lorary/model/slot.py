@@ -90,6 +90,16 @@ class Slot:
             self.leave()
 
     @contextmanager
+    def silenced(self) -> Iterator[None]:
+        """Let the base speak alone in the block. Raises E-BUSY."""
+        with self.held():
+            before, self.bypassed = self.bypassed, True
+            try:
+                yield
+            finally:
+                self.bypassed = before
+
+    @contextmanager
     def alone(self) -> Iterator[None]:
         """Hold the slot in the block, with no call under way, not even one of this thread. Raises E-BUSY."""
         with self._guard:

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from lorary.errors import ModelError
 from lorary.model.base_model import BaseModel
-from lorary.model.tokens import by_length, pad
+from lorary.model.sites import text_config
+from lorary.model.tokens import pad
 from lorary.tasks.task import Tasks
 
 
@@ -24,12 +25,12 @@ class TaskStates:
         base, examples = self.base, self.tasks[task].train[:n_examples]
         if not examples:
             raise ModelError("E-DATA", f"task {task!r} has no training examples.", "Check its splits.")
-        n_layers = int(base.hf.config.num_hidden_layers)
+        n_layers = int(text_config(base.hf).num_hidden_layers)
         if not -n_layers - 1 <= layer <= n_layers:
             raise ModelError("E-OPTION", f"layer={layer}, but the base has {n_layers} layers.")
         rows = base.encode(examples)
-        total = torch.zeros(base.hf.config.hidden_size)
-        for group in by_length(rows):
+        total = torch.zeros(text_config(base.hf).hidden_size)
+        for group in base.in_groups(rows):
             batch = pad([rows[i] for i in group]).to(base.device)
             with torch.inference_mode(), base.head_at(torch.zeros_like(batch.mask, dtype=torch.bool)):
                 states = base.hf(

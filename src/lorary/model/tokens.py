@@ -231,20 +231,29 @@ def require_ids(ids: object) -> None:
 
 
 def by_length(
-    rows: Sequence[Encoded], *, max_tokens: int = 2048, max_rows: int = 64, n_new: int = 0, enough: int | None = None
+    rows: Sequence[Encoded],
+    *,
+    max_tokens: int = 2048,
+    max_rows: int = 64,
+    n_new: int = 0,
+    enough: int | None = None,
+    equal: bool = False,
 ) -> Iterator[list[int]]:
     """Group row numbers of similar length, so that a padded batch stays under max_tokens (one row may exceed it).
 
     n_new: tokens that are to come behind each row. enough: tokens from which a batch is as fast as a larger one; from
-    there on it takes no row that is over a quarter longer than its shortest, since that would be padding.
+    there on it takes no row that is over a quarter longer than its shortest, since that would be padding. equal: a
+    group's rows have one length, so that nothing is padded.
     """
     group: list[int] = []
     for index in sorted(range(len(rows)), key=lambda i: (len(rows[i]), i)):
         width = len(rows[index])  # of the batch, if it takes the row: sorted upwards
+        shortest = len(rows[group[0]]) if group else width
         if group and (
             len(group) == max_rows
             or (len(group) + 1) * (width + n_new) > max_tokens
-            or (enough is not None and len(group) * width >= enough and 4 * width > 5 * len(rows[group[0]]))
+            or (enough is not None and len(group) * width >= enough and 4 * width > 5 * shortest)
+            or (equal and width != shortest)
         ):
             yield group
             group = []

@@ -15,7 +15,7 @@ from lorary.library.adapter_config import config_bytes, neutralised
 from lorary.library.layout import CONFIG, PROVENANCE, WEIGHTS
 from lorary.library.manifest import this_version
 from lorary.library.provenance import Provenance
-from lorary.model.ensemble import Ensemble, Parts, make_gate
+from lorary.model.ensemble import Ensemble, Parts
 
 
 def trained_experts(ensemble: Ensemble, parts: Parts) -> set[str]:
@@ -74,7 +74,7 @@ def check_gates(ensemble: Ensemble, parts: Parts) -> None:
     for site, (_, gate) in parts.items():
         now = _numbers(gate)
         if any(_is_touched(tensor) for tensor in now.values()):
-            again = _numbers(make_gate(ensemble, ensemble.sites[site], torch.device("cpu")))
+            again = _numbers(ensemble.router.gate(ensemble.sites[site], ensemble.state, ensemble.names))
             if any(not torch.equal(again[name].cpu(), tensor.cpu()) for name, tensor in now.items()):
                 what = f"the gate at {site!r} was trained, and its router's state can't hold that."
                 raise RoutingError(

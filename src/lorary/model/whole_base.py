@@ -2,47 +2,122 @@
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from lorary.errors import LoraryError, ModelError
-from lorary.library.findings import some
-from lorary.model.base_config import NO_CODE, asks_for_code, code_refused, read_config
+from lorary.errors import LoraryError, ModelError, OptionError, known_names
+from lorary.library.files import read_capped
+from lorary.library.findings import quote, some
+from lorary.library.strict_json import parse_object
+from lorary.model.base_config import MAX_BYTES, NO_CODE, asks_for_code, code_refused, read_config
+from lorary.model.fingerprint import require_numbers
 
-_HINT = "Give a causal language model."
+_HINT = "Give a causal language model; docs/reference/families.md names families that were tried."
 _INSTALL = "Install the package that this names, in the environment of lorary."
 _SAVE_AGAIN = "Save the base again, whole: weights, config.json and tokenizer by the same program."
+_FETCH = "Fetch it while the Hub can be reached, or give a directory that holds it."
+_UPDATE = "Update transformers, or give a base whose architecture it has."
+_TOKENIZER = (
+    "Save its tokenizer beside it, tokenizer.save_pretrained(directory), or give one: load_base(..., tokenizer=...)."
+)
+_OFFLINE = ("couldn't connect", "offline mode", "cannot find the requested files", "outgoing traffic")
 
 
-def open_base(source: str, name: str, dtype: torch.dtype) -> tuple[Any, Any]:
-    """Open model and tokenizer, on the CPU; `name` is what messages call them. Raises E-BASE.
+def open_base(
+    source: str,
+    name: str,
+    dtype: torch.dtype,
+    *,
+    tokenizer: Any = None,
+    device_map: Any = None,
+    attention: str | None = None,
+) -> tuple[Any, Any]:
+    """Open model and tokenizer, on the CPU or where device_map says; `name` is what messages call them.
 
     Transformers draws at random what a checkpoint lacks, leaves out what it doesn't know, and only logs it.
+    Raises E-BASE, and E-OPTION for an attention that is none.
     """
-    with _loading(f"base {name!r}"):
-        config = read_config(source, f"base {name!r}")
+    what = f"base {name!r}"
+    _check_attention(attention, what)
+    _check_directory(Path(source), what)
+    chosen = {
+        key: v for key, v in {"device_map": device_map, "attn_implementation": attention}.items() if v is not None
+    }
+    with _loading(what, _SAVE_AGAIN):
+        config = read_config(source, what)
         opened: Any = AutoModelForCausalLM.from_pretrained(
-            source, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **NO_CODE
-        )
+            source, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **chosen,
+            **NO_CODE,
+        )  # fmt: skip
     hf, told = opened
     _check_whole(name, hf, told)
-    with _loading(f"base {name!r}"):
-        is_causal = _is_causal(hf)
-    if not is_causal or hf.get_output_embeddings() is None:
+    if device_map is not None:
+        require_numbers(hf)
+    _check_causal(name, hf)
+    return hf, take_tokenizer(tokenizer or source, name, hf)
+
+
+def take_model(hf: Any) -> Any:
+    """Take a model that the user has loaded. Raises E-BASE for one that can't be a base, E-OPTION for what is none."""
+    if hasattr(hf, "peft_config") or getattr(hf, "_hf_peft_config_loaded", False):
+        what = f"the model given, a {type(hf).__name__}, carries an adapter of PEFT."
+        hint = "Give the model alone: peft_model.unload(). Its adapter is added to a library: `lorary add`."
+        raise ModelError("E-BASE", what, hint)
+    if not isinstance(hf, PreTrainedModel):
+        kind = f"a {type(hf).__name__}" + (", no model of transformers" if isinstance(hf, nn.Module) else "")
+        raise OptionError("E-OPTION", f"the base is {kind}.", "Give a name, a directory, or a model of transformers.")
+    require_numbers(hf)
+    _check_causal(hf.config.name_or_path or type(hf).__name__, hf)
+    return hf
+
+
+def take_tokenizer(tokenizer: Any, name: str, hf: Any) -> Any:
+    """Open a tokenizer, if it isn't open yet, and see whether it fits. Raises E-BASE."""
+    if isinstance(tokenizer, (str, Path)):
+        with _loading(f"the tokenizer of base {name!r}", _TOKENIZER):
+            tokenizer = AutoTokenizer.from_pretrained(str(tokenizer), **NO_CODE)
+    _check_tokenizer(name, hf, tokenizer)
+    return tokenizer
+
+
+def _check_attention(attention: str | None, what: str) -> None:
+    known = ["eager", *sorted({*ALL_ATTENTION_FUNCTIONS.valid_keys()} - {"eager"})]
+    if attention is not None and "/" in attention:
+        raise code_refused(f"{what} with attention={attention!r}")
+    if attention is not None and attention not in known:
+        raise OptionError("E-OPTION", f"attention={attention!r} is unknown.", known_names(attention, known))
+
+
+def _check_directory(source: Path, what: str) -> None:
+    """Refuse a directory that holds no model at all, by what it holds instead. Raises E-BASE."""
+    if not source.is_dir() or (source / "config.json").is_file():
+        return
+    adapter = source / "adapter_config.json"
+    if not adapter.is_file():
+        raise ModelError("E-BASE", f"{what} is no model: its directory has no config.json.", _SAVE_AGAIN)
+    fields: Mapping[str, Any] = parse_object(read_capped(adapter, MAX_BYTES, "E-LIMIT"), adapter.name, "E-CONFIG")
+    base = fields.get("base_model_name_or_path")
+    hint = f"Give the model it was trained on{f', {quote(base, 200)}' if isinstance(base, str) and base else ''}."
+    raise ModelError("E-BASE", f"{what} is an adapter: it goes into a library (`lorary add`).", hint)
+
+
+def _check_causal(name: str, hf: Any) -> None:
+    with _loading(f"base {name!r}", _HINT):
+        is_causal = not hf.config.is_encoder_decoder and hf.get_output_embeddings() is not None and _is_causal(hf)
+    if not is_causal:
         what = f"base {name!r}: {type(hf).__name__} is no causal language model: what comes later changes what is said."
         raise ModelError("E-BASE", what, _HINT)
-    with _loading(f"the tokenizer of base {name!r}"):
-        tokenizer = AutoTokenizer.from_pretrained(source, **NO_CODE)
-    _check_tokenizer(name, hf, tokenizer)
-    return hf, tokenizer
 
 
 @contextmanager
-def _loading(what: str) -> Iterator[None]:
+def _loading(what: str, hint: str) -> Iterator[None]:
     try:
         yield
     except LoraryError:
@@ -54,8 +129,21 @@ def _loading(what: str) -> Iterator[None]:
         reason = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1]).rstrip(".")
         if isinstance(error, KeyError) or not reason:
             reason = f"{type(error).__name__} {reason}".strip()
-        hint = _INSTALL if isinstance(error, ImportError) else _HINT  # as for what quantised it, or a tokenizer
-        raise ModelError("E-BASE", f"{what} can't be loaded: {reason}.", hint) from error
+        raise ModelError("E-BASE", f"{what} can't be loaded: {reason}.", _way_out(error, hint)) from error
+
+
+def _way_out(error: Exception, otherwise: str) -> str:
+    """Say what helps against what transformers refused."""
+    told = str(error).lower()
+    if isinstance(error, ImportError):  # as for what quantised it, or a tokenizer
+        return _INSTALL
+    if any(words in told for words in _OFFLINE):
+        return _FETCH
+    if "unrecognized configuration class" in told:
+        return _HINT
+    if "attention" in told and "implementation" in told:
+        return "Load it without attention=..."
+    return _UPDATE if "transformers does not recognize this architecture" in told else otherwise
 
 
 def _check_whole(name: str, hf: Any, told: dict[str, Any]) -> None:
@@ -99,5 +187,9 @@ def _is_causal(hf: Any) -> bool:
     if flags:
         return True in flags
     with torch.inference_mode():
-        one, other = hf.eval()(input_ids=torch.tensor([[0, 1, 2], [0, 1, 3]])).logits[:, 0].float()
+        one, other = hf.eval()(input_ids=_ids(hf, [[0, 1, 2], [0, 1, 3]])).logits[:, 0].float()
     return torch.allclose(one, other, rtol=0, atol=1e-3 * float(one.abs().max()), equal_nan=True)
+
+
+def _ids(hf: Any, rows: list[list[int]]) -> Any:
+    return torch.tensor(rows, device=hf.get_input_embeddings().weight.device)

@@ -3,9 +3,13 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from lorary.routing.base import Routing
 
 _TOKENS_AT_ONCE = 128  # a block's weights are a square of so many tokens
 
@@ -20,6 +24,8 @@ class Evidence:
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
+        self.routings: dict[str, Routing] = {}
+        """How all tokens so far were routed, at sites that are given them again with every new one."""
         self._past: _Past | None = None
         self._clock: _Clock | None = None
         self._spoken: set[str] = set()
@@ -56,7 +62,7 @@ class Evidence:
             self.start_call()
         self._spoken.add(site)
         if self._clock is None:
-            real = torch.ones_like(values[..., :1]) if mask is None else mask.unsqueeze(-1).to(values.dtype)
+            real = torch.ones_like(values[..., :1]) if mask is None else mask.unsqueeze(-1).to(values)
             means = ((1 - recent, math.inf), (recent, half_life)) if recent else ((1.0, math.inf),)
             self._clock = _Clock.start(real, self._past, means, skip_first=skip_first)
         mean, self.sums[site] = self._clock.mean(values, self.sums.get(site))
@@ -64,7 +70,7 @@ class Evidence:
 
     def up_sites(self, values: Tensor, *, weight: float = 1.0) -> Tensor:
         """Add values (B, T, E) of this site; give `weight` times their mean over the sites so far in this call."""
-        self._risen = values if self._risen is None else self._risen + values
+        self._risen = values if self._risen is None else self._risen.to(values.device) + values
         self._n_sites += 1
         return self._risen * (weight / self._n_sites)
 
@@ -73,6 +79,7 @@ class Evidence:
         copied = Evidence()
         copied.sums, copied._past = dict(self.sums), self._past
         copied._clock, copied._spoken = self._clock, set(self._spoken)
+        copied.routings = dict(self.routings)
         copied._risen, copied._n_sites = self._risen, self._n_sites
         return copied
 
@@ -94,11 +101,12 @@ class Evidence:
     def clear(self) -> None:
         """Forget everything."""
         self.start_call()
-        self.sums, self._past = {}, None
+        self.sums, self.routings, self._past = {}, {}, None
 
     def _change_rows(self, change: Callable[[Tensor], Tensor]) -> None:
         self.start_call()
         self.sums = {site: change(value) for site, value in self.sums.items()}
+        self.routings = {site: routing.changed(change) for site, routing in self.routings.items()}
         if self._past is not None:
             self._past = _Past(change(self._past.n_real), change(self._past.weights))
 
@@ -140,7 +148,7 @@ class _Clock:
         """Give the mean (B, T, E) of values (B, T, E) and of sums (B, M, E), and the sums after them."""
         found = []
         for block, part in zip(self.blocks, values.split(_TOKENS_AT_ONCE, 1), strict=True):
-            t = part.shape[1]
+            t, block = part.shape[1], block.to(part.device)  # the layers of a base may be spread over devices
             both = (
                 torch.bmm(block[..., :t], part) if sums is None else torch.bmm(block, torch.cat([part, sums], 1))
             )  # (B, t + M, E)

@@ -36,7 +36,7 @@ class TaskGate(Gate):
             raise RoutingError(
                 "E-TASK", "learned routing needs the task of every row.", "Pass tasks=[...], or examples."
             )
-        return Routing(skill_weights(self.logits[context.experts]).unsqueeze(1))
+        return Routing(skill_weights(self.logits[context.experts.to(self.logits.device)]).unsqueeze(1))
 
 
 def skill_weights(logits: Tensor) -> Tensor:

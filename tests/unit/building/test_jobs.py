@@ -548,7 +548,7 @@ def test_targets_that_name_nothing_are_one_error_before_any_pack_starts(base, ta
         build(dataclasses.replace(BUILDER, targets=("mlp",)), tasks, base, into=tmp_path / "lib")
     assert str(caught.value) == (
         "error[E-TARGET] 'mlp' names no linear layer of the base. "
-        "Known: attention, down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj."
+        "Known: attention, all-linear, down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj."
     )
     assert not (tmp_path / "lib").exists()
 

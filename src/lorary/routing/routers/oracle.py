@@ -41,4 +41,4 @@ class _OracleGate(Gate):
     def forward(self, h: Tensor, context: Context) -> Routing:
         if context.experts is None:
             raise RoutingError("E-TASK", "the oracle needs the task of every row.", "Pass tasks=[...], or examples.")
-        return Routing(self.one_hot[context.experts][:, None, None])  # (B, 1, 1, E)
+        return Routing(self.one_hot[context.experts.to(self.one_hot.device)][:, None, None])  # (B, 1, 1, E)

@@ -77,7 +77,7 @@ class _PredictorGate(Gate):
         if context.features.shape[-1] != self.weight.shape[1]:
             told = f"{self.weight.shape[1]} features, the encoder gives {context.features.shape[-1]}"
             raise RoutingError("E-STATE", f"the task predictor's state is for {told}.", "Fit anew.")
-        tasks = torch.softmax(context.features.float() @ self.weight.T + self.bias, dim=-1)  # (B, C)
+        tasks = torch.softmax(context.features.to(self.weight) @ self.weight.T + self.bias, dim=-1)  # (B, C)
         experts = tasks @ self.owns  # (B, E)
         kept, index = keep_best(experts, self.n_kept)
         weights = torch.zeros_like(experts).scatter(-1, index, kept)

@@ -1,0 +1,120 @@
+"""Which modules of a base an adapter may sit on, and which of them a target names."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lorary.adapters.base import Site
+from lorary.errors import ModelError, known_names
+
+ATTENTION = "attention"
+"""Stands in `targets` for all linear layers of the attention blocks, the output projection included (ATT+O)."""
+ALL_LINEAR = "all-linear"
+"""Stands in `targets` for every linear layer but the head."""
+
+_MODELS = "transformers.models."
+
+
+def text_config(hf: Any) -> Any:
+    """Give the config of what reads text: of a base that has eyes or ears beside, that of its language model."""
+    config = hf.config
+    return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+
+
+def list_sites(hf: Any) -> dict[str, Site]:
+    """List what is called as a linear layer is, whatever its class: quantised layers are called as any other.
+
+    What is inside of one belongs to it. The head is left out, and what reads pictures or sounds.
+    """
+    head, text, sites = hf.get_output_embeddings(), _text_path(hf), dict[str, Site]()
+    tried: dict[type, bool] = {}
+    for name, module in hf.named_modules():
+        widths = _widths(module)
+        if not widths or module is head or not name.startswith(text):
+            continue
+        if _is_linear(module, *widths, tried) and not any(name.startswith(f"{outer}.") for outer in sites):
+            sites[name] = Site(name, *widths)
+    return sites
+
+
+def choose_sites(sites: Mapping[str, Site], targets: Sequence[str], idle: frozenset[str]) -> list[Site]:
+    """List the sites that targets name: last parts of module paths, whole paths, "attention" or "all-linear".
+
+    idle: layers that the base never calls. The two words leave them out. Raises E-TARGET if a target names nothing.
+    """
+    chosen: dict[str, Site] = {}
+    for target in targets:
+        found = {name: site for name, site in sites.items() if _is_target(name, target)}
+        if target in (ATTENTION, ALL_LINEAR):
+            found = {name: site for name, site in found.items() if name not in idle}
+        if not found:
+            hint = _known_targets(target, sites, idle)
+            raise ModelError("E-TARGET", f"{target!r} names no linear layer of the base.", hint)
+        chosen |= found
+    return [chosen[name] for name in sites if name in chosen]
+
+
+def require_called(sites: Mapping[str, Site], targets: Sequence[str], idle: frozenset[str]) -> None:
+    """Refuse targets that name a layer which is never called, where an adapter would learn nothing. Raises E-TARGET."""
+    for target in targets:
+        chosen = choose_sites(sites, [target], idle)
+        if unheard := [site.name for site in chosen if site.name in idle]:
+            what = (
+                f"{target!r} names {unheard[0]!r}, which this base never calls: it reads its weight, past any adapter."
+            )
+            raise ModelError("E-TARGET", what, _known_targets(target, sites, idle))
+
+
+def _known_targets(target: str, sites: Mapping[str, Site], idle: frozenset[str]) -> str:
+    useful = [name for name in sites if name not in idle]
+    words = [word for word in (ATTENTION, ALL_LINEAR) if any(_is_target(name, word) for name in useful)]
+    return known_names(target, [*words, *sorted({name.rpartition(".")[2] for name in useful})])
+
+
+def _text_path(hf: Any) -> str:
+    """Give how the paths of what reads text begin: "" for a base that does nothing else."""
+    if text_config(hf) is hf.config:
+        return ""
+    decoder = hf.get_decoder()
+    path = next((name for name, module in hf.named_modules() if module is decoder), "")
+    return f"{path}." if path else ""
+
+
+def _widths(module: nn.Module) -> tuple[int, int] | None:
+    """Give (d_in, d_out) of what has in_features and out_features, or GPT-2's nx and nf; None for anything else."""
+    for names in (("in_features", "out_features"), ("nx", "nf")):
+        widths = [getattr(module, name, None) for name in names]
+        if all(type(width) is int for width in widths):
+            return widths[0], widths[1]  # type: ignore[return-value]
+    return None
+
+
+def _is_linear(module: nn.Module, d_in: int, d_out: int, tried: dict[type, bool]) -> bool:
+    """Tell whether a module answers as a linear layer does. One of a model's own classes is asked, one of each.
+
+    A router of a mixture of experts may be a linear layer by its class, and return what it chose besides.
+    """
+    own = type(module)
+    if not own.__module__.startswith(_MODELS):
+        return True
+    if own not in tried:
+        weight = getattr(module, "weight", None)
+        tried[own] = isinstance(weight, Tensor) and _answers(module, weight.new_zeros(2, d_in), d_out)
+    return tried[own]
+
+
+def _answers(module: nn.Module, x: Tensor, d_out: int) -> bool:
+    try:
+        with torch.no_grad():
+            y = module(x)
+    except (RuntimeError, TypeError, ValueError, LookupError):
+        return False
+    return isinstance(y, Tensor) and y.shape == (len(x), d_out)
+
+
+def _is_target(name: str, target: str) -> bool:
+    if target == ATTENTION:
+        return any("attn" in part or "attention" in part for part in name.split(".")[:-1])
+    return target == ALL_LINEAR or name == target or name.endswith("." + target)
