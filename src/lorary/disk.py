@@ -37,10 +37,17 @@ def open_regular(path: Path, *, through_links: bool = True) -> BinaryIO:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file beside and rename it into place: a reader sees the old bytes or the new, never a part."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write, which takes the place of `path` when the `with` block ends, and not if it raises."""
     beside = _beside(path)
     try:
         with beside.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)

@@ -28,7 +28,6 @@ FEATURES = {
     "modules_to_save": "whole trained modules",
     "trainable_token_indices": "trained tokens",
     "layer_replication": "replicated layers",
-    "target_parameters": "factors on bare parameters",
     "alora_invocation_tokens": "activated LoRA",
     "use_qalora": "QALoRA",
     "use_bdlora": "block-diagonal LoRA",
@@ -203,7 +202,7 @@ def _check_init(value: Any) -> list[Finding]:
 
 
 def _check_inertia(config: Mapping[str, Any]) -> list[Finding]:
-    known = {"peft_type", "bias", *_FIELDS, *FEATURES, *_WITHOUT_EFFECT, *_DROPPED}
+    known = {"peft_type", "bias", "target_parameters", *_FIELDS, *FEATURES, *_WITHOUT_EFFECT, *_DROPPED}
     findings = [
         warning("W-FIELD", f"{field} would import code or modules; it is ignored, and dropped by `add`.")
         for field in _DROPPED

@@ -1,15 +1,18 @@
-"""Read the header of a safetensors file, and nothing else: 8 bytes of length, then JSON.
+"""Read the header of a safetensors file: 8 bytes of length, then JSON; of the tensors it knows names and places.
 
 Stricter than the safetensors library, because headers come from strangers: small, unique keys, sane dimensions,
 and offsets that cover the data exactly.
 """
 
+import json
 import math
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from lorary.disk import replacing
 from lorary.errors import LibraryError
 from lorary.library.files import open_regular
 from lorary.library.findings import quote
@@ -43,6 +46,27 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     adapter) and E-DTYPE (not F32, F16 or BF16).
     """
     return _read(path, ITEM_BYTES, MAX_HEADER_BYTES, MAX_TENSORS)[0]
+
+
+def rename_tensors(path: Path, names: Mapping[str, str]) -> None:
+    """Give the tensors of a sound file other names; their bytes and the metadata stay. Raises as `read_header`.
+
+    names: from what a tensor is called to what it is to be called, each one once. The file is replaced, not written
+    over.
+    """
+    header, metadata = _read(path, ITEM_BYTES, MAX_HEADER_BYTES, MAX_TENSORS)
+    start = min(tensor.start for tensor in header.values())
+    entries: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    for key, (dtype, shape, begin) in header.items():
+        end = begin + math.prod(shape) * ITEM_BYTES[dtype]
+        offsets = [begin - start, end - start]
+        entries[names.get(key, key)] = {"dtype": dtype, "shape": list(shape), "data_offsets": offsets}
+    text = json.dumps(entries).encode()
+    text += b" " * (-len(text) % 8)
+    with open_regular(path) as old, replacing(path) as new:
+        new.write(len(text).to_bytes(8, "little") + text)
+        old.seek(start)
+        shutil.copyfileobj(old, new, 1 << 20)
 
 
 def read_state_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:

@@ -15,6 +15,7 @@ from lorary.errors import AdapterError, LibraryError, OptionError, RoutingError,
 from lorary.hashing import short_key
 from lorary.library.expert import Expert, hash_experts
 from lorary.library.library import Library
+from lorary.library.site_keys import is_of_mixture
 from lorary.model.base_model import BaseModel
 from lorary.model.fingerprint import tensor_facts
 from lorary.model.named_bases import remember_fit
@@ -185,9 +186,19 @@ def check_fit(base: BaseModel, expert: Expert) -> None:
 
 
 def check_places(base: BaseModel, experts: Iterable[Expert]) -> None:
-    """Refuse experts at a site that a base, real or in outline, lacks (E-TARGET), or of other widths (E-SHAPE)."""
+    """Refuse experts at a site that a base, real or in outline, lacks (E-TARGET), or of other widths (E-SHAPE).
+
+    Also within a mixture of experts that the base keeps fused (E-FEATURE).
+    """
     for expert in experts:
         for site, (a, b) in expert.sites.items():
+            if site not in base.sites and is_of_mixture(site):
+                raise AdapterError(
+                    "E-FEATURE",
+                    f"expert {expert.name!r} adapts {site!r}, of a mixture of experts, which this base keeps in one "
+                    "parameter: it can't be routed.",
+                    "Take it out: `lorary remove`.",
+                )
             if site not in base.sites:
                 raise AdapterError(
                     "E-TARGET",

@@ -79,19 +79,16 @@ def test_keys_as_peft_writes_them():
     keys = [
         "base_model.model.model.layers.1.mlp.fc1.lora_B.weight",
         "base_model.model.model.layers.1.mlp.fc1.lora_A.weight",
-        "base_model.model.lm_head.lora_A.default.weight",
-        "base_model.model.lm_head.lora_B.default.weight",
+        "base_model.model.model.fc2.lora_A.default.weight",
+        "base_model.model.model.fc2.lora_B.default.weight",
         "base_model.model.alone.lora_A.weight",
         "base_model.model.model.norm.weight",
-        "elsewhere.lora_A.weight",
-        "elsewhere.lora_B.weight",
+        "else where.lora_A.weight",
+        "else where.lora_B.weight",
         "base_model.model.bad..name.lora_A.weight",
         "base_model.model.bad..name.lora_B.weight",
     ]
     assert list(site_tensors(keys).items()) == [
-        (
-            "lm_head",
-            ("base_model.model.lm_head.lora_A.default.weight", "base_model.model.lm_head.lora_B.default.weight"),
-        ),
+        ("model.fc2", (keys[2], keys[3])),
         ("model.layers.1.mlp.fc1", (keys[1], keys[0])),
     ]
