@@ -1,4 +1,4 @@
-"""What `lorary add` does: find adapters, compare each with the base of the library, take in what passes."""
+"""What `lorary add` does with what `sources` found: compare each with the base of the library, take in what passes."""
 
 import contextlib
 import dataclasses
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorary.cli.console import say
 from lorary.cli.one_base import OneBase
+from lorary.cli.sources import Adapter
 from lorary.errors import LibraryError, LoraryError
 
 if TYPE_CHECKING:
@@ -19,17 +20,6 @@ _STOPPING = ("E-DISK", "E-PERM")
 
 
 @dataclasses.dataclass(frozen=True)
-class Adapter:
-    """One adapter that was asked for. given: what messages call it; name: by default; error: why it isn't here."""
-
-    given: str
-    directory: Path
-    name: str
-    is_one_of_many: bool = False
-    error: LoraryError | None = None
-
-
-@dataclasses.dataclass(frozen=True)
 class Added:
     """One that is an expert now."""
 
@@ -37,48 +27,6 @@ class Added:
     source: str
     findings: list[dict[str, Any]]
     about: str
-
-
-def find_adapters(sources: Sequence[str], scratch: Path) -> list[Adapter]:
-    """List the adapters of all sources: directories, folders of them, and what is fetched to `scratch`.
-
-    Raises what a lone source raises; among several such a one is listed with its error.
-    """
-    found: list[Adapter] = []
-    for number, source in enumerate(sources):
-        try:
-            found += _find(source, scratch / str(number))
-        except LoraryError as error:
-            if len(sources) == 1:
-                raise
-            found.append(Adapter(source, Path(source), "", True, error))
-    return found
-
-
-def _find(source: str, scratch: Path) -> list[Adapter]:
-    from lorary.library.layout import find_layout, fitting_name, is_adapter
-
-    directory, called = Path(source), Path(source).absolute().name
-    if "://" in source:
-        from lorary.library.sync import parse_uri, pull  # the network, and only for those who ask for it
-
-        place = parse_uri(source)
-        directory, called = pull(source, scratch), Path(place.folder or place.repo).name
-    if is_adapter(directory) or not directory.is_dir():
-        return [Adapter(source, directory, fitting_name(called) or called)]
-    try:
-        layout = find_layout(directory)
-        names = layout.expert_names()
-    except LibraryError:
-        names = []
-    if not names:
-        what = f"{source!r} holds no adapter: no adapter_config.json, and no folders with one."
-        raise LibraryError("E-FILE", what, "Give an adapter's directory, or the folder that it stands in.")
-    if idle := [
-        p.name for p in sorted(layout.experts.iterdir()) if p.is_dir() and p.name not in names and p.name[0] != "."
-    ]:
-        say(f"passed over, for no adapter is in it: {', '.join(idle)}")
-    return [Adapter(f"{source.rstrip('/')}/{n}", layout.experts / n, fitting_name(n) or n, True) for n in names]
 
 
 class Arrivals:

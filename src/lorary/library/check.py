@@ -92,7 +92,10 @@ def _judge(
     findings += check_keys(header)
     shapes = {site: (header[a].shape, header[b].shape) for site, (a, b) in site_tensors(header).items()}
     if shapes and config and not any(finding.code in _CONFIG_UNUSABLE for finding in findings):
-        findings += _check_sites(config, shapes, base, len(header))
+        try:
+            findings += _check_sites(config, shapes, base, len(header))
+        except LibraryError as caught:  # a pattern that takes too long
+            findings.append(from_exception(caught))
     return findings
 
 
@@ -165,8 +168,21 @@ def _check_ranks(config: Mapping[str, Any], sites: Shapes) -> list[Finding]:
 
 
 def _check_targets(config: Mapping[str, Any], sites: Shapes, base: BaseFacts | None) -> list[Finding]:
-    findings = []
     targets = Targets(config)
+    findings = _check_held(targets, sites, base)
+    if base is None:
+        names = config.get("target_modules")
+        unused = Names(names).idle(sites) if isinstance(names, list) else frozenset()
+        if idle := [name for name in names or () if name in unused]:
+            findings.append(warning("W-KEYS", f"target_modules names {some(idle)}, but no tensor is for it."))
+    for unread in dict.fromkeys(targets.unreadable):
+        message = f"{unread} is a regular expression that can't be run safely; the tensors say where the adapter sits."
+        findings.append(warning("W-REGEX", message))
+    return findings
+
+
+def _check_held(targets: Targets, sites: Shapes, base: BaseFacts | None) -> list[Finding]:
+    findings = []
     extra = [site for site in sites if targets.hold(site) is False]
     if extra:
         message = f"{_first(extra)}: tensors for what target_modules doesn't name."
@@ -177,11 +193,6 @@ def _check_targets(config: Mapping[str, Any], sites: Shapes, base: BaseFacts | N
         if missing and known:
             message = f"{len(missing)} of {len(missing) + len(known)} targeted sites have no tensors: {some(missing)}."
             findings.append(error("E-KEYS", message, "Save the adapter again, or correct target_modules."))
-        return findings
-    names = config.get("target_modules")
-    unused = Names(names).idle(sites) if isinstance(names, list) else frozenset()
-    if idle := [name for name in names or () if name in unused]:
-        findings.append(warning("W-KEYS", f"target_modules names {some(idle)}, but no tensor is for it."))
     return findings
 
 

@@ -114,6 +114,15 @@ def is_adapter(directory: Path) -> bool:
     return any((directory / file).exists() for file in (CONFIG, WEIGHTS, PICKLE))
 
 
+def inner_adapters(directory: Path) -> list[str]:
+    """List the adapters in folders of an adapter's own directory, where PEFT puts all but the one called "default"."""
+    if not directory.is_dir() or directory.is_symlink():
+        return []
+    with os.scandir(directory) as entries:
+        names = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+    return sorted(name for name in names if is_adapter(directory / name))
+
+
 def find_layout(path: Path) -> Layout:
     """Recognise a library, ours or others'. Raises E-LIBRARY, saying what the path is instead."""
     name = quote(path.name)
@@ -123,7 +132,9 @@ def find_layout(path: Path) -> Layout:
     if (path / _MANIFEST).exists():
         return Layout(path)
     if is_adapter(path):
-        raise LibraryError("E-LIBRARY", f"{name} is one adapter, not a library.", "Create a library and add it.")
+        others = inner_adapters(path)
+        what = f"{len(others) + 1} adapters, one in another," if others else "one adapter,"
+        raise LibraryError("E-LIBRARY", f"{name} is {what} not a library.", f"`lorary add LIBRARY {path}` makes one.")
     layout = Layout(path, is_ours=False)
     if not layout.expert_names():
         hint = "A library has library.json; a folder of PEFT adapters opens too."

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from cli_line import Run, World
+from peft import LoraConfig, get_peft_model
 from safetensors.numpy import load_file, save_file
 
+from lorary.errors import LibraryError
 from lorary.library.library import Library
+from lorary.testing.pico import pico_base
 
 
 def test_add(run: Run, world: World, copied: Path) -> None:
@@ -189,6 +192,57 @@ def test_a_folder_of_adapters_is_added_as_far_as_it_passes(run: Run, world: Worl
     assert (again.code, json.loads(again.out)["kept"]) == (0, ["llama", "my-model-v1-2", "poems"])
     grouped = run("cluster", tmp_path / "lib", "--method", "mbc:k=1,space=products", "--into", tmp_path / "groups.json")
     assert grouped.code == 0
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:Could not find a config file:UserWarning")
+def test_a_directory_of_several_adapters_as_peft_saves_them_is_added_whole(
+    run: Run, world: World, tmp_path: Path
+) -> None:
+    """PEFT puts the adapter "default" at the root and all others into folders; a trainer puts checkpoints there."""
+    model = get_peft_model(pico_base().hf, LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    for name in ("poems", "law"):
+        model.add_adapter(name, LoraConfig(r=4, target_modules=["v_proj"], task_type="CAUSAL_LM"))
+    model.save_pretrained(tmp_path / "tuned")
+    assert (tmp_path / "tuned" / "poems" / "adapter_config.json").exists()
+    for name in ("checkpoint-10", "checkpoint-200"):
+        shutil.copytree(tmp_path / "tuned" / "law", tmp_path / "tuned" / name)
+    (tmp_path / "tuned" / "runs").mkdir()
+    added = run("add", tmp_path / "lib", tmp_path / "tuned", "--base", world.base)
+    assert (added.code, added.out) == (0, f"{tmp_path / 'lib'}: 3 added, 0 refused\n")
+    left = f"{tmp_path / 'tuned'}: left out, for they are checkpoints of it: checkpoint-10, checkpoint-200"
+    assert left in added.err.splitlines()
+    library = Library.open(tmp_path / "lib")
+    assert {name: sorted({site[-6:] for site in expert.sites}) for name, expert in library.items()} == {
+        "law": ["v_proj"], "poems": ["v_proj"], "tuned": ["q_proj"],
+    }  # fmt: skip
+
+    single = run("add", tmp_path / "lib", tmp_path / "tuned", "--as", "one", "--base", world.base)
+    assert single.code == 2
+    alone = run("add", tmp_path / "lib", tmp_path / "tuned" / "checkpoint-10", "--as", "early", "--base", world.base)
+    assert alone.code == 0
+
+    (tmp_path / "pile").mkdir()
+    shutil.move(tmp_path / "tuned", tmp_path / "pile" / "tuned")
+    piled = run("add", tmp_path / "more", tmp_path / "pile", "--base", world.base)
+    assert (piled.code, sorted(Library.open(tmp_path / "more"))) == (0, ["tuned", "tuned-law", "tuned-poems"])
+    with pytest.raises(
+        LibraryError, match="'tuned' is 5 adapters, one in another, not a library. `lorary add LIBRARY "
+    ):
+        Library.open(tmp_path / "pile" / "tuned")
+
+
+def test_what_stands_in_an_adapter_and_leads_elsewhere_is_refused(run: Run, world: World, tmp_path: Path) -> None:
+    others(world, tmp_path / "elsewhere")
+    tuned = others(world, tmp_path / "tuned")
+    (tuned / "link").symlink_to(tmp_path / "elsewhere")
+    (tuned / "empty").mkdir()
+    (tuned / "broken").mkdir()
+    (tuned / "broken" / "adapter_config.json").write_text("{")
+    added = run("add", tmp_path / "lib", tuned, "--base", world.base)
+    assert (added.code, added.out) == (1, f"{tmp_path / 'lib'}: 1 added, 2 refused\n")
+    assert "error[E-PATH] 'link' is not a plain directory." in added.err.replace("expert 'link': ", "")
+    assert "broken refused: error[E-CONFIG]" in added.err
 
 
 def test_many_are_noted_once(run: Run, world: World, copied: Path, notes: list[list[str]]) -> None:

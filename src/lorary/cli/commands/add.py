@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from lorary.cli.adding import Arrivals, find_adapters
+from lorary.cli.adding import Arrivals
 from lorary.cli.application import resumable
 from lorary.cli.console import print_json
 from lorary.cli.exit_codes import FAILED
 from lorary.cli.parameters import Json, base_option
+from lorary.cli.sources import find_adapters
 
 
 def add(
