@@ -62,6 +62,7 @@ class Arrivals:
 
     def take(self, adapter: Adapter, name: str | None, stack: contextlib.ExitStack | None = None) -> Added:
         """Check one and make it an expert. Raises what is wrong with it."""
+        from lorary.library.brought import look_for_template
         from lorary.library.check import inspect, raise_errors
         from lorary.library.expert import read_expert
         from lorary.library.layout import check_name
@@ -90,6 +91,7 @@ class Arrivals:
         )
         self._base.settle(expert)
         more = [*look_for_zeros(expert), *look_for_twins(expert, library)]
+        more += look_for_template(adapter.directory, expert.directory, self._base.template)
         _warn(more, adapter if adapter.is_one_of_many else None)
         findings = [*findings, *more]
         about = f"rank {expert.rank}, {len(expert.sites)} sites"

@@ -31,6 +31,11 @@ TemplateOptions = Annotated[
     ),
 ]
 
+ChatTemplate = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Chat template that counts instead of the base's own, as an adapter brings it."),
+]
+
 
 @dataclass(frozen=True)
 class Loading(Group):
@@ -43,6 +48,7 @@ class Loading(Group):
     batch_tokens: Annotated[
         int | None, count_option("Padded tokens scored or generated at once; by default as memory allows.")
     ] = None
+    chat_template: ChatTemplate = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -50,6 +56,7 @@ class Loading(Group):
         return {
             "device": self.device, "dtype": self.dtype, "max_tokens": self.max_tokens,
             "template_options": template_options(self.template_option), "batch_tokens": self.batch_tokens,
+            "chat_template": self.chat_template,
         }  # fmt: skip
 
 

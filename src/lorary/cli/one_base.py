@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lorary.library.library import Library
 
 _UNCHECKED = "W-BASE"
+_TEMPLATE = "chat_template"
 
 
 class OneBase:
@@ -24,6 +25,8 @@ class OneBase:
         self._names = [name for name in names_of_base(library) if name] if library else []
         self._asked = asked
         self._is_told = False
+        self.template: str | None = None
+        """The chat template of the base that was looked at last; None if it has none, or isn't here."""
         if asked is None:
             return
         from lorary.model.named_bases import remember_base
@@ -68,6 +71,8 @@ class OneBase:
 
         here = self._here(name) if name else None
         sizes, facts, why = (None, {}, "it names no base; give it with --base") if not name else _outline(name, here)
+        facts = dict(facts)
+        self.template = facts.pop(_TEMPLATE, None)
         require_same_base(facts, self._fingerprint, expert)
         if sizes is None and not self._is_told:
             self._is_told = True
@@ -100,4 +105,4 @@ def _outline(name: str, here: str | None) -> "tuple[BaseFacts | None, dict[str, 
         return None, {}, f"{error.message} [{error.code}]"
     if base is None:
         return None, {}, f"base {name!r} {absence(name)}"
-    return sizes(base), size_facts(base.hf), ""
+    return sizes(base), size_facts(base.hf) | {_TEMPLATE: base.tokenizer.chat_template}, ""

@@ -1,5 +1,6 @@
 """Expert: a named adapter in a library, read as far as one can without tensors."""
 
+import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from lorary.errors import LibraryError
 from lorary.hashing import hash_file, hash_json, hash_open
 from lorary.library.adapter_config import config_bytes, neutralised, read_config
 from lorary.library.arrival import arriving
+from lorary.library.brought import TEMPLATE, brought_template
 from lorary.library.check import BaseFacts, inspect
 from lorary.library.files import copy_durably, open_regular, signature
 from lorary.library.findings import from_exception, quote, raise_errors
@@ -146,7 +148,8 @@ def copy_adapter(source: Path, target: Path) -> None:
     """Copy the files that make an adapter, and no others, into an existing empty directory.
 
     What would let PEFT import code is left out of the config, and tensors get the names that PEFT has for them, and
-    expert.json the hash of the file that comes of it. Raises E-FILE, E-PATH, E-CONFIG.
+    expert.json the hash of the file that comes of it. A chat template that can be read goes along, as a file of its
+    own. Raises E-FILE, E-PATH, E-CONFIG.
     """
     for name in (CONFIG, WEIGHTS, PROVENANCE):
         path = source / name
@@ -158,6 +161,9 @@ def copy_adapter(source: Path, target: Path) -> None:
     config = read_config(target)
     if (safe := neutralised(config)) != config:
         write_whole(target / CONFIG, config_bytes(safe))
+    with contextlib.suppress(LibraryError):  # `add` tells of it
+        if template := brought_template(source):
+            write_whole(target / TEMPLATE, template.encode())
     try:
         header = read_header(target / WEIGHTS)
     except LibraryError as caught:

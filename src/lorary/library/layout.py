@@ -4,6 +4,7 @@
       library.json       schema_version, base (fingerprint or null), created_by, experts (a summary, never read back)
       README.md          model card, generated after changes while it carries our mark
       experts/<name>/    adapter_config.json  adapter_model.safetensors  expert.json: a plain PEFT adapter directory
+                         chat_template.jinja, if one came with it
       derived/           <kind>-<key>.<suffix>: rebuildable, named by the hash of their origins and by who made them
       learned/           <kind>-<key>.<suffix>: not rebuildable without data; never collected
       .work/             what a build that isn't done keeps there: see `worklist`

@@ -20,6 +20,7 @@ from lorary.errors import LibraryError, ModelError, known_names
 from lorary.evaluation.base import LogLikelihood
 from lorary.library import sync
 from lorary.model.base_config import NO_CODE
+from lorary.model.chat import read_template
 from lorary.model.embedded import embedded_directory
 from lorary.model.embedded_needs import EMBEDDED, EMBEDDED_HUB_ID
 from lorary.model.fingerprint import exact_facts, sign_facts
@@ -224,6 +225,7 @@ def load_base(
     max_tokens: int | None = None,
     template_options: Mapping[str, Any] | None = None,
     batch_tokens: int | None = None,
+    chat_template: str | os.PathLike[str] | None = None,
 ) -> BaseModel:
     """Load and freeze a base: the embedded one, a directory, or a Hub id.
 
@@ -232,7 +234,7 @@ def load_base(
     max_tokens: the longest text it is given, prompt and answer together, in tokens; by default what it reads. Longer
     prompts lose their start, with a warning. template_options: what its chat template is given beside the turns, as
     {"enable_thinking": False}. batch_tokens: the most padded tokens that are scored or generated at once; by default as
-    speed and memory allow.
+    speed and memory allow. chat_template: a file with the template that counts instead of its own.
     Raises E-BASE for what can't be loaded or isn't whole, E-OPTION, E-HUB within 10 seconds if the Hub can't be
     reached.
     """
@@ -241,7 +243,9 @@ def load_base(
     remember_base(name)
     kind = _dtype(dtype, place)
     source, shown = (embedded_directory(), EMBEDDED_HUB_ID) if name == EMBEDDED else (_find(name), name)
+    template = None if chat_template is None else read_template(chat_template)
     hf, tokenizer = open_base(source, name, kind)
+    tokenizer.chat_template = template or tokenizer.chat_template
     if batch_tokens is not None:
         require_count("batch_tokens", batch_tokens)
     directory = Path(name).absolute() if name != EMBEDDED and Path(name).is_dir() else None

@@ -166,6 +166,26 @@ def test_where_the_base_is_elsewhere_a_warning_says_what_was_not_checked(
     )
 
 
+def test_a_chat_template_that_an_adapter_brings_is_kept_told_of_and_used_when_asked_for(
+    run: Run, world: World, copied: Path, tmp_path: Path
+) -> None:
+    theirs = others(world, tmp_path / "chat", base_model_name_or_path=str(world.base))
+    (theirs / "chat_template.jinja").write_text(
+        "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
+    )
+    added = run("add", copied, theirs)
+    kept = copied / "experts" / "chat" / "chat_template.jinja"
+    told = f"It is kept: to use it, give --chat-template {str(kept)!r}."
+    assert added.code == 0 and "warning[W-CHAT] it brings a chat template of its own" in added.err and told in added.err
+    ask = ("ask", copied, "up", "--chat", "--router", "uniform", "--max-new-tokens", 1)
+    assert run(*ask).code == 1
+    assert run(*ask, "--chat-template", kept).code == 0
+    (tmp_path / "empty").write_text(" ")
+    for wrong, code in ((tmp_path / "empty", "E-CHAT"), (tmp_path / "nowhere", "E-FILE"), (tmp_path, "E-PATH")):
+        refused = run(*ask, "--chat-template", wrong)
+        assert refused.code == 1 and f"error[{code}] " in refused.err and "Give the file itself" in refused.err
+
+
 # ---- many ---------------------------------------------------------------------------------------
 
 

@@ -104,12 +104,22 @@ def test_anything_else_is_read_alike_or_refused(pieces, path):
 
 
 EVIL = [
-    r"(\w+\.?)+X", r"(a+)+$", r"((a|a)*)*b", r"(.*)*(.*)*(.*)*x", r"(.*?){30}Q",
+    r"(\w+\.?)+X", r"(a+)+$", r"(a|aa)+[XY]", r"((a|a)*)*b", r"(.*)*(.*)*(.*)*x", r"(.*?){30}Q",
     r"(?:.*.*.*.*.*.*.*.*)[XY]", r"(?=(.*)*Y)x",
     r"((.|.|.)*)*\.y", r"(?:(?:(?:x{0,999}){0,999}){0,999})y", r"(\w|\w\w|\w\w\w)*[Z]",
     r"(?<=(\w+)+)Z",
     "(" * 60 + "a" + ")*" * 60,
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", [r"(a|aa)+[XY]", r"(\w|[a-z]|\d)+(X|Y)"])
+def test_what_would_take_for_ever_is_stopped(pattern):
+    expressions = Expressions()
+    number, start = expressions.add(pattern), time.process_time()
+    for _ in range(3):
+        with pytest.raises(LibraryError, match=r"^error\[E-REGEX\] its regular expressions take too long to match\."):
+            expressions.fits(number, "a" * 500)
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize("pattern", EVIL)
