@@ -30,12 +30,14 @@ class Added:
 
 
 class Arrivals:
-    """Adapters on their way into one library. base: what the user says they were trained on."""
+    """Adapters on their way into one library. base, vocab_size: what the user says they were trained on."""
 
-    def __init__(self, library: Path, *, tasks: Sequence[str], base: str | None, replace: bool) -> None:
+    def __init__(
+        self, library: Path, *, tasks: Sequence[str], base: str | None, replace: bool, vocab_size: int | None = None
+    ) -> None:
         self._path, self._tasks, self._replace = library, tasks, replace
         self._library = _opened(library)
-        self._base = OneBase(self._library, base)
+        self._base = OneBase(self._library, base, vocab_size)
         self._is_making = False
         self.added: list[Added] = []
         self.kept: list[str] = []

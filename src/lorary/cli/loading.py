@@ -36,6 +36,11 @@ ChatTemplate = Annotated[
     typer.Option(metavar="FILE", help="Chat template that counts instead of the base's own, as an adapter brings it."),
 ]
 
+VocabSize = Annotated[
+    int | None,
+    count_option("Rows of the base's embedding before others were added; what was made on it then fits it still."),
+]
+
 
 @dataclass(frozen=True)
 class Loading(Group):
@@ -49,6 +54,7 @@ class Loading(Group):
         int | None, count_option("Padded tokens scored or generated at once; by default as memory allows.")
     ] = None
     chat_template: ChatTemplate = None
+    vocab_size: VocabSize = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -56,7 +62,7 @@ class Loading(Group):
         return {
             "device": self.device, "dtype": self.dtype, "max_tokens": self.max_tokens,
             "template_options": template_options(self.template_option), "batch_tokens": self.batch_tokens,
-            "chat_template": self.chat_template,
+            "chat_template": self.chat_template, "vocab_size": self.vocab_size,
         }  # fmt: skip
 
 

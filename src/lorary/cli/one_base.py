@@ -18,9 +18,13 @@ _TEMPLATE = "chat_template"
 
 
 class OneBase:
-    """The base of one library, None: it is still to be made. asked: what the user says the base is."""
+    """The base of one library, None: it is still to be made. asked: what the user says the base is.
 
-    def __init__(self, library: "Library | None", asked: str | None) -> None:
+    vocab_size: how many rows its embedding had before others were added, where the user says so.
+    """
+
+    def __init__(self, library: "Library | None", asked: str | None, vocab_size: int | None = None) -> None:
+        self._vocab_size = vocab_size
         self._fingerprint = library.base if library is not None else None
         self._names = [name for name in names_of_base(library) if name] if library else []
         self._asked = asked
@@ -73,6 +77,11 @@ class OneBase:
         sizes, facts, why = (None, {}, "it names no base; give it with --base") if not name else _outline(name, here)
         facts = dict(facts)
         self.template = facts.pop(_TEMPLATE, None)
+        if self._vocab_size is not None and facts:
+            if self._vocab_size > facts["vocab_size"]:
+                what = f"--vocab-size {self._vocab_size}: base {name!r} has a vocabulary of {facts['vocab_size']}."
+                raise ModelError("E-OPTION", what, "Give how many rows its embedding had before others were added.")
+            facts["vocab_size"] = self._vocab_size
         require_same_base(facts, self._fingerprint, expert)
         if sizes is None and not self._is_told:
             self._is_told = True

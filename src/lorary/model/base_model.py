@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from lorary.adapters.base import Site
 from lorary.adapters.tensor_file import filled_by_others
 from lorary.disk import near_path
-from lorary.errors import LibraryError, ModelError, known_names
+from lorary.errors import LibraryError, ModelError, OptionError, known_names
 from lorary.evaluation.base import LogLikelihood
 from lorary.library import sync
 from lorary.model.base_config import NO_CODE
@@ -44,6 +44,7 @@ class BaseModel:
     by default what it reads. `template_options`: what its chat template is given beside the turns, as enable_thinking.
     `batch_tokens`: the most padded tokens of a batch in scoring and generation; by default as speed and memory allow.
     `directory`: where it was loaded from, None for what isn't a directory that somebody named.
+    `vocab_size`: how many rows its embedding had before others were added, which don't count in its fingerprint.
     `sites`: all linear layers an adapter may sit on, by module path; the head is not among them.
     `stop_tokens`: what ends an answer.
     """
@@ -55,9 +56,10 @@ class BaseModel:
     template_options: Mapping[str, Any] = field(default_factory=dict)
     batch_tokens: int | None = None
     directory: Path | None = None
+    vocab_size: int | None = None
 
     def __post_init__(self) -> None:
-        """Freeze the weights and silence the sampling defaults that a model may bring along."""
+        """Freeze the weights and silence the sampling defaults that a model may bring along. Raises E-OPTION."""
         self.hf.requires_grad_(False)
         self.hf.eval()
         # Listed now: once experts are attached, the layers have other places.
@@ -70,6 +72,11 @@ class BaseModel:
         n_rows = getattr(self.hf.get_input_embeddings(), "num_embeddings", None)
         if pad is None or (n_rows is not None and pad >= n_rows):  # sequences that have ended are read on
             pad = eos
+        if self.vocab_size is not None:
+            require_count("vocab_size", self.vocab_size)
+            if n_rows is not None and self.vocab_size > n_rows:
+                what = f"vocab_size={self.vocab_size}, but the embedding of base {self.name!r} has {n_rows} rows."
+                raise OptionError("E-OPTION", what, "Give how many it had before rows were added.")
         self.stop_tokens = stop_tokens(self.hf, self.tokenizer)
         stops = self.stop_tokens if len(self.stop_tokens) > 1 else eos
         self.hf.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=pad)
@@ -116,11 +123,12 @@ class BaseModel:
         What two fingerprints both have is compared. float32 and bfloat16 share the hash of weights; any other precision
         has one of its own, with its name in the key. The signs are the same in all.
         """
-        return {**self._exact_facts, **sign_facts(self.hf)}
+        return {**self._exact_facts, **sign_facts(self.hf, self.vocab_size)}
 
     @cached_property
     def _exact_facts(self) -> dict[str, Any]:
-        return exact_facts(self.hf, self._sample)
+        padded = {} if self.vocab_size is None else {"vocab_size": self.vocab_size}
+        return exact_facts(self.hf, self._sample) | padded
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -226,6 +234,7 @@ def load_base(
     template_options: Mapping[str, Any] | None = None,
     batch_tokens: int | None = None,
     chat_template: str | os.PathLike[str] | None = None,
+    vocab_size: int | None = None,
 ) -> BaseModel:
     """Load and freeze a base: the embedded one, a directory, or a Hub id.
 
@@ -235,6 +244,8 @@ def load_base(
     prompts lose their start, with a warning. template_options: what its chat template is given beside the turns, as
     {"enable_thinking": False}. batch_tokens: the most padded tokens that are scored or generated at once; by default as
     speed and memory allow. chat_template: a file with the template that counts instead of its own.
+    vocab_size: how many rows its embedding had before others were added, for a token or to round it up: what was made
+    on it then fits it still, and all else is compared as ever.
     Raises E-BASE for what can't be loaded or isn't whole, E-OPTION, E-HUB within 10 seconds if the Hub can't be
     reached.
     """
@@ -249,7 +260,8 @@ def load_base(
     if batch_tokens is not None:
         require_count("batch_tokens", batch_tokens)
     directory = Path(name).absolute() if name != EMBEDDED and Path(name).is_dir() else None
-    return BaseModel(hf.to(place), tokenizer, shown, max_tokens, dict(template_options or {}), batch_tokens, directory)
+    options = dict(template_options or {})
+    return BaseModel(hf.to(place), tokenizer, shown, max_tokens, options, batch_tokens, directory, vocab_size)
 
 
 def _find(name: str) -> str:

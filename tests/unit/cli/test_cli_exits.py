@@ -366,7 +366,7 @@ def test_quickstart_hands_over_what_it_parsed(run: Run, monkeypatch: pytest.Monk
         "reading": {"ignore": (), "answers": "last"},
         "loading": {
             "device": "cpu", "dtype": "auto", "max_tokens": None, "template_options": {}, "batch_tokens": None,
-                "chat_template": None,
+                "chat_template": None, "vocab_size": None,
         },
     }  # fmt: skip
 

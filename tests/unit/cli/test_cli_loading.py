@@ -39,6 +39,7 @@ def test_they_reach_the_base(run: Run, world: World, loaded: list[dict]) -> None
         "batch_tokens": 64,
         "template_options": {"enable_thinking": False, "mood": "kind"},
         "chat_template": None,
+        "vocab_size": None,
     }
 
 

@@ -20,7 +20,7 @@ def in_tokenizer(directory, value):
 WAYS = {
     "a file": lambda d: (d / "chat_template.jinja").write_text(TEXT),
     "in the tokenizer": lambda d: in_tokenizer(d, TEXT),
-    "one of several": lambda d: in_tokenizer(d, [{"name": "a", "template": "x"}, {"name": "default", "template": TEXT}]),
+    "one of several": lambda d: in_tokenizer(d, [{"name": "a"}, {"name": "default", "template": TEXT}]),
     "a file before the tokenizer": lambda d: (in_tokenizer(d, "x"), (d / "chat_template.jinja").write_text(TEXT)),
 }  # fmt: skip
 NONE = {
