@@ -116,7 +116,9 @@ class Arrivals:
         if adapter.error or self._replace or self._library is None or adapter.name not in self._library:
             return False
         found = read_expert(adapter.directory, adapter.name)
-        return adapter.name not in [a.expert for a in self.added] and self._library[adapter.name].hash == found.hash
+        return (
+            adapter.name not in [a.expert for a in self.added] and self._library[adapter.name].hash == found.copied_hash
+        )
 
     def _provenance(self, found: "Expert", adapter: Adapter) -> Any:
         known, tasks = found.provenance, tuple(task.replace("{name}", found.name) for task in self._tasks)

@@ -1,6 +1,7 @@
 """Expert: a named adapter in a library, read as far as one can without tensors."""
 
 import contextlib
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,7 @@ from lorary.library.files import copy_durably, open_regular, signature
 from lorary.library.findings import from_exception, quote, raise_errors
 from lorary.library.layout import CONFIG, PROVENANCE, WEIGHTS
 from lorary.library.provenance import Provenance, read_provenance
-from lorary.library.safetensors_header import Header, read_header, rename_tensors
+from lorary.library.safetensors_header import Header, read_header, rename_tensors, renamed
 from lorary.library.scale import scales_of
 from lorary.library.site_keys import peft_key, site_tensors
 
@@ -79,6 +80,17 @@ class Expert:
         if "sha256" not in self._seen:
             self.confirm()
         return hash_json([self._seen["sha256"], self.scales])
+
+    @cached_property
+    def copied_hash(self) -> str:
+        """The identity that a copy has, whose tensors bear PEFT's names. Raises as `hash`."""
+        if not (odd := _odd_names(self.header)):
+            return self.hash
+        self.confirm()
+        digest = hashlib.sha256()
+        for block in renamed(self.weights_path, odd):
+            digest.update(block)
+        return hash_json([digest.hexdigest(), self.scales])
 
     @cached_property
     def recorded_hash(self) -> str:
@@ -168,8 +180,13 @@ def copy_adapter(source: Path, target: Path) -> None:
         header = read_header(target / WEIGHTS)
     except LibraryError as caught:
         raise _named(caught, source.name) from None
-    if odd := {key: name for key in header if (name := peft_key(key)) != key}:
+    if odd := _odd_names(header):
         _respell(target, odd, source.name)
+
+
+def _odd_names(header: Header) -> dict[str, str]:
+    """Name the tensors that PEFT names otherwise, and say how."""
+    return {key: name for key in header if (name := peft_key(key)) != key}
 
 
 def _respell(directory: Path, names: Mapping[str, str], called: str) -> None:

@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable
 
-import regex  # type: ignore[import-untyped]
+import regex
 
 from lorary.errors import LibraryError
 from lorary.library.findings import quote

@@ -119,11 +119,9 @@ def require_same_base(found: Mapping[str, Any] | None, expected: Mapping[str, An
 
 def is_padded(base: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
     """Tell whether a base may be another one to whose embedding rows were added: nothing else that is known differs."""
-    sizes = [facts.get("vocab_size") for facts in (base, before)]
+    now, then = base.get("vocab_size"), before.get("vocab_size")
     differing = {key for key in base.keys() & before.keys() - _NOT_COMPARED if base[key] != before[key]}
-    if not all(type(size) is int for size in sizes) or not differing <= _OF_VOCABULARY:
-        return False
-    return sizes[0] > sizes[1]  # type: ignore[operator]
+    return type(now) is int and type(then) is int and now > then and differing <= _OF_VOCABULARY
 
 
 def padding_hint(before: Mapping[str, Any]) -> str:

@@ -7,8 +7,7 @@ and offsets that cover the data exactly.
 import json
 import math
 import os
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -49,10 +48,16 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 
 
 def rename_tensors(path: Path, names: Mapping[str, str]) -> None:
-    """Give the tensors of a sound file other names; their bytes and the metadata stay. Raises as `read_header`.
+    """Put in a file's place what `renamed` makes of it. Raises as `read_header`."""
+    with replacing(path) as file:
+        for block in renamed(path, names):
+            file.write(block)
 
-    names: from what a tensor is called to what it is to be called, each one once. The file is replaced, not written
-    over.
+
+def renamed(path: Path, names: Mapping[str, str]) -> Iterator[bytes]:
+    """Give a sound file with other names for its tensors, block by block; their bytes and the metadata stay.
+
+    names: from what a tensor is called to what it is to be called, each one once. Raises as `read_header`.
     """
     header, metadata = _read(path, ITEM_BYTES, MAX_HEADER_BYTES, MAX_TENSORS)
     start = min(tensor.start for tensor in header.values())
@@ -63,10 +68,11 @@ def rename_tensors(path: Path, names: Mapping[str, str]) -> None:
         entries[names.get(key, key)] = {"dtype": dtype, "shape": list(shape), "data_offsets": offsets}
     text = json.dumps(entries).encode()
     text += b" " * (-len(text) % 8)
-    with open_regular(path) as old, replacing(path) as new:
-        new.write(len(text).to_bytes(8, "little") + text)
-        old.seek(start)
-        shutil.copyfileobj(old, new, 1 << 20)
+    yield len(text).to_bytes(8, "little") + text
+    with open_regular(path) as file:
+        file.seek(start)
+        while block := file.read(1 << 20):
+            yield block
 
 
 def read_state_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:

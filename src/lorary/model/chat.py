@@ -31,7 +31,7 @@ _AS_WRITTEN = ("developer", "system", "user")
 
 def read_template(path: str | os.PathLike[str]) -> str:
     """Read a chat template from a file. Raises E-FILE, E-PATH, E-PERM, E-CHAT for what is none."""
-    place = as_path(path)
+    place = as_path(os.fspath(path))
     try:
         text = read_capped(place.resolve(), _MAX_BYTES, "E-CHAT").decode()
     except LibraryError as caught:

@@ -51,7 +51,8 @@ def save(base: BaseModel, ensemble: Ensemble, parts: Parts, directory: Path | st
         for name, expert in ensemble.members.items():
             kept[name] = read_expert(stage / "experts" / name if experts == "copy" else expert.directory, name)
             if name not in trained:
-                _require_copied(kept[name], expert)  # what is on disk now may be another
+                # What is on disk now may be another.
+                require_same(kept[name], expert.copied_hash if experts == "copy" else expert.hash)
         if ensemble.state:
             about = about_state(ensemble.router, {name: expert.hash for name, expert in kept.items()})
             write_state(ensemble.state, stage / STATE, *about)
@@ -59,14 +60,6 @@ def save(base: BaseModel, ensemble: Ensemble, parts: Parts, directory: Path | st
         facts[SEAL] = seal("model", facts)
         (stage / MODEL).write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return root
-
-
-def _require_copied(kept: Expert, expert: Expert) -> None:
-    """Raise E-FILE unless what was kept is the expert that is routed; its copy has PEFT's names for the tensors."""
-    if kept.header.keys() == expert.header.keys():
-        require_same(kept, expert.hash)
-    else:
-        expert.confirm()
 
 
 def _describe(

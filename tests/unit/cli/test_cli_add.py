@@ -292,6 +292,14 @@ def test_many_are_noted_once(run: Run, world: World, copied: Path, notes: list[l
     assert [named for named in notes if named] == [["copy", "swap"]]
 
 
+def test_what_was_respelt_is_known_again(run: Run, world: World, tmp_path: Path) -> None:
+    others(world, tmp_path / "pile" / "odd", lambda arrays: {"_orig_mod." + key: a for key, a in arrays.items()})
+    line = ("add", tmp_path / "lib", tmp_path / "pile", "--base", world.base, "--json")
+    first = run(*line)
+    assert (first.code, "warning[W-KEYS] 16 of 16 tensors are named otherwise" in first.err) == (0, True)
+    assert json.loads(run(*line).out)["kept"] == ["odd"]
+
+
 def test_two_of_one_name_are_not_put_over_one_another(run: Run, world: World, copied: Path, tmp_path: Path) -> None:
     source = world.library / "experts" / "swap"
     twice = run("add", copied, source, others(world, tmp_path / "swap"), "--replace")

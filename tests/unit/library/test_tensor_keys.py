@@ -53,6 +53,8 @@ def test_every_spelling_is_read_as_what_it_stands_for(name, tmp_path):
 def test_copies_have_the_names_of_peft(name, tmp_path):
     odd = respelt(name, tmp_path / "pile" / "odd")
     expert = Library.create(tmp_path / "lib").add(odd, "poems")
+    assert expert.hash == expert.copied_hash == Library.open(tmp_path / "pile")["odd"].copied_hash
+    assert expert.hash != Library.open(tmp_path / "pile")["odd"].hash
     for copy in (expert.directory, Library.open(tmp_path / "pile")["odd"].copy_to(tmp_path / "copy")):
         found = load_file(copy / "adapter_model.safetensors")
         assert found.keys() == tensors().keys()
