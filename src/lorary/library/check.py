@@ -18,7 +18,7 @@ from lorary.library.layout import PICKLE, WEIGHTS
 from lorary.library.numbers import check_numbers
 from lorary.library.safetensors_header import Header, read_header
 from lorary.library.scale import ranks_of
-from lorary.library.site_keys import site_tensors
+from lorary.library.site_keys import PREFIX, endings, site_tensors
 from lorary.library.targets import Names, Targets
 from lorary.library.tensor_keys import check_keys, check_places
 
@@ -212,8 +212,21 @@ def _check_base(sites: Shapes, base: BaseFacts, n_tensors: int) -> list[Finding]
     return [error("E-SHAPE", message, "It was trained on another base.")]
 
 
+def _lacking(sites: Sequence[str], base: BaseFacts) -> str:
+    """Say what all these paths lack at their start to be the base's; empty if it isn't one and the same."""
+    places = dict[str, set[str]]()
+    for own in base:
+        for ending in endings(own)[1:]:
+            places.setdefault(ending, set()).add(own.removesuffix(ending))
+    common = set.intersection(*(places.get(site, set()) for site in sites))
+    return min(common, default="", key=lambda prefix: (len(prefix), prefix))
+
+
 def _strange_sites(strange: list[str], sites: Shapes, base: BaseFacts, n_tensors: int) -> Finding:
     leaves = sorted({site.rpartition(".")[2] for site in base})
+    if len(strange) == len(sites) and (prefix := _lacking(strange, base)):
+        hint = f"Every path lacks {quote(prefix)}: put it before the path, after {quote(PREFIX)}, in all keys."
+        return error("E-KEYS", f"0 of {n_tensors} tensors match the base.", hint)
     if len(strange) == len(sites) and strange[0].rpartition(".")[2] in leaves:
         near = difflib.get_close_matches(strange[0], sorted(base), n=1, cutoff=0)
         hint = (

@@ -144,6 +144,21 @@ def test_any_key_is_understood_and_peft_s_name_for_it_is_read_alike(parts):
         assert peft_key(key) == key
 
 
+def test_a_hint_that_is_right_when_it_is_followed(tmp_path):
+    """PEFT on a base without its head, as AutoModel has it, leaves the first part of all paths out."""
+    arrays = {key.replace(PREFIX + "model.", PREFIX): value for key, value in tensors().items()}
+    (finding,) = check(write_adapter(tmp_path / "poems", arrays), base=BASE)
+    assert (finding.code, finding.message) == ("E-KEYS", "0 of 8 tensors match the base.")
+    assert finding.hint == f"Every path lacks 'model.': put it before the path, after {PREFIX!r}, in all keys."
+    mended = {key.replace(PREFIX, PREFIX + "model."): value for key, value in arrays.items()}
+    assert check(write_adapter(tmp_path / "mended", mended), base=BASE) == []
+    deeper = {site.replace("model.", "model.text."): (D, D) for site in SITES}
+    (finding,) = check(tmp_path / "poems", base=deeper)
+    assert finding.hint.startswith("Every path lacks 'model.text.': ")
+    (finding,) = check(tmp_path / "poems", base={**BASE, **dict.fromkeys(map("vision.{}".format, SITES), (D, D))})
+    assert finding.hint.startswith("Every path lacks 'model.': ")
+
+
 # ---- where no factor can be routed --------------------------------------------------------------
 
 
