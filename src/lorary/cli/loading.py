@@ -74,12 +74,15 @@ class RecipeLoading(Group):
     dtype: DtypeOrRecipe = None
     max_tokens: MaxTokens = None
     template_option: TemplateOptions = None
+    chat_template: ChatTemplate = None
+    vocab_size: VocabSize = None
 
     @property
     def options(self) -> dict[str, Any]:
         """What a recipe holds of it, as far as it is given."""
         given = {"device": self.device, "dtype": self.dtype, "max_tokens": self.max_tokens}
-        return given | {"template_options": template_options(self.template_option)}
+        known = {"chat_template": self.chat_template, "vocab_size": self.vocab_size}
+        return given | known | {"template_options": template_options(self.template_option)}
 
 
 def template_options(texts: list[str] | None) -> dict[str, Any]:
