@@ -40,10 +40,17 @@ def write_whole(path: Path, data: bytes) -> None:
 
     What writers that were killed left beside it goes.
     """
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write, which takes the place of `path` when the `with` block ends, and not if it raises."""
     arriving = beside(path)
     try:
         with arriving.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(arriving, path)

@@ -16,7 +16,9 @@ from golden_peft import (
     routed_answer,
 )
 from peft import EvaConfig, LoraGAConfig
+from safetensors.torch import load_file, save_file
 
+import lorary as lo
 from lorary.errors import LibraryError
 from lorary.library.library import Library
 from lorary.testing.pico import ARCHITECTURES, pico_base, random_library
@@ -54,6 +56,40 @@ def test_every_option_of_peft(name, base, tmp_path):
         assert torch.equal(trained, opened)
     assert (opened - answer(base.hf)).abs().max() > 0.1
     assert_same(routed_answer(base, library), opened)
+
+
+@pytest.mark.parametrize(
+    "respell",
+    [
+        lambda key: key.removeprefix("base_model.model."),
+        lambda key: "module._orig_mod." + key.replace("layers.1.", "layers.1._fsdp_wrapped_module."),
+        lambda key: key.replace(".weight", ".poems.weight"),
+    ],
+    ids=["without prefix", "wrapped", "named"],
+)
+def test_what_peft_would_not_find_is_read_and_kept_as_peft_has_it(respell, base, tmp_path):
+    expected = make_adapter(tmp_path / "odd")
+    file = tmp_path / "odd" / "adapter_model.safetensors"
+    save_file({respell(key): tensor for key, tensor in load_file(file).items()}, file)
+    with pytest.raises(UserWarning, match="missing adapter keys"):
+        peft_answer("llama", tmp_path / "odd")
+    library = library_of(tmp_path / "lib", base, {"poems": tmp_path / "odd"})
+    assert_same(routed_answer(base, library), expected)
+    assert_same(peft_answer("llama", library["poems"].directory), expected)
+    Library.open(tmp_path)["odd"].copy_to(tmp_path / "copies" / "odd")
+    assert_same(peft_answer("llama", tmp_path / "copies" / "odd"), expected)
+
+
+def test_a_model_of_respelt_experts_is_saved(base, tmp_path):
+    make_adapter(tmp_path / "pile" / "odd")
+    file = tmp_path / "pile" / "odd" / "adapter_model.safetensors"
+    save_file({"_orig_mod." + key: tensor for key, tensor in load_file(file).items()}, file)
+    with lo.route(base, Library.open(tmp_path / "pile"), "arrow") as model:
+        expected = answer(model)
+        model.save(tmp_path / "saved")
+    with lo.load(tmp_path / "saved", base=base) as model:
+        assert torch.equal(answer(model), expected)
+    assert_same(peft_answer("llama", tmp_path / "saved" / "experts" / "odd"), expected)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -122,7 +158,8 @@ REFUSED = {
     "lora_bias": ({"lora_bias": True}, "E-FEATURE", "lora_bias"),
     "modules_to_save": ({"modules_to_save": ["lm_head"]}, "E-FEATURE", "modules_to_save"),
     "trainable_tokens": ({"trainable_token_indices": [5]}, "E-FEATURE", "trainable_token_indices"),
-    "embedding": ({"target_modules": ["embed_tokens"]}, "E-FEATURE", "LoRA on an embedding"),
+    "embedding": ({"target_modules": ["q_proj", "embed_tokens"]}, "E-FEATURE", "LoRA on an embedding can't be routed"),
+    "head": ({"target_modules": ["q_proj", "lm_head"]}, "E-FEATURE", "LoRA on the head of the base can't be routed"),
     "layer_replication": ({"layer_replication": [[0, 2], [1, 2]]}, "E-FEATURE", "layer_replication"),
 }
 
@@ -136,7 +173,8 @@ def test_features_that_can_t_be_mixed_are_refused_by_name(name, base, tmp_path):
         library.add(tmp_path / "adapter", "poems")
     assert caught.value.code == code
     assert str(caught.value).startswith(f"error[{code}] expert 'poems': {words}")
-    assert "can't be mixed with other experts" in str(caught.value) or name == "bias"
+    reasons = ("can't be mixed with other experts", "can't be routed", "changes the base")
+    assert any(reason in str(caught.value) for reason in reasons)
     assert not library
 
 

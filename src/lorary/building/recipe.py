@@ -11,6 +11,8 @@
     dtype = "auto"
     max_tokens = 2048             # longest text; by default what the base reads
     template_options = {enable_thinking = false}
+    chat_template = "chat.jinja"  # a file; by default the base's own template
+    vocab_size = 32000            # rows of the base's embedding, if others were added since
 
     [builder]                     # or in one line: builder = "private:rank=4"
     name = "private"
@@ -55,12 +57,15 @@ class Recipe:
     dtype: str = "auto"
     max_tokens: int | None = None
     template_options: Mapping[str, Any] = field(default_factory=dict, hash=False)  # recipes are hashed
+    chat_template: str | None = None
+    vocab_size: int | None = None
 
     @property
     def loading(self) -> dict[str, Any]:
         """How its base is loaded, as `load_base` takes it."""
         reading = {"max_tokens": self.max_tokens, "template_options": self.template_options}
-        return {"device": self.device, "dtype": self.dtype, **reading}
+        known = {"chat_template": self.chat_template, "vocab_size": self.vocab_size}
+        return {"device": self.device, "dtype": self.dtype, **reading, **known}
 
     def read_tasks(self) -> Tasks:
         """Read its tasks; none if it names none, as for a merge. Raises what `read_tasks` raises."""
@@ -80,6 +85,7 @@ class Recipe:
             tasks=tuple(path if path.startswith("hf://") else str(Path(path).absolute()) for path in self.tasks),
             source=self.source.absolute() if self.source else None,
             base=str(Path(self.base).absolute()) if is_path and self.base else self.base,
+            chat_template=str(Path(self.chat_template).absolute()) if self.chat_template else None,
         )
 
 

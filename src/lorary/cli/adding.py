@@ -1,4 +1,4 @@
-"""What `lorary add` does: find adapters, compare each with the base of the library, take in what passes."""
+"""What `lorary add` does with what `sources` found: compare each with the base of the library, take in what passes."""
 
 import contextlib
 import dataclasses
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorary.cli.console import say
 from lorary.cli.one_base import OneBase
+from lorary.cli.sources import Adapter
 from lorary.errors import LibraryError, LoraryError
 
 if TYPE_CHECKING:
@@ -16,17 +17,6 @@ if TYPE_CHECKING:
     from lorary.library.library import Library
 
 _STOPPING = ("E-DISK", "E-PERM")
-
-
-@dataclasses.dataclass(frozen=True)
-class Adapter:
-    """One adapter that was asked for. given: what messages call it; name: by default; error: why it isn't here."""
-
-    given: str
-    directory: Path
-    name: str
-    is_one_of_many: bool = False
-    error: LoraryError | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,55 +29,15 @@ class Added:
     about: str
 
 
-def find_adapters(sources: Sequence[str], scratch: Path) -> list[Adapter]:
-    """List the adapters of all sources: directories, folders of them, and what is fetched to `scratch`.
-
-    Raises what a lone source raises; among several such a one is listed with its error.
-    """
-    found: list[Adapter] = []
-    for number, source in enumerate(sources):
-        try:
-            found += _find(source, scratch / str(number))
-        except LoraryError as error:
-            if len(sources) == 1:
-                raise
-            found.append(Adapter(source, Path(source), "", True, error))
-    return found
-
-
-def _find(source: str, scratch: Path) -> list[Adapter]:
-    from lorary.library.layout import find_layout, fitting_name, is_adapter
-
-    directory, called = Path(source), Path(source).absolute().name
-    if "://" in source:
-        from lorary.library.sync import parse_uri, pull  # the network, and only for those who ask for it
-
-        place = parse_uri(source)
-        directory, called = pull(source, scratch), Path(place.folder or place.repo).name
-    if is_adapter(directory) or not directory.is_dir():
-        return [Adapter(source, directory, fitting_name(called) or called)]
-    try:
-        layout = find_layout(directory)
-        names = layout.expert_names()
-    except LibraryError:
-        names = []
-    if not names:
-        what = f"{source!r} holds no adapter: no adapter_config.json, and no folders with one."
-        raise LibraryError("E-FILE", what, "Give an adapter's directory, or the folder that it stands in.")
-    if idle := [
-        p.name for p in sorted(layout.experts.iterdir()) if p.is_dir() and p.name not in names and p.name[0] != "."
-    ]:
-        say(f"passed over, for no adapter is in it: {', '.join(idle)}")
-    return [Adapter(f"{source.rstrip('/')}/{n}", layout.experts / n, fitting_name(n) or n, True) for n in names]
-
-
 class Arrivals:
-    """Adapters on their way into one library. base: what the user says they were trained on."""
+    """Adapters on their way into one library. base, vocab_size: what the user says they were trained on."""
 
-    def __init__(self, library: Path, *, tasks: Sequence[str], base: str | None, replace: bool) -> None:
+    def __init__(
+        self, library: Path, *, tasks: Sequence[str], base: str | None, replace: bool, vocab_size: int | None = None
+    ) -> None:
         self._path, self._tasks, self._replace = library, tasks, replace
         self._library = _opened(library)
-        self._base = OneBase(self._library, base)
+        self._base = OneBase(self._library, base, vocab_size)
         self._is_making = False
         self.added: list[Added] = []
         self.kept: list[str] = []
@@ -114,6 +64,7 @@ class Arrivals:
 
     def take(self, adapter: Adapter, name: str | None, stack: contextlib.ExitStack | None = None) -> Added:
         """Check one and make it an expert. Raises what is wrong with it."""
+        from lorary.library.brought import look_for_template
         from lorary.library.check import inspect, raise_errors
         from lorary.library.expert import read_expert
         from lorary.library.layout import check_name
@@ -142,6 +93,7 @@ class Arrivals:
         )
         self._base.settle(expert)
         more = [*look_for_zeros(expert), *look_for_twins(expert, library)]
+        more += look_for_template(adapter.directory, expert.directory, self._base.template)
         _warn(more, adapter if adapter.is_one_of_many else None)
         findings = [*findings, *more]
         about = f"rank {expert.rank}, {len(expert.sites)} sites"
@@ -164,7 +116,9 @@ class Arrivals:
         if adapter.error or self._replace or self._library is None or adapter.name not in self._library:
             return False
         found = read_expert(adapter.directory, adapter.name)
-        return adapter.name not in [a.expert for a in self.added] and self._library[adapter.name].hash == found.hash
+        return (
+            adapter.name not in [a.expert for a in self.added] and self._library[adapter.name].hash == found.copied_hash
+        )
 
     def _provenance(self, found: "Expert", adapter: Adapter) -> Any:
         known, tasks = found.provenance, tuple(task.replace("{name}", found.name) for task in self._tasks)

@@ -39,6 +39,16 @@ DeviceMap = Annotated[
     typer.Option(metavar="MAP", help="Spread the base over several devices, as Accelerate does: auto, balanced, ..."),
 ]
 
+ChatTemplate = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Chat template that counts instead of the base's own, as an adapter brings it."),
+]
+
+VocabSize = Annotated[
+    int | None,
+    count_option("Rows of the base's embedding before others were added; what was made on it then fits it still."),
+]
+
 
 @dataclass(frozen=True)
 class Loading(Group):
@@ -53,6 +63,8 @@ class Loading(Group):
     batch_tokens: Annotated[
         int | None, count_option("Padded tokens scored or generated at once; by default as memory allows.")
     ] = None
+    chat_template: ChatTemplate = None
+    vocab_size: VocabSize = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -61,6 +73,7 @@ class Loading(Group):
         return {
             "device": self.device, "dtype": self.dtype, "max_tokens": self.max_tokens,
             "template_options": template_options(self.template_option), "batch_tokens": self.batch_tokens,
+            "chat_template": self.chat_template, "vocab_size": self.vocab_size,
             **{key: value for key, value in how.items() if value is not None},
         }  # fmt: skip
 
@@ -73,12 +86,15 @@ class RecipeLoading(Group):
     dtype: DtypeOrRecipe = None
     max_tokens: MaxTokens = None
     template_option: TemplateOptions = None
+    chat_template: ChatTemplate = None
+    vocab_size: VocabSize = None
 
     @property
     def options(self) -> dict[str, Any]:
         """What a recipe holds of it, as far as it is given."""
         given = {"device": self.device, "dtype": self.dtype, "max_tokens": self.max_tokens}
-        return given | {"template_options": template_options(self.template_option)}
+        known = {"chat_template": self.chat_template, "vocab_size": self.vocab_size}
+        return given | known | {"template_options": template_options(self.template_option)}
 
 
 def template_options(texts: list[str] | None) -> dict[str, Any]:

@@ -121,9 +121,8 @@ def through_template(model: Any) -> Iterator[None]:
 
     base = model if isinstance(model, BaseModel) else model.base
     if base.tokenizer.chat_template is None:
-        raise ModelError(
-            "E-CHAT", f"--chat: base {str(base.directory or base.name)!r} has no chat template.", "Ask without --chat."
-        )
+        hint = "Ask without --chat, or give one: --chat-template FILE, as an adapter may bring it."
+        raise ModelError("E-CHAT", f"--chat: base {str(base.directory or base.name)!r} has no chat template.", hint)
     try:
         yield
     except LoraryError as error:

@@ -14,16 +14,23 @@ if TYPE_CHECKING:
     from lorary.library.library import Library
 
 _UNCHECKED = "W-BASE"
+_TEMPLATE = "chat_template"
 
 
 class OneBase:
-    """The base of one library, None: it is still to be made. asked: what the user says the base is."""
+    """The base of one library, None: it is still to be made. asked: what the user says the base is.
 
-    def __init__(self, library: "Library | None", asked: str | None) -> None:
+    vocab_size: how many rows its embedding had before others were added, where the user says so.
+    """
+
+    def __init__(self, library: "Library | None", asked: str | None, vocab_size: int | None = None) -> None:
+        self._vocab_size = vocab_size
         self._fingerprint = library.base if library is not None else None
         self._names = [name for name in names_of_base(library) if name] if library else []
         self._asked = asked
         self._is_told = False
+        self.template: str | None = None
+        """The chat template of the base that was looked at last; None if it has none, or isn't here."""
         if asked is None:
             return
         from lorary.model.named_bases import remember_base
@@ -72,6 +79,13 @@ class OneBase:
 
         here = self._here(name) if name else None
         sizes, facts, why = (None, {}, "it names no base; give it with --base") if not name else _outline(name, here)
+        facts = dict(facts)
+        self.template = facts.pop(_TEMPLATE, None)
+        if self._vocab_size is not None and facts:
+            if self._vocab_size > facts["vocab_size"]:
+                what = f"--vocab-size {self._vocab_size}: base {name!r} has a vocabulary of {facts['vocab_size']}."
+                raise ModelError("E-OPTION", what, "Give how many rows its embedding had before others were added.")
+            facts["vocab_size"] = self._vocab_size
         require_same_base(facts, self._fingerprint, expert)
         if sizes is None and not self._is_told:
             self._is_told = True
@@ -104,4 +118,4 @@ def _outline(name: str, here: str | None) -> "tuple[BaseFacts | None, dict[str, 
         return None, {}, f"{error.message} [{error.code}]"
     if base is None:
         return None, {}, f"base {name!r} {absence(name)}"
-    return sizes(base), size_facts(base.hf), ""
+    return sizes(base), size_facts(base.hf) | {_TEMPLATE: base.tokenizer.chat_template}, ""

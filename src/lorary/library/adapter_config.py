@@ -1,8 +1,8 @@
 """Judge adapter_config.json, a file from a stranger: types, ranges, and the features that a library can't hold.
 
 Accepted and used: r, lora_alpha, use_rslora, rank_pattern, alpha_pattern.
-Accepted and compared with the tensors: target_modules, exclude_modules, layers_to_transform, when they are lists.
-Never run or imported: regular expressions, auto_mapping, megatron_config.
+Accepted and compared with the tensors: target_modules, exclude_modules, layers_to_transform, layers_pattern.
+Regular expressions are run within bounds (`foreign_patterns`). Never imported: auto_mapping, megatron_config.
 """
 
 import json
@@ -16,7 +16,7 @@ from lorary.library.base_names import shared_name
 from lorary.library.files import read_capped
 from lorary.library.findings import Finding, error, quote, warning
 from lorary.library.layout import CONFIG
-from lorary.library.scale import Patterns, is_plain
+from lorary.library.scale import Patterns
 from lorary.library.strict_json import parse_object
 
 MAX_BYTES = 1_000_000
@@ -29,7 +29,6 @@ FEATURES = {
     "modules_to_save": "whole trained modules",
     "trainable_token_indices": "trained tokens",
     "layer_replication": "replicated layers",
-    "target_parameters": "factors on bare parameters",
     "alora_invocation_tokens": "activated LoRA",
     "use_qalora": "QALoRA",
     "use_bdlora": "block-diagonal LoRA",
@@ -162,20 +161,10 @@ def _check_patterns(config: Mapping[str, Any]) -> list[Finding]:
     findings = []
     for field in ("rank_pattern", "alpha_pattern"):
         patterns = config.get(field)
-        for pattern in patterns if isinstance(patterns, dict) else ():
-            if not is_plain(pattern):
-                hint = "Write it as the end of a module path, such as layers.0.attn.q_proj."
-                findings.append(error("E-REGEX", f"{field}: pattern {quote(pattern)} can't be read safely.", hint))
-        if isinstance(patterns, dict) and not findings:
-            try:
-                Patterns(patterns)
-            except LibraryError as caught:
-                findings.append(error(caught.code, f"{field}: {caught.message}", caught.hint))
-    for field in ("target_modules", "exclude_modules"):
-        value = config.get(field)
-        if isinstance(value, str) and value != "all-linear" and not value.replace("_", "").isalnum():
-            message = f"{field} is a regular expression, which is never run; the tensors say where the adapter sits."
-            findings.append(warning("W-REGEX", message))
+        try:
+            Patterns(patterns if isinstance(patterns, dict) else ())
+        except LibraryError as caught:
+            findings.append(error(caught.code, f"{field}: {caught.message}", caught.hint))
     return findings
 
 
@@ -216,7 +205,7 @@ def _check_init(value: Any) -> list[Finding]:
 
 
 def _check_inertia(config: Mapping[str, Any]) -> list[Finding]:
-    known = {"peft_type", "bias", *_FIELDS, *FEATURES, *_WITHOUT_EFFECT, *_DROPPED}
+    known = {"peft_type", "bias", "target_parameters", *_FIELDS, *FEATURES, *_WITHOUT_EFFECT, *_DROPPED}
     findings = [
         warning("W-FIELD", f"{field} would import code or modules; it is ignored, and dropped by `add`.")
         for field in _DROPPED

@@ -5,7 +5,7 @@ Nothing from the directory is run, imported or followed.
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from lorary.library.layout import PICKLE, WEIGHTS
 from lorary.library.numbers import check_numbers
 from lorary.library.safetensors_header import Header, read_header
 from lorary.library.scale import ranks_of
-from lorary.library.site_keys import PREFIX, parse_key, site_tensors
+from lorary.library.site_keys import PREFIX, endings, site_tensors
 from lorary.library.targets import Names, Targets
+from lorary.library.tensor_keys import check_keys, check_places
 
 BaseFacts = Mapping[str, tuple[int, int]]  # site name -> (d_in, d_out)
 _CONFIG_UNUSABLE = ("E-CONFIG", "E-LIMIT", "E-REGEX")
@@ -63,23 +64,39 @@ def inspect(directory: Path, *, base: BaseFacts | None = None) -> Inspection:
             [error("E-PATH", f"{quote(directory.name)} is not a plain directory.", "Copy it, don't link.")]
         )
     findings: list[Finding] = []
-    config: dict[str, Any] = {}
-    header: Header = {}
+    config: dict[str, Any] | None = None
+    header: Header | None = None
     try:
         config = adapter_config.read_config(directory)
-        findings += adapter_config.check_config(config)
     except LibraryError as caught:
         findings.append(from_exception(caught))
     try:
         header = _read_weights_header(directory)
-        findings += _check_keys(header)
     except LibraryError as caught:
         findings.append(from_exception(caught))
+    findings = _judge(config, header, base, findings)
+    findings.sort(key=lambda finding: finding.level)  # stable: "error" before "warning"
+    return Inspection([_told_of_hub(finding, directory) for finding in findings], config or {}, header or {})
+
+
+def _judge(
+    config: dict[str, Any] | None, header: Header | None, base: BaseFacts | None, unread: Sequence[Finding]
+) -> list[Finding]:
+    """Judge what could be read; of factors where none can be routed that alone is told."""
+    is_lora = config is not None and config.get("peft_type") == "LORA"
+    if is_lora and (misplaced := check_places(config or {}, header or {}, base)):
+        return [*unread, *misplaced]
+    findings = [*(adapter_config.check_config(config) if config is not None else ()), *unread]
+    if header is None:
+        return findings
+    findings += check_keys(header)
     shapes = {site: (header[a].shape, header[b].shape) for site, (a, b) in site_tensors(header).items()}
     if shapes and config and not any(finding.code in _CONFIG_UNUSABLE for finding in findings):
-        findings += _check_sites(config, shapes, base, len(header))
-    findings.sort(key=lambda finding: finding.level)  # stable: "error" before "warning"
-    return Inspection([_told_of_hub(finding, directory) for finding in findings], config, header)
+        try:
+            findings += _check_sites(config, shapes, base, len(header))
+        except LibraryError as caught:  # a pattern that takes too long
+            findings.append(from_exception(caught))
+    return findings
 
 
 def _told_of_hub(finding: Finding, directory: Path) -> Finding:
@@ -101,51 +118,6 @@ def _read_weights_header(directory: Path) -> Header:
         hint = "Convert it in a sandbox: torch.load(weights_only=True), then safetensors.torch.save_file."
         raise LibraryError("E-PICKLE", message, hint)
     return read_header(weights)
-
-
-# ---- keys ---------------------------------------------------------------------------------------
-
-
-def _check_keys(header: Header) -> list[Finding]:
-    if not header:
-        return [error("E-KEYS", f"{WEIGHTS} holds no tensors.")]
-    parts: dict[str, list[str]] = {}
-    sites: dict[tuple[str, str], list[str]] = {}
-    for key in header:
-        part, site = parse_key(key)
-        parts.setdefault(part, []).append(key)
-        if site:
-            sites.setdefault((site, part), []).append(key)
-    twice = sorted(key for keys in sites.values() if len(keys) > 1 for key in keys)
-    lonely = sorted(keys[0] for (site, part), keys in sites.items() if (site, "ba"[part == "b"]) not in sites)
-    return [*_check_parts(parts, len(header)), *_check_pairs(lonely, twice)]
-
-
-def _check_parts(parts: Mapping[str, list[str]], n_tensors: int) -> list[Finding]:
-    findings = []
-    for part, meaning in (("dora", "DoRA"), ("lora_bias", "lora_bias"), ("embedding", "LoRA on an embedding")):
-        if keys := parts.get(part):
-            findings.append(error("E-FEATURE", f"{meaning} can't be mixed with other experts: {some(keys)}."))
-    if keys := parts.get("base"):
-        message = f"tensors of the base itself, which loading would overwrite: {some(keys)}."
-        findings.append(error("E-BASEKEY", message, "Remove them from the file."))
-    if keys := parts.get("unprefixed"):
-        nearest = PREFIX + keys[0].removeprefix("base_model.").removeprefix("model.")
-        message = f"{len(keys)} of {n_tensors} tensors don't start with {PREFIX!r}: {some(keys)}."
-        findings.append(error("E-KEYS", message, f"Nearest: {quote(nearest, 160)}."))
-    if keys := parts.get("unknown"):
-        findings.append(error("E-KEYS", f"{len(keys)} of {n_tensors} tensors are not LoRA factors: {some(keys)}."))
-    return findings
-
-
-def _check_pairs(lonely: list[str], twice: list[str]) -> list[Finding]:
-    findings = []
-    if lonely:
-        message = f"{len(lonely)} factors lack their partner (lora_A without lora_B, or the reverse): {some(lonely)}."
-        findings.append(error("E-KEYS", message, "Save the adapter again; half of it is missing."))
-    if twice:
-        findings.append(error("E-KEYS", f"two tensors for one factor: {some(twice)}."))
-    return findings
 
 
 # ---- sites --------------------------------------------------------------------------------------
@@ -196,8 +168,21 @@ def _check_ranks(config: Mapping[str, Any], sites: Shapes) -> list[Finding]:
 
 
 def _check_targets(config: Mapping[str, Any], sites: Shapes, base: BaseFacts | None) -> list[Finding]:
-    findings = []
     targets = Targets(config)
+    findings = _check_held(targets, sites, base)
+    if base is None:
+        names = config.get("target_modules")
+        unused = Names(names).idle(sites) if isinstance(names, list) else frozenset()
+        if idle := [name for name in names or () if name in unused]:
+            findings.append(warning("W-KEYS", f"target_modules names {some(idle)}, but no tensor is for it."))
+    for unread in dict.fromkeys(targets.unreadable):
+        message = f"{unread} is a regular expression that can't be run safely; the tensors say where the adapter sits."
+        findings.append(warning("W-REGEX", message))
+    return findings
+
+
+def _check_held(targets: Targets, sites: Shapes, base: BaseFacts | None) -> list[Finding]:
+    findings = []
     extra = [site for site in sites if targets.hold(site) is False]
     if extra:
         message = f"{_first(extra)}: tensors for what target_modules doesn't name."
@@ -208,11 +193,6 @@ def _check_targets(config: Mapping[str, Any], sites: Shapes, base: BaseFacts | N
         if missing and known:
             message = f"{len(missing)} of {len(missing) + len(known)} targeted sites have no tensors: {some(missing)}."
             findings.append(error("E-KEYS", message, "Save the adapter again, or correct target_modules."))
-        return findings
-    names = config.get("target_modules")
-    unused = Names(names).idle(sites) if isinstance(names, list) else frozenset()
-    if idle := [name for name in names or () if name in unused]:
-        findings.append(warning("W-KEYS", f"target_modules names {some(idle)}, but no tensor is for it."))
     return findings
 
 
@@ -232,8 +212,21 @@ def _check_base(sites: Shapes, base: BaseFacts, n_tensors: int) -> list[Finding]
     return [error("E-SHAPE", message, "It was trained on another base.")]
 
 
+def _lacking(sites: Sequence[str], base: BaseFacts) -> str:
+    """Say what all these paths lack at their start to be the base's; empty if it isn't one and the same."""
+    places = dict[str, set[str]]()
+    for own in base:
+        for ending in endings(own)[1:]:
+            places.setdefault(ending, set()).add(own.removesuffix(ending))
+    common = set.intersection(*(places.get(site, set()) for site in sites))
+    return min(common, default="", key=lambda prefix: (len(prefix), prefix))
+
+
 def _strange_sites(strange: list[str], sites: Shapes, base: BaseFacts, n_tensors: int) -> Finding:
     leaves = sorted({site.rpartition(".")[2] for site in base})
+    if len(strange) == len(sites) and (prefix := _lacking(strange, base)):
+        hint = f"Every path lacks {quote(prefix)}: put it before the path, after {quote(PREFIX)}, in all keys."
+        return error("E-KEYS", f"0 of {n_tensors} tensors match the base.", hint)
     if len(strange) == len(sites) and strange[0].rpartition(".")[2] in leaves:
         near = difflib.get_close_matches(strange[0], sorted(base), n=1, cutoff=0)
         hint = (

@@ -1,25 +1,28 @@
 """Expert: a named adapter in a library, read as far as one can without tensors."""
 
+import contextlib
+import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lorary.disk import write_whole
 from lorary.errors import LibraryError
-from lorary.hashing import hash_json, hash_open
+from lorary.hashing import hash_file, hash_json, hash_open
 from lorary.library.adapter_config import config_bytes, neutralised, read_config
 from lorary.library.arrival import arriving
+from lorary.library.brought import TEMPLATE, brought_template
 from lorary.library.check import BaseFacts, inspect
 from lorary.library.files import copy_durably, open_regular, signature
 from lorary.library.findings import from_exception, quote, raise_errors
 from lorary.library.layout import CONFIG, PROVENANCE, WEIGHTS
 from lorary.library.provenance import Provenance, read_provenance
-from lorary.library.safetensors_header import Header
+from lorary.library.safetensors_header import Header, read_header, rename_tensors, renamed
 from lorary.library.scale import scales_of
-from lorary.library.site_keys import site_tensors
+from lorary.library.site_keys import peft_key, site_tensors
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,17 @@ class Expert:
         return hash_json([self._seen["sha256"], self.scales])
 
     @cached_property
+    def copied_hash(self) -> str:
+        """The identity that a copy has, whose tensors bear PEFT's names. Raises as `hash`."""
+        if not (odd := _odd_names(self.header)):
+            return self.hash
+        self.confirm()
+        digest = hashlib.sha256()
+        for block in renamed(self.weights_path, odd):
+            digest.update(block)
+        return hash_json([digest.hexdigest(), self.scales])
+
+    @cached_property
     def recorded_hash(self) -> str:
         """The same identity, read from expert.json if nobody touched the weights since that was written.
 
@@ -103,14 +117,7 @@ class Expert:
                 found = hash_open(file)
         except LibraryError as caught:
             raise _named(caught, self.name) from None
-        expected = self.provenance.weights_sha256 or self._seen.get("sha256", found)
-        if found != expected:
-            message = (
-                f"expert {quote(self.name)}: {WEIGHTS} has changed: sha256 {found[:12]}, expected {expected[:12]}."
-            )
-            raise LibraryError(
-                "E-FILE", message, "Open the library again if another process replaced it; else fetch it again."
-            )
+        _require_promised(found, self.provenance.weights_sha256 or self._seen.get("sha256", found), self.name)
         self._seen.update(sha256=found, signature=touched)
 
     def _is_vouched_for(self) -> bool:
@@ -152,7 +159,9 @@ def hash_experts(experts: Mapping[str, Expert], *, recorded: bool = False) -> st
 def copy_adapter(source: Path, target: Path) -> None:
     """Copy the files that make an adapter, and no others, into an existing empty directory.
 
-    What would let PEFT import code is left out of the config. Raises E-FILE, E-PATH, E-CONFIG.
+    What would let PEFT import code is left out of the config, and tensors get the names that PEFT has for them, and
+    expert.json the hash of the file that comes of it. A chat template that can be read goes along, as a file of its
+    own. Raises E-FILE, E-PATH, E-CONFIG.
     """
     for name in (CONFIG, WEIGHTS, PROVENANCE):
         path = source / name
@@ -164,6 +173,37 @@ def copy_adapter(source: Path, target: Path) -> None:
     config = read_config(target)
     if (safe := neutralised(config)) != config:
         write_whole(target / CONFIG, config_bytes(safe))
+    with contextlib.suppress(LibraryError):  # `add` tells of it
+        if template := brought_template(source):
+            write_whole(target / TEMPLATE, template.encode())
+    try:
+        header = read_header(target / WEIGHTS)
+    except LibraryError as caught:
+        raise _named(caught, source.name) from None
+    if odd := _odd_names(header):
+        _respell(target, odd, source.name)
+
+
+def _odd_names(header: Header) -> dict[str, str]:
+    """Name the tensors that PEFT names otherwise, and say how."""
+    return {key: name for key in header if (name := peft_key(key)) != key}
+
+
+def _respell(directory: Path, names: Mapping[str, str], called: str) -> None:
+    """Rename tensors of a copy, once it is known to be what its expert.json promises. Raises E-FILE."""
+    weights, provenance = directory / WEIGHTS, read_provenance(directory)
+    if promised := provenance.weights_sha256:
+        _require_promised(hash_file(weights), promised, called)
+    rename_tensors(weights, names)
+    if promised:
+        write_whole(directory / PROVENANCE, replace(provenance, weights_sha256=hash_file(weights)).to_json())
+
+
+def _require_promised(found: str, expected: str, name: str) -> None:
+    if found != expected:
+        message = f"expert {quote(name)}: {WEIGHTS} has changed: sha256 {found[:12]}, expected {expected[:12]}."
+        hint = "Open the library again if another process replaced it; else fetch it again."
+        raise LibraryError("E-FILE", message, hint)
 
 
 def _named(caught: LibraryError, name: str) -> LibraryError:

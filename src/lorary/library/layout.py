@@ -4,6 +4,7 @@
       library.json       schema_version, base (fingerprint or null), created_by, experts (a summary, never read back)
       README.md          model card, generated after changes while it carries our mark
       experts/<name>/    adapter_config.json  adapter_model.safetensors  expert.json: a plain PEFT adapter directory
+                         chat_template.jinja, if one came with it
       derived/           <kind>-<key>.<suffix>: rebuildable, named by the hash of their origins and by who made them
       learned/           <kind>-<key>.<suffix>: not rebuildable without data; never collected
       .work/             what a build that isn't done keeps there: see `worklist`
@@ -114,6 +115,15 @@ def is_adapter(directory: Path) -> bool:
     return any((directory / file).exists() for file in (CONFIG, WEIGHTS, PICKLE))
 
 
+def inner_adapters(directory: Path) -> list[str]:
+    """List the adapters in folders of an adapter's own directory, where PEFT puts all but the one called "default"."""
+    if not directory.is_dir() or directory.is_symlink():
+        return []
+    with os.scandir(directory) as entries:
+        names = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+    return sorted(name for name in names if is_adapter(directory / name))
+
+
 def find_layout(path: Path) -> Layout:
     """Recognise a library, ours or others'. Raises E-LIBRARY, saying what the path is instead."""
     name = quote(path.name)
@@ -123,7 +133,9 @@ def find_layout(path: Path) -> Layout:
     if (path / _MANIFEST).exists():
         return Layout(path)
     if is_adapter(path):
-        raise LibraryError("E-LIBRARY", f"{name} is one adapter, not a library.", "Create a library and add it.")
+        others = inner_adapters(path)
+        what = f"{len(others) + 1} adapters, one in another," if others else "one adapter,"
+        raise LibraryError("E-LIBRARY", f"{name} is {what} not a library.", f"`lorary add LIBRARY {path}` makes one.")
     layout = Layout(path, is_ours=False)
     if not layout.expert_names():
         hint = "A library has library.json; a folder of PEFT adapters opens too."

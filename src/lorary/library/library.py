@@ -21,7 +21,7 @@ from lorary.library.layout import CONFIG, PROVENANCE, WEIGHTS, Layout, check_fre
 from lorary.library.manifest import Manifest, read_manifest, this_version, write_manifest
 from lorary.library.notes import Notes
 from lorary.library.numbers import check_numbers
-from lorary.library.provenance import Provenance, require_same_base
+from lorary.library.provenance import Provenance, read_provenance, require_same_base
 
 _MANY = 20
 _MOST_READS = 8  # of one expert, if others replace it again and again
@@ -258,6 +258,8 @@ def _copy_in(layout: Layout, source: Expert, stage: Path, provenance: Provenance
         need_space(layout.root, source.weights_path.stat().st_size)
         copy_adapter(source.directory, stage)
         if provenance is not None:
+            if provenance.weights_sha256 == source.provenance.weights_sha256:  # the copy's may be another
+                provenance = dataclasses.replace(provenance, weights_sha256=read_provenance(stage).weights_sha256)
             write_whole(stage / PROVENANCE, provenance.to_json())
         if base_name is not None:
             write_whole(stage / CONFIG, config_bytes({**source.config, "base_model_name_or_path": base_name}))

@@ -15,6 +15,7 @@ from lorary.library.strict_json import parse_object
 
 MAX_BYTES = 1_000_000
 _NOT_COMPARED = {"name", "revision"}  # what a base is called says nothing of what it is
+_OF_VOCABULARY = {"vocab_size", "embedding_signs"}
 
 
 @dataclass(frozen=True)
@@ -110,4 +111,23 @@ def require_same_base(found: Mapping[str, Any] | None, expected: Mapping[str, An
         if found[key] != expected[key]:
             there = f"{key} is {quote(found[key])}, the library's is {quote(expected[key])}"
             message = f"expert {quote(name)}: made for another base ({there})."
-            raise LibraryError("E-BASE", message, "Put it into a library of its own base.")
+            hint = "Put it into a library of its own base."
+            if is_padded(found, expected):
+                hint = f"{hint} {padding_hint(expected)}"
+            raise LibraryError("E-BASE", message, hint)
+
+
+def is_padded(base: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Tell whether a base may be another one to whose embedding rows were added: nothing else that is known differs."""
+    now, then = base.get("vocab_size"), before.get("vocab_size")
+    differing = {key for key in base.keys() & before.keys() - _NOT_COMPARED if base[key] != before[key]}
+    return type(now) is int and type(then) is int and now > then and differing <= _OF_VOCABULARY
+
+
+def padding_hint(before: Mapping[str, Any]) -> str:
+    """Say how to declare such a base the same."""
+    size = before["vocab_size"]
+    return (
+        f"If it is the same and only rows were added to its embedding, say how many it had: --vocab-size {size}, "
+        f"load_base(..., vocab_size={size})."
+    )

@@ -1,15 +1,17 @@
-"""Read the header of a safetensors file, and nothing else: 8 bytes of length, then JSON.
+"""Read the header of a safetensors file: 8 bytes of length, then JSON; of the tensors it knows names and places.
 
 Stricter than the safetensors library, because headers come from strangers: small, unique keys, sane dimensions,
 and offsets that cover the data exactly.
 """
 
+import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from lorary.disk import replacing
 from lorary.errors import LibraryError
 from lorary.library.files import open_regular
 from lorary.library.findings import quote
@@ -43,6 +45,34 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     adapter) and E-DTYPE (not F32, F16 or BF16).
     """
     return _read(path, ITEM_BYTES, MAX_HEADER_BYTES, MAX_TENSORS)[0]
+
+
+def rename_tensors(path: Path, names: Mapping[str, str]) -> None:
+    """Put in a file's place what `renamed` makes of it. Raises as `read_header`."""
+    with replacing(path) as file:
+        for block in renamed(path, names):
+            file.write(block)
+
+
+def renamed(path: Path, names: Mapping[str, str]) -> Iterator[bytes]:
+    """Give a sound file with other names for its tensors, block by block; their bytes and the metadata stay.
+
+    names: from what a tensor is called to what it is to be called, each one once. Raises as `read_header`.
+    """
+    header, metadata = _read(path, ITEM_BYTES, MAX_HEADER_BYTES, MAX_TENSORS)
+    start = min(tensor.start for tensor in header.values())
+    entries: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    for key, (dtype, shape, begin) in header.items():
+        end = begin + math.prod(shape) * ITEM_BYTES[dtype]
+        offsets = [begin - start, end - start]
+        entries[names.get(key, key)] = {"dtype": dtype, "shape": list(shape), "data_offsets": offsets}
+    text = json.dumps(entries).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    with open_regular(path) as file:
+        file.seek(start)
+        while block := file.read(1 << 20):
+            yield block
 
 
 def read_state_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:

@@ -1,8 +1,8 @@
-r"""Rank and scale of each site, exactly as PEFT resolves them, without running a stranger's regular expression.
+r"""Rank and scale of each site, exactly as PEFT resolves them.
 
 PEFT matches each pattern key as `(.*\.)?(key)$` against the module path; the first key that matches wins.
-We read the keys that are names, perhaps with `^`, `$` and `\.`, and refuse the others. They are matched by look-up: a
-stranger's config may hold a hundred thousand, for ten thousand sites.
+Keys that are names, perhaps with `^`, `$` and `\.`, are matched by look-up: a stranger's config may hold a hundred
+thousand, for ten thousand sites. The others are run within bounds, by `foreign_patterns`.
 """
 
 import math
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lorary.errors import LibraryError
-from lorary.library.findings import quote
+from lorary.library.foreign_patterns import Expressions
 from lorary.library.site_keys import endings
 
 MAX_FORMS = 256  # a model's own names have some ten
@@ -28,25 +28,26 @@ def is_plain(pattern: str) -> bool:
 class Patterns:
     """Patterns in their order, of which the first that matches a site wins.
 
-    They are kept by form: their length, and where they have an unescaped dot, which is any one letter for a regular
-    expression. What is left of a text without these places is looked up.
-    Raises LibraryError E-REGEX for a pattern that isn't plain, E-LIMIT for more than 256 forms.
+    Plain ones are kept by form: their length, and where they have an unescaped dot, which is any one letter for a
+    regular expression. What is left of a text without these places is looked up.
+    Raises LibraryError E-REGEX for a pattern that can't be run safely, E-LIMIT for more than 256 forms or 64 that
+    aren't plain.
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:
         self._patterns = tuple(patterns)
         self._forms: dict[int, dict[_Form, dict[tuple[bool, tuple[str, ...]], int]]] = {}
+        self._expressions, self._run = Expressions(), dict[int, int]()
         for order, pattern in enumerate(self._patterns):
-            self._add(pattern, order)
+            if is_plain(pattern):
+                self._add(pattern, order)
+            else:
+                self._run[order] = self._expressions.add(pattern, r"(.*\.)?({})$")
         if sum(map(len, self._forms.values())) > MAX_FORMS:
             message = f"{len(self._patterns):,} patterns of more than {MAX_FORMS} forms: lengths, and places of dots."
             raise LibraryError("E-LIMIT", message, r"Write the dots in them as \., or fewer patterns.")
 
     def _add(self, pattern: str, order: int) -> None:
-        if not is_plain(pattern):
-            message = f"pattern {quote(pattern)} can't be read safely."
-            hint = "Write it as the end of a module path, such as layers.0.attn.q_proj."
-            raise LibraryError("E-REGEX", message, hint)
         letters = _LETTER.findall(pattern.strip("^$"))
         text = "".join(letter[-1] for letter in letters)
         form = _between([place for place, letter in enumerate(letters) if letter == "."], len(text))
@@ -54,9 +55,12 @@ class Patterns:
         known.setdefault((pattern.startswith("^"), _cut(text, form)), order)
 
     def first(self, site: str) -> str | None:
-        """Find the pattern that PEFT would use for a site, or None."""
+        """Find the pattern that PEFT would use for a site, or None. Raises E-REGEX for one that takes too long."""
         orders = [order for ending in endings(site) for order in self._found(ending, ending == site)]
-        return self._patterns[min(orders)] if orders else None
+        best = min(orders, default=len(self._patterns))
+        earlier = (order for order in self._run if order < best)
+        best = next((order for order in earlier if self._expressions.match(self._run[order], site)), best)
+        return self._patterns[best] if best < len(self._patterns) else None
 
     def _found(self, ending: str, is_whole: bool) -> Iterable[int]:
         for form, known in self._forms.get(len(ending), {}).items():

@@ -19,7 +19,7 @@ from lorary.library.arrival import arriving
 from lorary.library.findings import quote
 
 ANSWER_TIMEOUT_S = 5.0  # for the first word from the Hub; downloads may take longer
-SUFFIXES = ("json", "safetensors", "md")
+SUFFIXES = ("json", "safetensors", "md", "jinja")
 _URI = re.compile(
     r"hf://(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(/(?P<folder>[^@]+?))?/?(@(?P<revision>[\w./-]+))?", re.ASCII
 )

@@ -1,5 +1,6 @@
 """The base: load, freeze, fingerprint, list sites."""
 
+import copy
 import difflib
 import itertools
 import os
@@ -23,6 +24,7 @@ from lorary.library import sync
 from lorary.library.base_names import shared_name
 from lorary.model.base_config import NO_CODE
 from lorary.model.calls import Calls, listen_to_calls
+from lorary.model.chat import read_template
 from lorary.model.embedded import embedded_directory
 from lorary.model.embedded_needs import EMBEDDED, EMBEDDED_HUB_ID
 from lorary.model.fingerprint import exact_facts, sign_facts
@@ -47,6 +49,7 @@ class BaseModel:
     `template_options`: what its chat template is given beside the turns, as enable_thinking.
     `batch_tokens`: the most padded tokens of a batch in scoring and generation; by default as speed and memory allow.
     `directory`: where it was loaded from, None for what isn't a directory that somebody named.
+    `vocab_size`: how many rows its embedding had before others were added, which don't count in its fingerprint.
     `sites`: all linear layers an adapter may sit on, by module path; the head is not among them.
     `stop_tokens`: what ends an answer.
     """
@@ -58,9 +61,10 @@ class BaseModel:
     template_options: Mapping[str, Any] = field(default_factory=dict)
     batch_tokens: int | None = None
     directory: Path | None = None
+    vocab_size: int | None = None
 
     def __post_init__(self) -> None:
-        """Freeze the weights and silence the sampling defaults that a model may bring along."""
+        """Freeze the weights and silence the sampling defaults that a model may bring along. Raises E-OPTION."""
         self.name = shared_name(self.name)
         self.hf.requires_grad_(False)
         self.hf.eval()
@@ -74,6 +78,11 @@ class BaseModel:
         n_rows = getattr(self.hf.get_input_embeddings(), "num_embeddings", None)
         if pad is None or (n_rows is not None and pad >= n_rows):  # sequences that have ended are read on
             pad = eos
+        if self.vocab_size is not None:
+            require_count("vocab_size", self.vocab_size)
+            if n_rows is not None and self.vocab_size > n_rows:
+                what = f"vocab_size={self.vocab_size}, but the embedding of base {self.name!r} has {n_rows} rows."
+                raise OptionError("E-OPTION", what, "Give how many it had before rows were added.")
         self.stop_tokens = stop_tokens(self.hf, self.tokenizer)
         stops = self.stop_tokens if len(self.stop_tokens) > 1 else eos
         self.hf.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=pad)
@@ -135,11 +144,12 @@ class BaseModel:
         What two fingerprints both have is compared. float32 and bfloat16 share the hash of weights; any other precision
         has one of its own, with its name in the key. The signs are the same in all.
         """
-        return {**self._exact_facts, **sign_facts(self.hf)}
+        return {**self._exact_facts, **sign_facts(self.hf, self.vocab_size)}
 
     @cached_property
     def _exact_facts(self) -> dict[str, Any]:
-        return exact_facts(self.hf, self._sample)
+        padded = {} if self.vocab_size is None else {"vocab_size": self.vocab_size}
+        return exact_facts(self.hf, self._sample) | padded
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -151,7 +161,7 @@ class BaseModel:
             "dtype": str(self.dtype).removeprefix("torch."),
         }
 
-    def in_groups(self, rows: Sequence[Encoded], **limits: int | None) -> Iterator[list[int]]:
+    def in_groups(self, rows: Sequence[Encoded], **limits: Any) -> Iterator[list[int]]:
         """Group row numbers for padded batches, as `tokens.by_length`; of equal length if this base reads padding."""
         differ = len({len(row) for row in rows}) > 1
         return by_length(rows, equal=differ and not self.calls.hides_padding, **limits)
@@ -224,6 +234,8 @@ def load_base(
     max_tokens: int | None = None,
     template_options: Mapping[str, Any] | None = None,
     batch_tokens: int | None = None,
+    chat_template: str | os.PathLike[str] | None = None,
+    vocab_size: int | None = None,
 ) -> BaseModel:
     """Load and freeze a base: the embedded one, a directory, a Hub id, or a model of transformers, loaded already.
 
@@ -236,16 +248,22 @@ def load_base(
     max_tokens: the longest text it is given, prompt and answer together, in tokens; by default what it reads. Longer
     prompts lose their start, with a warning. template_options: what its chat template is given beside the turns, as
     {"enable_thinking": False}. batch_tokens: the most padded tokens that are scored or generated at once; by default as
-    speed and memory allow.
+    speed and memory allow. chat_template: a file with the template that counts instead of its own.
+    vocab_size: how many rows its embedding had before others were added, for a token or to round it up: what was made
+    on it then fits it still, and all else is compared as ever.
     Raises E-BASE for what can't be loaded or isn't whole, E-OPTION, E-HUB within 10 seconds if the Hub can't be
     reached.
     """
     if batch_tokens is not None:
         require_count("batch_tokens", batch_tokens)
-    reading = {"max_tokens": max_tokens, "template_options": dict(template_options or {}), "batch_tokens": batch_tokens}
+    template = None if chat_template is None else read_template(chat_template)
+    reading: dict[str, Any] = {
+        "max_tokens": max_tokens, "template_options": dict(template_options or {}), "batch_tokens": batch_tokens,
+        "vocab_size": vocab_size,
+    }  # fmt: skip
     if not isinstance(name, (str, os.PathLike)):
         given = {"device": device != "auto", "dtype": dtype != "auto", "device_map": device_map, "attention": attention}
-        return _take(name, tokenizer, [option for option, value in given.items() if value], reading)
+        return _take(name, tokenizer, template, [option for option, value in given.items() if value], reading)
     name = os.fspath(name)
     name = find_shared(name) or name
     if device_map is not None and device != "auto":
@@ -256,10 +274,11 @@ def load_base(
     source, shown = (embedded_directory(), EMBEDDED_HUB_ID) if name == EMBEDDED else (_find(name), called(name))
     hf, tokenizer = open_base(source, name, kind, tokenizer=tokenizer, device_map=device_map, attention=attention)
     directory = Path(name).absolute() if name != EMBEDDED and Path(name).is_dir() else None
-    return BaseModel(hf if device_map is not None else hf.to(place), tokenizer, shown, directory=directory, **reading)
+    hf, tokenizer = hf if device_map is not None else hf.to(place), _templated(tokenizer, template)
+    return BaseModel(hf, tokenizer, shown, directory=directory, **reading)
 
 
-def _take(hf: Any, tokenizer: Any, unheard: list[str], reading: Mapping[str, Any]) -> BaseModel:
+def _take(hf: Any, tokenizer: Any, template: str | None, unheard: list[str], reading: Mapping[str, Any]) -> BaseModel:
     take_model(hf)
     if unheard:
         raise OptionError("E-OPTION", f"{unheard[0]}=... beside a model that is loaded.", "Load it so yourself.")
@@ -269,7 +288,17 @@ def _take(hf: Any, tokenizer: Any, unheard: list[str], reading: Mapping[str, Any
     name = name or type(hf).__name__
     directory = Path(name).absolute() if Path(name).is_dir() else None
     remember_base(name)
-    return BaseModel(hf, take_tokenizer(tokenizer or name, name, hf), called(name), directory=directory, **reading)
+    tokenizer = _templated(take_tokenizer(tokenizer or name, name, hf), template)
+    return BaseModel(hf, tokenizer, called(name), directory=directory, **reading)
+
+
+def _templated(tokenizer: Any, template: str | None) -> Any:
+    """Give a tokenizer a chat template, or leave it its own; the caller's isn't changed."""
+    if template is None:
+        return tokenizer
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = template
+    return tokenizer
 
 
 def _find(name: str) -> str:

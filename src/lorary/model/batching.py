@@ -32,7 +32,7 @@ def in_batches(
     Raises E-MEMORY for a row that it doesn't hold alone.
     """
     found: dict[int, T] = {}
-    limits: dict[str, int | None] = {"max_tokens": base.batch_tokens or tokens_at_once(base), "n_new": n_new}
+    limits = {"max_tokens": base.batch_tokens or tokens_at_once(base), "n_new": n_new}
     if not n_new:  # to generate in more batches is more steps, each of which reads all weights
         limits["enough"] = enough_tokens(base.device)
     elif len(rows) > 1 and not base.calls.hides_padding:

@@ -3,15 +3,19 @@
 The rules, with the reference that each follows, are in docs/text.md.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lorary.errors import ModelError
+from lorary.errors import LibraryError, ModelError
+from lorary.library.files import as_path, read_capped
 from lorary.tasks.example import Example, Message
 
 NO_OPTIONS: Mapping[str, Any] = {}
 Turn = dict[str, Any]
 
+_MAX_BYTES = 1_000_000
+_TEMPLATE_FILE = "Give the file itself, as chat_template.jinja beside a tokenizer or an adapter."
 _OTHER_TURNS = "Use turns that it knows, or {prompt, completion} data, or mend the template."
 _OURS = frozenset(
     (
@@ -23,6 +27,21 @@ _OURS = frozenset(
 
 _AS_WRITTEN = ("developer", "system", "user")
 """Roles whose content templates write as it is, outer blanks aside."""
+
+
+def read_template(path: str | os.PathLike[str]) -> str:
+    """Read a chat template from a file. Raises E-FILE, E-PATH, E-PERM, E-CHAT for what is none."""
+    place = as_path(os.fspath(path))
+    try:
+        text = read_capped(place.resolve(), _MAX_BYTES, "E-CHAT").decode()
+    except LibraryError as caught:
+        raise ModelError(caught.code, f"chat template {str(place)!r}: {caught.message}", _TEMPLATE_FILE) from None
+    except UnicodeDecodeError:
+        text = ""
+    if not text.strip():
+        what = f"{str(place)!r} is no chat template: it holds no text."
+        raise ModelError("E-CHAT", what, _TEMPLATE_FILE)
+    return text
 
 
 def render_prompt(tokenizer: Any, example: Example, options: Mapping[str, Any] = NO_OPTIONS) -> str:

@@ -15,6 +15,8 @@ from lorary.errors import AdapterError, LibraryError, OptionError, RoutingError,
 from lorary.hashing import short_key
 from lorary.library.expert import Expert, hash_experts
 from lorary.library.library import Library
+from lorary.library.provenance import is_padded, padding_hint
+from lorary.library.site_keys import is_of_mixture
 from lorary.model.base_model import BaseModel
 from lorary.model.calls import require_whole
 from lorary.model.fingerprint import tensor_facts
@@ -170,11 +172,10 @@ def check_base(base: BaseModel, fingerprint: Mapping[str, Any] | None, what: str
     """Refuse what was made on another base (E-BASE). Without a fingerprint it passes; shapes still must fit."""
     known, found = base.fingerprint, fingerprint or {}
     if differing := [key for key in known if key in found and found[key] != known[key]]:
-        raise LibraryError(
-            "E-BASE",
-            f"{what} was made on another base: {', '.join(differing)} differ.",
-            "Load the base it was made on; `lorary show` names it.",
-        )
+        hint = "Load the base it was made on; `lorary show` names it."
+        if is_padded(known, found):
+            hint = f"{hint} {padding_hint(found)}"
+        raise LibraryError("E-BASE", f"{what} was made on another base: {', '.join(differing)} differ.", hint)
 
 
 def check_library(base: BaseModel, library: Library) -> None:
@@ -214,9 +215,19 @@ def check_fit(base: BaseModel, expert: Expert) -> None:
 
 
 def check_places(base: BaseModel, experts: Iterable[Expert]) -> None:
-    """Refuse experts at a site that a base, real or in outline, lacks (E-TARGET), or of other widths (E-SHAPE)."""
+    """Refuse experts at a site that a base, real or in outline, lacks (E-TARGET), or of other widths (E-SHAPE).
+
+    Also within a mixture of experts that the base keeps fused (E-FEATURE).
+    """
     for expert in experts:
         for site, (a, b) in expert.sites.items():
+            if site not in base.sites and is_of_mixture(site):
+                raise AdapterError(
+                    "E-FEATURE",
+                    f"expert {expert.name!r} adapts {site!r}, of a mixture of experts, which this base keeps in one "
+                    "parameter: it can't be routed.",
+                    "Take it out: `lorary remove`.",
+                )
             if site not in base.sites:
                 raise AdapterError(
                     "E-TARGET",

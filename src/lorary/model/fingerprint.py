@@ -46,14 +46,15 @@ def exact_facts(hf: Any, layers: Sequence[nn.Module]) -> dict[str, Any]:
     return facts | {f"weights_quantised_{form[:8]}": hash_tensors(t for _, t in stored)}
 
 
-def sign_facts(hf: Any) -> dict[str, Any]:
+def sign_facts(hf: Any, n_rows: int | None = None) -> dict[str, Any]:
     """Give a hash of the signs in the embedding: no rounding changes a sign, so any two precisions can be compared.
 
-    Empty where the embedding is quantised.
+    Empty where the embedding is quantised. n_rows: how many of its rows count; by default all.
     """
     weight = hf.get_input_embeddings().weight
     if not (_is_plain(weight) and weight.is_floating_point()):
         return {}
+    weight = weight[:n_rows]
     return {"embedding_signs": hash_tensors([weight.detach()[:: max(1, len(weight) // _SIGN_ROWS)].signbit()])}
 
 

@@ -51,7 +51,8 @@ def save(base: BaseModel, ensemble: Ensemble, parts: Parts, directory: Path | st
         for name, expert in ensemble.members.items():
             kept[name] = read_expert(stage / "experts" / name if experts == "copy" else expert.directory, name)
             if name not in trained:
-                require_same(kept[name], expert.hash)  # what is on disk now may be another
+                # What is on disk now may be another.
+                require_same(kept[name], expert.copied_hash if experts == "copy" else expert.hash)
         if ensemble.state:
             about = about_state(ensemble.router, {name: expert.hash for name, expert in kept.items()})
             write_state(ensemble.state, stage / STATE, *about)

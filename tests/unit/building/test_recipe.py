@@ -80,7 +80,7 @@ def test_paths_hold_anywhere_once_they_are_absolute(tmp_path, monkeypatch):
     [
         (
             "taks = 't'",
-            "unknown key 'taks'. Did you mean 'tasks'? Known: answers, base, builder, device, dtype, ignore, into, ",
+            "unknown key 'taks'. Did you mean 'tasks'? Known: answers, base, builder, chat_template, device, ",
         ),
         ("into = 'x'", 'builder is missing. Write builder = "...".'),
         ("builder = 'private'", 'into is missing. Write into = "...".'),

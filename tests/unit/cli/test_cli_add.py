@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from cli_line import Run, World
+from peft import LoraConfig, get_peft_model
 from safetensors.numpy import load_file, save_file
 
+from lorary.errors import LibraryError
 from lorary.library.library import Library
+from lorary.testing.pico import pico_base
 
 
 def test_add(run: Run, world: World, copied: Path) -> None:
@@ -166,6 +169,47 @@ def test_where_the_base_is_elsewhere_a_warning_says_what_was_not_checked(
     )
 
 
+def test_a_base_with_more_rows_is_the_same_where_that_is_said(
+    run: Run, world: World, copied: Path, tmp_path: Path
+) -> None:
+    base = pico_base()
+    base.hf.resize_token_embeddings(320, mean_resizing=False)
+    base.hf.save_pretrained(tmp_path / "padded")
+    base.tokenizer.save_pretrained(tmp_path / "padded")
+    theirs = others(world, tmp_path / "theirs", base_model_name_or_path=str(tmp_path / "padded"))
+    add = ("add", tmp_path / "lib", theirs, "--base", tmp_path / "padded")
+    Library.create(tmp_path / "lib", base=Library.open(copied).base)
+    refused = run(*add)
+    assert refused.code == 1
+    assert "vocab_size is 320, the library's is 258" in refused.err and "--vocab-size 258, load" in refused.err
+    assert run(*add, "--vocab-size", 400).err.startswith("error[E-OPTION] --vocab-size 400: base ")
+    assert run(*add, "--vocab-size", 0).code == 2
+    assert run(*add, "--vocab-size", 258).code == 0
+    ask = ("ask", copied, "up", "--router", "arrow", "--max-new-tokens", 1, "--base")
+    assert "--vocab-size 258" in run(*ask, tmp_path / "padded").err
+    assert run(*ask, tmp_path / "padded", "--vocab-size", 258).out == run(*ask, world.base).out
+
+
+def test_a_chat_template_that_an_adapter_brings_is_kept_told_of_and_used_when_asked_for(
+    run: Run, world: World, copied: Path, tmp_path: Path
+) -> None:
+    theirs = others(world, tmp_path / "chat", base_model_name_or_path=str(world.base))
+    (theirs / "chat_template.jinja").write_text(
+        "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
+    )
+    added = run("add", copied, theirs)
+    kept = copied / "experts" / "chat" / "chat_template.jinja"
+    told = f"It is kept: to use it, give --chat-template {str(kept)!r}."
+    assert added.code == 0 and "warning[W-CHAT] it brings a chat template, " in added.err and told in added.err
+    ask = ("ask", copied, "up", "--chat", "--router", "uniform", "--max-new-tokens", 1)
+    assert run(*ask).code == 1
+    assert run(*ask, "--chat-template", kept).code == 0
+    (tmp_path / "empty").write_text(" ")
+    for wrong, code in ((tmp_path / "empty", "E-CHAT"), (tmp_path / "nowhere", "E-FILE"), (tmp_path, "E-PATH")):
+        refused = run(*ask, "--chat-template", wrong)
+        assert refused.code == 1 and f"error[{code}] " in refused.err and "Give the file itself" in refused.err
+
+
 # ---- many ---------------------------------------------------------------------------------------
 
 
@@ -194,10 +238,69 @@ def test_a_folder_of_adapters_is_added_as_far_as_it_passes(run: Run, world: Worl
     assert grouped.code == 0
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:Could not find a config file:UserWarning")
+def test_a_directory_of_several_adapters_as_peft_saves_them_is_added_whole(
+    run: Run, world: World, tmp_path: Path
+) -> None:
+    """PEFT puts the adapter "default" at the root and all others into folders; a trainer puts checkpoints there."""
+    model = get_peft_model(pico_base().hf, LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    for name in ("poems", "law"):
+        model.add_adapter(name, LoraConfig(r=4, target_modules=["v_proj"], task_type="CAUSAL_LM"))
+    model.save_pretrained(tmp_path / "tuned")
+    assert (tmp_path / "tuned" / "poems" / "adapter_config.json").exists()
+    for name in ("checkpoint-10", "checkpoint-200"):
+        shutil.copytree(tmp_path / "tuned" / "law", tmp_path / "tuned" / name)
+    (tmp_path / "tuned" / "runs").mkdir()
+    added = run("add", tmp_path / "lib", tmp_path / "tuned", "--base", world.base)
+    assert (added.code, added.out) == (0, f"{tmp_path / 'lib'}: 3 added, 0 refused\n")
+    left = f"{tmp_path / 'tuned'}: left out, for they are checkpoints of it: checkpoint-10, checkpoint-200"
+    assert left in added.err.splitlines()
+    library = Library.open(tmp_path / "lib")
+    assert {name: sorted({site[-6:] for site in expert.sites}) for name, expert in library.items()} == {
+        "law": ["v_proj"], "poems": ["v_proj"], "tuned": ["q_proj"],
+    }  # fmt: skip
+
+    single = run("add", tmp_path / "lib", tmp_path / "tuned", "--as", "one", "--base", world.base)
+    assert single.code == 2
+    alone = run("add", tmp_path / "lib", tmp_path / "tuned" / "checkpoint-10", "--as", "early", "--base", world.base)
+    assert alone.code == 0
+
+    (tmp_path / "pile").mkdir()
+    shutil.move(tmp_path / "tuned", tmp_path / "pile" / "tuned")
+    piled = run("add", tmp_path / "more", tmp_path / "pile", "--base", world.base)
+    assert (piled.code, sorted(Library.open(tmp_path / "more"))) == (0, ["tuned", "tuned-law", "tuned-poems"])
+    with pytest.raises(
+        LibraryError, match="'tuned' is 5 adapters, one in another, not a library. `lorary add LIBRARY "
+    ):
+        Library.open(tmp_path / "pile" / "tuned")
+
+
+def test_what_stands_in_an_adapter_and_leads_elsewhere_is_refused(run: Run, world: World, tmp_path: Path) -> None:
+    others(world, tmp_path / "elsewhere")
+    tuned = others(world, tmp_path / "tuned")
+    (tuned / "link").symlink_to(tmp_path / "elsewhere")
+    (tuned / "empty").mkdir()
+    (tuned / "broken").mkdir()
+    (tuned / "broken" / "adapter_config.json").write_text("{")
+    added = run("add", tmp_path / "lib", tuned, "--base", world.base)
+    assert (added.code, added.out) == (1, f"{tmp_path / 'lib'}: 1 added, 2 refused\n")
+    assert "error[E-PATH] 'link' is not a plain directory." in added.err.replace("expert 'link': ", "")
+    assert "broken refused: error[E-CONFIG]" in added.err
+
+
 def test_many_are_noted_once(run: Run, world: World, copied: Path, notes: list[list[str]]) -> None:
     sources = [world.library / "experts" / name for name in ("copy", "swap")]
     assert run("add", copied.parent / "new", *sources).code == 0
     assert [named for named in notes if named] == [["copy", "swap"]]
+
+
+def test_what_was_respelt_is_known_again(run: Run, world: World, tmp_path: Path) -> None:
+    others(world, tmp_path / "pile" / "odd", lambda arrays: {"_orig_mod." + key: a for key, a in arrays.items()})
+    line = ("add", tmp_path / "lib", tmp_path / "pile", "--base", world.base, "--json")
+    first = run(*line)
+    assert (first.code, "warning[W-KEYS] 16 of 16 tensors are named otherwise" in first.err) == (0, True)
+    assert json.loads(run(*line).out)["kept"] == ["odd"]
 
 
 def test_two_of_one_name_are_not_put_over_one_another(run: Run, world: World, copied: Path, tmp_path: Path) -> None:

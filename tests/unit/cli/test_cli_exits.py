@@ -438,6 +438,7 @@ def test_quickstart_hands_over_what_it_parsed(run: Run, monkeypatch: pytest.Monk
         "reading": {"ignore": (), "answers": "last"},
         "loading": {
             "device": "cpu", "dtype": "auto", "max_tokens": None, "template_options": {}, "batch_tokens": None,
+                "chat_template": None, "vocab_size": None,
         },
     }  # fmt: skip
 
@@ -564,7 +565,8 @@ def test_chat_without_a_template_speaks_of_the_base(run: Run, world: World, tmp_
 
     line = ("ask", world.library, "hello", "--router", "uniform", "--chat")
     assert run(*line).err.splitlines()[-1] == (
-        f"error[E-CHAT] --chat: base {str(world.base)!r} has no chat template. Ask without --chat."
+        f"error[E-CHAT] --chat: base {str(world.base)!r} has no chat template. "
+        "Ask without --chat, or give one: --chat-template FILE, as an adapter may bring it."
     )
     assert run("ask", "base", "hello", "--base", world.base, "--chat").code == 1
     broken = Path(shutil.copytree(world.base, tmp_path / "broken"))

@@ -1,6 +1,7 @@
 """Options of all commands that load a base: what they hand on, and what is said of it."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -9,8 +10,12 @@ import pytest
 import typer
 from cli_line import Run, World
 
+from lorary.building.recipe import make_recipe
 from lorary.cli.groups import Group, grouped
+from lorary.errors import OptionError
+from lorary.library.library import Library
 from lorary.model import base_model
+from lorary.testing.pico import pico_base
 
 
 @pytest.fixture
@@ -38,6 +43,8 @@ def test_they_reach_the_base(run: Run, world: World, loaded: list[dict]) -> None
         "max_tokens": 100,
         "batch_tokens": 64,
         "template_options": {"enable_thinking": False, "mood": "kind"},
+        "chat_template": None,
+        "vocab_size": None,
     }
 
 
@@ -75,6 +82,37 @@ def test_a_build_notes_the_longest_text_by_option_or_recipe(run: Run, world: Wor
     found = [json.loads((tmp_path / name / "experts" / "copy" / "expert.json").read_text()) for name in "ab"]
     assert [facts["max_tokens"] for facts in found] == [99, 98]
     assert run(*line, "--into", tmp_path / "c", "--max-tokens", 10_000).code == 1
+
+
+def test_a_library_is_built_further_on_a_base_with_more_rows(
+    run: Run, world: World, copied: Path, tmp_path: Path
+) -> None:
+    base = pico_base()
+    base.hf.resize_token_embeddings(320, mean_resizing=False)
+    base.hf.save_pretrained(tmp_path / "padded")
+    base.tokenizer.save_pretrained(tmp_path / "padded")
+    shutil.copy(world.tasks / "copy.jsonl", tmp_path / "more.jsonl")
+    line = ("build", tmp_path / "more.jsonl", "--method", "private:steps=1", "--into", copied)
+    refused = run(*line, "--base", tmp_path / "padded")
+    assert refused.code == 1 and "--vocab-size 258" in refused.err
+    assert run(*line, "--base", tmp_path / "padded", "--vocab-size", 258).code == 0
+    fingerprints = [e.provenance.base_fingerprint for e in Library.open(copied).values()]
+    assert len(fingerprints) == 4 and all(facts == fingerprints[0] for facts in fingerprints)
+
+
+def test_a_recipe_names_a_chat_template_from_where_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {
+        "builder": "private:steps=1",
+        "into": "lib",
+        "tasks": "t",
+        "chat_template": "chat.jinja",
+        "vocab_size": 258,
+    }
+    loading = make_recipe(given, "recipe").absolute().loading
+    assert (loading["chat_template"], loading["vocab_size"]) == (str(tmp_path / "chat.jinja"), 258)
+    with pytest.raises(OptionError, match="vocab_size"):
+        make_recipe({**given, "vocab_size": "many"}, "recipe")
 
 
 def test_a_saved_model_takes_them_too(run: Run, world: World, tmp_path: Path, loaded: list[dict]) -> None:

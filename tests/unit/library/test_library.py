@@ -311,7 +311,7 @@ def test_not_a_library(tmp_path, poems):
         Library.open(tmp_path / "nowhere")
     with pytest.raises(LibraryError) as caught:
         Library.open(poems)
-    assert message(caught) == ("error[E-LIBRARY] 'poems' is one adapter, not a library. Create a library and add it.")
+    assert message(caught).startswith("error[E-LIBRARY] 'poems' is one adapter, not a library. `lorary add LIBRARY /")
     (tmp_path / "empty").mkdir()
     with pytest.raises(LibraryError) as caught:
         Library.open(tmp_path / "empty")

@@ -18,13 +18,22 @@ CONFIG_BYTES = (SOUND / "adapter_config.json").read_bytes()
 WEIGHTS_BYTES = (SOUND / "adapter_model.safetensors").read_bytes()
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
-names = st.sampled_from(["q_proj", "^x$", "(a+)+", "\ud800", "", "r"])
+names = st.sampled_from(["q_proj", "^x$", "(a+)+", "(a|aa)+[XY]", ".*_proj", "\ud800", "", "r"])
 values = scalars | st.lists(scalars, max_size=2) | st.dictionaries(names, scalars | st.lists(scalars), max_size=2)
 fields = st.sampled_from(
     [*CONFIG, "rank_pattern", "alpha_pattern", "bias", "use_dora", "init_lora_weights", "exclude_modules",
-     "layers_to_transform", "layers_pattern", "auto_mapping"]
+     "layers_to_transform", "layers_pattern", "auto_mapping", "target_parameters"]
 )  # fmt: skip
-keys = st.sampled_from([*tensors(), "__metadata__", "base_model.model.x.lora_A.weight"]) | st.text(max_size=10)
+keys = st.sampled_from(
+    [
+        *tensors(),
+        *("_orig_mod." + key for key in tensors()),
+        "__metadata__",
+        "base_model.model.x.lora_A.weight",
+        "base_model.model.lm_head.lora_A.weight",
+        "base_model.model.mlp.experts.base_layer.lora_B.weight",
+    ]
+) | st.text(max_size=10)
 
 
 def judge(config: bytes = CONFIG_BYTES, weights: bytes = WEIGHTS_BYTES, provenance: bytes | None = None) -> None:

@@ -36,11 +36,11 @@ def test_rank():
     assert ranks_of({"r": 4, "rank_pattern": None}, [SITE]) == {SITE: 4}
 
 
-def test_a_pattern_that_is_not_plain_is_refused():
+def test_a_pattern_that_can_t_be_run_safely_is_refused():
     with pytest.raises(LibraryError) as caught:
-        scales_of({"lora_alpha": 16, "alpha_pattern": {r".*\.q_proj": 8}}, {SITE: 4})
+        scales_of({"lora_alpha": 16, "alpha_pattern": {r"(q)\1": 8}}, {SITE: 4})
     assert str(caught.value) == (
-        r"error[E-REGEX] pattern '.*\\.q_proj' can't be read safely. "
+        r"error[E-REGEX] pattern '(q)\\1' can't be read safely. "
         "Write it as the end of a module path, such as layers.0.attn.q_proj."
     )
 
@@ -79,19 +79,16 @@ def test_keys_as_peft_writes_them():
     keys = [
         "base_model.model.model.layers.1.mlp.fc1.lora_B.weight",
         "base_model.model.model.layers.1.mlp.fc1.lora_A.weight",
-        "base_model.model.lm_head.lora_A.default.weight",
-        "base_model.model.lm_head.lora_B.default.weight",
+        "base_model.model.model.fc2.lora_A.default.weight",
+        "base_model.model.model.fc2.lora_B.default.weight",
         "base_model.model.alone.lora_A.weight",
         "base_model.model.model.norm.weight",
-        "elsewhere.lora_A.weight",
-        "elsewhere.lora_B.weight",
+        "else where.lora_A.weight",
+        "else where.lora_B.weight",
         "base_model.model.bad..name.lora_A.weight",
         "base_model.model.bad..name.lora_B.weight",
     ]
     assert list(site_tensors(keys).items()) == [
-        (
-            "lm_head",
-            ("base_model.model.lm_head.lora_A.default.weight", "base_model.model.lm_head.lora_B.default.weight"),
-        ),
+        ("model.fc2", (keys[2], keys[3])),
         ("model.layers.1.mlp.fc1", (keys[1], keys[0])),
     ]

@@ -62,7 +62,7 @@ def test_pull(hub, tmp_path):
             "me/lib",
             {
                 "revision": "c0ffee",
-                "allow_patterns": ["*.json", "*.safetensors", "*.md"],
+                "allow_patterns": ["*.json", "*.safetensors", "*.md", "*.jinja"],
                 "local_files_only": False,
             },
         )
@@ -75,7 +75,9 @@ def test_pull_one_expert(hub, tmp_path):
     path = sync.pull("hf://me/lib/experts/poems@main", tmp_path / "poems2")
     assert sorted(p.name for p in path.iterdir()) == ["adapter_config.json", "adapter_model.safetensors", "expert.json"]
     assert hub[0][1]["allow_patterns"][0] == "experts/poems/*.json"
-    with pytest.raises(LibraryError, match=r"error\[E-HUB\] hf://me/lib/nowhere holds no json, safetensors, md files"):
+    with pytest.raises(
+        LibraryError, match=r"error\[E-HUB\] hf://me/lib/nowhere holds no json, safetensors, md, jinja files"
+    ):
         sync.pull("hf://me/lib/nowhere", tmp_path / "x")
     assert not (tmp_path / "x").exists()
 

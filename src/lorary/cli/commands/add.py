@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 
-from lorary.cli.adding import Arrivals, find_adapters
+from lorary.cli.adding import Arrivals
 from lorary.cli.application import resumable
 from lorary.cli.console import print_json
 from lorary.cli.exit_codes import FAILED
+from lorary.cli.loading import VocabSize
 from lorary.cli.parameters import Json, base_option
+from lorary.cli.sources import find_adapters
 
 
 def add(
@@ -36,6 +38,7 @@ def add(
         str | None,
         base_option("The base the adapters were trained on, whatever name they give it themselves."),
     ] = None,
+    vocab_size: VocabSize = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace existing experts of the same name.")] = False,
     json: Json = False,
 ) -> int | None:
@@ -50,7 +53,7 @@ def add(
             raise typer.BadParameter(
                 "it names a single adapter; several keep the names of their directories.", param_hint="--as"
             )
-        arrivals = Arrivals(library, tasks=task or [], base=base, replace=replace)
+        arrivals = Arrivals(library, tasks=task or [], base=base, replace=replace, vocab_size=vocab_size)
         if len(source) == 1 and not found[0].is_one_of_many:
             added = arrivals.take(found[0], name)
             lines = [f"{library}/{added.expert}: {added.about}"]

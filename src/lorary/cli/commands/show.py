@@ -62,12 +62,16 @@ def _show_library(library: "Library", json: bool) -> int | None:
 
 
 def _show_adapter(directory: Path, json: bool) -> int | None:
+    from lorary.library.layout import inner_adapters
+
     config, provenance, findings = adapter_facts(directory)
+    inside = {"adapters_inside": others} if (others := inner_adapters(directory)) else {}
     if json:
-        print_json({"expert": directory.name, "config": config, "provenance": provenance, "findings": findings})
+        told = {"expert": directory.name, "config": config, "provenance": provenance, "findings": findings}
+        print_json({**told, **inside})
     else:
-        facts = {"directory": str(directory), **config, **provenance}
+        facts = {"directory": str(directory), **inside, **config, **provenance}
         print_table([(key, in_words(value)) for key, value in facts.items() if value])
-        told = [(f"{f['level']}[{f['code']}]", f"{f['message']} {f['hint']}") for f in findings]
-        print_table(told or [["no findings"]])
+        lines = [(f"{f['level']}[{f['code']}]", f"{f['message']} {f['hint']}") for f in findings]
+        print_table(lines or [["no findings"]])
     return FAILED if any(finding["level"] == "error" for finding in findings) else None
