@@ -115,6 +115,8 @@ def _become(do: Callable[[], object], writers: Sequence[int]) -> None:
         for number, writer in enumerate(writers, start=1):
             os.dup2(writer, number)
             os.close(writer)
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - a pipe now, maybe not before
+        sys.stderr = open(2, "w", encoding="utf-8", buffering=1, closefd=False)  # noqa: SIM115
         os.setsid()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
