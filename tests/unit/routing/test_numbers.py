@@ -1,4 +1,4 @@
-"""Numbers that break routers elsewhere: nothing, nearly nothing, equal, opposite, half precision, too large, too many."""
+"""Numbers that break routers elsewhere: nothing, nearly nothing, equal, opposite, half, too large, too many."""
 
 import dataclasses
 import math
@@ -109,13 +109,13 @@ def test_the_sign_of_a_direction_means_nothing(router):
 
 @pytest.mark.parametrize("router", ["arrow:top_k=2", "spectr:top_k=2", "arrow:top_k=none"])
 def test_twins_are_heard_alike_and_ties_go_to_the_first_name(router):
-    name, router, twin = router.partition(":")[0], ROUTERS.parse(router), fake_experts({"one": 3})["one"]
+    name, router, twin = router, ROUTERS.parse(router), fake_experts({"one": 3})["one"]
     opposite = {site: LowRankWeights(-w.a, -w.b, w.scale) for site, w in twin.items()}  # the same product
-    experts = {"a": twin, "b": twin if name == "spectr" else opposite, "c": twin}
+    experts = {"a": twin, "b": opposite, "c": twin}
     routing = router.gate(SITE, router.fit(experts, SITES, None), sorted(experts))(hidden(), Context())
     kept = router.top_k or 3
     torch.testing.assert_close(routing.weights, torch.full_like(routing.weights, 1 / kept), atol=1e-6, rtol=0)
-    if routing.experts is not None:
+    if name == "arrow:top_k=2":  # the others' scores are sums, equal but for rounding, or all are kept
         assert (routing.experts == torch.arange(kept)).all()
 
 
