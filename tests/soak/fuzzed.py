@@ -283,7 +283,7 @@ def _tell(what: str, line: tuple[object, ...], codes: tuple[int, ...] = (0, 1)) 
     end = run(command(*line), LONGEST_S)
     doing = f"{what}: lorary {' '.join(map(str, line))}"
     require_clean(end, (0,) if what == _UNCHANGED else (0, 3) if end.code == 3 and line[0] == "show" else codes, doing)
-    if end.code in (1, 3) and not re.search(r"\bE-[A-Z]{4,}", end.err + end.out):
+    if end.code in (1, 3) and not re.search(r"\bE-[A-Z]{3,}", end.err + end.out):
         raise Lost(f"{doing}: no code in {end.out} {end.err}")
     if end.peak_mb > _own_mb() + MOST_MB:
         raise Lost(f"{doing}: took {end.peak_mb:.0f} MB")
