@@ -76,7 +76,7 @@ def state(world: World, random: Random, place: Path) -> str:
 
 def learned(world: World, random: Random, place: Path) -> str:
     """What a builder learned for a router."""
-    shutil.copytree(world.learned, place / "lib")
+    shutil.copytree(world.made("learned"), place / "lib")
     file = random.choice(sorted((place / "lib" / "learned").iterdir()))
     what = _mutate(random, file)
     line = ("ask", place / "lib", "hello", "--router", "phatgoose", "--base", world.base, "--max-new-tokens", 4)
@@ -86,7 +86,7 @@ def learned(world: World, random: Random, place: Path) -> str:
 
 def saved(world: World, random: Random, place: Path) -> str:
     """A saved model, any file of it."""
-    shutil.copytree(world.root / "after" / "save" / "saved", place / "saved")
+    shutil.copytree(world.made("save") / "saved", place / "saved")
     files = sorted(p for p in (place / "saved").rglob("*") if p.is_file())
     top = [p for p in files if p.parent == place / "saved"]
     what = _mutate(random, random.choice(top if random.random() < 0.7 else files))
@@ -98,7 +98,7 @@ def saved(world: World, random: Random, place: Path) -> str:
 def scores(world: World, random: Random, place: Path) -> str:
     """A file of scores: reported, and gone on with."""
     shutil.copytree(world.start, place, dirs_exist_ok=True)
-    done = Path(shutil.copy(world.root / "after" / "eval" / "more.jsonl", place / "more.jsonl"))
+    done = Path(shutil.copy(world.made("eval") / "more.jsonl", place / "more.jsonl"))
     what = _mutate(random, done)
     if random.random() < 0.5 and done.exists():
         done.rename(place / "more.jsonl.part")
@@ -110,7 +110,7 @@ def scores(world: World, random: Random, place: Path) -> str:
 def groups(world: World, random: Random, place: Path) -> str:
     """A file of groups."""
     _copy(world, place)
-    shutil.copy(world.root / "after" / "cluster" / "groups.json", place / "groups.json")
+    shutil.copy(world.made("cluster") / "groups.json", place / "groups.json")
     what = _mutate(random, place / "groups.json")
     method = f"per_cluster:clusters={place / 'groups.json'},steps=2"
     line = ("build", world.tasks, "--method", method, "--base", world.base, "--into", place / "built", "--dry-run")
@@ -147,6 +147,19 @@ def data(world: World, random: Random, place: Path) -> str:
     line = ("build", place / "tasks", "--method", "private:steps=2", "--base", world.base, "--into", place / "built")
     end = _tell(what, (*line, "--dry-run"))
     return "read" if end.code == 0 else "refused"
+
+
+def work(world: World, random: Random, place: Path) -> str:
+    """What a build that isn't done keeps: damaged anywhere, the build ends in the same experts, or says why not."""
+    shutil.copytree(world.made("unfinished"), place / "built")
+    files = sorted(p for p in (place / "built" / ".work").rglob("*") if p.is_file())
+    what = _mutate(random, random.choice(files))
+    _tell(what, ("status", place / "built"), codes=(0, 1, 3))
+    end = _tell(what, world.commands["build"].line(place))
+    expected = content(world.made("build") / "built" / "experts")
+    if end.code == 0 and content(place / "built" / "experts") != expected:
+        raise Lost(f"{what}: the experts are other ones")
+    return "the same experts" if end.code == 0 else "refused"
 
 
 # ---- mutations ----------------------------------------------------------------------------------
@@ -282,12 +295,17 @@ def _tell(what: str, line: tuple[object, ...], codes: tuple[int, ...] = (0, 1)) 
     """Run a command: it does its work or tells why not, with a code, in bounded time and memory."""
     end = run(command(*line), LONGEST_S)
     doing = f"{what}: lorary {' '.join(map(str, line))}"
-    require_clean(end, (0,) if what == _UNCHANGED else (0, 3) if end.code == 3 and line[0] == "show" else codes, doing)
+    require_clean(end, (0,) if what == _UNCHANGED and line[0] != "status" else codes_of(line, codes), doing)
     if end.code in (1, 3) and not re.search(r"\bE-[A-Z]{3,}", end.err + end.out):
         raise Lost(f"{doing}: no code in {end.out} {end.err}")
     if end.peak_mb > _own_mb() + MOST_MB:
         raise Lost(f"{doing}: took {end.peak_mb:.0f} MB")
     return end
+
+
+def codes_of(line: tuple[object, ...], codes: tuple[int, ...]) -> tuple[int, ...]:
+    """Say in which exit codes a command may end: `show` ends in 3 where some of what it shows is bad."""
+    return (*codes, 3) if line[0] == "show" else codes
 
 
 def _own_mb() -> float:
@@ -309,5 +327,5 @@ def _others_stand(world: World, path: Path) -> None:
 
 KINDS: dict[str, Callable[[World, Random, Path], str]] = {
     f"fuzzed {what.__name__}": what
-    for what in (adapter, expert, manifest, state, learned, saved, scores, groups, recipe, data)
+    for what in (adapter, expert, manifest, state, learned, saved, scores, groups, recipe, data, work)
 }

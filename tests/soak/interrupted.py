@@ -16,6 +16,7 @@ from lorary.library.library import Library
 
 COLD_SHARE = 0.04
 _AFTER_S = 10.0
+_WRITERS = ("add", "add --replace", "ask", "add a pile")
 _RUNS_ON = 1.15
 
 
@@ -67,10 +68,15 @@ def limit(world: World, name: str, random: Random, place: Path) -> str:
 def fill(world: World, name: str, random: Random, place: Path) -> str:
     """A disk of its own that fills at any instant, and is emptied again (a tmpfs in a user's namespace)."""
 
+    world.made(name)  # here, where the files are not those of the small disk
+
     def alone() -> None:
         small_disk(place, 16 << 20)
         print(_fill(world, name, random, place))
 
+    if name == "gc":
+        for other in _WRITERS:
+            world.made(other)
     end = run(alone)
     if end.code:
         said = end.err.partition("world.Lost: ")[2] or end.err
@@ -99,6 +105,7 @@ def _begin(
 ) -> tuple[Command, Callable[[], tuple[Running, float]]]:
     """Copy the world; give the command, and a function that starts it and says after how long it is to be harmed."""
     tried = world.commands[name]
+    world.made(name)
     shutil.copytree(world.start, place, dirs_exist_ok=True)
     is_fresh = not tried.python and random.random() < COLD_SHARE if is_cold is None else is_cold
     share = random.random() * _RUNS_ON
@@ -115,8 +122,9 @@ def _begin(
 
 def _litter(world: World, random: Random, place: Path) -> None:
     """Kill some writers, so that there is something to collect."""
-    for name in random.sample(("add", "add --replace", "ask", "add a pile"), 2):
+    for name in random.sample(_WRITERS, 2):
         tried = world.commands[name]
+        world.made(name)
         running = Running(tried.at(place))
         time.sleep(random.random() * world.seconds[name])
         running.kill()
@@ -139,7 +147,7 @@ def _require_told(tried: Command, end: End) -> None:
 
 def _require_whole(world: World, tried: Command, place: Path) -> None:
     """Raise Lost unless every library opens, every expert in it is whole, and what was made is whole or absent."""
-    after, before = world.after[tried.name], content(world.start)
+    after, before = content(world.made(tried.name)), content(world.start)
     for home in ("lib", "built", "ties"):
         if not (place / home / "library.json").exists():
             continue
@@ -172,7 +180,7 @@ def _judge(world: World, tried: Command, place: Path) -> None:
     for home in ("lib", "built", "ties"):
         if (place / home / "library.json").exists():
             require_clean(run(command("gc", place / home)), (0,), f"{tried.name}: gc of {home}")
-    _compare(tried, content(place), world.after[tried.name])
+    _compare(tried, content(place), content(world.made(tried.name)))
 
 
 def _compare(tried: Command, found: dict[str, str], expected: dict[str, str]) -> None:

@@ -186,14 +186,14 @@ def _change_tensors(random: Random, path: Path, *, lose: bool) -> None:
 def _rerun(world: World, place: Path, how: str) -> None:
     end = run(world.commands["build"].at(place))
     _require_built(world, place, end, how)
-    if content(place) != world.after["build"]:
+    if content(place) != content(world.made("build")):
         raise Lost(f"{how}: the library is another one")
 
 
 def _require_built(world: World, place: Path, end: End, how: str) -> None:
     require_clean(end, (0,), f"build after: {how}")
     found = content(place / "built" / "experts")
-    expected = content(world.root / "after" / "build" / "built" / "experts")
+    expected = content(world.made("build") / "built" / "experts")
     if found != expected:
         other = sorted(f for f in found.keys() | expected.keys() if found.get(f) != expected.get(f))
         raise Lost(f"{how}: other bytes in {other}")

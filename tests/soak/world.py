@@ -1,14 +1,18 @@
 """What rounds start from: a tiny random base, toy tasks, a library, adapters to add, and what commands make of them."""
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 from process import End, command, run
 
+from lorary.building import train
 from lorary.library.library import Library
 from lorary.model.named_bases import remember_base
 from lorary.tasks.toy import toy_tasks
@@ -50,19 +54,17 @@ class World:
     tasks: Path = field(init=False)
     adapters: Path = field(init=False)
     start: Path = field(init=False)
-    learned: Path = field(init=False)
     seconds: dict[str, float] = field(default_factory=dict)
-    after: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Name the places."""
         self.base, self.tasks = self.root / "pico", self.root / "tasks"
         self.adapters, self.start = self.root / "adapters", self.root / "start"
-        self.learned = self.root / "learned"
 
     def make(self) -> None:
-        """Make everything, and run each command once without a fault."""
+        """Make what all rounds start from."""
         shutil.rmtree(self.root, ignore_errors=True)
+        (self.root / "after").mkdir(parents=True)
         pico = pico_base()
         pico.write(self.base)
         toys = toy_tasks(10, 2, 2).only(NAMES)
@@ -76,29 +78,33 @@ class World:
         for name in more:
             more[name].copy_to(self.adapters / name)
         remember_base(str(self.base))
-        line = (
-            "eval",
-            self.start / "lib",
-            self.tasks,
-            "--router",
-            "arrow",
-            "--metric",
-            "perplexity",
-            "--limit",
-            2,
-            "--base",
-            self.base,
-        )
+        scored = ("--router", "arrow", "--metric", "perplexity", "--limit", 2, "--base", self.base)
+        line = ("eval", self.start / "lib", self.tasks, *scored)
         end = run(command(*line, "--into", self.start / "scores.jsonl"))
         require_clean(end, (0,), "making the world")
-        line = ("build", self.tasks, "--method", "phatgoose:steps=2,batch_size=2", "--from", self.start / "lib")
-        require_clean(run(command(*line, "--base", self.base, "--into", self.learned)), (0,), "making the world")
-        for name, tried in self.commands.items():
-            place = self.root / "after" / name
-            shutil.copytree(self.start, place)
-            end = run(tried.at(place))
-            require_clean(end, (0,), f"{name}, without a fault")
-            self.seconds[name], self.after[name] = end.seconds, content(place)
+
+    def made(self, name: str) -> Path:
+        """Give the place where a command was run without a fault, or `learned`, or `unfinished`; made when first asked.
+
+        A command's time is noted then: it says when to break it off.
+        """
+        place = self.root / "after" / name
+        if place.exists():
+            return place / "built" if name == "unfinished" else place
+        beside = place.with_name(f"{name} arriving")
+        if name == "learned":
+            line = ("build", self.tasks, "--method", "phatgoose:steps=2,batch_size=2", "--from", self.start / "lib")
+            do = command(*line, "--base", self.base, "--into", beside)
+        elif name == "unfinished":
+            do = broken_off(self.commands["build"].at(beside))
+        else:
+            shutil.copytree(self.start, beside)
+            do = self.commands[name].at(beside)
+        end = run(do)
+        require_clean(end, (0,), f"{name}, without a fault")
+        self.seconds[name] = end.seconds
+        beside.rename(place)
+        return self.made(name)
 
     @property
     def commands(self) -> dict[str, Command]:
@@ -160,6 +166,27 @@ class World:
             Command("ask", lambda p: ("ask", p / "lib", "hello", *base, "--max-new-tokens", 2)),
         ]
         return {tried.name: tried for tried in all_of_them}
+
+
+def broken_off(do: Callable[[], object]) -> Callable[[], None]:
+    """Give a build that is broken off at its fourth step, as by kill -9: nothing is tidied up."""
+
+    def begin() -> None:
+        with patch.object(train, "CHECKPOINT_EVERY_S", 0.0), patch.object(train, "_tell", _ends_at_step(4)):
+            do()
+
+    return begin
+
+
+def _ends_at_step(last: int) -> Callable[..., None]:
+    tell = train._tell
+
+    def tell_or_end(run: Any, step: int, live: Any) -> None:
+        if step == last:
+            os._exit(0)
+        tell(run, step, live)
+
+    return tell_or_end
 
 
 def content(place: Path) -> dict[str, str]:
