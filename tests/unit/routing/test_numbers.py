@@ -14,6 +14,7 @@ from lorary.routing.base import Context
 from lorary.routing.directions import prototypes, right_singular
 from lorary.routing.routers.arrow import Arrow
 from lorary.testing.fakes import SITES, FakeProbe, dense, fake_context, fake_experts, route_with
+from lorary.testing.memory import peak_mib
 from lorary.testing.pico import pico_base, random_library
 
 SITE = next(iter(SITES.values()))
@@ -220,3 +221,21 @@ def test_a_prompt_is_routed_alone_as_it_is_in_a_batch_of_eight(router, tmp_path)
             for site, routing in seen.items():
                 agree = routing.experts[0].sort(-1)[0] == batched[site].experts[row, -n:].sort(-1)[0]
                 assert agree.all(-1).float().mean() > 0.98, site
+
+
+@pytest.mark.parametrize("mix", ["outputs", "factors"])
+def test_a_prefill_needs_no_number_for_each_token_and_expert(mix, tmp_path):
+    """Written out, what each of 48 experts adds to each of 480 tokens would be 2.8 MiB at a site of 32 outputs."""
+    base = pico_base(seed=3)
+    library = random_library(tmp_path / "lib", base, 48, targets=("q_proj", "down_proj"))
+    ids = torch.randint(2, 250, (2, 240), generator=torch.Generator().manual_seed(4))
+
+    def ask(model):
+        with torch.inference_mode():
+            return peak_mib(lambda: model(input_ids=ids))
+
+    alone = ask(base.hf)
+    with route(base, library, "arrow:top_k=4", mix=mix) as model:
+        model(input_ids=ids[:, :4])  # whatever is made once
+        routed = ask(model)
+    assert routed - alone < 480 * 48 * 32 * 4 / 2**20 / 4
