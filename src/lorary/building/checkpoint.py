@@ -1,9 +1,15 @@
-"""A training run's state in one file, written by atomic replace: there is no half a checkpoint."""
+"""A training run's state in one file, written by atomic replace: there is no half a checkpoint.
+
+It bears a hash of all that is in it. After a power cut a file may have its size and not its content, and a disk may
+return other bits than it was given: a run that went on from them would end in another expert, and nobody would notice.
+"""
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -12,7 +18,10 @@ from torch import Tensor, optim
 from lorary.adapters.tensor_file import write_tensors
 from lorary.building.curve import Curve
 from lorary.building.stack import Stack
+from lorary.hashing import hash_json
+from lorary.model.fingerprint import tensor_facts
 
+_CODE = "W-CHECKPOINT"
 _ADAM = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -26,8 +35,10 @@ def save_checkpoint(
         tensors |= {f"{key}/{name}": optimizer.state[stack.values][key] for key in _ADAM}
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(path.name + ".tmp")
-    header = {"facts": json.dumps({"step": step, "curves": [asdict(curve) for curve in curves]})}
-    write_tensors({name: t.cpu().contiguous() for name, t in tensors.items()}, staged, metadata=header)
+    saved = {name: t.cpu().contiguous() for name, t in tensors.items()}
+    facts = {"step": step, "curves": [asdict(curve) for curve in curves]}
+    header = {"facts": json.dumps(facts), "sha256": _hash(facts, saved)}
+    write_tensors(saved, staged, metadata=header)
     staged.replace(path)
 
 
@@ -41,22 +52,40 @@ def load_checkpoint(
 ) -> tuple[int, list[Curve]] | None:
     """Restore what was saved and give the step and the curves; None if there is no checkpoint.
 
-    A damaged one, or one of another run, counts as none: the run starts anew, which costs time and changes no result.
+    A damaged one, or one of another run, counts as none, with a warning: the run starts anew, which costs time and
+    changes no result.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads(file.metadata()["facts"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-        step, curves = int(facts["step"]), [Curve(**curve) for curve in facts["curves"]]
-    except (OSError, SafetensorError, ValueError, TypeError, KeyError):
+        step, curves, tensors = _read(path)
+        if not _fits(tensors, stacks, len(curves)):
+            raise ValueError("it holds what another run trains")
+    except FileNotFoundError:
         return None
-    if not _fits(tensors, stacks, len(curves)):
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
+        what = f"{path}: this checkpoint can't be used ({type(error).__name__}: {error})."
+        hint = "The training starts anew, which costs time and changes no result."
+        warnings.warn(f"warning[{_CODE}] {what} {hint}", RuntimeWarning, stacklevel=2)
         return None
     for name, stack in stacks.items():
         stack.values.data.copy_(tensors[f"now/{name}"])
         stack.best.copy_(tensors[f"best/{name}"])
         optimizer.state[stack.values] = {key: tensors[f"{key}/{name}"].to(stack.values.device) for key in _ADAM}
     return step, curves
+
+
+def _read(path: Path) -> tuple[int, list[Curve], dict[str, Tensor]]:
+    """Read what was saved. Raises ValueError if anything of it is not what it was, and what parsers do."""
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+    facts = json.loads(header["facts"])
+    if header["sha256"] != _hash(facts, tensors):
+        raise ValueError("it is not what was saved")
+    return int(facts["step"]), [Curve(**curve) for curve in facts["curves"]], tensors
+
+
+def _hash(facts: Any, tensors: Mapping[str, Tensor]) -> str:
+    return hash_json([facts, tensor_facts(tensors)])
 
 
 def _fits(tensors: Mapping[str, Tensor], stacks: Mapping[str, Stack], n_curves: int) -> bool:

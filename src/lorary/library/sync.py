@@ -3,22 +3,27 @@
 The only file here that knows a network. Nobody imports it before a name starts with `hf://`.
 """
 
+import hashlib
 import re
 import shutil
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from lorary.disk import disk_errors, is_disk_error
 from lorary.errors import LibraryError
+from lorary.hashing import hash_file
 from lorary.library.arrival import arriving
 from lorary.library.findings import quote
 
 ANSWER_TIMEOUT_S = 5.0  # for the first word from the Hub; downloads may take longer
+PAUSES_S = (0.5, 2.0)
+"""After a Hub that is busy or out of order is asked again: so often and no more."""
 SUFFIXES = ("json", "safetensors", "md", "jinja")
 _URI = re.compile(
     r"hf://(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(/(?P<folder>[^@]+?))?/?(@(?P<revision>[\w./-]+))?", re.ASCII
@@ -78,7 +83,7 @@ def reach_hub(repo: str) -> None:
         return
     api = HfApi()
     try:
-        _within(ANSWER_TIMEOUT_S, lambda: api.repo_info(repo, timeout=5.0))
+        _patiently(lambda: _within(ANSWER_TIMEOUT_S, lambda: api.repo_info(repo, timeout=5.0)), _is_busy)
     except HfHubHTTPError as error:
         raise _refused(repo, error) from error
     except Exception as error:
@@ -96,26 +101,97 @@ def is_cached(repo: str) -> bool:
 def _refused(uri: str, error: HfHubHTTPError) -> LibraryError:
     status = getattr(error.response, "status_code", "no status")
     message = f"{uri}: the Hub answered {status} ({type(error).__name__})."
-    return LibraryError("E-HUB", message, "Check the name, the revision, and HF_TOKEN for a private one.")
+    hint = "Check the name, the revision, and HF_TOKEN for a private one."
+    return LibraryError("E-HUB", message, "It is busy or out of order: try again later." if _is_busy(error) else hint)
 
 
 def _snapshot(place: HubPlace, uri: str) -> Path:
-    offline = constants.HF_HUB_OFFLINE
-    revision = place.revision or None
+    """Bring what a name says into the Hub's cache, and compare it with what the Hub says of it. Raises E-HUB."""
     try:
-        if not offline:
-            api = HfApi()
-            info = _within(ANSWER_TIMEOUT_S, lambda: api.repo_info(place.repo, revision=revision, timeout=5.0))
-            revision = info.sha or revision
-        prefix = f"{place.folder}/" if place.folder else ""
-        patterns = [f"{prefix}*.{suffix}" for suffix in SUFFIXES]
-        return Path(snapshot_download(place.repo, revision=revision, allow_patterns=patterns, local_files_only=offline))
+        return _download(place, uri)
+    except LibraryError:
+        raise
     except HfHubHTTPError as error:
         raise _refused(uri, error) from error
     except Exception as error:
         if is_disk_error(error):
             raise
+        if isinstance(error.__cause__, HfHubHTTPError):  # of which the Hub's library says that nothing is in its cache
+            raise _refused(uri, error.__cause__) from error
         raise _unreachable(uri, type(error).__name__) from error
+
+
+def _download(place: HubPlace, uri: str) -> Path:
+    offline, revision = constants.HF_HUB_OFFLINE, place.revision or None
+    prefix = f"{place.folder}/" if place.folder else ""
+    patterns = [f"{prefix}*.{suffix}" for suffix in SUFFIXES]
+    files: Iterable[Any] = ()
+    if not offline:
+        api = HfApi()
+        info = _patiently(
+            lambda: _within(
+                ANSWER_TIMEOUT_S,
+                lambda: api.repo_info(place.repo, revision=revision, files_metadata=True, timeout=5.0),
+            ),
+            _is_busy,
+        )
+        revision, files = info.sha or revision, getattr(info, "siblings", None) or ()
+
+    def fetch(*, anew: bool = False) -> Path:
+        how: dict[str, Any] = {"allow_patterns": patterns, "local_files_only": offline, "force_download": anew}
+        return Path(snapshot_download(place.repo, revision=revision, **how))
+
+    snapshot = _patiently(fetch, _broke_off)
+    if _damaged(snapshot, files):  # and in the cache it would stay so
+        snapshot = _patiently(lambda: fetch(anew=True), _broke_off)
+    if bad := _damaged(snapshot, files):
+        raise LibraryError("E-HUB", f"{uri}: {quote(bad, 200)} came damaged, twice.", "Try again later.")
+    return snapshot
+
+
+def _damaged(snapshot: Path, files: Iterable[Any]) -> str | None:
+    """Name the first file of a snapshot that isn't what the Hub says of it; None if all are."""
+    return next((file.rfilename for file in files if not _is_whole(snapshot / file.rfilename, file)), None)
+
+
+def _is_whole(path: Path, file: Any) -> bool:
+    if any(part in ("", ".", "..") for part in file.rfilename.split("/")):  # it would be another file of this machine
+        return False
+    if not path.is_file():  # it was not asked for
+        return True
+    if file.size is not None and path.stat().st_size != file.size:
+        return False
+    if file.lfs is not None:
+        return bool(hash_file(path) == file.lfs.sha256)
+    content = path.read_bytes() if file.blob_id else b""
+    return not file.blob_id or bool(_git_hash(content) == file.blob_id)
+
+
+def _git_hash(content: bytes) -> str:
+    """Hash a file as git does."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def _patiently(ask: Callable[[], T], may_pass: Callable[[Exception], bool]) -> T:
+    """Ask, and ask again after a pause where that may help; what has arrived by then isn't fetched twice."""
+    for pause_s in PAUSES_S:
+        try:
+            return ask()
+        except Exception as error:
+            if not may_pass(error):
+                raise
+            time.sleep(pause_s)
+    return ask()
+
+
+def _is_busy(error: Exception) -> bool:
+    status = getattr(error.response, "status_code", None) if isinstance(error, HfHubHTTPError) else None
+    return isinstance(status, int) and (status == 429 or status >= 500)
+
+
+def _broke_off(error: Exception) -> bool:
+    """Tell a Hub that answered, and then was busy or hung up, from a disk that refuses and a Hub that isn't there."""
+    return _is_busy(error) or not isinstance(error, (HfHubHTTPError, OSError))
 
 
 def _copy_out(source: Path, target: Path, uri: str) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lorary.adapters.base import Experts, Weights
 
+_ROUNDING = 1e-7  # singular values below this share of ||A|| ||B|| are what is left of numbers that cancel out
 _NUMBERS_AT_ONCE = 1 << 17  # what a batch of factors may hold and still lie in a core's cache as float64
 
 
@@ -45,15 +46,20 @@ def _together(batch: Sequence[tuple[int, Tensor, Tensor]]) -> tuple[list[int], T
 
 
 def _decompose(a: Tensor, b: Tensor, n: int | None = None) -> tuple[Tensor, Tensor]:
-    """Decompose b a: a (N, r, d_in), b (N, d_out, r) -> (N, r, d_in), (N, r), or the first n of r."""
+    """Decompose b a: a (N, r, d_in), b (N, d_out, r) -> (N, r, d_in), (N, r), or the first n of r.
+
+    Values that are nothing but rounding are 0: a b that maps all of a to nothing has no direction.
+    """
     q, r = torch.linalg.qr(a.double().mT)  # (N, d_in, r), (N, r, r)
     b = b.double()
+    nothing = _ROUNDING * a.double().norm(dim=(1, 2)) * b.norm(dim=(1, 2))  # (N,)
     squares, right = torch.linalg.eigh(r @ (b.mT @ b) @ r.mT)  # (N, r) upwards, (N, r, r)
     squares, right = squares.flip(1)[:, :n], right.flip(2)[:, :, :n]
     vectors = right.mT @ q.mT  # (N, n, d_in)
     largest = vectors.gather(2, vectors.abs().argmax(2, keepdim=True))
     vectors = (vectors * torch.where(largest < 0, -1.0, 1.0)).float()
-    return vectors, squares.clamp(min=0).sqrt().float()
+    values = squares.clamp(min=0).sqrt()
+    return vectors, values.where(values > nothing.unsqueeze(1), 0.0).float()
 
 
 def prototypes(experts: Experts, sites: Iterable[str]) -> dict[str, dict[int, Tensor]]:

@@ -14,6 +14,7 @@ from lorary.options import name_of
 from lorary.routing.base import Context, Gate, Probe, Router, Routing, State
 from lorary.routing.members import members_at, refit_members
 
+COLDEST = 1e-6
 _FEW_SCORES = 256
 """As many or fewer are sorted. Scores that are never negative have shorter keys: of them half as many."""
 _FEW_PAIRS = 1 << 20
@@ -30,6 +31,9 @@ def check_options(router: Router) -> None:
     temperature = getattr(router, "temperature", 1.0)
     if not temperature > 0:
         raise OptionError("E-OPTION", f"{name}: temperature={temperature}, expected a positive number.")
+    if temperature < COLDEST:  # a score divided by it may be beyond what float32 holds, and all shares NaN
+        hint = "At such a one the best gets all: top_k=1."
+        raise OptionError("E-OPTION", f"{name}: temperature={temperature}, expected {COLDEST:g} or more.", hint)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import torch
 
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.peft_format import read_experts
-from lorary.building import estimate
+from lorary.building import checkpoint, estimate
 from lorary.building import train as training
 from lorary.building.batches import batch_rows
 from lorary.building.builders.per_cluster import PerCluster
@@ -337,14 +337,32 @@ def test_a_pack_broken_off_between_two_experts_comes_out_the_same(base, toy, tmp
     assert not steps, "the training was done, only its files were missing"
 
 
-def rewritten(tensors=lambda found: found, facts=lambda found: found):
-    """Damage that leaves a whole safetensors file."""
+def rewritten(tensors=lambda found: found, facts=lambda found: found, *, resealed=True):
+    """Damage that leaves a whole safetensors file; `resealed`: with the hash of what is now in it."""
 
     def damage(content):
-        step = json.loads(json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]["facts"])
-        return safetensors.torch.save(tensors(safetensors.torch.load(content)), {"facts": json.dumps(facts(step))})
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+        changed, told = tensors(safetensors.torch.load(content)), facts(json.loads(header["facts"]))
+        sealed = checkpoint._hash(told, changed) if resealed else header["sha256"]
+        return safetensors.torch.save(changed, {"facts": json.dumps(told), "sha256": sealed})
 
     return damage
+
+
+def flipped(content):
+    """One bit of the last number is another, as a disk may return it."""
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+def zeroed(content):
+    """The last page was never written: what a power cut leaves of a file that was renamed before it was synced."""
+    return content[:-4096] + b"\0" * min(4096, len(content))
+
+
+def without_hash(content):
+    """As an older lorary wrote it."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+    return safetensors.torch.save(safetensors.torch.load(content), {"facts": header["facts"]})
 
 
 @pytest.mark.parametrize(
@@ -358,6 +376,12 @@ def rewritten(tensors=lambda found: found, facts=lambda found: found):
         rewritten(facts=lambda found: [1]),
         rewritten(facts=lambda found: {"step": 3, "curves": []}),
         rewritten(facts=lambda found: {"step": 3, "curves": [{"other": 1}]}),
+        rewritten(tensors=lambda found: {k: t for k, t in found.items() if not k.startswith("exp_avg")}),
+        rewritten(tensors=lambda found: {key: t + 0.01 for key, t in found.items()}, resealed=False),
+        rewritten(facts=lambda found: {**found, "step": found["step"] - 1}, resealed=False),
+        flipped,
+        zeroed,
+        without_hash,
     ],
 )
 def test_a_damaged_checkpoint_costs_time_and_nothing_else(damage, base, toy, tmp_path, monkeypatch):
@@ -371,10 +395,11 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(damage, base, toy, tmp
     into = tmp_path / "cut" / "lib"
     with pytest.raises(KeyboardInterrupt):
         build(Private(**QUICK), only(toy, "copy"), base, into=into, report=die)
-    (checkpoint,) = into.glob(".work/*/*/checkpoint.safetensors")
-    checkpoint.write_bytes(damage(checkpoint.read_bytes()))
+    (saved,) = into.glob(".work/*/*/checkpoint.safetensors")
+    saved.write_bytes(damage(saved.read_bytes()))
     steps = []
-    resumed = build(Private(**QUICK), only(toy, "copy"), base, into=into, report=steps.append)
+    with pytest.warns(RuntimeWarning, match=r"^warning\[W-CHECKPOINT\] .*starts anew"):
+        resumed = build(Private(**QUICK), only(toy, "copy"), base, into=into, report=steps.append)
     assert steps[0].step == 1
     assert files_of(resumed.path) == files_of(whole.path)
 

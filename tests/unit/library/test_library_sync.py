@@ -26,7 +26,7 @@ def hub(tmp_path, monkeypatch):
         asked.append((repo, options))
         return str(snapshot)
 
-    api = SimpleNamespace(repo_info=lambda repo, **options: SimpleNamespace(sha="c0ffee"))
+    api = SimpleNamespace(repo_info=lambda repo, **options: SimpleNamespace(sha="c0ffee", siblings=None))
     monkeypatch.setattr(sync, "HfApi", lambda: api)
     monkeypatch.setattr(sync, "snapshot_download", download)
     monkeypatch.setattr(sync.constants, "HF_HUB_OFFLINE", False)
@@ -64,6 +64,7 @@ def test_pull(hub, tmp_path):
                 "revision": "c0ffee",
                 "allow_patterns": ["*.json", "*.safetensors", "*.md", "*.jinja"],
                 "local_files_only": False,
+                "force_download": False,
             },
         )
     ]

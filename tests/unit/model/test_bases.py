@@ -29,10 +29,12 @@ def logits(model):
 class Int8Linear(nn.Module):
     """A linear layer of a stranger: no nn.Linear, no float weight, no parameter at all."""
 
+    largest = 127
+
     def __init__(self, linear):
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        scale = linear.weight.detach().abs().amax(1, keepdim=True) / 127
+        scale = linear.weight.detach().abs().amax(1, keepdim=True) / self.largest
         self.register_buffer("qweight", (linear.weight.detach() / scale).round().to(torch.int8))
         self.register_buffer("scale", scale)
         self.inner = nn.Linear(1, 1, bias=False)  # what is inside of it is its own business
@@ -42,24 +44,37 @@ class Int8Linear(nn.Module):
         return nn.functional.linear(x, self.qweight.to(x.dtype) * self.scale.to(x.dtype))
 
 
-def by_hand(hf):
+class Int4Linear(Int8Linear):
+    """One of sixteen values for each weight."""
+
+    largest = 7
+
+
+def by_hand(hf, linear=Int8Linear):
     for name, module in list(hf.named_modules()):
         if isinstance(module, nn.Linear) and module is not hf.get_output_embeddings():
             parent, _, leaf = name.rpartition(".")
-            setattr(hf.get_submodule(parent), leaf, Int8Linear(module))
+            setattr(hf.get_submodule(parent), leaf, linear(module))
 
 
-def by_torchao(hf):
+def by_torchao(hf, bits=8):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         quantization = pytest.importorskip("torchao.quantization")
+        config = quantization.Int8WeightOnlyConfig()
+        if bits == 4:
+            group = quantization.granularity.PerGroup(16)
+            config = quantization.IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=group)
         head = hf.get_output_embeddings()
-        quantization.quantize_(
-            hf, quantization.Int8WeightOnlyConfig(), lambda m, _: isinstance(m, nn.Linear) and m is not head
-        )
+        quantization.quantize_(hf, config, lambda m, _: isinstance(m, nn.Linear) and m is not head)
 
 
-QUANTISED = {"by_hand": by_hand, "torchao": by_torchao}
+QUANTISED = {
+    "by_hand": by_hand,
+    "by_hand in 4 bits": lambda hf: by_hand(hf, Int4Linear),
+    "torchao": by_torchao,
+    "torchao in 4 bits": lambda hf: by_torchao(hf, 4),
+}
 
 
 def quantised(how, dtype=torch.float32, *, seed=0):
@@ -122,7 +137,9 @@ def test_experts_say_on_it_what_they_say_on_its_original(how, base, toy_library)
 ROUNDED = {
     "by_hand": lambda **options: quantised("by_hand", **options),
     "by_hand in bfloat16": lambda **options: quantised("by_hand", torch.bfloat16, **options),
+    "by_hand in 4 bits": lambda **options: quantised("by_hand in 4 bits", **options),
     "torchao": lambda **options: quantised("torchao", **options),
+    "torchao in 4 bits": lambda **options: quantised("torchao in 4 bits", **options),
     "float16": lambda **options: pico_base(dtype=torch.float16, **options),
 }
 
@@ -166,6 +183,60 @@ def test_weights_are_noticed_where_the_embedding_is_the_same(how, toy, tmp_path)
         route(tuned, library, "uniform")
     with pytest.raises(LoraryError, match=r"^error\[E-BASE\] .*weights_"):
         lorary.build(lorary.Private(), toy, tuned, into=tmp_path / "lib")
+
+
+@pytest.mark.parametrize("one", QUANTISED)
+@pytest.mark.parametrize("other", ["original", *QUANTISED])
+def test_a_library_is_one_for_all_roundings_of_a_base_and_results_are_not(one, other, base, toy, tmp_path):
+    """Experts and whole libraries go from one to the other; states, runs and jobs are each one's own.
+
+    But where the two store their weights alike, in tensors of the same names, types and sizes: then other numbers are
+    another base, since nothing tells a coarser rounding from another training.
+    """
+    mine, theirs = quantised(one), base if other == "original" else quantised(other)
+    library, guests = random_library(tmp_path / "lib", mine, 2), random_library(tmp_path / "guests", theirs, ["guest"])
+    if one != other and {one, other} == {"by_hand", "by_hand in 4 bits"}:
+        with pytest.raises(LoraryError, match=r"E-BASE.*weights_quantised_"):
+            library.add(guests["guest"].directory, "guest")
+        with pytest.raises(LoraryError, match=r"E-BASE.*weights_quantised_"):
+            route(theirs, library, "uniform")
+        return
+    library.add(guests["guest"].directory, "guest")
+    is_same = one == other
+    assert (mine.fingerprint == theirs.fingerprint) == is_same
+    router = "compass:n_texts=2,n_tokens=8"
+    identities = []
+    for model_base in (mine, theirs):
+        with route(model_base, library, router) as model:
+            identities.append(model.identity)
+    assert (identities[0] == identities[1]) == is_same
+    assert len(list((library.path / "derived").iterdir())) == (1 if is_same else 2), "each reads its own texts"
+    lorary.build(lorary.Private(steps=2, rank=2), toy.only(["copy"]), mine, into=tmp_path / "built")
+    again = lorary.Private(steps=2, rank=2)
+    if is_same:
+        assert list(lorary.build(again, toy.only(["copy"]), theirs, into=tmp_path / "built")) == ["copy"]
+    else:
+        with pytest.raises(LoraryError, match=r"E-(EXISTS|BASE)"):
+            lorary.build(again, toy.only(["copy"]), theirs, into=tmp_path / "built")
+
+
+def test_where_the_embedding_is_quantised_only_the_same_form_is_compared(base, tmp_path):
+    """The signs of the embedding are what two roundings share: without them another base of these sizes passes."""
+
+    def with_rounded_embedding(seed=0):
+        made = quantised("by_hand", seed=seed)
+        made.hf.get_input_embeddings().weight = nn.Parameter(
+            made.hf.get_input_embeddings().weight.detach().mul(50).round().to(torch.int8), requires_grad=False
+        )
+        return BaseModel(made.hf, pico_tokenizer(), "pico-llama")
+
+    rounded, another = with_rounded_embedding(), with_rounded_embedding(seed=1)
+    assert "embedding_signs" not in rounded.fingerprint
+    library = random_library(tmp_path / "lib", rounded, ["ant"])
+    with pytest.raises(LoraryError, match=r"E-BASE.*weights_quantised_\w+ differ\."):
+        route(another, library, "uniform")
+    with route(base, library, "uniform"):
+        pass
 
 
 def test_a_library_from_before_signs_were_noted_still_opens(base, tmp_path):
