@@ -13,7 +13,7 @@ INSTALL_DATA := $(BIN)/python -m pip install --quiet --no-deps --upgrade --targe
 SECONDS ?= 600
 FIGURES ?= $(VENV)/soak.json
 
-.PHONY: demo test test-slow test-quantised test-fresh test-wheel test-lowest soak check format docs families clean
+.PHONY: demo test test-slow test-quantised test-fresh test-wheel test-lowest soak check format docs families site clean
 
 demo: $(VENV)/.demo
 	$(BIN)/lorary quickstart --into $(or $(INTO),runs/quickstart) $(ARGS)
@@ -68,8 +68,12 @@ docs: $(VENV)/.dev
 families: $(VENV)/.dev
 	$(BIN)/python tests/families/family_page.py
 
+# The documentation as a site, in build/site; what leads nowhere is an error.
+site: $(VENV)/.dev
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --conf-dir tools/site --doctree-dir build/doctrees docs build/site
+
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build .pytest_cache .ruff_cache .mypy_cache
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("lorary needs Python 3.11 or newer, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-_CHAPTERS = {
+CHAPTERS = {
     "Data": ("read_tasks", "builtin_tasks", "builtin_heldout", "look", "Tasks", "Task", "Example"),
     "Libraries": ("Library", "lorary.library.expert.Expert", "check"),
     "Building": ("build", "finetune", "FullFineTuning", "cluster", "join", "Recipe", "read_recipe", "build_recipe"),
@@ -25,7 +25,7 @@ def python_page() -> Iterator[str]:
     yield "`import lorary as lo` gives all names below that stand without a path. [Methods](methods.md) such as"
     yield "`lo.Arrow(top_k=4)` are made with their options; shapes, units and errors are told where they matter.\n"
     homes = front_door()
-    for chapter, names in _CHAPTERS.items():
+    for chapter, names in CHAPTERS.items():
         yield f"## {chapter}\n"
         for name in names:
             home, _, last = name.rpartition(".")
