@@ -37,7 +37,7 @@ def setup(app: Any) -> None:
 
 
 def _begin_with_readme(_: Any, page: str, source: list[str]) -> None:
-    source[0] = source[0].replace("../README.md", "index.md")
+    source[0] = re.sub(r"\]\(((?:\.\./)+[A-Z]+\.md)", r"](path:\1", source[0].replace("../README.md", "index.md"))
     if page == "index":
         readme = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Documentation")[0]
         outside = re.sub(r"\[([^\]]*)\]\((?!https?:|docs/)[^)]*/\)", r"\1", readme)  # a folder is no page
