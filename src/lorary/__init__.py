@@ -3,9 +3,7 @@
 The front door: all public names, resolved when they are first used, so that `import lorary` costs no torch.
 """
 
-TYPE_CHECKING = (
-    False  # as in typing, whose import would take longer than all that a command does before it hears Ctrl-C
-)
+TYPE_CHECKING = False  # as in typing, whose import takes longer than all else before a command hears Ctrl-C
 
 __version__ = "0.1.0"
 

@@ -4,6 +4,7 @@ import datetime
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,22 +139,30 @@ def test_the_built_in_tasks_are_held_out_by_default():
     assert (list(to_train), list(heldout)) == (["extract_date", "extract_person"], ["extract_place"])
 
 
-def test_without_a_valid_part_there_is_a_report_without_curves(base, toy, tmp_path):
+def test_without_a_valid_part_there_is_a_report_without_curves(base, toy, tmp_path, monkeypatch):
     some = Tasks(Task(name, toy[name].train, test=toy[name].test) for name in list(toy)[:3])
     unseen = list(toy)[2]
-    done = run_quickstart(
-        into=tmp_path / "out", watcher=Watcher(), road=replace(ROAD, steps=1), heldout=[unseen, unseen],
-        base=str(write_base(tmp_path / "base", base)), tasks=str(write_tasks(tmp_path / "tasks", some)),
-    )  # fmt: skip
+    given = {
+        "watcher": Watcher(), "road": replace(ROAD, steps=1), "heldout": [unseen, unseen],
+        "base": str(write_base(tmp_path / "base", base)), "tasks": str(write_tasks(tmp_path / "tasks", some)),
+    }  # fmt: skip
+    done = run_quickstart(into=tmp_path / "out", **given)
     assert done.report.exists()
     assert sorted(p.name for p in (tmp_path / "out" / "pictures").iterdir()) == [
         "scores.png", "similarity.png", "tree.png"
     ]  # fmt: skip
+    later = time.time() + 40 * 24 * 3600
+    monkeypatch.setattr(time, "time", lambda: later)
+    monkeypatch.setenv("LORARY_CACHE", str(tmp_path / "cache"))
+    run_quickstart(into=tmp_path / "again", **{**given, "watcher": Watcher()})
+    assert files_of(tmp_path / "again") == files_of(tmp_path / "out"), "pictures and report included"
 
 
 AGAIN = """
 import sys
 from pathlib import Path
+from lorary.adapters import tuning
+tuning._WORTH_MEASURING = 0
 from lorary.studies.quickstart import run_quickstart
 from lorary.studies.road import Road
 
@@ -167,6 +176,7 @@ run_quickstart(into=Path(into), watcher=Nobody(), road=road, heldout=[unseen], b
 """
 
 
+@pytest.mark.slow
 def test_two_quickstarts_give_the_same_bytes(base, toy, tmp_path):
     """Pictures and report included, whatever the day, the order of sets, the place, and what is in lorary's cache."""
     some = Tasks(toy[name] for name in list(toy)[:4])
@@ -185,6 +195,7 @@ def test_two_quickstarts_give_the_same_bytes(base, toy, tmp_path):
     first, second = (files_of(tmp_path / name) for name in ("first", "second"))
     assert [name for name in first if first[name] != second.get(name)] == [] and first.keys() == second.keys()
     assert {"report.html", "pictures/scores.png", "libs/mbc/library.json"} <= first.keys()
+    assert not list(tmp_path.glob("cache */strategies*")), "what is timed once is otherwise the next time"
     today = f"{datetime.datetime.now(datetime.UTC):%Y-%m-}".encode()
     dated = [path for path in (tmp_path / "first").rglob("*") if path.is_file() and today in path.read_bytes()]
     assert dated == [], "a date is another one tomorrow"

@@ -5,10 +5,11 @@ $LORARY_STRATEGY: "auto" (default) measures on the CPU when a bank is attached a
 to rounding. A call never measures: what it takes follows from sizes and cache alone.
 """
 
+import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -30,6 +31,7 @@ _WORTH_MEASURING = 1 << 14  # factor entries: below, the strategies differ by mi
 _MARGIN = 0.9  # the rule's choice stands unless another needs less than this part of its time
 _ROUNDS = 7
 _MOST_GATHERED = 8  # tokens whose rows may be copied
+_VARIABLE = "LORARY_STRATEGY"
 _FILE = "strategies-2.json"  # count on when a strategy becomes faster, so that it is measured again
 
 
@@ -83,8 +85,23 @@ def measures() -> bool:
     return _word() == "auto"
 
 
+@contextlib.contextmanager
+def nothing_measured() -> Iterator[None]:
+    """Choose strategies by rule in the block, unless $LORARY_STRATEGY says how.
+
+    What is measured may be otherwise the next time, and sums then round otherwise.
+    """
+    given = os.environ.get(_VARIABLE)
+    os.environ.setdefault(_VARIABLE, "rule")
+    try:
+        yield
+    finally:
+        if given is None:
+            os.environ.pop(_VARIABLE, None)
+
+
 def _word() -> str:
-    word = os.environ.get("LORARY_STRATEGY", "auto")
+    word = os.environ.get(_VARIABLE, "auto")
     known = ("auto", "rule", *STRATEGIES)
     if word not in known:
         raise OptionError("E-OPTION", f"unknown LORARY_STRATEGY {word!r}.", known_names(word, known))

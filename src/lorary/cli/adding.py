@@ -38,6 +38,7 @@ class Arrivals:
         self._path, self._tasks, self._replace = library, tasks, replace
         self._library = _opened(library)
         self._base = OneBase(self._library, base, vocab_size)
+        self._asked = base
         self._is_making = False
         self.added: list[Added] = []
         self.kept: list[str] = []
@@ -99,6 +100,24 @@ class Arrivals:
         about = f"rank {expert.rank}, {len(expert.sites)} sites"
         self.added.append(Added(name, adapter.given, [vars(finding) for finding in findings], about))
         return self.added[-1]
+
+    def probe(self) -> None:
+        """Route the library's base by Arrow, and tell which of those that were added would take most of every text.
+
+        Raises E-BASE and E-HUB for a base that isn't to be had; what was added stays.
+        """
+        from lorary.cli.loading import Loading
+        from lorary.cli.models import base_of, load
+        from lorary.library.hijack_note import noted_hijacks
+        from lorary.library.library import Library
+        from lorary.model.route import route
+
+        if not self.added:
+            return
+        library = Library.open(self._path, skip_bad=True)
+        route(load(self._asked or base_of(library), Loading()), library, "arrow").detach()  # warns, and notes it
+        for one in self.added:
+            one.findings.extend(vars(finding) for finding in noted_hijacks(library, library[one.expert]))
 
     def _home(self) -> "Library":
         """Make the library when the first adapter passes: if none does, none is left behind."""

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 def main() -> None:
     """Run one command and exit with its code; see `lorary.cli.main`."""
     _signal.signal(_signal.SIGINT, _leave)
-    atexit.register(
-        _signal.signal, _signal.SIGINT, _signal.SIG_IGN
-    )  # the first runs last: then nothing is left to stop
+    # What is registered first runs last: then nothing is left to stop, and soon nobody to hear it.
+    atexit.register(_signal.signal, _signal.SIGINT, _signal.SIG_IGN)
     from lorary.cli.main import main as run
 
     try:

@@ -48,10 +48,14 @@ def enough_tokens(device: torch.device) -> int:
     return _ENOUGH_ON_CPU if device.type == "cpu" else _ENOUGH_ON_DEVICE
 
 
-def tokens_at_once(base: "BaseModel") -> int:
-    """Give the padded tokens of a batch: as many as are fast, unless a quarter of the free memory holds fewer."""
+def tokens_at_once(base: "BaseModel", *, steady: bool = False) -> int:
+    """Give the padded tokens of a batch: as many as are fast, unless a quarter of the free memory holds fewer.
+
+    steady: of the memory that the base leaves, whatever else fills it now: other batches round otherwise, and what is
+    computed twice is to be the same.
+    """
     most = _ON_CPU if base.device.type == "cpu" else _ON_DEVICE
-    free = _free_bytes(base.device)
+    free = _left_bytes(base) if steady else _free_bytes(base.device)
     return most if free is None else max(_LEAST, min(most, int(_SHARE * free / _bytes_per_token(base))))
 
 
@@ -65,19 +69,31 @@ def _bytes_per_token(base: "BaseModel") -> int:
     return size * (2 * n_layers * width + 6 * inner) + head * (size + 8)
 
 
+def _left_bytes(base: "BaseModel") -> int | None:
+    """Tell how much memory there is beside the base where it computes; None where that can't be told."""
+    if base.device.type == "cuda":
+        whole: int | None = int(torch.cuda.mem_get_info(base.device)[1])
+    else:
+        whole = _memory_bytes("MemTotal:", "SC_PHYS_PAGES") if base.device.type == "cpu" else None
+    weights = sum(p.numel() * p.element_size() for p in base.hf.parameters())
+    return None if whole is None else max(0, whole - weights)
+
+
 def _free_bytes(device: torch.device) -> int | None:
     """Tell how much memory is free where the base computes; None where that can't be told."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    if device.type != "cpu":
-        return None
+    return _memory_bytes("MemAvailable:", "SC_AVPHYS_PAGES") if device.type == "cpu" else None
+
+
+def _memory_bytes(line_of: str, pages: str) -> int | None:
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
-            kib = next(int(line.split()[1]) for line in file if line.startswith("MemAvailable:"))
+            kib = next(int(line.split()[1]) for line in file if line.startswith(line_of))
         return 1024 * kib
     except (OSError, ValueError, StopIteration):
         try:
-            return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+            return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
         except (AttributeError, OSError, ValueError):
             return None
 

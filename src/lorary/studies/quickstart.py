@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lorary import __version__
+from lorary.adapters.tuning import nothing_measured
 from lorary.building.clusters import Clusters
 from lorary.building.job import expert_name
 from lorary.building.k_means import k_curve
@@ -16,6 +17,7 @@ from lorary.errors import TaskError
 from lorary.evaluation.scores import Scores
 from lorary.library.library import Library
 from lorary.model.base_model import BaseModel, load_base
+from lorary.model.batching import tokens_at_once
 from lorary.model.embedded_needs import EMBEDDED
 from lorary.model.route import route
 from lorary.model.trace import Trace
@@ -54,6 +56,8 @@ def run_quickstart(
 ) -> Finished:
     """Build, cluster, route, evaluate and report; a second call goes on where the first one was.
 
+    On one machine, with as many threads, another into another directory makes the same files to the byte: nothing that
+    was timed or is free just now decides how anything is computed.
     tasks: a directory or file of the user's own, None for the built-in ones. heldout: names of the tasks to keep out
     of training; without any, every fifth of the user's tasks. only: names of the tasks to take at all, held-outs
     included. reading: how the user's own are read, as `read_tasks` is told it. loading: as `load_base`.
@@ -62,8 +66,10 @@ def run_quickstart(
     to_train, unseen = choose_tasks(tasks, heldout, only, reading)
     watcher.doing(f"loading {base}")
     model = load_base(base, **(loading or {}))
-    walked = walk(road, model, to_train, unseen, into, watcher)
-    page = _write_page(road, model, to_train, unseen, walked, into, watcher)
+    model.batch_tokens = model.batch_tokens or tokens_at_once(model, steady=True)
+    with nothing_measured():
+        walked = walk(road, model, to_train, unseen, into, watcher)
+        page = _write_page(road, model, to_train, unseen, walked, into, watcher)
     return Finished(walked.table, page)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -394,3 +395,33 @@ def test_an_expert_s_tasks_are_set_by_adding_it_again(run: Run, world: World, co
     assert run(*hint.replace("NAME", "swap").split()[1:]).code == 0
     assert run(*line).code == 0
     assert Library.open(copied)["swap"].provenance.extra["job"], "all else that is known of it stays"
+
+
+# ---- --probe ------------------------------------------------------------------------------------
+
+
+def test_who_would_take_every_text_is_told_when_that_is_asked(
+    run: Run, world: World, copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evil = others(world, tmp_path / "evil", lambda arrays: {name: 3 * tensor for name, tensor in arrays.items()})
+    assert "W-HIJACK" not in run("add", copied, evil).err, "its base isn't loaded for that"
+    monkeypatch.setattr("lorary.model.hijack.takes_most", lambda shares: [name for name in shares if name == "evil"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")  # the command says them
+        probed = run("add", copied, evil, "--replace", "--probe", "--json")
+    assert probed.code == 0 and "warning[W-HIJACK] library 'copied': expert 'evil' takes" in probed.err
+    (added,) = json.loads(probed.out)["added"]
+    assert [finding["code"] for finding in added["findings"]][-1] == "W-HIJACK"
+
+
+def test_without_its_base_nothing_can_be_probed_and_what_was_added_stays(
+    run: Run, world: World, tmp_path: Path
+) -> None:
+    nameless = others(world, tmp_path / "nameless", base_model_name_or_path="no/where")
+    probed = run("add", tmp_path / "new", nameless, "--probe")
+    assert (probed.code, probed.err.splitlines()[-1]) == (
+        1,
+        "error[E-BASE] library 'new' was made on base 'no/where', which isn't on this machine. "
+        "Give it with --base, to fetch it.",
+    )
+    assert list(Library.open(tmp_path / "new")) == ["nameless"]

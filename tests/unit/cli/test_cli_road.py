@@ -373,6 +373,14 @@ def test_show_escapes_what_steers_terminals(run: Run, copied: Path) -> None:
     path = copied / "experts" / "swap" / "expert.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "tasks": ["\x1b[31mred"]}))
     assert "\\x1b[31mred" in run("show", copied).out
+    path = copied / "experts" / "swap" / "adapter_config.json"
+    named = {"base_model_name_or_path": "\x1b]0;me\x07\u202ebase", "peft_version": "\x9b31m\u2066"}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **named}))
+    for shown in (run("show", copied), run("show", path.parent)):
+        assert shown.out.replace("\n", "").isprintable() and "\\x202ebase" in shown.out
+    for line in (("show", copied), ("show", path.parent), ("remove", copied, "swap")):
+        told = run(*line, "--json").out
+        assert told.replace("\n", "").isprintable() and json.loads(told)
 
 
 def test_a_poly_library_is_scored_by_its_own_router(run: Run, world: World, tmp_path: Path) -> None:

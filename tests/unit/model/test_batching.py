@@ -85,3 +85,11 @@ def test_the_size_of_batches_changes_no_answer():
     for one, other in zip(base.log_likelihood(examples), scores, strict=True):
         assert one.nats == pytest.approx(other.nats, abs=1e-4)
     assert base.generate_text(examples, max_new_tokens=5) == texts
+
+
+def test_a_steady_size_doesnt_hang_on_what_else_runs(base, monkeypatch):
+    monkeypatch.setattr(batching, "_memory_bytes", lambda line, pages: {"MemTotal:": 1 << 26}.get(line, 0))
+    steady = tokens_at_once(base, steady=True)
+    assert batching._LEAST == tokens_at_once(base) < steady < batching._ON_CPU
+    monkeypatch.setattr(batching, "_memory_bytes", lambda line, pages: None)
+    assert tokens_at_once(base, steady=True) == batching._ON_CPU

@@ -12,6 +12,7 @@ from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.peft_format import write_weights
 from lorary.errors import LoraryError
 from lorary.hashing import hash_file
+from lorary.library.base_names import shared_name
 from lorary.library.library import Library
 from lorary.model.attach import RoutedLinear
 from lorary.model.route import route
@@ -176,6 +177,21 @@ def test_a_trained_expert_keeps_its_scales(base, tmp_path):
     with lorary.load(tmp_path / "model", base=base) as again:
         assert torch.equal(logits(again), expected)
         assert again.experts["ant"].scales == library["ant"].scales
+
+
+@pytest.mark.parametrize("is_trained", [True, False])
+def test_what_adding_leaves_out_saving_leaves_out_too(base, is_trained, tmp_path):
+    """Of a folder that others made, whose adapters nobody added."""
+    config = random_library(tmp_path / "lib", base, ["a"])["a"].directory / "adapter_config.json"
+    theirs = {"auto_mapping": {"parent_library": "evil"}, "base_model_name_or_path": "/home/me/llama"}
+    config.write_text(json.dumps({**json.loads(config.read_text()), **theirs}))
+    with route(base, Library.open(tmp_path / "lib" / "experts"), "uniform") as model:
+        if is_trained:
+            bank, _ = model._attachment.parts["model.layers.0.self_attn.q_proj"]
+            bank.a.data[0] += 1
+        model.save(tmp_path / "model")
+    kept = json.loads((tmp_path / "model" / "experts" / "a" / "adapter_config.json").read_text())
+    assert (kept["auto_mapping"], kept["base_model_name_or_path"]) == (None, shared_name("/home/me/llama"))
 
 
 def test_no_file_can_be_referred_to_for_a_trained_expert(base, library, tmp_path):

@@ -40,12 +40,16 @@ def add(
     ] = None,
     vocab_size: VocabSize = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace existing experts of the same name.")] = False,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Load the base and tell who would take most of every text (W-HIJACK).")
+    ] = False,
     json: Json = False,
 ) -> int | None:
     """Check adapters and copy them into a library.
 
     Settings and every number are checked, and sizes too if the base is on this machine. A refused adapter leaves the
-    library unchanged. From a folder, all that pass are added; exit code 1 means that some did not.
+    library unchanged. From a folder, all that pass are added; exit code 1 means that some did not. Whom they would
+    drown is seen when a router is fitted, or here with --probe.
     """
     with tempfile.TemporaryDirectory(prefix="lorary-") as folder:
         found = find_adapters(source, Path(folder))
@@ -61,5 +65,7 @@ def add(
             with resumable():
                 arrivals.take_all(found)
             lines = [arrivals.summary]
+        if probe:
+            arrivals.probe()
     print_json(arrivals.as_json()) if json else print("\n".join(lines))
     return FAILED if arrivals.refused else None

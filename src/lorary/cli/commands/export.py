@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lorary.cli.console import print_json
+from lorary.cli.console import print_json, printable
 from lorary.cli.loading import Loading, Reading
 from lorary.cli.models import opened
 from lorary.cli.parameters import BaseOfLibrary, HowToMix, Json, Mix, count_option, method_option
@@ -60,7 +60,7 @@ def export(
         return print_json({"adapter": str(into), "ranks": told.ranks, "error": told.error, "worst": told.worst})
     ranks = sorted(set(told.ranks.values()))
     print(f"{into}: {len(told.ranks)} sites, rank {ranks[0]}{f' to {ranks[-1]}' if len(ranks) > 1 else ''}")
-    print(f"relative error {told.error:.2e}; worst {told.worst[1]:.2e} at {told.worst[0]}")
+    print(printable(f"relative error {told.error:.2e}; worst {told.worst[1]:.2e} at {told.worst[0]}"))
     return None
 
 

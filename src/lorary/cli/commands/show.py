@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lorary.cli.completion import offer_experts_in
-from lorary.cli.console import in_words, print_json, print_table
+from lorary.cli.console import in_words, print_json, print_table, printable
 from lorary.cli.exit_codes import FAILED, PARTLY
 from lorary.cli.models import names_of_base
 from lorary.cli.parameters import Json
@@ -54,7 +54,7 @@ def _show_library(library: "Library", json: bool) -> int | None:
         about = {"library": str(library.path), "base": library.base, "base_names": names_of_base(library)}
         print_json({**about, "experts": facts, "bad": library.bad})
     else:
-        print(f"base: {base_in_words(library)}")
+        print(printable(f"base: {base_in_words(library)}"))
         short = [{**fact, "findings": len(fact["findings"])} for fact in facts]
         print_table([COLUMNS, *([in_words(fact[column]) for column in COLUMNS] for fact in short)])
         print_table(list(library.bad.items()))
