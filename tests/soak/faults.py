@@ -19,6 +19,7 @@ _TIMES = {
     "writers at once": 5,
     "a faulty Hub": 5,
     "changed while it answers": 3,
+    "moody worker": 3,
     "damaged checkpoint": 8,
     "disk full in a training": 4,
     **dict.fromkeys(fuzzed.KINDS, 6),

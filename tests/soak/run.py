@@ -145,16 +145,29 @@ def write_figures(figures: dict[str, Any], into: str | None) -> None:
 
 
 def table(figures: dict[str, Any]) -> str:
-    """Show the figures as the lines of a table."""
+    """Show the figures as the lines of a table; those of all commands that met a fault are one line."""
     head = ["| fault | tried | survived | lost | how it ended |", "|---|--:|--:|--:|---|"]
-    rows, total = [], [0, 0, 0]
+    rows: dict[str, dict[str, Any]] = {}
     for name, counts in sorted(figures["kinds"].items()):
-        ends = ", ".join(f"{how} {n}" for how, n in sorted(counts["how"].items()))
-        numbers = [counts["tried"], counts["survived"], counts["lost"]]
-        total = [a + b for a, b in zip(total, numbers, strict=True)]
-        rows.append(f"| {name} | {' | '.join(map(str, numbers))} | {ends} |")
-    rows.append(f"| all, in {figures['seconds']} s, seed {figures['seed']} | {' | '.join(map(str, total))} | |")
-    return "\n".join([*head, *rows])
+        fault, _, command = name.partition(": ")
+        row = rows.setdefault(fault, {"tried": 0, "survived": 0, "lost": 0, "how": {}, "commands": []})
+        row["commands"] += [command] if command else []
+        for key in ("tried", "survived", "lost"):
+            row[key] += counts[key]
+        for how, n in counts["how"].items():
+            row["how"][how] = row["how"].get(how, 0) + n
+    lines = [
+        _line(fault + (f" ({', '.join(row['commands'])})" if row["commands"] else ""), row)
+        for fault, row in rows.items()
+    ]
+    total = {key: sum(row[key] for row in rows.values()) for key in ("tried", "survived", "lost")}
+    lines.append(_line(f"all, in {figures['seconds']} s, seed {figures['seed']}", total | {"how": {}}))
+    return "\n".join([*head, *lines])
+
+
+def _line(name: str, row: dict[str, Any]) -> str:
+    ends = ", ".join(f"{how} {n}" for how, n in sorted(row["how"].items()))
+    return f"| {name} | {row['tried']} | {row['survived']} | {row['lost']} | {ends} |"
 
 
 if __name__ == "__main__":
