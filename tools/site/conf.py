@@ -1,4 +1,4 @@
-"""The documentation site: docs/ as it is, and docstrings by autodoc. `make site` builds it, offline, warnings as errors."""
+"""The documentation site: docs/ as it is, docstrings by autodoc; `make site` builds it, warnings as errors."""
 
 import re
 from pathlib import Path

@@ -36,7 +36,7 @@ from lorary.model.sites import choose_sites, list_sites, require_called
 from lorary.model.speaking import answer, score
 from lorary.model.tokens import Encoded, by_length, encode, reading_facts, turn_end, warn_of_cuts
 from lorary.model.whole_base import open_base, take_model, take_tokenizer
-from lorary.options import require_count
+from lorary.options import require, require_count
 from lorary.tasks.example import Example
 
 
@@ -256,12 +256,13 @@ def load_base(
     """
     if batch_tokens is not None:
         require_count("batch_tokens", batch_tokens)
+    require("name", name, (str, os.PathLike, nn.Module), "a name, a directory, or a model of transformers")
     template = None if chat_template is None else read_template(chat_template)
     reading: dict[str, Any] = {
         "max_tokens": max_tokens, "template_options": dict(template_options or {}), "batch_tokens": batch_tokens,
         "vocab_size": vocab_size,
     }  # fmt: skip
-    if not isinstance(name, (str, os.PathLike)):
+    if isinstance(name, nn.Module):
         given = {"device": device != "auto", "dtype": dtype != "auto", "device_map": device_map, "attention": attention}
         return _take(name, tokenizer, template, [option for option, value in given.items() if value], reading)
     name = os.fspath(name)

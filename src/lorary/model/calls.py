@@ -15,7 +15,7 @@ from lorary.model.slot import Slot
 _WIDTH, _N_PAD = 4, 2
 _ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-3}
 _COARSE = 0.25  # in half precision
-"""How far apart one token's states may be, in their standard deviations, and still be the same but for rounding."""
+"""How far apart logits may be, in their standard deviations, and still be the same but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Calls:
     """What was found out. idle: sites whose layer is never called, since the base reads its weight.
 
     partial: sites that are given some of the tokens only, as what follows the last block in generation.
-    hides_padding: whether a text is answered alike alone and padded on the left; a base that takes no mask does not.
+    hides_padding: whether padding on the left changes nothing; for a base that takes no mask it does.
     """
 
     idle: frozenset[str]
@@ -40,23 +40,23 @@ def require_whole(calls: Calls, sites: Iterable[str]) -> None:
 
 @torch.inference_mode()
 def listen_to_calls(hf: Any, sites: Iterable[str]) -> Calls:
-    """Call a base as scoring and generation do, on a row of four tokens and one of two, padded, that begins alike.
+    """Call a base as scoring and generation do, on two rows that differ in what the mask hides, at their beginning.
 
-    What a row begins with is the same whatever follows: so are its states, unless padding is read.
+    So they end alike, unless padding is read.
     """
     seen: dict[str, list[tuple[int, ...]]] = {site: [] for site in sites}
     hooks = [hf.get_submodule(site).register_forward_pre_hook(_listener(shapes)) for site, shapes in seen.items()]
     device = next(hf.parameters()).device
     ids, mask = _two_rows(hf).to(device), torch.ones(2, _WIDTH, dtype=torch.long, device=device)
-    mask[0, :_N_PAD] = 0
+    mask[:, :_N_PAD] = 0
     was_training = hf.training
     hf.eval()
     try:
         with _alone(hf):
-            states = hf(
+            logits = hf(
                 input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0), use_cache=False,
-                output_hidden_states=True, **_last_only(hf),
-            ).hidden_states[-1].float()  # fmt: skip
+                **_last_only(hf),
+            ).logits[:, -1].float()  # fmt: skip
     finally:
         if was_training:
             hf.train()
@@ -65,7 +65,7 @@ def listen_to_calls(hf: Any, sites: Iterable[str]) -> Calls:
     return Calls(
         idle=frozenset(site for site, shapes in seen.items() if not shapes),
         partial=frozenset(site for site, shapes in seen.items() if any(_n_tokens(s) != 2 * _WIDTH for s in shapes)),
-        hides_padding=_alike(states[0, _N_PAD:], states[1, :_N_PAD], next(hf.parameters()).dtype),
+        hides_padding=_alike(*logits, next(hf.parameters()).dtype),
     )
 
 
@@ -81,7 +81,7 @@ def _alone(hf: Any) -> Iterator[None]:
 def _two_rows(hf: Any) -> Tensor:
     n_rows = getattr(hf.get_input_embeddings(), "num_embeddings", None) or 2 * _WIDTH
     text = torch.arange(1, _WIDTH + 1) * (n_rows - 1) // (_WIDTH + 1)  # tokens that differ
-    return torch.stack([torch.cat([text.new_zeros(_N_PAD), text[: _WIDTH - _N_PAD]]), text])
+    return torch.stack([torch.cat([text.new_zeros(_N_PAD), text[_N_PAD:]]), text])
 
 
 def _last_only(hf: Any) -> dict[str, int]:

@@ -25,6 +25,7 @@ class HoldsContext(Protocol):
     """Where gates find the context of a call."""
 
     context: Context
+    shape: tuple[int, int] | None
 
 
 def remember_contexts(model: nn.Module, slot: HoldsContext, *, needed: bool) -> None:
@@ -82,12 +83,13 @@ class _Again(AbstractContextManager[None]):
 
     def __init__(self, slot: HoldsContext, other: AbstractContextManager[Any]) -> None:
         self._slot, self._other, self._stack = slot, other, ExitStack()
-        self._context = _copy(slot.context)
+        self._context, self._shape = _copy(slot.context), slot.shape
 
     def __enter__(self) -> None:
         self._stack.enter_context(self._other)
         self._stack.callback(setattr, self._slot, "context", self._slot.context)
-        self._slot.context = _copy(self._context)
+        self._stack.callback(setattr, self._slot, "shape", self._slot.shape)
+        self._slot.context, self._slot.shape = _copy(self._context), self._shape
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._stack.close()

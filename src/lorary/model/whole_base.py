@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -71,8 +70,8 @@ def take_model(hf: Any) -> Any:
         hint = "Give the model alone: peft_model.unload(). Its adapter is added to a library: `lorary add`."
         raise ModelError("E-BASE", what, hint)
     if not isinstance(hf, PreTrainedModel):
-        kind = f"a {type(hf).__name__}" + (", no model of transformers" if isinstance(hf, nn.Module) else "")
-        raise OptionError("E-OPTION", f"the base is {kind}.", "Give a name, a directory, or a model of transformers.")
+        what = f"the base is a {type(hf).__name__}, no model of transformers."
+        raise OptionError("E-OPTION", what, "Give a name, a directory, or a model of transformers.")
     require_numbers(hf)
     _check_causal(hf.config.name_or_path or type(hf).__name__, hf)
     return hf

@@ -49,7 +49,7 @@ def test_one_that_came_from_a_directory_has_its_tokenizer_there(directory):
 
 
 REFUSED = {
-    "no model": (lambda: 3, {}, "E-OPTION] the base is a int. Give a name, a directory, or a model of transformers."),
+    "no model": (lambda: 3, {}, "E-OPTION] name is 3, expected a name, a directory, or a model of transformers."),
     "a module": (lambda: torch.nn.Linear(2, 2), {}, "E-OPTION] the base is a Linear, no model of transformers."),
     "PEFT's": (
         lambda: get_peft_model(pico_base().hf, LoraConfig(target_modules=["q_proj"])), {},

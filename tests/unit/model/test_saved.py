@@ -466,4 +466,7 @@ def test_a_base_is_no_name(saved):
         lambda: lorary.load(saved, base="pico"),
         "error[E-OPTION] base is 'pico', expected a base model. Load one: load_base().",
     )
-    refuse(lambda: lorary.load_base(None), "error[E-OPTION] name is None, expected a name or a directory.")
+    refuse(
+        lambda: lorary.load_base(None),
+        "error[E-OPTION] name is None, expected a name, a directory, or a model of transformers.",
+    )
