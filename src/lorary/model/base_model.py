@@ -239,7 +239,11 @@ def load_base(
     """
     if batch_tokens is not None:
         require_count("batch_tokens", batch_tokens)
-    reading = {"max_tokens": max_tokens, "template_options": dict(template_options or {}), "batch_tokens": batch_tokens}
+    reading: dict[str, Any] = {
+        "max_tokens": max_tokens,
+        "template_options": dict(template_options or {}),
+        "batch_tokens": batch_tokens,
+    }
     require("name", name, (str, os.PathLike, nn.Module), "a name, a directory, or a model of transformers")
     if isinstance(name, nn.Module):
         given = {"device": device != "auto", "dtype": dtype != "auto", "device_map": device_map, "attention": attention}
