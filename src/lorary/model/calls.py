@@ -65,7 +65,7 @@ def listen_to_calls(hf: Any, sites: Iterable[str]) -> Calls:
     return Calls(
         idle=frozenset(site for site, shapes in seen.items() if not shapes),
         partial=frozenset(site for site, shapes in seen.items() if any(_n_tokens(s) != 2 * _WIDTH for s in shapes)),
-        hides_padding=_alike(*logits, next(hf.parameters()).dtype),
+        hides_padding=_alike(logits[0], logits[1], next(hf.parameters()).dtype),
     )
 
 
