@@ -6,7 +6,7 @@ FROM python:3.12-slim
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ARG TORCH=torch==2.13.0
 # The data wheel of the embedded base stands beside the packages; what it depends on stays out.
-RUN pip install --no-cache-dir "$TORCH" --index-url "$TORCH_INDEX"
+RUN pip install --no-cache-dir "$TORCH" -i "$TORCH_INDEX"
 
 WORKDIR /opt/lorary
 COPY pyproject.toml constraints.txt README.md LICENSE ./

@@ -31,6 +31,8 @@ class OneBase:
         self._is_told = False
         self.template: str | None = None
         """The chat template of the base that was looked at last; None if it has none, or isn't here."""
+        for looked_up in (_here, _outline):  # what is here may have changed since this process last asked
+            looked_up.cache_clear()
         if asked is None:
             return
         from lorary.model.named_bases import remember_base

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lorary.errors import ModelError
+from lorary.library.base_names import shared_name
 from lorary.model.base_model import load_base
 from lorary.testing.pico import ARCHITECTURES, pico_base
 
@@ -85,7 +86,7 @@ def test_a_saved_base_loads_as_itself(tmp_path):
     base.tokenizer.save_pretrained(tmp_path)
     loaded = load_base(str(tmp_path), device="cpu", dtype="float32")
     assert loaded.fingerprint == base.fingerprint
-    assert loaded.name == str(tmp_path)
+    assert (loaded.name, loaded.directory) == (shared_name(str(tmp_path)), tmp_path)
     ids = torch.tensor([[5, 6, 7]])
     assert torch.equal(loaded.hf(ids).logits, base.hf(ids).logits)
     assert loaded.tokenizer("héllo")["input_ids"] == base.tokenizer("héllo")["input_ids"]
