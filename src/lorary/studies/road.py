@@ -92,7 +92,7 @@ class Road:
         return Shared(steps=self.joint_steps(n_tasks, n), batch_size=self.batch_size * n, **self._common())
 
     def _common(self) -> dict[str, Any]:
-        return {"lr": self.lr, "dropout": 0.0, "n_evaluations": 2, "max_valid": 8}
+        return {"lr": self.lr, "dropout": 0.0, "n_evaluations": 4, "max_valid": 16}
 
 
 @dataclass(frozen=True)
