@@ -15,7 +15,7 @@ from lorary.library.foreign_patterns import Expressions
 from lorary.library.site_keys import endings
 
 MAX_FORMS = 256  # a model's own names have some ten
-_PLAIN = re.compile(r"\^?(?:[A-Za-z0-9_.-]|\\.)*\$?")
+_PLAIN = re.compile(r"\^?(?:[A-Za-z0-9_.-]|\\[._-])*\$?")  # of what is escaped, letters mean kinds of letters
 _Form = tuple[tuple[int, int], ...]
 _LETTER = re.compile(r"\\.|.")
 

@@ -80,6 +80,14 @@ def test_the_first_that_matches_wins_plain_or_not():
             assert (Patterns(order).first(path) or path) == expected, (order, path)
 
 
+@pytest.mark.parametrize(
+    "pattern", [r".\S", r"layers\.\d\.self_attn\.q_proj", r"\w_proj", r"\Dayers.1.mlp.gate", r"\$q_proj"]
+)
+def test_what_is_escaped_is_no_letter(pattern):
+    for path in PATHS:
+        assert (Patterns([pattern]).first(path) or path) == get_pattern_key([pattern], path), path
+
+
 PIECES = st.sampled_from(
     [".*", ".", r"\.", "q_proj", "layers", "[0-9]+", r"\d", r"\w+", "(", "(?:", "(?!", ")", "|", "^", "$", "?", "+",
      "*", "{2}", "{1,}", "[qk]", "[^v]", "_proj", "model", "1", "-", r"\b", "(?=", "*?", "self_attn",
