@@ -72,7 +72,7 @@ def opened(
     `tasks`: for routers that need data.
     What is misspelt fails before what is slow.
     """
-    if target == BARE or _is_saved(target):
+    if target == BARE or is_saved(target):
         why = "the bare base has no experts" if target == BARE else "a saved model has its own"
         given = {"--router": router, "--mix": mix, tasks_option: tasks, "--max-share": max_share}
         for option, value in given.items():
@@ -81,7 +81,7 @@ def opened(
     if target == BARE:
         yield load(base or EMBEDDED, how)
         return
-    if _is_saved(target):
+    if is_saved(target):
         with _loaded(target, base, how) as model:
             yield model
         return
@@ -139,7 +139,7 @@ def facts_ahead(target: str, router: str | None, mix: Mix | None) -> dict[str, A
     from lorary.library.library import Library
     from lorary.options import to_spec
 
-    if _is_saved(target):
+    if is_saved(target):
         from lorary.model.saved import read_saved
 
         saved = read_saved(target)
@@ -148,8 +148,9 @@ def facts_ahead(target: str, router: str | None, mix: Mix | None) -> dict[str, A
     return {"library": Library.open(target).hash, "router": spec, "mix": (mix or Mix.FACTORS).value}
 
 
-def _is_saved(target: str) -> bool:
-    return target != BARE and (Path(target) / "model.json").is_file()
+def is_saved(target: str) -> bool:
+    """Tell whether a target is a saved model; what is in it isn't looked at."""
+    return (Path(target) / "model.json").is_file()
 
 
 def _loaded(target: str, base: str | None, how: Loading) -> "RoutedModel":

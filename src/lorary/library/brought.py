@@ -1,5 +1,6 @@
 """What stands beside an adapter that others made: the chat template it was trained with. It is read, never run."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,14 @@ def brought_template(directory: Path) -> str | None:
 
     Raises LibraryError E-CHAT for one that can't be read, E-PATH for what is no regular file.
     """
-    if _stands(directory / TEMPLATE):
+    if os.path.lexists(directory / TEMPLATE):
         try:
             return read_capped(directory / TEMPLATE, _MAX_BYTES, "E-CHAT").decode() or None
         except UnicodeDecodeError:
             raise LibraryError("E-CHAT", f"{TEMPLATE} is not UTF-8.") from None
-    if not _stands(directory / _TOKENIZER):
+    if not os.path.lexists(directory / _TOKENIZER):
         return None
     return _default(parse_object(read_capped(directory / _TOKENIZER, _MAX_BYTES, "E-CHAT"), _TOKENIZER, "E-CHAT"))
-
-
-def _stands(path: Path) -> bool:
-    return path.exists() or path.is_symlink()
 
 
 def _default(config: dict[str, Any]) -> str | None:

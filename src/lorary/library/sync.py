@@ -3,7 +3,6 @@
 The only file here that knows a network. Nobody imports it before a name starts with `hf://`.
 """
 
-import hashlib
 import re
 import shutil
 import threading
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils.sha import git_hash
 
 from lorary.disk import disk_errors, is_disk_error
 from lorary.errors import LibraryError
@@ -164,12 +164,7 @@ def _is_whole(path: Path, file: Any) -> bool:
     if file.lfs is not None:
         return bool(hash_file(path) == file.lfs.sha256)
     content = path.read_bytes() if file.blob_id else b""
-    return not file.blob_id or bool(_git_hash(content) == file.blob_id)
-
-
-def _git_hash(content: bytes) -> str:
-    """Hash a file as git does."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    return not file.blob_id or bool(git_hash(content) == file.blob_id)
 
 
 def _patiently(ask: Callable[[], T], may_pass: Callable[[Exception], bool]) -> T:

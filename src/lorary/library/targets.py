@@ -11,6 +11,7 @@ from lorary.library.foreign_patterns import Expressions
 from lorary.library.site_keys import endings
 
 ALL_LINEAR = "all-linear"
+"""PEFT's word, and ours, for every linear layer but the head."""
 
 
 class Names:

@@ -32,10 +32,10 @@ from lorary.model.named_bases import called, find_shared, remember_base
 from lorary.model.peft_limits import warn_of_peft
 from lorary.model.places import find_device, find_dtype
 from lorary.model.reading import longest_text, stop_tokens
-from lorary.model.sites import choose_sites, list_sites, require_called
+from lorary.model.sites import choose_sites, embedding_rows, list_sites, require_called
 from lorary.model.speaking import answer, score
 from lorary.model.tokens import Encoded, by_length, encode, reading_facts, turn_end, warn_of_cuts
-from lorary.model.whole_base import open_base, take_model, take_tokenizer
+from lorary.model.whole_base import check_model, open_base, take_tokenizer
 from lorary.options import require, require_count
 from lorary.tasks.example import Example
 
@@ -75,7 +75,7 @@ class BaseModel:
         self._head_mask: Tensor | None = None
         self.hf.get_output_embeddings().register_forward_pre_hook(self._select_positions)
         eos, pad = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
-        n_rows = getattr(self.hf.get_input_embeddings(), "num_embeddings", None)
+        n_rows = embedding_rows(self.hf)
         if pad is None or (n_rows is not None and pad >= n_rows):  # sequences that have ended are read on
             pad = eos
         if self.vocab_size is not None:
@@ -280,7 +280,7 @@ def load_base(
 
 
 def _take(hf: Any, tokenizer: Any, template: str | None, unheard: list[str], reading: Mapping[str, Any]) -> BaseModel:
-    take_model(hf)
+    check_model(hf)
     if unheard:
         raise OptionError("E-OPTION", f"{unheard[0]}=... beside a model that is loaded.", "Load it so yourself.")
     name = hf.config.name_or_path

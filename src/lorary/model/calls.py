@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lorary.errors import RoutingError
+from lorary.model.sites import embedding_rows
 from lorary.model.slot import Slot
 
 _WIDTH, _N_PAD = 4, 2
@@ -79,7 +80,7 @@ def _alone(hf: Any) -> Iterator[None]:
 
 
 def _two_rows(hf: Any) -> Tensor:
-    n_rows = getattr(hf.get_input_embeddings(), "num_embeddings", None) or 2 * _WIDTH
+    n_rows = embedding_rows(hf) or 2 * _WIDTH
     text = torch.arange(1, _WIDTH + 1) * (n_rows - 1) // (_WIDTH + 1)  # tokens that differ
     return torch.stack([torch.cat([text.new_zeros(_N_PAD), text[_N_PAD:]]), text])
 

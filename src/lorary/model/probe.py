@@ -18,7 +18,7 @@ from lorary.model.base_model import BaseModel
 from lorary.model.calls import require_whole
 from lorary.model.chat import render_prompt, render_turns
 from lorary.model.packaged import find_encoder
-from lorary.model.sites import text_config
+from lorary.model.sites import embedding_rows, text_config
 from lorary.model.slot import Slot
 from lorary.model.tokens import pad, start_token
 from lorary.routing.routers.uniform import Uniform
@@ -82,9 +82,7 @@ class DataProbe:
         Raises E-STATE for texts that aren't tokens of this base: they may be kept in a state that came from elsewhere;
         E-ROWS for a site that hears some of the tokens only.
         """
-        n_rows = (
-            getattr(self.base.hf.get_input_embeddings(), "num_embeddings", None) or text_config(self.base.hf).vocab_size
-        )
+        n_rows = embedding_rows(self.base.hf) or text_config(self.base.hf).vocab_size
         if texts.dtype != torch.long or texts.dim() != 2 or not ((texts >= 0) & (texts < n_rows)).all():
             raise RoutingError("E-STATE", "the texts that the router read aren't of this base's tokens.", "Fit anew.")
         require_whole(self.base.calls, sites)
@@ -123,8 +121,8 @@ class DataProbe:
         weights = {site: w for site, w in self.experts[expert].items() if site in self.sites}
         attachment = attach_alone(self.base, weights)
         sums = {site: torch.zeros(self.sites[site].d_in) for site in self.sites}
-        add, layers = _adder(sums, attachment.slot), {site: self.base.hf.get_submodule(site) for site in self.sites}
-        hooks = [layer.register_forward_pre_hook(add(site)) for site, layer in layers.items()]
+        slot, layers = attachment.slot, {site: self.base.hf.get_submodule(site) for site in self.sites}
+        hooks = [layer.register_forward_pre_hook(_adder(sums, site, slot)) for site, layer in layers.items()]
         try:
             self._run_prompts(examples)
         finally:
@@ -148,16 +146,13 @@ class DataProbe:
         return make_encoder(encoder, self.base)(texts), [name for _, name in examples]
 
 
-def _adder(sums: dict[str, Tensor], slot: Slot) -> Any:
-    def adder(site: str) -> Any:
-        def add(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-            assert slot.shape is not None
-            h = args[0].reshape(slot.shape[0], -1, args[0].shape[-1])  # some blocks hand over (B * T, d), or more axes
-            sums[site] += h[:, -1].float().sum(0).cpu()  # prompts are padded on the left
+def _adder(sums: dict[str, Tensor], site: str, slot: Slot) -> Any:
+    def add(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+        assert slot.shape is not None
+        h = args[0].reshape(slot.shape[0], -1, args[0].shape[-1])  # some blocks hand over (B * T, d), or more axes
+        sums[site] += h[:, -1].float().sum(0).cpu()  # prompts are padded on the left
 
-        return add
-
-    return adder
+    return add
 
 
 def attach_alone(base: BaseModel, weights: Mapping[str, Any]) -> Attachment:

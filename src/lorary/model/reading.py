@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from lorary.errors import OptionError
-from lorary.model.sites import text_config
+from lorary.model.sites import embedding_rows, text_config
 from lorary.options import require_count
 
 _LENGTHS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length")
@@ -35,6 +35,6 @@ def stop_tokens(hf: Any, tokenizer: Any) -> list[int]:
     """List what ends an answer: the stop tokens of the base's generation_config.json, and the tokenizer's own."""
     named = getattr(hf.generation_config, "eos_token_id", None)
     listed: Iterable[Any] = named if isinstance(named, (list, tuple)) else [named]
-    n_rows = getattr(hf.get_input_embeddings(), "num_embeddings", None)
+    n_rows = embedding_rows(hf)
     known = (number for number in listed if type(number) is int and number >= 0 and (n_rows is None or number < n_rows))
     return list(dict.fromkeys([tokenizer.eos_token_id, *known]))

@@ -8,11 +8,10 @@ from torch import Tensor, nn
 
 from lorary.adapters.base import Site
 from lorary.errors import ModelError, known_names
+from lorary.library.targets import ALL_LINEAR
 
 ATTENTION = "attention"
 """Stands in `targets` for all linear layers of the attention blocks, the output projection included (ATT+O)."""
-ALL_LINEAR = "all-linear"
-"""Stands in `targets` for every linear layer but the head."""
 
 _MODELS = "transformers.models."
 
@@ -21,6 +20,11 @@ def text_config(hf: Any) -> Any:
     """Give the config of what reads text: of a base that has eyes or ears beside, that of its language model."""
     config = hf.config
     return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+
+
+def embedding_rows(hf: Any) -> int | None:
+    """Count the rows of a base's embedding; None where it doesn't tell."""
+    return getattr(hf.get_input_embeddings(), "num_embeddings", None)
 
 
 def list_sites(hf: Any) -> dict[str, Site]:

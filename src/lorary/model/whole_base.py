@@ -17,6 +17,7 @@ from lorary.library.findings import quote, some
 from lorary.library.strict_json import parse_object
 from lorary.model.base_config import MAX_BYTES, NO_CODE, asks_for_code, code_refused, read_config
 from lorary.model.fingerprint import require_numbers
+from lorary.model.sites import embedding_rows
 
 _HINT = "Give a causal language model; docs/reference/families.md names families that were tried."
 _INSTALL = "Install the package that this names, in the environment of lorary."
@@ -63,8 +64,8 @@ def open_base(
     return hf, take_tokenizer(tokenizer or source, name, hf)
 
 
-def take_model(hf: Any) -> Any:
-    """Take a model that the user has loaded. Raises E-BASE for one that can't be a base, E-OPTION for what is none."""
+def check_model(hf: Any) -> None:
+    """Check a model that the user has loaded. Raises E-BASE for one that can't be a base, E-OPTION for what is none."""
     if hasattr(hf, "peft_config") or getattr(hf, "_hf_peft_config_loaded", False):
         what = f"the model given, a {type(hf).__name__}, carries an adapter of PEFT."
         hint = "Give the model alone: peft_model.unload(). Its adapter is added to a library: `lorary add`."
@@ -74,7 +75,6 @@ def take_model(hf: Any) -> Any:
         raise OptionError("E-OPTION", what, "Give a name, a directory, or a model of transformers.")
     require_numbers(hf)
     _check_causal(hf.config.name_or_path or type(hf).__name__, hf)
-    return hf
 
 
 def take_tokenizer(tokenizer: Any, name: str, hf: Any) -> Any:
@@ -174,7 +174,7 @@ def _check_tokenizer(name: str, hf: Any, tokenizer: Any) -> None:
     extra = set(tokenizer.all_special_tokens) - {tokenizer.eos_token, tokenizer.bos_token}
     ordinary = ((token, int(number)) for token, number in tokenizer.get_vocab().items() if token not in extra)
     token, highest = max(ordinary, key=lambda entry: entry[1])
-    n_rows = getattr(hf.get_input_embeddings(), "num_embeddings", None)
+    n_rows = embedding_rows(hf)
     if n_rows is not None and highest >= n_rows:
         what = f"base {name!r}: token {token!r} has number {highest}, the embedding has {n_rows} rows."
         raise ModelError("E-BASE", what, "Give it the tokenizer that it was trained with, or resize its embedding.")

@@ -42,3 +42,13 @@ def copied(world: World, tmp_path: Path) -> Path:
 def run(capfd: pytest.CaptureFixture[str]) -> Run:
     """Run a command line in this process."""
     return lambda *arguments: run_line(capfd, arguments)
+
+
+@pytest.fixture
+def padded(tmp_path: Path) -> Path:
+    """The world's base, to whose embedding rows were added."""
+    base = pico_base()
+    base.hf.resize_token_embeddings(320, mean_resizing=False)
+    base.hf.save_pretrained(tmp_path / "padded")
+    base.tokenizer.save_pretrained(tmp_path / "padded")
+    return tmp_path / "padded"

@@ -171,14 +171,10 @@ def test_where_the_base_is_elsewhere_a_warning_says_what_was_not_checked(
 
 
 def test_a_base_with_more_rows_is_the_same_where_that_is_said(
-    run: Run, world: World, copied: Path, tmp_path: Path
+    run: Run, world: World, copied: Path, padded: Path, tmp_path: Path
 ) -> None:
-    base = pico_base()
-    base.hf.resize_token_embeddings(320, mean_resizing=False)
-    base.hf.save_pretrained(tmp_path / "padded")
-    base.tokenizer.save_pretrained(tmp_path / "padded")
-    theirs = others(world, tmp_path / "theirs", base_model_name_or_path=str(tmp_path / "padded"))
-    add = ("add", tmp_path / "lib", theirs, "--base", tmp_path / "padded")
+    theirs = others(world, tmp_path / "theirs", base_model_name_or_path=str(padded))
+    add = ("add", tmp_path / "lib", theirs, "--base", padded)
     Library.create(tmp_path / "lib", base=Library.open(copied).base)
     refused = run(*add)
     assert refused.code == 1
@@ -187,8 +183,8 @@ def test_a_base_with_more_rows_is_the_same_where_that_is_said(
     assert run(*add, "--vocab-size", 0).code == 2
     assert run(*add, "--vocab-size", 258).code == 0
     ask = ("ask", copied, "up", "--router", "arrow", "--max-new-tokens", 1, "--base")
-    assert "--vocab-size 258" in run(*ask, tmp_path / "padded").err
-    assert run(*ask, tmp_path / "padded", "--vocab-size", 258).out == run(*ask, world.base).out
+    assert "--vocab-size 258" in run(*ask, padded).err
+    assert run(*ask, padded, "--vocab-size", 258).out == run(*ask, world.base).out
 
 
 def test_a_chat_template_that_an_adapter_brings_is_kept_told_of_and_used_when_asked_for(

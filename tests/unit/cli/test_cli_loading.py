@@ -15,7 +15,6 @@ from lorary.cli.groups import Group, grouped
 from lorary.errors import OptionError
 from lorary.library.library import Library
 from lorary.model import base_model
-from lorary.testing.pico import pico_base
 
 
 @pytest.fixture
@@ -85,17 +84,13 @@ def test_a_build_notes_the_longest_text_by_option_or_recipe(run: Run, world: Wor
 
 
 def test_a_library_is_built_further_on_a_base_with_more_rows(
-    run: Run, world: World, copied: Path, tmp_path: Path
+    run: Run, world: World, copied: Path, padded: Path, tmp_path: Path
 ) -> None:
-    base = pico_base()
-    base.hf.resize_token_embeddings(320, mean_resizing=False)
-    base.hf.save_pretrained(tmp_path / "padded")
-    base.tokenizer.save_pretrained(tmp_path / "padded")
     shutil.copy(world.tasks / "copy.jsonl", tmp_path / "more.jsonl")
     line = ("build", tmp_path / "more.jsonl", "--method", "private:steps=1", "--into", copied)
-    refused = run(*line, "--base", tmp_path / "padded")
+    refused = run(*line, "--base", padded)
     assert refused.code == 1 and "--vocab-size 258" in refused.err
-    assert run(*line, "--base", tmp_path / "padded", "--vocab-size", 258).code == 0
+    assert run(*line, "--base", padded, "--vocab-size", 258).code == 0
     fingerprints = [e.provenance.base_fingerprint for e in Library.open(copied).values()]
     assert len(fingerprints) == 4 and all(facts == fingerprints[0] for facts in fingerprints)
 

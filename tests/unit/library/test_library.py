@@ -26,11 +26,6 @@ def library(tmp_path):
     return Library.create(tmp_path / "lib", base=PRINT)
 
 
-@pytest.fixture
-def poems(tmp_path):
-    return write_adapter(tmp_path / "poems")
-
-
 def files(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
 

@@ -9,11 +9,6 @@ from lorary.library import derived
 from lorary.library.library import Library
 
 
-@pytest.fixture
-def library(tmp_path):
-    return Library.create(tmp_path / "lib")
-
-
 def put(library, key, *, learned=False, text="x"):
     return derived.put(library, "arrow", key, "json", lambda path: path.write_text(text) and None, learned=learned)
 

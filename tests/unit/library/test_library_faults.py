@@ -68,16 +68,6 @@ except LibraryError as error:
 """
 
 
-@pytest.fixture
-def library(tmp_path):
-    return Library.create(tmp_path / "lib")
-
-
-@pytest.fixture
-def poems(tmp_path):
-    return write_adapter(tmp_path / "poems")
-
-
 def start(code: str, *arguments: object) -> "subprocess.Popen[str]":
     command = [sys.executable, "-c", code, *map(str, arguments)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -51,16 +51,6 @@ with arriving(sys.argv[1]) as stage:
 """
 
 
-@pytest.fixture
-def library(tmp_path):
-    return Library.create(tmp_path / "lib")
-
-
-@pytest.fixture
-def poems(tmp_path):
-    return write_adapter(tmp_path / "poems")
-
-
 def litter(library: Library, mark: str) -> list[Path]:
     """Leave in each place what a writer of this mark would, killed at the worst instant."""
     stage = library.layout.staging / f"e.{mark}"

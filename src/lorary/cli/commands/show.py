@@ -8,7 +8,7 @@ import typer
 from lorary.cli.completion import offer_experts_in
 from lorary.cli.console import in_words, print_json, print_table, printable
 from lorary.cli.exit_codes import FAILED, PARTLY
-from lorary.cli.models import names_of_base
+from lorary.cli.models import is_saved, names_of_base
 from lorary.cli.parameters import Json
 from lorary.cli.shown import COLUMNS, adapter_facts, base_in_words, facts_of, saved_facts, saved_in_words
 
@@ -37,7 +37,7 @@ def show(
 
     if is_adapter(path):
         return _show_adapter(path, json)
-    if (path / "model.json").is_file():
+    if is_saved(str(path)):
         facts = saved_facts(path / "model.json")
         shown = [(key, in_words(value)) for key, value in saved_in_words({"model": path, **facts}).items() if value]
         print_json({"model": str(path), **facts}) if json else print_table(shown)
