@@ -18,14 +18,14 @@ from pathlib import Path
 
 import torch
 
-from lorary.building.batches import batch_rows
 from lorary.building.builders.private import Private
-from lorary.building.job import TrainingJob
-from lorary.building.learner import Pupil
-from lorary.building.train import train
-from lorary.building.training import packed
-from lorary.model.base_model import load_base
-from lorary.model.tokens import Encoded
+from lorary.building.training.batches import batch_rows
+from lorary.building.training.job import TrainingJob
+from lorary.building.training.learner import Pupil
+from lorary.building.training.loop import train
+from lorary.building.training.packs import packed
+from lorary.model.base.base_model import load_base
+from lorary.model.text.tokens import Encoded
 from lorary.studies.evidence_tasks import read_study_tasks
 
 BUILDER = Private(steps=48, batch_size=8, dropout=0.0, pack_tokens=1)

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lorary.adapters.base import Site
+from lorary.adapters.contract import Site
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
-from lorary.adapters.peft_format import open_experts, write_weights
+from lorary.formats.peft import open_experts, write_weights
 from lorary.library.library import Library
 
 WIDTH, RANK = 2560, 4  # a site of Phi-2 as the paper adapts it: 20,480 numbers
@@ -70,8 +70,8 @@ def measure(way: str, path: Path) -> dict[str, float]:
     from sklearn.metrics import adjusted_rand_score
 
     from lorary.adapters.products import inner_products
-    from lorary.building.clusterers.mbc import cosine_map, gram
-    from lorary.building.k_means import k_means
+    from lorary.building.clustering.clusterers.mbc import cosine_map, gram
+    from lorary.building.clustering.k_means import k_means
 
     torch.set_num_threads(1)
     library = Library.open(path)

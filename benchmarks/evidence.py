@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from lorary.adapters.base import Site
+from lorary.adapters.contract import Site
 from lorary.adapters.kinds.lora import LoRA
-from lorary.model.attach import Attachment
-from lorary.model.base_model import load_base
-from lorary.model.slot import Slot
-from lorary.routing.base import Context, Gate, Router, State
+from lorary.model.attached.attachment import Attachment
+from lorary.model.attached.slot import Slot
+from lorary.model.base.base_model import load_base
+from lorary.routing.contract import Context, Gate, Router, State
 from lorary.routing.routers.arrow import Arrow
 from lorary.routing.routers.compass import Compass
 from lorary.testing.pico import random_weights

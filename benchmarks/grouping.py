@@ -20,10 +20,10 @@ from subjects import routed_model, smollm2_shape, without_operators
 from timing import measure, one_thread, save, table
 from torch import Tensor
 
-from lorary.adapters import mixing
-from lorary.adapters.base import Mix
+from lorary.adapters.contract import Mix
 from lorary.adapters.low_rank import LowRankBank
-from lorary.routing.base import Context, Routing
+from lorary.adapters.mixing import mix as mixing
+from lorary.routing.contract import Context, Routing
 from lorary.routing.scored import ScoredGate, keep_best
 
 

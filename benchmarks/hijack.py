@@ -16,7 +16,7 @@ from pathlib import Path
 
 import lorary as lo
 from lorary.cli.models import base_of
-from lorary.model.shares import takes_most
+from lorary.model.routed.shares import takes_most
 
 
 def main() -> None:

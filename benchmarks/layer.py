@@ -15,8 +15,8 @@ from subjects import peft_arrow, random_experts, routed_layer, without_operators
 from timing import measure, one_thread, save, table
 from torch import nn
 
-from lorary.adapters.base import Site
-from lorary.adapters.tuning import STRATEGIES, Strategy
+from lorary.adapters.contract import Site
+from lorary.adapters.mixing.tuning import STRATEGIES, Strategy
 
 RANK = 4
 MOST_NUMBERS = 1 << 21  # copying more empties the caches for whoever comes next in the round, the base above all

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 
-from lorary.building.jobs import build
+from lorary.building.build import build
 from lorary.library.library import Library
-from lorary.model.base_model import BaseModel, load_base
-from lorary.model.route import route
+from lorary.model.base.base_model import BaseModel, load_base
+from lorary.model.routed.route import route
 from lorary.tasks.builtin import builtin_heldout, builtin_tasks
 from lorary.tasks.task import Task, Tasks
 

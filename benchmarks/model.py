@@ -2,7 +2,7 @@
 
 python benchmarks/model.py [--experts 8 64 256] [--layers 30] [--rounds 11] [--mixes outputs factors] [--peft-most 64]
 
-`compiled` is decoding with the optional operators, if `python -m lorary.adapters.compiled` has built them.
+`compiled` is decoding with the optional operators, if `python -m lorary.adapters.mixing.compiled` has built them.
 `--threads 2` takes the time of the clock on the wall.
 """
 
@@ -14,7 +14,7 @@ import torch
 from subjects import peft_arrow, routed_model, smollm2_shape, twin, without_operators
 from timing import measure, save, table
 
-from lorary.adapters import compiled
+from lorary.adapters.mixing import compiled
 
 PROMPT = 512
 

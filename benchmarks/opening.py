@@ -19,8 +19,8 @@ from timing import one_thread, save, table
 
 from lorary.adapters.kinds.lora import LoRA
 from lorary.library.library import Library
-from lorary.model.base_model import BaseModel
-from lorary.model.route import route
+from lorary.model.base.base_model import BaseModel
+from lorary.model.routed.route import route
 from lorary.testing.pico import add_expert, pico_tokenizer
 
 

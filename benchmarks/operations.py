@@ -4,8 +4,8 @@ python benchmarks/operations.py [--experts 64]
 
 Counted where torch dispatches them, without those that only look at memory otherwise or set it aside; the base's three
 are taken off. `once`: what the compass does once a call, at the first of all sites. `compiled`: with the optional
-operators, if `python -m lorary.adapters.compiled` has built them. `inductor`: kernels and library calls of the program
-that torch.compile writes, without the optional operators; needs a C++ compiler.
+operators, if `python -m lorary.adapters.mixing.compiled` has built them. `inductor`: kernels and library calls of the
+program that torch.compile writes, without the optional operators; needs a C++ compiler.
 """
 
 import argparse
@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from torch._inductor.utils import run_and_get_code
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lorary.adapters import compiled
-from lorary.adapters.base import Site
+from lorary.adapters.contract import Site
 from lorary.adapters.kinds.lora import LoRA
-from lorary.model.attach import RoutedLinear
-from lorary.model.slot import Slot
-from lorary.routing.base import Context, Router
+from lorary.adapters.mixing import compiled
+from lorary.model.attached.attachment import RoutedLinear
+from lorary.model.attached.slot import Slot
+from lorary.routing.contract import Context, Router
 from lorary.routing.routers.arrow import Arrow
 from lorary.routing.routers.compass import Compass
 

@@ -18,12 +18,12 @@ from pathlib import Path
 import torch
 
 from lorary.building.builders.private import Private
-from lorary.building.learner import Pupil
-from lorary.building.train import train
-from lorary.building.training import packed
-from lorary.model.base_model import load_base
-from lorary.model.embedded import EMBEDDED
-from lorary.model.tokens import Encoded
+from lorary.building.training.learner import Pupil
+from lorary.building.training.loop import train
+from lorary.building.training.packs import packed
+from lorary.model.base.base_model import load_base
+from lorary.model.base.embedded import EMBEDDED
+from lorary.model.text.tokens import Encoded
 from lorary.tasks.example import Example
 from lorary.tasks.task import Task, Tasks
 

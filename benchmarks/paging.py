@@ -21,12 +21,12 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from lorary.adapters.kinds.lora import LoRA
 from lorary.hashing import hash_file
+from lorary.library.adapter.provenance import Provenance
+from lorary.library.adapter.site_keys import PREFIX
 from lorary.library.library import Library
-from lorary.library.provenance import Provenance
-from lorary.library.site_keys import PREFIX
-from lorary.model.base_model import BaseModel
-from lorary.model.paging import Pager
-from lorary.model.route import route
+from lorary.model.base.base_model import BaseModel
+from lorary.model.ensemble.paging import Pager
+from lorary.model.routed.route import route
 from lorary.testing.pico import pico_tokenizer
 
 WIDTH, RANK, N_PROMPTS, N_NEW = 64, 4, 24, 16

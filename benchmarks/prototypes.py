@@ -14,7 +14,7 @@ from subjects import random_experts
 from timing import measure, one_thread, save, table
 from torch import Tensor
 
-from lorary.adapters.base import Experts, Site
+from lorary.adapters.contract import Experts, Site
 from lorary.routing.directions import prototypes
 
 

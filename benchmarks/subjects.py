@@ -11,14 +11,14 @@ from peft import ArrowConfig, LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lorary.adapters import compiled
-from lorary.adapters.base import Experts, Mix, Site
+from lorary.adapters.contract import Experts, Mix, Site
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
-from lorary.model.attach import Attachment, RoutedLinear
-from lorary.model.base_model import BaseModel
-from lorary.model.slot import Slot
-from lorary.routing.base import State
+from lorary.adapters.mixing import compiled
+from lorary.model.attached.attachment import Attachment, RoutedLinear
+from lorary.model.attached.slot import Slot
+from lorary.model.base.base_model import BaseModel
+from lorary.routing.contract import State
 from lorary.routing.routers.arrow import Arrow
 from lorary.testing.pico import pico_tokenizer
 

@@ -19,14 +19,14 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from lorary.building.batches import batch_rows, schedule
 from lorary.building.builders.private import Private
-from lorary.building.learner import Learner, Pupil
-from lorary.building.train import train
-from lorary.building.training import packed
-from lorary.model.base_model import BaseModel
-from lorary.model.speaking import row_losses
-from lorary.model.tokens import Encoded, pad
+from lorary.building.training.batches import batch_rows, schedule
+from lorary.building.training.learner import Learner, Pupil
+from lorary.building.training.loop import train
+from lorary.building.training.packs import packed
+from lorary.model.base.base_model import BaseModel
+from lorary.model.text.scoring import row_losses
+from lorary.model.text.tokens import Encoded, pad
 from lorary.tasks.example import Example
 from lorary.tasks.task import Task, Tasks
 from lorary.testing.pico import pico_tokenizer

@@ -61,7 +61,7 @@ def _pico():
 @pytest.fixture
 def base(_pico):
     """A pico llama in float32, made once; every test leaves it without experts."""
-    from lorary.model.attach import RoutedLinear
+    from lorary.model.attached.attachment import RoutedLinear
 
     yield _pico
     assert not any(isinstance(module, RoutedLinear) for module in _pico.hf.modules())

@@ -1,6 +1,9 @@
 """The only exceptions lorary raises on purpose: what, where, expected and found, what to do."""
 
 import difflib
+from collections.abc import Sequence
+
+SHOWN = 3  # of many equal faults, so that a message stays one line
 
 
 class LoraryError(Exception):
@@ -57,3 +60,17 @@ def known_names(wrong: object, known: list[str] | tuple[str, ...]) -> str:
     near = difflib.get_close_matches(str(wrong), known, n=1, cutoff=0.6)
     guess = f"Did you mean {near[0]!r}? " if near else ""
     return f"{guess}Known: {', '.join(known) or 'none'}."
+
+
+def quote(value: object, limit: int = 80) -> str:
+    """Show a foreign value: control characters escaped, cut at `limit` letters."""
+    if isinstance(value, str) and len(value) > limit:
+        return repr(value[:limit]) + "..."
+    text = repr(value)
+    return text if len(text) <= limit + 2 else text[:limit] + "..."
+
+
+def listed(names: Sequence[str]) -> str:
+    """List the first few names and count the rest: `'a', 'b', 'c' and 5 more`."""
+    text = ", ".join(quote(name) for name in names[:SHOWN])
+    return text if len(names) <= SHOWN else f"{text} and {len(names) - SHOWN} more"

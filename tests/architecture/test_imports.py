@@ -10,9 +10,9 @@ from source_tree import Module, module_of, modules
 ONLY_HERE = {
     "transformers": {"model", "testing"},  # testing makes tiny models
     "tokenizers": {"model", "testing"},
-    "torch": {"adapters", "routing", "model", "building", "studies", "serving", "testing"},
+    "torch": {"adapters", "formats", "routing", "model", "building", "studies", "serving", "testing"},
     "safetensors": {
-        "adapters",
+        "formats",
         "model",
         "building",
         "testing",
@@ -28,11 +28,11 @@ ONLY_HERE = {
 IN_FUNCTIONS = {"cli", "__init__", "folder"}
 EXTRAS = {
     ("building/work/backends/ray.py", "ray"): "optional extra [ray]",
-    ("tasks/arrow_rows.py", "pyarrow"): "optional extra [data]",
-    ("tasks/arrow_rows.py", "pyarrow.parquet"): "optional extra [data]",
-    ("tasks/hub_rows.py", "datasets"): "optional extra [data]",
-    ("building/search.py", "nevergrad"): "optional extra [lorahub]",
-    ("adapters/compiled.py", "torch.utils.cpp_extension.load"): "looks for compilers; only who builds needs it",
+    ("tasks/rows/arrow_rows.py", "pyarrow"): "optional extra [data]",
+    ("tasks/rows/arrow_rows.py", "pyarrow.parquet"): "optional extra [data]",
+    ("tasks/rows/hub_rows.py", "datasets"): "optional extra [data]",
+    ("building/merging/search.py", "nevergrad"): "optional extra [lorahub]",
+    ("adapters/mixing/compiled.py", "torch.utils.cpp_extension.load"): "looks for compilers; only who builds needs it",
 }
 LIGHT = ("lorary.__version__", "lorary.errors", "lorary.extras", "lorary.folder", "lorary.cli")
 

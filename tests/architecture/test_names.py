@@ -12,7 +12,7 @@ FORBIDDEN = {"utils.py", "helpers.py", "common.py", "misc.py", "util.py", "helpe
 METHODS = (
     "routing/routers",
     "building/builders",
-    "building/clusterers",
+    "building/clustering/clusterers",
     "building/work/backends",
     "evaluation/evaluators",
     "adapters/kinds",

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from lorary.building import train
-from lorary.building.clusters import Clusters
+from lorary.building.clustering.clusters import Clusters
+from lorary.building.training import loop as train
 from lorary.folder import BUILDERS
 from lorary.testing.contracts import BuilderContract
 from lorary.testing.pico import random_library

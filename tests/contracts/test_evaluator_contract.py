@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from lorary.errors import EvaluationError
-from lorary.evaluation.base import Evaluator, LogLikelihood, Place
+from lorary.evaluation.contract import Evaluator, LogLikelihood, Place
 from lorary.evaluation.run import evaluate
 from lorary.folder import EVALUATORS
 from lorary.tasks.example import Example

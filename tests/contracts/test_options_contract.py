@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lorary.building.clusters import Clusters
+from lorary.building.clustering.clusters import Clusters
 from lorary.errors import OptionError
 from lorary.folder import BACKENDS, BUILDERS, CLUSTERERS, EVALUATORS, ROUTERS, Folder
 from lorary.options import split_spec, to_spec

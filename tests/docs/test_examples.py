@@ -20,7 +20,7 @@ def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lorary.testing.pico import pico_base
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lorary.model.base_model.load_base", lambda *_, **__: pico_base())
+    monkeypatch.setattr("lorary.model.base.base_model.load_base", lambda *_, **__: pico_base())
     for path in EXAMPLES:
         monkeypatch.setattr("sys.argv", [str(path)])
         with contextlib.redirect_stdout(io.StringIO()) as told:
@@ -35,7 +35,7 @@ def test_other_people_s_adapters_are_added_as_far_as_they_pass(
     from lorary.testing.pico import pico_base, random_library
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lorary.model.base_model.load_base", lambda *_, **__: pico_base())
+    monkeypatch.setattr("lorary.model.base.base_model.load_base", lambda *_, **__: pico_base())
     pile = random_library(tmp_path / "lib", pico_base(), ["good", "nan"]).path / "experts"
     weights = pile / "nan" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\xff\xff\xff\x7f")

@@ -60,7 +60,7 @@ def test_python_runs(page: Path, data: Path, monkeypatch: pytest.MonkeyPatch) ->
     from lorary.testing.pico import pico_base
 
     monkeypatch.chdir(data)
-    monkeypatch.setattr("lorary.model.base_model.load_base", lambda *_, **__: pico_base())
+    monkeypatch.setattr("lorary.model.base.base_model.load_base", lambda *_, **__: pico_base())
     names: dict[str, object] = {}
     for block in PYTHON:
         if block.page == page and block.is_executed:

@@ -161,7 +161,7 @@ def test_without_a_valid_part_there_is_a_report_without_curves(base, toy, tmp_pa
 AGAIN = """
 import sys
 from pathlib import Path
-from lorary.adapters import tuning
+from lorary.adapters.mixing import tuning
 tuning._WORTH_MEASURING = 0
 from lorary.studies.quickstart import run_quickstart
 from lorary.studies.road import Road

@@ -17,8 +17,8 @@ from peft import PeftModel
 import lorary as lo
 from lorary.errors import LoraryError
 from lorary.library.library import Library
-from lorary.model.base_model import BaseModel, load_base
-from lorary.model.peft_limits import closed_to_peft
+from lorary.model.base.base_model import BaseModel, load_base
+from lorary.model.base.peft_limits import closed_to_peft
 from lorary.tasks.toy import toy_tasks
 from lorary.testing.families import pico_family_hf
 from lorary.testing.pico import pico_tokenizer, random_library

@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from lorary.library.library import Library
-from lorary.model.route import route
+from lorary.model.routed.route import route
 from lorary.testing.pico import pico_base
 
 ATTENTION = {"gpt2": ["c_attn", "c_proj"], "phi": ["q_proj", "k_proj", "v_proj", "dense"]}

@@ -7,7 +7,7 @@ from peft import ArrowConfig, create_arrow_model
 
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
-from lorary.adapters.peft_format import read_experts
+from lorary.formats.peft import read_experts
 from lorary.library.library import Library
 from lorary.routing.directions import right_singular
 from lorary.routing.routers.arrow import Arrow

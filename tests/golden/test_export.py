@@ -10,13 +10,13 @@ from golden_peft import answer, assert_same, ids, library_of, make_adapter, peft
 
 import lorary
 from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.peft_format import read_experts
 from lorary.errors import LoraryError
-from lorary.library.expert import read_expert
+from lorary.formats.peft import read_experts
+from lorary.library.adapter.expert import read_expert
 from lorary.library.library import Library
-from lorary.model.attach import Attachment
-from lorary.model.slot import Slot
-from lorary.routing.base import Gate, Routing
+from lorary.model.attached.attachment import Attachment
+from lorary.model.attached.slot import Slot
+from lorary.routing.contract import Gate, Routing
 from lorary.testing.pico import ARCHITECTURES, add_expert, pico_base, random_library, random_weights
 
 SITE = "model.layers.1.self_attn.v_proj"

@@ -5,9 +5,9 @@ import torch
 from golden_peft import answer, assert_same, library_of, make_adapter, peft_answer, peft_open, routed_answer
 from peft.utils.merge_utils import ties
 
-from lorary.adapters.peft_format import read_weights
+from lorary.building.build import build
 from lorary.building.builders.ties import Ties
-from lorary.building.jobs import build
+from lorary.formats.peft import read_weights
 from lorary.tasks.task import Tasks
 from lorary.testing.pico import pico_base
 

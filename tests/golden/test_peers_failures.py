@@ -10,9 +10,9 @@ import torch
 from golden_peft import answer, assert_same, ids, library_of, make_adapter, peft_answer, routed_answer
 
 import lorary
-from lorary.adapters.peft_format import read_experts
 from lorary.errors import LibraryError, RoutingError
-from lorary.model.route import route
+from lorary.formats.peft import read_experts
+from lorary.model.routed.route import route
 from lorary.routing.directions import right_singular
 from lorary.testing.pico import pico_base
 

@@ -8,8 +8,8 @@ from golden_peft import assert_same
 from peft import PeftModel
 
 import lorary as lo
-from lorary.model.peft_limits import closed_to_peft, model_type_of
-from lorary.model.route import route
+from lorary.model.base.peft_limits import closed_to_peft, model_type_of
+from lorary.model.routed.route import route
 from lorary.testing.families import pico_family, pico_family_hf
 from lorary.testing.pico import random_library
 

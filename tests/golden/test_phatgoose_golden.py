@@ -11,18 +11,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import lorary
-from lorary.adapters.base import Site
-from lorary.adapters.peft_format import read_experts
-from lorary.building import train as training
+from lorary.adapters.contract import Site
+from lorary.building.build import build
 from lorary.building.builders import phatgoose
 from lorary.building.builders.phatgoose import Phatgoose
-from lorary.building.jobs import build
+from lorary.building.training import loop as training
 from lorary.errors import BuildError, LibraryError, RoutingError
+from lorary.formats.peft import read_experts
 from lorary.library.library import Library
-from lorary.model.route import route
-from lorary.model.speaking import row_losses
-from lorary.model.tokens import pad
-from lorary.routing.base import Context
+from lorary.model.routed.route import route
+from lorary.model.text.scoring import row_losses
+from lorary.model.text.tokens import pad
+from lorary.routing.contract import Context
 from lorary.routing.routers.phatgoose import PhatgooseRouter
 from lorary.testing.contracts import files_of
 from lorary.testing.pico import pico_base, random_library

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from lorary.adapters.base import Site
+from lorary.adapters.contract import Site
 from lorary.adapters.low_rank import LowRankBank, LowRankWeights
 from lorary.building.builders.pi_tuning import _layer_of, _SharesGate, _sum
-from lorary.routing.base import Context
+from lorary.routing.contract import Context
 
 SITE = Site("q", 2, 2)
 ONE = LowRankWeights(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0], [3.0]]), scale=1.0)

@@ -8,16 +8,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import lorary
-from lorary.adapters.base import Site
+from lorary.adapters.contract import Site
 from lorary.adapters.low_rank import LowRankBank, LowRankWeights
-from lorary.adapters.peft_format import read_experts
+from lorary.building.build import build
 from lorary.building.builders.mhr import MHR
 from lorary.building.builders.poly import Poly
-from lorary.building.jobs import build
 from lorary.errors import BuildError, RoutingError
+from lorary.formats.peft import read_experts
 from lorary.library.library import Library
-from lorary.model.route import route
-from lorary.routing.base import Context
+from lorary.model.routed.route import route
+from lorary.routing.contract import Context
 from lorary.routing.routers.poly import PolyRouter
 from lorary.routing.task_skills import TaskGate, pack_state
 from lorary.tasks.example import Example

@@ -7,8 +7,8 @@ import torch
 from golden_tokenizers import SHAPES, make
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lorary.model.base_model import BaseModel
-from lorary.model.tokens import encode
+from lorary.model.base.base_model import BaseModel
+from lorary.model.text.tokens import encode
 from lorary.tasks.example import Example, Message
 
 TEMPLATES = {

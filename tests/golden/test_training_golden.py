@@ -9,9 +9,9 @@ from peft import LoraConfig, get_peft_model
 
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.building.builders.private import Private
-from lorary.building.training import packed
-from lorary.model.speaking import row_losses
-from lorary.model.tokens import pad
+from lorary.building.training.packs import packed
+from lorary.model.text.scoring import row_losses
+from lorary.model.text.tokens import pad
 from lorary.testing.pico import ARCHITECTURES, pico_base
 
 FEED_FORWARD = {"gpt2": ["c_fc"], "phi": ["fc1", "fc2"]}

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 from worker_builders import Careful, Deadly, Hanging, Watched
 
-from lorary.building.jobs import build
+from lorary.building.build import build
 from lorary.building.recipe import Recipe, read_recipe
 from lorary.building.work.backend import build_recipe
 from lorary.building.work.claims import read_lease
 from lorary.building.work.share import torch_threads
 from lorary.building.work.survey import survey
+from lorary.disk.processes import is_running
 from lorary.errors import BuildError
 from lorary.library.library import Library
-from lorary.model.base_model import load_base
-from lorary.processes import is_running
+from lorary.model.base.base_model import load_base
 from lorary.testing.contracts import files_of
 from lorary.testing.pico import pico_base
 from recipe_files import write_base, write_tasks

@@ -9,8 +9,8 @@ from unittest.mock import patch
 
 import torch
 
-from lorary.building import train
 from lorary.building.builders.private import Private
+from lorary.building.training import loop as train
 
 
 @dataclass(frozen=True, kw_only=True)

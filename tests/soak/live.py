@@ -14,9 +14,9 @@ from world import Lost, World, require_clean
 
 from lorary.errors import LoraryError
 from lorary.library.library import Library
-from lorary.model.base_model import BaseModel, load_base
-from lorary.model.fingerprint import hash_tensors
-from lorary.model.route import route
+from lorary.model.base.base_model import BaseModel, load_base
+from lorary.model.base.fingerprint import hash_tensors
+from lorary.model.routed.route import route
 
 _SECONDS = 2.0
 _EXPECTED = ("E-BUSY", "E-DETACHED")

@@ -12,9 +12,9 @@ from unittest.mock import patch
 
 from process import End, command, run
 
-from lorary.building import train
+from lorary.building.training import loop as train
 from lorary.library.library import Library
-from lorary.model.named_bases import remember_base
+from lorary.model.base.named_bases import remember_base
 from lorary.tasks.toy import toy_tasks
 from lorary.testing.contracts import files_of
 from lorary.testing.pico import pico_base, random_library

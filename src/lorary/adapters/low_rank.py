@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from lorary.adapters.base import Bank, Mix, Site, Weights
-from lorary.adapters.layout import Layout
-from lorary.adapters.mixing import mix_low_rank
+from lorary.adapters.bank_rows import Layout
+from lorary.adapters.contract import Bank, Mix, Site, Weights
+from lorary.adapters.mixing.mix import mix_low_rank
+from lorary.adapters.mixing.tuning import Plan, Strategy, forced_strategy, measured, measures
 from lorary.adapters.room import Room, in_room, splice
-from lorary.adapters.tuning import Plan, Strategy, forced_strategy, measured, measures
 from lorary.errors import AdapterError
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lorary.adapters.base import Bank, Mix
+from lorary.adapters.contract import Bank, Mix
 from lorary.adapters.low_rank import LowRankWeights
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lorary.adapters.base import Weights
+from lorary.adapters.contract import Weights
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.errors import AdapterError
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lorary.adapters.base import Mix
+from lorary.adapters.contract import Mix
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.products import thin_svd
 from lorary.errors import AdapterError
-from lorary.library.numbers import MAX_ABS
+from lorary.library.adapter.numbers import MAX_ABS
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorary.building.base import Builder, Job
-from lorary.building.job import TrainingJob
-from lorary.building.merging import MergeJob
-from lorary.disk import write_whole
+from lorary.building.contract import Builder, Job
+from lorary.building.merging.merge import MergeJob
+from lorary.building.training.job import TrainingJob
+from lorary.disk.reading import cache_directory
+from lorary.disk.writing import write_whole
 from lorary.hashing import short_key
-from lorary.library.files import cache_directory
-from lorary.model.base_model import BaseModel
+from lorary.model.base.base_model import BaseModel
 from lorary.tasks.example import Example
 
 CHARACTERS_PER_TOKEN = 4.0

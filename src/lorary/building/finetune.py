@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorary import __version__
-from lorary.building.base import JobStep, Report, other_settings, settings_of
-from lorary.building.job import TrainingJob, TrainingOptions
-from lorary.building.learner import Learner
-from lorary.building.stack import Stack
-from lorary.building.train import train
+from lorary.building.contract import JobStep, Report, other_settings, settings_of
+from lorary.building.training.job import TrainingJob, TrainingOptions
+from lorary.building.training.learner import Learner
+from lorary.building.training.loop import train
+from lorary.building.training.stack import Stack
 from lorary.building.work.claims import HANG_S, LEASE_S, Claim, LeaseLostError, Watch, claim
-from lorary.disk import ELSEWHERE, check_writable, disk_errors
-from lorary.errors import BuildError, LibraryError
-from lorary.library.arrival import arriving
-from lorary.library.findings import quote
-from lorary.model.base_model import BaseModel
+from lorary.disk.arrival import arriving
+from lorary.disk.writing import ELSEWHERE, check_writable, disk_errors
+from lorary.errors import BuildError, LibraryError, quote
+from lorary.model.base.base_model import BaseModel
 from lorary.options import require
 from lorary.tasks.task import Tasks
 

@@ -4,7 +4,7 @@ import reprlib
 from typing import Any, NoReturn
 
 from lorary.errors import OptionError
-from lorary.library.adapter_config import MAX_ALPHA, MAX_RANK
+from lorary.library.adapter.config import MAX_ALPHA, MAX_RANK
 from lorary.options import name_of
 
 

@@ -28,13 +28,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lorary.disk import near_path, open_regular
+from lorary.disk.writing import near_path, open_regular
 from lorary.errors import OptionError, known_names
 from lorary.folder import BUILDERS
 from lorary.library.library import Library
 from lorary.options import make
 from lorary.tasks.read import read_tasks
-from lorary.tasks.rows import Answers
+from lorary.tasks.rows.row import Answers
 from lorary.tasks.task import Tasks
 
 _NEEDED = ("builder", "into")

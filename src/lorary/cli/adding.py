@@ -12,8 +12,8 @@ from lorary.cli.sources import Adapter
 from lorary.errors import LibraryError, LoraryError
 
 if TYPE_CHECKING:
-    from lorary.library.check import Finding
-    from lorary.library.expert import Expert
+    from lorary.library.adapter.check import Finding
+    from lorary.library.adapter.expert import Expert
     from lorary.library.library import Library
 
 _STOPPING = ("E-DISK", "E-PERM")
@@ -65,9 +65,9 @@ class Arrivals:
 
     def take(self, adapter: Adapter, name: str | None, stack: contextlib.ExitStack | None = None) -> Added:
         """Check one and make it an expert. Raises what is wrong with it."""
-        from lorary.library.brought import look_for_template
-        from lorary.library.check import inspect, raise_errors
-        from lorary.library.expert import read_expert
+        from lorary.library.adapter.brought import look_for_template
+        from lorary.library.adapter.check import inspect, raise_errors
+        from lorary.library.adapter.expert import read_expert
         from lorary.library.layout import check_name
         from lorary.library.sameness import look_for_twins, look_for_zeros
 
@@ -110,7 +110,7 @@ class Arrivals:
         from lorary.cli.models import base_of, load
         from lorary.library.hijack_note import noted_hijacks
         from lorary.library.library import Library
-        from lorary.model.route import route
+        from lorary.model.routed.route import route
 
         if not self.added:
             return
@@ -130,7 +130,7 @@ class Arrivals:
         return self._library
 
     def _stands(self, adapter: Adapter) -> bool:
-        from lorary.library.expert import read_expert
+        from lorary.library.adapter.expert import read_expert
 
         if adapter.error or self._replace or self._library is None or adapter.name not in self._library:
             return False

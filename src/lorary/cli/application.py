@@ -91,7 +91,7 @@ def _explain(error: BaseException) -> int:
         say(str(error))
         return PARTLY
     if isinstance(error, OSError):
-        from lorary.disk import code_of
+        from lorary.disk.writing import code_of
 
         where = f"{str(error.filename)!r}: " if error.filename is not None else ""
         say(f"error[{code_of(error) or 'E-FILE'}] {where}{error.strerror or error}.")

@@ -15,8 +15,8 @@ from lorary.cli.parameters import EMBEDDED, Mix
 
 if TYPE_CHECKING:
     from lorary.library.library import Library
-    from lorary.model.base_model import BaseModel
-    from lorary.model.routed_model import RoutedModel
+    from lorary.model.base.base_model import BaseModel
+    from lorary.model.routed.routed_model import RoutedModel
 
 BARE = "base"
 """Stands for a library: the base alone. A directory of that name is ./base."""
@@ -37,7 +37,7 @@ LibraryOrBase = Annotated[
 def load(base: str, how: Loading) -> "BaseModel":
     """Load a base, saying so: it can take a while."""
     check_base(base)
-    from lorary.model.base_model import load_base
+    from lorary.model.base.base_model import load_base
 
     say(f"loading base {base} ...")
     return load_base(base, **how.options)
@@ -49,7 +49,7 @@ def check_base(base: str | None, library: "Library | None" = None) -> None:
     base: None means that of the library, or without one the embedded one.
     """
     if base == EMBEDDED or (base is None and (library is None or _is_on_embedded(library))):
-        from lorary.model.embedded_needs import require_embedded
+        from lorary.model.base.embedded_needs import require_embedded
 
         require_embedded()
 
@@ -94,7 +94,7 @@ def opened(
     data = read_tasks(tasks, **reading.options) if tasks else None
     options = ROUTERS.parse(router or DEFAULT_ROUTER)
 
-    from lorary.model.route import check_routable, route
+    from lorary.model.routed.route import check_routable, route
     from lorary.options import to_spec
 
     mixed: Any = (mix or Mix.FACTORS).value
@@ -117,7 +117,7 @@ def opened(
 def through_template(model: Any) -> Iterator[None]:
     """Say of --chat what a base can't do with it. Raises E-CHAT."""
     from lorary.errors import LoraryError, ModelError
-    from lorary.model.base_model import BaseModel
+    from lorary.model.base.base_model import BaseModel
 
     base = model if isinstance(model, BaseModel) else model.base
     if base.tokenizer.chat_template is None:
@@ -140,7 +140,7 @@ def facts_ahead(target: str, router: str | None, mix: Mix | None) -> dict[str, A
     from lorary.options import to_spec
 
     if is_saved(target):
-        from lorary.model.saved import read_saved
+        from lorary.model.saved.format import read_saved
 
         saved = read_saved(target)
         return {"router": to_spec(saved.router), "mix": saved.mix}
@@ -154,8 +154,8 @@ def is_saved(target: str) -> bool:
 
 
 def _loaded(target: str, base: str | None, how: Loading) -> "RoutedModel":
-    from lorary.model.load import load as load_model
-    from lorary.model.saved import read_saved
+    from lorary.model.routed.load import load as load_model
+    from lorary.model.saved.format import read_saved
 
     how = replace(how, dtype=str(read_saved(target).base["dtype"])) if how.dtype == "auto" else how
     say(f"loading saved model {target} ...")
@@ -177,7 +177,7 @@ def names_of_base(library: "Library") -> list[str]:
 
 def _is_on_embedded(library: "Library") -> bool:
     """Tell whether a library was made on the embedded base; what other bases are, tells `base_of`."""
-    from lorary.model.embedded_needs import is_embedded
+    from lorary.model.base.embedded_needs import is_embedded
 
     names = names_of_base(library)
     return bool(names) and all(map(is_embedded, names))
@@ -194,10 +194,9 @@ def base_of(library: "Library") -> str:
 
 def named_base_of(library: "Library") -> tuple[str, str]:
     """Give the name of a library's base, and what to load for it. Raises as `base_of`."""
-    from lorary.errors import ModelError
+    from lorary.errors import ModelError, quote
     from lorary.library.base_names import is_relative
-    from lorary.library.findings import quote
-    from lorary.model.named_bases import absence, find_base
+    from lorary.model.base.named_bases import absence, find_base
 
     # Without a name the embedded one is meant.
     named = sorted({name or EMBEDDED for name in names_of_base(library)}) or [EMBEDDED]

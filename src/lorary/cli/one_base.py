@@ -9,8 +9,8 @@ from lorary.cli.models import names_of_base
 from lorary.errors import LibraryError, LoraryError, ModelError
 
 if TYPE_CHECKING:
-    from lorary.library.check import BaseFacts
-    from lorary.library.expert import Expert
+    from lorary.library.adapter.check import BaseFacts
+    from lorary.library.adapter.expert import Expert
     from lorary.library.library import Library
 
 _UNCHECKED = "W-BASE"
@@ -35,8 +35,8 @@ class OneBase:
             looked_up.cache_clear()
         if asked is None:
             return
-        from lorary.model.named_bases import remember_base
-        from lorary.model.outline import name_of
+        from lorary.model.base.named_bases import remember_base
+        from lorary.model.base.outline import name_of
 
         remember_base(asked)
         if library is not None and self._names and not self._is_ours(asked):
@@ -46,7 +46,7 @@ class OneBase:
 
     def judge(self, expert: "Expert") -> "tuple[str | None, BaseFacts | None]":
         """Say how the copy has to call its base, None: as it does, and what sizes must fit. Raises E-BASE."""
-        from lorary.library.provenance import require_same_base
+        from lorary.library.adapter.provenance import require_same_base
 
         require_same_base(expert.provenance.base_fingerprint, self._fingerprint, expert.name)
         theirs = str(expert.config.get("base_model_name_or_path") or "")
@@ -72,12 +72,12 @@ class OneBase:
 
     def _here(self, name: str) -> str | None:
         """Say what to load for a name; of the library's own base also by its fingerprint."""
-        from lorary.model.named_bases import find_base
+        from lorary.model.base.named_bases import find_base
 
         return find_base(name, self._fingerprint) if name in self._names else _here(name)
 
     def _sizes(self, name: str, expert: str) -> "BaseFacts | None":
-        from lorary.library.provenance import require_same_base
+        from lorary.library.adapter.provenance import require_same_base
 
         here = self._here(name) if name else None
         sizes, facts, why = (None, {}, "it names no base; give it with --base") if not name else _outline(name, here)
@@ -97,7 +97,7 @@ class OneBase:
 
 @cache
 def _here(name: str) -> str | None:
-    from lorary.model.named_bases import find_here
+    from lorary.model.base.named_bases import find_here
 
     return find_here(name)
 
@@ -105,11 +105,11 @@ def _here(name: str) -> str | None:
 @cache
 def _outline(name: str, here: str | None) -> "tuple[BaseFacts | None, dict[str, Any], str]":
     """Give a base's sizes, what else its config tells, and why there are none."""
-    from lorary.model.embedded import embedded_directory
-    from lorary.model.embedded_needs import EMBEDDED
-    from lorary.model.fingerprint import size_facts
-    from lorary.model.named_bases import absence
-    from lorary.model.outline import outline, sizes
+    from lorary.model.base.embedded import embedded_directory
+    from lorary.model.base.embedded_needs import EMBEDDED
+    from lorary.model.base.fingerprint import size_facts
+    from lorary.model.base.named_bases import absence
+    from lorary.model.base.outline import outline, sizes
 
     if here == EMBEDDED:
         with contextlib.suppress(LoraryError):

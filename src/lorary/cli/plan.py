@@ -16,11 +16,11 @@ _COLUMNS = ("expert", "steps", "train", "valid", "tasks", "tokens", "bytes", "pa
 
 def print_plan(recipe: "Recipe", json: bool) -> None:
     """Print a recipe's jobs with their costs, and the sum; to stderr what a look at the data found, and samples."""
-    from lorary.building.base import plan_jobs
+    from lorary.building.contract import plan_jobs
     from lorary.building.estimate import estimate
-    from lorary.model.outline import name_of, outline
+    from lorary.model.base.outline import name_of, outline
     from lorary.tasks.look import look
-    from lorary.tasks.unread import in_words
+    from lorary.tasks.rows.unread import in_words
 
     tasks = recipe.read_tasks()
     seen = look(tasks)
@@ -48,7 +48,7 @@ def _row(cost: "Cost") -> list[object]:
 
 
 def _in_words(found: "Estimate", base: str) -> str:
-    from lorary.disk import megabytes
+    from lorary.disk.writing import megabytes
 
     steps, size = sum(cost.steps for cost in found.jobs), found.product_bytes
     parts = [f"{len(found.jobs)} jobs, {steps:,} steps", f"about {found.tokens:,} tokens to train on"]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from lorary.cli.console import printable, say
 
 if TYPE_CHECKING:
-    from lorary.model.base_model import BaseModel
+    from lorary.model.base.base_model import BaseModel
     from lorary.tasks.example import Example
     from lorary.tasks.task import Tasks
 
@@ -28,7 +28,7 @@ def samples(tasks: "Tasks", base: "BaseModel | None") -> list[dict[str, Any]]:
 def _rendered(example: "Example", base: "BaseModel | None") -> dict[str, Any]:
     if base is None:
         return {"prompt": example.whole_prompt, "completion": example.answer, "as_tokens": False}
-    from lorary.model.tokens import encode
+    from lorary.model.text.tokens import encode
 
     [ids] = encode(base.tokenizer, [example], max_tokens=base.max_tokens)
     prompt, completion = (base.tokenizer.decode(list(side)) for side in (ids.prompt, ids.completion))

@@ -8,8 +8,8 @@ from lorary.cli.models import names_of_base
 from lorary.errors import ModelError
 
 if TYPE_CHECKING:
-    from lorary.library.expert import Expert
-    from lorary.library.findings import Finding
+    from lorary.library.adapter.expert import Expert
+    from lorary.library.adapter.findings import Finding
     from lorary.library.library import Library
 
 COLUMNS = ("expert", "tasks", "rank", "sites", "steps", "valid_loss", "findings")
@@ -34,7 +34,7 @@ def facts_of(expert: "Expert", library: "Library") -> dict[str, Any]:
 
 def findings_of(expert: "Expert", library: "Library") -> "list[Finding]":
     """List what is doubtful about an expert, by itself and among the others; reads few numbers."""
-    from lorary.library.check import inspect
+    from lorary.library.adapter.check import inspect
     from lorary.library.hijack_note import noted_hijacks
     from lorary.library.sameness import look_for_twins, look_for_zeros
 
@@ -56,8 +56,8 @@ def _with_sizes(name: str, known: Mapping[str, Any]) -> str:
 
 def adapter_facts(directory: Path) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
     """Tell the settings, the provenance and the findings of one adapter."""
-    from lorary.library.check import inspect
-    from lorary.library.provenance import read_provenance
+    from lorary.library.adapter.check import inspect
+    from lorary.library.adapter.provenance import read_provenance
 
     found, provenance = inspect(directory), vars(read_provenance(directory))
     config = {key: found.config.get(key) for key in _SETTINGS}
@@ -66,8 +66,8 @@ def adapter_facts(directory: Path) -> tuple[dict[str, Any], dict[str, Any], list
 
 def saved_facts(path: Path) -> dict[str, Any]:
     """Tell what a saved model's file says: base, router, mix, where its experts are. Raises E-MODEL."""
-    from lorary.library.files import read_capped
-    from lorary.library.strict_json import parse_object
+    from lorary.disk.reading import read_capped
+    from lorary.disk.strict_json import parse_object
 
     fields = parse_object(read_capped(path, 100_000_000, "E-MODEL"), str(path), "E-MODEL")
     for key in ("base", "router", "experts"):

@@ -82,7 +82,7 @@ class ExampleWatcher:
     @contextmanager
     def hearing(self, model: Any) -> Iterator["ExampleWatcher"]:
         """Hear of the passes through a model's base too."""
-        from lorary.model.passes import heard_passes
+        from lorary.model.base.passes import heard_passes
 
         with heard_passes(getattr(model, "base", model), self.on_pass):
             yield self

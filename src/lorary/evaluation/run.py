@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from lorary.disk import ELSEWHERE, check_writable, discard, disk_errors
+from lorary.disk.writing import ELSEWHERE, check_writable, discard, disk_errors
 from lorary.errors import EvaluationError, LibraryError
-from lorary.evaluation.base import Evaluator, LanguageModel, Outcome, Place
+from lorary.evaluation.contract import Evaluator, LanguageModel, Outcome, Place
 from lorary.evaluation.scores import FORMAT, Scores, parse_lines, part_of, read_run, read_scores, to_line
 from lorary.folder import EVALUATORS
 from lorary.hashing import hash_json

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lorary.disk import FORBIDDEN, near_path, open_regular
+from lorary.disk.writing import FORBIDDEN, near_path, open_regular
 from lorary.errors import EvaluationError
-from lorary.evaluation.base import Outcome
 from lorary.evaluation.bootstrap import central_interval, resampled_means
+from lorary.evaluation.contract import Outcome
 
 FORMAT = 1
 _DEEPEST = 32  # levels of lists and objects in a line

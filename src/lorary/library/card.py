@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lorary.disk import write_whole
+from lorary.disk.reading import open_regular
+from lorary.disk.writing import write_whole
 from lorary.errors import LibraryError
-from lorary.library.expert import Expert
-from lorary.library.files import open_regular
+from lorary.library.adapter.expert import Expert
 from lorary.library.layout import Layout
 
 MARK = "<!-- written by lorary; delete this line to keep your own text -->"

@@ -9,13 +9,12 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from lorary.disk import disk_errors, sync
-from lorary.errors import LibraryError
-from lorary.library.files import require_plain_directory
-from lorary.library.findings import quote
+from lorary.disk.processes import collect_beside, is_left, marked
+from lorary.disk.reading import require_plain_directory
+from lorary.disk.writing import disk_errors, sync
+from lorary.errors import LibraryError, quote
 from lorary.library.layout import Layout
 from lorary.library.library import Library
-from lorary.processes import collect_beside, is_left, marked
 
 _KIND = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
 _KEY = re.compile(r"[A-Za-z0-9_]{1,64}")

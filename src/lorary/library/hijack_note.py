@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lorary.disk.reading import read_capped
+from lorary.disk.strict_json import parse_object
 from lorary.errors import LibraryError
 from lorary.library import derived
-from lorary.library.expert import Expert
-from lorary.library.files import read_capped
-from lorary.library.findings import Finding, warning
+from lorary.library.adapter.expert import Expert
+from lorary.library.adapter.findings import Finding, warning
 from lorary.library.library import Library
 from lorary.library.seal import is_sealed, seal, sealer
-from lorary.library.strict_json import parse_object
 
 CODE = "W-HIJACK"
 _KIND = "hijack"

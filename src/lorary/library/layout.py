@@ -25,10 +25,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorary.disk import near_path
-from lorary.errors import LibraryError
-from lorary.library.files import require_plain_directory
-from lorary.library.findings import quote
+from lorary.disk.reading import require_plain_directory
+from lorary.disk.writing import near_path
+from lorary.errors import LibraryError, quote
 
 SCHEMA_VERSION = 1
 CONFIG = "adapter_config.json"

@@ -7,21 +7,21 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lorary.disk import ELSEWHERE, check_writable, code_of, disk_errors, need_space, write_whole
-from lorary.errors import LibraryError, known_names
+from lorary.disk.reading import identity, require_plain_directory
+from lorary.disk.writing import ELSEWHERE, check_writable, code_of, disk_errors, need_space, write_whole
+from lorary.errors import LibraryError, known_names, listed, quote
 from lorary.hashing import hash_file
 from lorary.library import staging
-from lorary.library.adapter_config import config_bytes, neutralised
+from lorary.library.adapter.check import BaseFacts
+from lorary.library.adapter.config import config_bytes, neutralised
+from lorary.library.adapter.expert import Expert, copy_adapter, hash_experts, read_expert
+from lorary.library.adapter.findings import raise_errors
+from lorary.library.adapter.numbers import check_numbers
+from lorary.library.adapter.provenance import Provenance, read_provenance, require_same_base
 from lorary.library.card import write_card
-from lorary.library.check import BaseFacts
-from lorary.library.expert import Expert, copy_adapter, hash_experts, read_expert
-from lorary.library.files import identity, require_plain_directory
-from lorary.library.findings import quote, raise_errors, some
 from lorary.library.layout import CONFIG, PROVENANCE, WEIGHTS, Layout, check_free, find_layout
 from lorary.library.manifest import Manifest, read_manifest, this_version, write_manifest
 from lorary.library.notes import Notes
-from lorary.library.numbers import check_numbers
-from lorary.library.provenance import Provenance, read_provenance, require_same_base
 
 _MANY = 20
 _MOST_READS = 8  # of one expert, if others replace it again and again
@@ -352,7 +352,7 @@ def _read_standing(directory: Path, name: str) -> Expert:
 
 def _first_bad(bad: Mapping[str, LibraryError], layout: Layout) -> LibraryError:
     (name, first), *others = bad.items()
-    more = f"{len(others)} more experts are bad: {some([other for other, _ in others])}." if others else ""
+    more = f"{len(others)} more experts are bad: {listed([other for other, _ in others])}." if others else ""
     # What the command line can do to it; Python can also open without.
     mend = f"`lorary remove {layout.root} {name}` takes it out"
     if not layout.is_ours:

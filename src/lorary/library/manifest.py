@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from lorary.disk import write_whole
-from lorary.errors import LibraryError
-from lorary.library.expert import Expert
-from lorary.library.files import read_capped
-from lorary.library.findings import quote
+from lorary.disk.reading import read_capped
+from lorary.disk.strict_json import parse_object
+from lorary.disk.writing import write_whole
+from lorary.errors import LibraryError, quote
+from lorary.library.adapter.expert import Expert
 from lorary.library.layout import SCHEMA_VERSION, Layout
-from lorary.library.strict_json import parse_object
 
 MAX_BYTES = 100_000_000
 

@@ -4,10 +4,11 @@ import math
 from collections.abc import Mapping
 from typing import BinaryIO
 
-from lorary.library.expert import Expert
-from lorary.library.files import open_regular
-from lorary.library.findings import Finding, some, warning
-from lorary.library.safetensors_header import ITEM_BYTES, TensorInfo
+from lorary.disk.reading import open_regular
+from lorary.errors import listed
+from lorary.library.adapter.expert import Expert
+from lorary.library.adapter.findings import Finding, warning
+from lorary.library.adapter.header import ITEM_BYTES, TensorInfo
 
 _BLOCK = 1 << 16
 _ZERO = b"\x00\x80"  # the bytes of zeros of either sign, in every kind of float
@@ -33,7 +34,7 @@ def look_for_twins(expert: Expert, others: Mapping[str, Expert]) -> list[Finding
     twins = [name for name in alike if mine and others[name].scales == expert.scales]
     if not twins:
         return []
-    what = f"it is the same adapter as {some(twins)}: together they get more of the tokens than either alone."
+    what = f"it is the same adapter as {listed(twins)}: together they get more of the tokens than either alone."
     return [warning("W-TWIN", what, "Leave one of them out, unless that is meant.")]
 
 

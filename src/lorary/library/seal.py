@@ -15,9 +15,9 @@ import stat
 from functools import cache
 from pathlib import Path
 
+from lorary.disk.processes import beside, collect_beside
+from lorary.disk.reading import cache_directory
 from lorary.hashing import hash_json
-from lorary.library.files import cache_directory
-from lorary.processes import beside, collect_beside
 
 _BYTES = 32
 _NOBODY_ELSE = 0o600

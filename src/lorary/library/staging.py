@@ -12,12 +12,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from lorary.disk import sync
-from lorary.errors import LibraryError
-from lorary.library.files import is_plain_directory, require_plain_directory
-from lorary.library.findings import quote
+from lorary.disk.processes import collect_beside, is_left, is_marked, marked
+from lorary.disk.reading import is_plain_directory, require_plain_directory
+from lorary.disk.writing import sync
+from lorary.errors import LibraryError, quote
 from lorary.library.layout import Layout, is_name
-from lorary.processes import collect_beside, is_left, is_marked, marked
 
 _AS_BEFORE = re.compile(
     r"[^.]+\.[^.]+\.[0-9]+\.[^.]+(\.old)?"

@@ -15,11 +15,10 @@ from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_fro
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils.sha import git_hash
 
-from lorary.disk import disk_errors, is_disk_error
-from lorary.errors import LibraryError
+from lorary.disk.arrival import arriving
+from lorary.disk.writing import disk_errors, is_disk_error
+from lorary.errors import LibraryError, quote
 from lorary.hashing import hash_file
-from lorary.library.arrival import arriving
-from lorary.library.findings import quote
 
 ANSWER_TIMEOUT_S = 5.0  # for the first word from the Hub; downloads may take longer
 PAUSES_S = (0.5, 2.0)

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lorary.adapters.base import Site
+from lorary.adapters.contract import Site
 from lorary.errors import ModelError, known_names
-from lorary.library.targets import ALL_LINEAR
+from lorary.library.adapter.targets import ALL_LINEAR
 
 ATTENTION = "attention"
 """Stands in `targets` for all linear layers of the attention blocks, the output projection included (ATT+O)."""

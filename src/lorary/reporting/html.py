@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lorary.disk import ELSEWHERE, check_writable, disk_errors, write_whole
+from lorary.disk.writing import ELSEWHERE, check_writable, disk_errors, write_whole
 from lorary.errors import EvaluationError
 from lorary.reporting.canvas import is_ours
 from lorary.reporting.escape import escape

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from lorary.adapters.base import Experts, Weights
+from lorary.adapters.contract import Experts, Weights
 
 _ROUNDING = 1e-7  # singular values below this share of ||A|| ||B|| are what is left of numbers that cancel out
 _NUMBERS_AT_ONCE = 1 << 17  # what a batch of factors may hold and still lie in a core's cache as float64

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from lorary.routing.base import Routing
+    from lorary.routing.contract import Routing
 
 _TOKENS_AT_ONCE = 128  # a block's weights are a square of so many tokens
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lorary.adapters.base import Experts, Site
+from lorary.adapters.contract import Experts, Site
 from lorary.adapters.room import Room, in_room, splice
 from lorary.errors import RoutingError
-from lorary.routing.base import State
+from lorary.routing.contract import State
 
 _NOBODY = torch.zeros(0, dtype=torch.long)
 

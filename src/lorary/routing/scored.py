@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lorary.adapters.base import Experts, Site
-from lorary.adapters.compiled import usable
+from lorary.adapters.contract import Experts, Site
+from lorary.adapters.mixing.compiled import usable
 from lorary.errors import OptionError
 from lorary.options import name_of
-from lorary.routing.base import Context, Gate, Probe, Router, Routing, State
+from lorary.routing.contract import Context, Gate, Probe, Router, Routing, State
 from lorary.routing.members import members_at, refit_members
 
 COLDEST = 1e-6

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from lorary.adapters.base import Experts, Site
+from lorary.adapters.contract import Experts, Site
 from lorary.errors import RoutingError
-from lorary.routing.base import Context, Gate, Probe, Routing, State
+from lorary.routing.contract import Context, Gate, Probe, Routing, State
 
 TASKS = "tasks"
 _CALLED = {"poly": "Poly", "mhr": "MHR"}

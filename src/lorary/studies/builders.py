@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lorary.adapters.base import Mix
-from lorary.building.base import Builder, JobStep
+from lorary.adapters.contract import Mix
+from lorary.building.build import build
 from lorary.building.builders.from_expert import FromExpert
 from lorary.building.builders.lib_mu import LibMu
 from lorary.building.builders.lib_poly import LibPoly
@@ -27,17 +27,17 @@ from lorary.building.builders.shared import Shared
 from lorary.building.builders.ties import Ties
 from lorary.building.builders.uniform import UniformMerge
 from lorary.building.builders.weighted import Weighted
-from lorary.building.cluster import cluster
-from lorary.building.clusterers.mbc import MBC
-from lorary.building.clusters import Clusters
-from lorary.building.jobs import build
-from lorary.evaluation.base import LanguageModel
+from lorary.building.clustering.cluster import cluster
+from lorary.building.clustering.clusterers.mbc import MBC
+from lorary.building.clustering.clusters import Clusters
+from lorary.building.contract import Builder, JobStep
+from lorary.evaluation.contract import LanguageModel
 from lorary.evaluation.evaluators.perplexity import Perplexity
 from lorary.evaluation.run import evaluate
 from lorary.evaluation.scores import Scores
 from lorary.library.library import Library
-from lorary.model.base_model import BaseModel
-from lorary.model.route import route
+from lorary.model.base.base_model import BaseModel
+from lorary.model.routed.route import route
 from lorary.reporting.table import Table
 from lorary.studies.road import TRAINED, UNSEEN, lay_out
 from lorary.studies.seeds import require_seeds

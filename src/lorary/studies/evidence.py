@@ -9,26 +9,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lorary.adapters.base import Mix
-from lorary.building.base import JobStep
+from lorary.adapters.contract import Mix
+from lorary.building.build import build
 from lorary.building.builders.per_cluster import PerCluster
 from lorary.building.builders.phatgoose import Phatgoose
 from lorary.building.builders.private import Private
-from lorary.building.cluster import cluster
-from lorary.building.clusterers.mbc import MBC
-from lorary.building.job import expert_name
-from lorary.building.jobs import build
+from lorary.building.clustering.cluster import cluster
+from lorary.building.clustering.clusterers.mbc import MBC
+from lorary.building.contract import JobStep
+from lorary.building.training.job import expert_name
 from lorary.errors import OptionError, known_names
-from lorary.evaluation.base import Evaluator
+from lorary.evaluation.contract import Evaluator
 from lorary.evaluation.evaluators.perplexity import Perplexity
 from lorary.evaluation.evaluators.rouge_l import RougeL
 from lorary.evaluation.run import evaluate
 from lorary.evaluation.scores import Scores
 from lorary.folder import ROUTERS as KNOWN_ROUTERS
 from lorary.library.library import Library
-from lorary.model.base_model import BaseModel
-from lorary.model.route import route
-from lorary.model.routed_model import RoutedModel
+from lorary.model.base.base_model import BaseModel
+from lorary.model.routed.route import route
+from lorary.model.routed.routed_model import RoutedModel
 from lorary.options import require_count
 from lorary.reporting.growth import draw_growth
 from lorary.reporting.tokens import TokenTrace

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from lorary.tasks.files import rows_of
 from lorary.tasks.read import read_tasks
+from lorary.tasks.rows.files import rows_of
 from lorary.tasks.task import Task, Tasks
 
 UNSEEN = (

@@ -6,18 +6,18 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lorary.adapters.base import Mix
-from lorary.adapters.peft_format import read_experts
+from lorary.adapters.contract import Mix
 from lorary.errors import TaskError
+from lorary.formats.peft import read_experts
 from lorary.library.library import Library
-from lorary.model.attach import Attachment
-from lorary.model.base_model import BaseModel
-from lorary.model.ensemble import Ensemble, find_sites, make_parts
-from lorary.model.probe import DataProbe
-from lorary.model.routed_model import RoutedModel
-from lorary.model.slot import Slot
-from lorary.model.state import in_rows
-from lorary.routing.base import Router
+from lorary.model.attached.attachment import Attachment
+from lorary.model.attached.slot import Slot
+from lorary.model.base.base_model import BaseModel
+from lorary.model.ensemble.ensemble import Ensemble, find_sites, make_parts
+from lorary.model.ensemble.state import in_rows
+from lorary.model.probes.probe import DataProbe
+from lorary.model.routed.routed_model import RoutedModel
+from lorary.routing.contract import Router
 from lorary.tasks.task import Tasks
 
 

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 
 from lorary import __version__
-from lorary.adapters.tuning import nothing_measured
-from lorary.building.clusters import Clusters
-from lorary.building.job import expert_name
-from lorary.building.k_means import k_curve
+from lorary.adapters.mixing.tuning import nothing_measured
+from lorary.building.clustering.clusters import Clusters
+from lorary.building.clustering.k_means import k_curve
+from lorary.building.training.job import expert_name
 from lorary.errors import TaskError
 from lorary.evaluation.scores import Scores
 from lorary.library.library import Library
-from lorary.model.base_model import BaseModel, load_base
-from lorary.model.batching import tokens_at_once
-from lorary.model.embedded_needs import EMBEDDED
-from lorary.model.route import route
-from lorary.model.trace import Trace
+from lorary.model.base.base_model import BaseModel, load_base
+from lorary.model.base.embedded_needs import EMBEDDED
+from lorary.model.routed.route import route
+from lorary.model.routed.trace import Trace
+from lorary.model.text.batching import tokens_at_once
 from lorary.reporting.clusters import draw_clusters
 from lorary.reporting.figure import Curve, draw_scores, draw_training
 from lorary.reporting.html import write_report

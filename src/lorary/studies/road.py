@@ -10,26 +10,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorary.adapters.base import Mix
+from lorary.adapters.contract import Mix
+from lorary.building.build import build
 from lorary.building.builders.per_cluster import PerCluster
 from lorary.building.builders.private import Private
 from lorary.building.builders.shared import Shared
-from lorary.building.cluster import cluster
-from lorary.building.clusterers.mbc import MBC
-from lorary.building.clusters import Clusters, read_clusters
-from lorary.building.jobs import build
-from lorary.building.training import TrainedBuilder
+from lorary.building.clustering.cluster import cluster
+from lorary.building.clustering.clusterers.mbc import MBC
+from lorary.building.clustering.clusters import Clusters, read_clusters
+from lorary.building.training.packs import TrainedBuilder
 from lorary.errors import BuildError
-from lorary.evaluation.base import Evaluator, LanguageModel
+from lorary.evaluation.contract import Evaluator, LanguageModel
 from lorary.evaluation.evaluators.perplexity import Perplexity
 from lorary.evaluation.evaluators.rouge_l import RougeL
 from lorary.evaluation.run import evaluate
 from lorary.evaluation.scores import Scores
 from lorary.library.library import Library
-from lorary.model.base_model import BaseModel
-from lorary.model.passes import PER_GENERATED, PER_TRAINED, heard_passes
-from lorary.model.route import route
-from lorary.model.tokens import encode
+from lorary.model.base.base_model import BaseModel
+from lorary.model.base.passes import PER_GENERATED, PER_TRAINED, heard_passes
+from lorary.model.routed.route import route
+from lorary.model.text.tokens import encode
 from lorary.options import as_dict, to_spec
 from lorary.reporting.table import Table, make_table
 from lorary.routing.routers.compass import Compass

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lorary.building.job import expert_name
-from lorary.evaluation.base import Evaluator, LanguageModel, Outcome
-from lorary.model.routed_model import RoutedModel
+from lorary.building.training.job import expert_name
+from lorary.evaluation.contract import Evaluator, LanguageModel, Outcome
+from lorary.model.routed.routed_model import RoutedModel
 from lorary.tasks.example import Example
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 from lorary.errors import OptionError, TaskError, known_names
 from lorary.tasks.example import Example, short
-from lorary.tasks.fields import Row
-from lorary.tasks.files import Source, rows_of
-from lorary.tasks.rows import Answers, Reading, part_of, read_row
+from lorary.tasks.rows.fields import Row
+from lorary.tasks.rows.files import Source, rows_of
+from lorary.tasks.rows.row import Answers, Reading, part_of, read_row
+from lorary.tasks.rows.unread import in_words
 from lorary.tasks.task import Origin, Task, Tasks
-from lorary.tasks.unread import in_words
 
 ANSWERS = ("last", "all")
 EVERYTHING = "*"
@@ -21,13 +21,13 @@ def read_tasks(
 ) -> Tasks:
     """Read tasks from a directory, a glob, a file, hf://datasets/USER/NAME, a list of those, or a `datasets` object.
 
-    Rows: see `lorary.tasks.shapes`. A row's task is its `task` or `task_name`, else the file's name; its part is its
-    `split`, else the end of the file's name ("race.train.jsonl"), else goes by a hash of the prompt (80/10/10), so that
+    Rows: see `lorary.tasks.rows.shapes`. A row's task is its `task` or `task_name`, else the file's name; its part is
+    its `split`, else the end of the file's name ("race.train.jsonl"), else goes by a hash of the prompt (80/10/10), so that
     one prompt never stands in two parts. `only`: keep these tasks. No row is ever left out: the first that can't be
-    read raises E-DATA with file and line. So do fields with text that no example would hold (`lorary.tasks.unread`),
-    with their counts, unless they stand in `ignore`, which are read as if they weren't there; "*" leaves all that
+    read raises E-DATA with file and line. So do fields with text that no example would hold (see
+    `lorary.tasks.rows.unread`), with their counts, unless they stand in `ignore`, which are read as if they weren't there; "*" leaves all that
     aren't known. `answers`: of a conversation, "last" makes one example; "all" makes one of each answer, in the same
-    part as the last. Names of the Hub: see `lorary.tasks.hub_rows`; they raise E-HUB.
+    part as the last. Names of the Hub: see `lorary.tasks.rows.hub_rows`; they raise E-HUB.
     Parquet without pyarrow, and such names without datasets, raise E-EXTRA; an unknown name in `only` E-TASK.
     """
     ignored = _checked(ignore, answers)

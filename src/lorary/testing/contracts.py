@@ -21,17 +21,18 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from lorary.adapters.base import Bank, Experts, Kind, Mix, Weights
+from lorary.adapters.contract import Bank, Experts, Kind, Mix, Weights
 from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.peft_format import read_weights, write_weights
-from lorary.building.base import Builder, Clusterer, JobStep
-from lorary.building.clusters import Clusters, read_clusters
-from lorary.building.jobs import build
+from lorary.building.build import build
+from lorary.building.clustering.clusters import Clusters, read_clusters
+from lorary.building.clustering.contract import Clusterer
+from lorary.building.contract import Builder, JobStep
+from lorary.formats.peft import read_weights, write_weights
 from lorary.hashing import hash_file
-from lorary.library.expert import read_expert
+from lorary.library.adapter.expert import read_expert
 from lorary.library.library import Library
-from lorary.model.base_model import BaseModel
-from lorary.routing.base import Context, Router
+from lorary.model.base.base_model import BaseModel
+from lorary.routing.contract import Context, Router
 from lorary.tasks.example import Example
 from lorary.tasks.task import Task, Tasks
 from lorary.testing.fakes import SITES, FakeProbe, FakeTaskProbe, dense, fake_context, fake_experts, one_row, route_with

@@ -5,10 +5,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lorary.adapters.base import Experts, Site
+from lorary.adapters.contract import Experts, Site
 from lorary.adapters.kinds.lora import LoRA
 from lorary.hashing import hash_json
-from lorary.routing.base import Context, Router, Routing, State
+from lorary.routing.contract import Context, Router, Routing, State
 from lorary.routing.task_skills import pack_state
 from lorary.testing.pico import random_weights
 

@@ -7,7 +7,7 @@ import torch
 import transformers
 from torch import nn
 
-from lorary.model.base_model import BaseModel
+from lorary.model.base.base_model import BaseModel
 from lorary.testing.pico import pico_tokenizer
 
 _HF: Any = transformers

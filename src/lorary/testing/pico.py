@@ -19,13 +19,13 @@ from transformers import (
     Qwen3Config,
 )
 
-from lorary.adapters.base import Site, Weights
+from lorary.adapters.contract import Site, Weights
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
-from lorary.adapters.peft_format import write_weights
+from lorary.formats.peft import write_weights
+from lorary.library.adapter.provenance import Provenance
 from lorary.library.library import Library
-from lorary.library.provenance import Provenance
-from lorary.model.base_model import BaseModel
+from lorary.model.base.base_model import BaseModel
 
 W = TypeVar("W", bound=Weights)
 

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from lorary.adapters import compiled
-from lorary.adapters.base import Site
+from lorary.adapters.contract import Site
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
-from lorary.adapters.mixing import mix_low_rank
+from lorary.adapters.mixing import compiled
+from lorary.adapters.mixing.mix import mix_low_rank
 from lorary.errors import AdapterError
-from lorary.routing.base import Context
+from lorary.routing.contract import Context
 from lorary.routing.routers.arrow import Arrow
 from lorary.routing.scored import keep_best
 

@@ -7,12 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lorary.adapters.base import Site
+from lorary.adapters.contract import Site
 from lorary.adapters.low_rank import LowRankBank, LowRankWeights
-from lorary.adapters.mixing import mix_low_rank
-from lorary.adapters.tuning import STRATEGIES
+from lorary.adapters.mixing.mix import mix_low_rank
+from lorary.adapters.mixing.tuning import STRATEGIES
 from lorary.errors import AdapterError
-from lorary.routing.base import Routing
+from lorary.routing.contract import Routing
 from lorary.testing.fakes import dense
 
 SETTINGS = settings(max_examples=60, deadline=None, derandomize=True)

@@ -9,9 +9,9 @@ from safetensors.torch import save
 
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
-from lorary.adapters.peft_format import read_experts, read_weights, write_weights
 from lorary.errors import AdapterError, LibraryError, OptionError
-from lorary.library.expert import read_expert
+from lorary.formats.peft import read_experts, read_weights, write_weights
+from lorary.library.adapter.expert import read_expert
 
 SITE = "model.layers.0.self_attn.q_proj"
 

@@ -8,14 +8,14 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
-from lorary.adapters.base import Site
+from lorary.adapters.contract import Site
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
-from lorary.adapters.mixing import mix_low_rank
-from lorary.adapters.tuning import STRATEGIES
-from lorary.model.attach import RoutedLinear
-from lorary.model.slot import Slot
-from lorary.routing.base import Context
+from lorary.adapters.mixing.mix import mix_low_rank
+from lorary.adapters.mixing.tuning import STRATEGIES
+from lorary.model.attached.attachment import RoutedLinear
+from lorary.model.attached.slot import Slot
+from lorary.routing.contract import Context
 from lorary.routing.routers.arrow import Arrow
 from lorary.testing.memory import peak_mib
 

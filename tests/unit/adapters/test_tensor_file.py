@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from lorary.adapters.tensor_file import filled_by_others, write_tensors
+from lorary.formats.tensor_file import filled_by_others, write_tensors
 
 TENSORS = {"a": torch.arange(4000.0)}
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lorary.adapters import tuning
-from lorary.adapters.base import Site
+from lorary.adapters.contract import Site
 from lorary.adapters.low_rank import LowRankBank, LowRankWeights
-from lorary.adapters.tuning import STRATEGIES, TOKENS, Plan
+from lorary.adapters.mixing import tuning
+from lorary.adapters.mixing.tuning import STRATEGIES, TOKENS, Plan
 from lorary.errors import OptionError
 
 FLOAT, HALF = torch.float32, torch.bfloat16

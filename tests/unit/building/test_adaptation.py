@@ -5,20 +5,20 @@ import json
 import pytest
 import torch
 
-from lorary.adapters.base import Site
+from lorary.adapters.contract import Site
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
-from lorary.adapters.peft_format import read_experts
-from lorary.building.adaptation import form_of, mean_factors
+from lorary.building.build import build
 from lorary.building.builders.from_expert import FromExpert
 from lorary.building.builders.lib_mu import LibMu
 from lorary.building.builders.lib_poly import LibPoly
 from lorary.building.builders.lib_polyz import LibPolyZ
-from lorary.building.jobs import build
+from lorary.building.training.adaptation import form_of, mean_factors
 from lorary.errors import BuildError, LibraryError, OptionError, RoutingError
+from lorary.formats.peft import read_experts
 from lorary.hashing import hash_file
 from lorary.library.library import Library
-from lorary.model.route import route
+from lorary.model.routed.route import route
 from lorary.tasks.example import Example
 from lorary.testing.pico import add_expert, random_library, random_weights
 
@@ -174,7 +174,7 @@ def test_a_source_of_another_base_is_refused(base, toy, tmp_path):
     source = Library.create(tmp_path / "source", base={**base.fingerprint, "weights": "other"})
     kind = LoRA(rank=2)
     with source.stage("one") as stage:
-        from lorary.adapters.peft_format import write_weights
+        from lorary.formats.peft import write_weights
 
         write_weights(stage, kind, random_weights(kind, base.target_sites(["attention"]), seed=1), base_name="b")
     with pytest.raises(LibraryError, match=r"^error\[E-BASE\] "):

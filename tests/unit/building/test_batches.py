@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lorary.building.batches import BATCHES_PER_WINDOW, batch_rows, is_evaluation, mix_seed, schedule
-from lorary.model.tokens import Encoded
+from lorary.building.training.batches import BATCHES_PER_WINDOW, batch_rows, is_evaluation, mix_seed, schedule
+from lorary.model.text.tokens import Encoded
 
 SETTINGS = settings(max_examples=100, deadline=None, derandomize=True)
 

@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from lorary.adapters.base import Weights
-from lorary.adapters.peft_format import open_experts, read_experts
+from lorary.adapters.contract import Weights
 from lorary.building.builders.per_cluster import PerCluster
-from lorary.building.cluster import cluster, join, members_of, owned_tasks
-from lorary.building.clusterers.embeddings import Embeddings
-from lorary.building.clusterers.mbc import MBC
-from lorary.building.clusterers.random_examples import RandomExamples
-from lorary.building.clusterers.random_tasks import RandomTasks
-from lorary.building.clusters import Clusters
-from lorary.building.k_means import best_k, k_curve, k_means, numbers_to_try
+from lorary.building.clustering.cluster import cluster, join, members_of, owned_tasks
+from lorary.building.clustering.clusterers.embeddings import Embeddings
+from lorary.building.clustering.clusterers.mbc import MBC
+from lorary.building.clustering.clusterers.random_examples import RandomExamples
+from lorary.building.clustering.clusterers.random_tasks import RandomTasks
+from lorary.building.clustering.clusters import Clusters
+from lorary.building.clustering.k_means import best_k, k_curve, k_means, numbers_to_try
 from lorary.errors import AdapterError, BuildError, LoraryError
+from lorary.formats.peft import open_experts, read_experts
 from lorary.library.library import Library
-from lorary.model.task_states import TaskStates
+from lorary.model.probes.task_states import TaskStates
 from lorary.testing.fakes import fake_experts
 from lorary.testing.pico import random_library
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lorary.building.clusters import Clusters, name_groups, read_clusters
+from lorary.building.clustering.clusters import Clusters, name_groups, read_clusters
 from lorary.errors import BuildError, LibraryError
 from lorary.folder import BUILDERS
 

@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 
 from lorary.building import estimate as module
+from lorary.building.build import build
 from lorary.building.builders.private import Private
 from lorary.building.estimate import estimate, n_tokens, recall_rate, remember_rate
-from lorary.building.jobs import build
 from lorary.errors import AdapterError
 from lorary.folder import BUILDERS
-from lorary.library.expert import Expert
-from lorary.model.outline import name_of, outline
-from lorary.model.tokens import encode
+from lorary.library.adapter.expert import Expert
+from lorary.model.base.outline import name_of, outline
+from lorary.model.text.tokens import encode
 from lorary.testing.pico import pico_base, random_library
 from recipe_files import write_base
 

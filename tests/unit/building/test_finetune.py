@@ -10,11 +10,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lorary.building import train as training
 from lorary.building.builders.private import Private
 from lorary.building.finetune import FullFineTuning, finetune
+from lorary.building.training import loop as training
 from lorary.errors import BuildError, LibraryError, OptionError
-from lorary.model.base_model import load_base
+from lorary.model.base.base_model import load_base
 from lorary.testing.contracts import Killed, files_of
 from lorary.testing.pico import ARCHITECTURES, pico_base
 

@@ -8,10 +8,11 @@ import threading
 import pytest
 import torch
 
-from lorary.building import estimate, train
+from lorary.building import estimate
+from lorary.building.build import build
 from lorary.building.builders.private import Private
-from lorary.building.jobs import build
-from lorary.building.training import TrainedBuilder
+from lorary.building.training import loop as train
+from lorary.building.training.packs import TrainedBuilder
 from lorary.building.work import claims
 from lorary.building.work.claims import Claim, Watch, read_lease
 from lorary.building.work.enlist import enlist, see_through

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from lorary.adapters.peft_format import read_experts, read_weights
+from lorary.building.build import build
 from lorary.building.builders.lorahub import LoraHub, merge_weights
-from lorary.building.jobs import build
-from lorary.building.search import Evolution, Nevergrad, replay
+from lorary.building.merging.search import Evolution, Nevergrad, replay
 from lorary.errors import LoraryError
-from lorary.model.route import route
+from lorary.formats.peft import read_experts, read_weights
+from lorary.model.routed.route import route
 from lorary.routing.routers.uniform import Uniform
 from lorary.testing.pico import random_library
 

@@ -7,10 +7,10 @@ from safetensors.torch import load_file, save_file
 from sklearn.cluster import KMeans
 
 from lorary.adapters.low_rank import LowRankWeights
-from lorary.adapters.peft_format import as_vectors, open_experts, read_experts
-from lorary.building.cluster import cluster
-from lorary.building.clusterers.mbc import MBC, _thresholds, cosine_map, gram
+from lorary.building.clustering.cluster import cluster
+from lorary.building.clustering.clusterers.mbc import MBC, _thresholds, cosine_map, gram
 from lorary.errors import AdapterError, BuildError, LibraryError, OptionError
+from lorary.formats.peft import as_vectors, open_experts, read_experts
 from lorary.library.library import Library
 from lorary.testing.fakes import fake_experts
 from lorary.testing.pico import random_library

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from lorary.adapters.peft_format import read_weights
-from lorary.building.jobs import build
+from lorary.building.build import build
 from lorary.errors import LoraryError
 from lorary.folder import BUILDERS
+from lorary.formats.peft import read_weights
 from lorary.library.library import Library
 from lorary.tasks.task import Tasks
 from lorary.testing.pico import pico_base, random_library
@@ -144,7 +144,7 @@ def test_merging_nothing_is_refused(base, tmp_path):
 
 
 def test_a_sum_of_too_high_a_rank_is_refused(library, base, tmp_path, monkeypatch):
-    monkeypatch.setattr("lorary.building.merging.MAX_RANK", 8)
+    monkeypatch.setattr("lorary.building.merging.merge.MAX_RANK", 8)
     with pytest.raises(LoraryError) as caught:
         merge("uniform", library, base, tmp_path)
     assert str(caught.value) == (

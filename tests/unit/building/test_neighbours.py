@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.peft_format import read_weights
-from lorary.building.batches import mix_seed
+from lorary.building.build import build
 from lorary.building.builders.neighbours import Neighbours
 from lorary.building.builders.pi_tuning import PiTuning
-from lorary.building.fisher import fisher
-from lorary.building.jobs import build
+from lorary.building.merging.fisher import fisher
+from lorary.building.training.batches import mix_seed
 from lorary.errors import LoraryError, ModelError, OptionError
+from lorary.formats.peft import read_weights
 from lorary.library.library import Library
-from lorary.model.route import route
+from lorary.model.routed.route import route
 from lorary.tasks.example import Example
 from lorary.tasks.task import Task, Tasks
 from lorary.testing.pico import random_library

@@ -6,17 +6,17 @@ import math
 import pytest
 import torch
 
-from lorary.adapters.peft_format import read_experts
-from lorary.building import train as training
+from lorary.building.build import build
 from lorary.building.builders.poly import Poly
 from lorary.building.builders.private import Private
-from lorary.building.jobs import build
-from lorary.building.stack import Stack, clip
-from lorary.building.training import packed
+from lorary.building.training import loop as training
+from lorary.building.training.packs import packed
+from lorary.building.training.stack import Stack, clip
 from lorary.errors import BuildError, ModelError, OptionError
 from lorary.folder import BUILDERS
+from lorary.formats.peft import read_experts
 from lorary.library.library import Library
-from lorary.model.speaking import row_losses
+from lorary.model.text.scoring import row_losses
 from lorary.tasks.example import Example, Message
 from lorary.tasks.task import Task, Tasks
 from lorary.testing.contracts import Killed, files_of

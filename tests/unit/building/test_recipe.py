@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lorary.building.builders.private import Private
-from lorary.building.clusters import Clusters
+from lorary.building.clustering.clusters import Clusters
 from lorary.building.recipe import Recipe, make_recipe, read_recipe
 from lorary.errors import LoraryError
 from lorary.folder import BUILDERS

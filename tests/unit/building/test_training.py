@@ -15,20 +15,21 @@ import safetensors.torch
 import torch
 
 from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.peft_format import read_experts
-from lorary.building import checkpoint, estimate
-from lorary.building import train as training
-from lorary.building.batches import batch_rows
+from lorary.building import estimate
+from lorary.building.build import build
 from lorary.building.builders.per_cluster import PerCluster
 from lorary.building.builders.poly import Poly
 from lorary.building.builders.private import Private
 from lorary.building.builders.shared import Shared
-from lorary.building.clusters import Clusters
-from lorary.building.job import expert_name
-from lorary.building.jobs import build
+from lorary.building.clustering.clusters import Clusters
+from lorary.building.training import checkpoint
+from lorary.building.training import loop as training
+from lorary.building.training.batches import batch_rows
+from lorary.building.training.job import expert_name
 from lorary.errors import BuildError, LibraryError, LoraryError, ModelError, OptionError
+from lorary.formats.peft import read_experts
 from lorary.library.library import Library
-from lorary.model.route import route
+from lorary.model.routed.route import route
 from lorary.tasks.example import Example
 from lorary.tasks.task import Task, Tasks
 from lorary.testing.contracts import files_of
@@ -468,9 +469,9 @@ def test_fresh_weights_follow_the_kind(base):
 SCRIPT = """
 import sys
 from pathlib import Path
-from lorary.building import train
+from lorary.building.training import loop as train
 from lorary.building.builders.private import Private
-from lorary.building.jobs import build
+from lorary.building.build import build
 from lorary.tasks.toy import toy_tasks
 from lorary.testing.pico import pico_base
 

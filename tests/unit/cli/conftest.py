@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from cli_line import Run, World, run_line, run_quietly, write_task
 
-from lorary.model.named_bases import remember_base
+from lorary.model.base.named_bases import remember_base
 from lorary.tasks.toy import toy_tasks
 from lorary.testing.pico import pico_base
 

@@ -401,7 +401,9 @@ def test_who_would_take_every_text_is_told_when_that_is_asked(
 ) -> None:
     evil = others(world, tmp_path / "evil", lambda arrays: {name: 3 * tensor for name, tensor in arrays.items()})
     assert "W-HIJACK" not in run("add", copied, evil).err, "its base isn't loaded for that"
-    monkeypatch.setattr("lorary.model.hijack.takes_most", lambda shares: [name for name in shares if name == "evil"])
+    monkeypatch.setattr(
+        "lorary.model.routed.hijack.takes_most", lambda shares: [name for name in shares if name == "evil"]
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("always")  # the command says them
         probed = run("add", copied, evil, "--replace", "--probe", "--json")

@@ -30,7 +30,7 @@ def test_version(run: Run) -> None:
 
 
 def test_embedded_base_is_called_as_its_home_calls_it() -> None:
-    from lorary.model import embedded_needs
+    from lorary.model.base import embedded_needs
 
     assert embedded_needs.EMBEDDED == EMBEDDED
 
@@ -104,7 +104,7 @@ def test_errors_are_one_message(run: Run, world: World, in_empty: Path, line: st
 
 @pytest.mark.parametrize("seeds", ["", "99999999999999999999999"])
 def test_a_study_refuses_seeds_before_it_loads_anything(run: Run, monkeypatch: pytest.MonkeyPatch, seeds: str) -> None:
-    monkeypatch.setattr("lorary.model.base_model.load_base", None)
+    monkeypatch.setattr("lorary.model.base.base_model.load_base", None)
     answer = run("study", "builders", "--seeds", seeds)
     assert answer.err.startswith("error[E-OPTION] study builders: ")
     assert (answer.code, answer.out) == (1, "")
@@ -206,7 +206,7 @@ def test_a_study_takes_no_option_that_it_does_not_read(run: Run, option: str) ->
 
 
 def test_partly_done(run: Run, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lorary.building.training import LoRABuilder
+    from lorary.building.training.packs import LoRABuilder
 
     train = LoRABuilder.run
 
@@ -456,7 +456,7 @@ def no_base(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
     def load(*_: Any, **__: Any) -> NoReturn:
         raise AssertionError(TOO_EARLY)
 
-    monkeypatch.setattr("lorary.model.base_model.load_base", load)
+    monkeypatch.setattr("lorary.model.base.base_model.load_base", load)
     monkeypatch.setattr("lorary.studies.quickstart.load_base", load)
 
 

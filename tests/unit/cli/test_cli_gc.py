@@ -7,7 +7,7 @@ import time
 import pytest
 
 from lorary.cli.main import main
-from lorary.processes import SAFE_AGE_S, marked, place
+from lorary.disk.processes import SAFE_AGE_S, marked, place
 from lorary.testing.pico import random_library
 
 LIVING, DEAD = marked("e8"), f"e9.{place()}-999999999-1.0123abcd"

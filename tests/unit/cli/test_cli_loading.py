@@ -14,7 +14,7 @@ from lorary.building.recipe import make_recipe
 from lorary.cli.groups import Group, grouped
 from lorary.errors import OptionError
 from lorary.library.library import Library
-from lorary.model import base_model
+from lorary.model.base import base_model
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM
 
 from lorary.library.base_names import is_shared_name, shared_name
 from lorary.library.library import Library
-from lorary.model.base_model import load_base
-from lorary.model.named_bases import find_base, find_here, remember_base
+from lorary.model.base.base_model import load_base
+from lorary.model.base.named_bases import find_base, find_here, remember_base
 
 ROUTER = ("--router", "arrow")
 

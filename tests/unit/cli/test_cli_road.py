@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from cli_line import Run, World
 
-from lorary.building.base import JobStep
 from lorary.building.builders.private import Private
+from lorary.building.contract import JobStep
 from lorary.building.work.survey import JobState
 from lorary.cli.samples import show_samples
 from lorary.cli.work import Work
@@ -237,7 +237,7 @@ def test_ask_as_a_turn_of_a_chat(run: Run, world: World, tmp_path: Path) -> None
 
 
 def test_ask_tells_of_an_empty_answer(run: Run, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lorary.model.routed_model.answer", lambda *_, **__: [""])
+    monkeypatch.setattr("lorary.model.routed.routed_model.answer", lambda *_, **__: [""])
     found = run("ask", world.library, "red fox", "--base", world.base, "--router", "uniform")
     assert found.out == "\n"
     assert found.err.endswith("the answer is empty: the model stopped at once. A chat model may need --chat.\n")

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from lorary.errors import EvaluationError, OptionError
-from lorary.evaluation.base import Outcome
 from lorary.evaluation.compare import compare
+from lorary.evaluation.contract import Outcome
 from lorary.evaluation.scores import Scores
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lorary.errors import EvaluationError, LibraryError, LoraryError, OptionError
-from lorary.evaluation.base import LogLikelihood
+from lorary.evaluation.contract import LogLikelihood
 from lorary.evaluation.evaluators.exact_match import ExactMatch
 from lorary.evaluation.evaluators.perplexity import Perplexity
 from lorary.evaluation.run import check_into, evaluate

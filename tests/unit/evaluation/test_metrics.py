@@ -4,7 +4,7 @@ from typing import ClassVar
 import pytest
 
 from lorary.errors import EvaluationError, OptionError
-from lorary.evaluation.base import LogLikelihood, Place
+from lorary.evaluation.contract import LogLikelihood, Place
 from lorary.evaluation.evaluators.choice import Choice
 from lorary.evaluation.evaluators.exact_match import ExactMatch
 from lorary.evaluation.evaluators.perplexity import Perplexity

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorary.errors import EvaluationError, OptionError
-from lorary.evaluation.base import Outcome
+from lorary.evaluation.contract import Outcome
 from lorary.evaluation.scores import Scores, parse_lines, read_scores, to_line
 
 

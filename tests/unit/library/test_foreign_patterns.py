@@ -13,10 +13,10 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
 
 from lorary.errors import LibraryError
-from lorary.library.check import check
-from lorary.library.foreign_patterns import MAX_EXPRESSIONS, Expressions
-from lorary.library.scale import Patterns, is_plain
-from lorary.library.targets import Targets
+from lorary.library.adapter.check import check
+from lorary.library.adapter.foreign_patterns import MAX_EXPRESSIONS, Expressions
+from lorary.library.adapter.scale import Patterns, is_plain
+from lorary.library.adapter.targets import Targets
 
 PATHS = [
     *(f"model.layers.{i}.self_attn.{leaf}_proj" for i in (0, 1, 10, 11) for leaf in "qkvo"),

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from library_pico import BASE, SITES, D, tensors, write_adapter
 
+from lorary.disk.processes import host
 from lorary.errors import LibraryError
 from lorary.library import staging
-from lorary.library.expert import copy_adapter
+from lorary.library.adapter.expert import copy_adapter
+from lorary.library.adapter.provenance import Provenance
 from lorary.library.library import Library
-from lorary.library.provenance import Provenance
-from lorary.processes import host
 
 PRINT = {"architecture": "LlamaForCausalLM", "hidden_size": D, "name": "pico"}
 FILES = ["adapter_config.json", "adapter_model.safetensors", "expert.json"]

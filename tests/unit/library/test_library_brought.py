@@ -7,7 +7,7 @@ import pytest
 from library_pico import write_adapter
 
 from lorary.errors import LibraryError
-from lorary.library.brought import brought_template, look_for_template
+from lorary.library.adapter.brought import brought_template, look_for_template
 from lorary.library.library import Library
 
 TEXT = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}"

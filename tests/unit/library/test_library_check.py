@@ -7,9 +7,9 @@ import pytest
 from library_pico import BASE, CONFIG, SITES, D, safetensors_bytes, tensors, write_adapter
 
 from lorary.errors import LibraryError
-from lorary.library.check import Finding, check, raise_errors
-from lorary.library.numbers import check_numbers
-from lorary.library.safetensors_header import read_header
+from lorary.library.adapter.check import Finding, check, raise_errors
+from lorary.library.adapter.header import read_header
+from lorary.library.adapter.numbers import check_numbers
 
 KEY = "base_model.model.model.layers.0.self_attn.q_proj"
 

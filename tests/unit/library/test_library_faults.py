@@ -14,9 +14,9 @@ import pytest
 from library_pico import write_adapter
 
 from lorary.errors import LibraryError
-from lorary.library import expert as expert_module
 from lorary.library import library as module
 from lorary.library import staging
+from lorary.library.adapter import expert as expert_module
 from lorary.library.library import Library
 
 HERE = str(Path(__file__).parent)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from library_pico import BASE, CONFIG, safetensors_bytes, tensors, write_adapter
 
 from lorary.errors import LibraryError
-from lorary.library.check import check
-from lorary.library.expert import read_expert
+from lorary.library.adapter.check import check
+from lorary.library.adapter.expert import read_expert
 
 quick = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 SOUND = write_adapter(Path(tempfile.mkdtemp()) / "sound")

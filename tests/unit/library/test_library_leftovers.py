@@ -12,11 +12,11 @@ import pytest
 from library_pico import write_adapter
 
 from lorary import processes
-from lorary.disk import write_whole
+from lorary.disk.processes import SAFE_AGE_S, is_running, marked, place
+from lorary.disk.writing import write_whole
 from lorary.library import derived, staging
 from lorary.library import library as module
 from lorary.library.library import Library
-from lorary.processes import SAFE_AGE_S, is_running, marked, place
 
 DEAD = f"{place()}-999999999-1.0123abcd"
 ELSEWHERE = "0123456789abcdef-1-1.0123abcd"
@@ -43,7 +43,7 @@ for turn in range(10**6):
 """
 SAVE_AND_HANG = """
 import sys, time
-from lorary.library.arrival import arriving
+from lorary.disk.arrival import arriving
 with arriving(sys.argv[1]) as stage:
     (stage / "model.safetensors").write_bytes(b"x" * 1000)
     print("ready", flush=True)

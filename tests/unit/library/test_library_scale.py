@@ -4,8 +4,8 @@ import random
 import pytest
 
 from lorary.errors import LibraryError
-from lorary.library.scale import Patterns, is_plain, ranks_of, scales_of
-from lorary.library.site_keys import site_tensors
+from lorary.library.adapter.scale import Patterns, is_plain, ranks_of, scales_of
+from lorary.library.adapter.site_keys import site_tensors
 
 SITE = "model.layers.0.self_attn.q_proj"
 

@@ -7,10 +7,10 @@ import pytest
 from library_pico import write_adapter
 
 from lorary.cli.main import main
+from lorary.disk.strict_json import parse_object
 from lorary.errors import LibraryError
 from lorary.library import sync
 from lorary.library.library import Library
-from lorary.library.strict_json import parse_object
 
 HUGE = "1" + "0" * 400
 

@@ -11,11 +11,11 @@ from safetensors.numpy import load_file, save_file
 
 from lorary.errors import LibraryError
 from lorary.hashing import hash_file
-from lorary.library.check import check
+from lorary.library.adapter.check import check
+from lorary.library.adapter.header import read_header, rename_tensors
+from lorary.library.adapter.provenance import Provenance
+from lorary.library.adapter.site_keys import PREFIX, parse_key, peft_key, site_tensors
 from lorary.library.library import Library
-from lorary.library.provenance import Provenance
-from lorary.library.safetensors_header import read_header, rename_tensors
-from lorary.library.site_keys import PREFIX, parse_key, peft_key, site_tensors
 
 PATH = "model.layers.0.self_attn.q_proj"
 SPELLINGS = {

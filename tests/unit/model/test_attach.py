@@ -10,10 +10,10 @@ from lorary.adapters.kinds.lora import LoRA
 from lorary.errors import AdapterError, RoutingError
 from lorary.folder import ROUTERS
 from lorary.hashing import hash_json
-from lorary.model.attach import Attachment, RoutedLinear
-from lorary.model.route import route
-from lorary.model.slot import Slot
-from lorary.routing.base import Context, Gate, Routing
+from lorary.model.attached.attachment import Attachment, RoutedLinear
+from lorary.model.attached.slot import Slot
+from lorary.model.routed.route import route
+from lorary.routing.contract import Context, Gate, Routing
 from lorary.routing.routers.arrow import Arrow
 from lorary.routing.routers.uniform import Uniform
 from lorary.testing.fakes import SITES, FakeProbe, dense, fake_context, fake_experts

@@ -7,7 +7,7 @@ import torch
 
 from lorary.errors import ModelError
 from lorary.library.base_names import shared_name
-from lorary.model.base_model import load_base
+from lorary.model.base.base_model import load_base
 from lorary.testing.pico import ARCHITECTURES, pico_base
 
 LLAMA = {"q_proj": (32, 32), "k_proj": (32, 32), "v_proj": (32, 32), "o_proj": (32, 32)}

@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, OPTConfig
 import lorary
 from lorary.errors import LoraryError
 from lorary.library.library import Library
-from lorary.model.base_model import BaseModel
-from lorary.model.route import route
+from lorary.model.base.base_model import BaseModel
+from lorary.model.routed.route import route
 from lorary.tasks.example import Example
 from lorary.tasks.task import Task, Tasks
 from lorary.testing.pico import pico_base, pico_tokenizer, random_library

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from lorary.errors import ModelError
-from lorary.model import batching
-from lorary.model.batching import in_batches, tokens_at_once
-from lorary.model.tokens import Encoded
+from lorary.model.text import batching
+from lorary.model.text.batching import in_batches, tokens_at_once
+from lorary.model.text.tokens import Encoded
 from lorary.tasks.example import Example
 from lorary.testing.pico import pico_base
 

@@ -4,16 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from lorary.adapters.base import Site
+from lorary.adapters.contract import Site
 from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.peft_format import read_experts
 from lorary.errors import LoraryError
-from lorary.model.attach import RoutedLinear
-from lorary.model.base_model import BaseModel
-from lorary.model.probe import DataProbe
-from lorary.model.route import route
-from lorary.model.slot import Slot
-from lorary.routing.base import Context, Gate, Routing
+from lorary.formats.peft import read_experts
+from lorary.model.attached.attachment import RoutedLinear
+from lorary.model.attached.slot import Slot
+from lorary.model.base.base_model import BaseModel
+from lorary.model.probes.probe import DataProbe
+from lorary.model.routed.route import route
+from lorary.routing.contract import Context, Gate, Routing
 from lorary.tasks.example import Example
 from lorary.tasks.task import Task, Tasks
 from lorary.testing.fakes import fake_experts

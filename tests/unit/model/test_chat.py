@@ -3,8 +3,8 @@
 import pytest
 
 from lorary.errors import ModelError
-from lorary.model.chat import render_answer, render_prompt
-from lorary.model.tokens import encode, turn_end
+from lorary.model.text.chat import render_answer, render_prompt
+from lorary.model.text.tokens import encode, turn_end
 from lorary.tasks.example import Example, Message
 from lorary.testing.pico import pico_tokenizer
 

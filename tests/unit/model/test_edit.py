@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.peft_format import write_weights
 from lorary.errors import AdapterError, LibraryError, OptionError, RoutingError
+from lorary.formats.peft import write_weights
+from lorary.library.adapter.provenance import Provenance
 from lorary.library.library import Library
-from lorary.library.provenance import Provenance
-from lorary.model.route import route
+from lorary.model.routed.route import route
 from lorary.routing.routers.arrow import Arrow
 from lorary.tasks.example import Example
 from lorary.testing.pico import add_expert, pico_base, random_library, random_weights
@@ -445,7 +445,7 @@ def test_the_layers_stay_where_they_are(base, library, spare):
 
 
 def test_the_compass_s_texts_are_written_once(base, library, spare, monkeypatch):
-    from lorary.model.probe import DataProbe
+    from lorary.model.probes.probe import DataProbe
 
     with route(base, library, "compass:n_texts=4,n_tokens=8") as model:
         monkeypatch.delattr(DataProbe, "sample_texts")

@@ -6,7 +6,7 @@ import pytest
 
 from lorary.errors import LibraryError
 from lorary.hashing import hash_file
-from lorary.model import embedded
+from lorary.model.base import embedded
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import torch
 from transformers import DynamicCache, LlamaForCausalLM
 
 from lorary.errors import RoutingError
-from lorary.model.cache_follower import cache_in
-from lorary.model.route import route
-from lorary.routing.base import Gate, Router, Routing
+from lorary.model.attached.kv_cache import cache_in
+from lorary.model.routed.route import route
+from lorary.routing.contract import Gate, Router, Routing
 from lorary.routing.routers.arrow import Arrow
 from lorary.routing.routers.compass import Compass
 from lorary.testing.fakes import dense

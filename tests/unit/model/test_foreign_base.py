@@ -13,11 +13,11 @@ from lorary.cli.main import main
 from lorary.cli.models import base_of
 from lorary.errors import LoraryError
 from lorary.library.library import Library
-from lorary.model.base_config import MAX_PARTS
-from lorary.model.base_model import load_base
-from lorary.model.named_bases import find_here
-from lorary.model.outline import outline
-from lorary.model.route import route
+from lorary.model.base.base_model import load_base
+from lorary.model.base.config import MAX_PARTS
+from lorary.model.base.named_bases import find_here
+from lorary.model.base.outline import outline
+from lorary.model.routed.route import route
 from lorary.testing.pico import pico_base, random_library
 
 TRAP = """

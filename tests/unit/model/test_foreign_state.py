@@ -17,8 +17,8 @@ from lorary.errors import LoraryError
 from lorary.hashing import hash_file
 from lorary.library import seal as seals
 from lorary.library.library import Library
-from lorary.model.learned import seal_learned
-from lorary.model.route import route
+from lorary.model.ensemble.learned import seal_learned
+from lorary.model.routed.route import route
 from lorary.routing.task_skills import pack_state
 
 IDS = torch.arange(2, 26).view(3, 8)

@@ -11,7 +11,7 @@ from transformers import T5Config, T5ForConditionalGeneration, T5Model
 import lorary as lo
 from lorary.errors import LoraryError
 from lorary.library.base_names import shared_name
-from lorary.model.base_model import load_base
+from lorary.model.base.base_model import load_base
 from lorary.testing.families import pico_family_hf
 from lorary.testing.pico import pico_base, pico_tokenizer, random_library
 
@@ -93,7 +93,7 @@ def test_a_base_may_be_placed_by_a_map(device_map, base, directory, tmp_path):
 
 
 def test_experts_are_where_their_layer_is_and_train_on_one_device_only(base, toy, toy_library, tmp_path):
-    from lorary.model.ensemble import make_part
+    from lorary.model.ensemble.ensemble import make_part
 
     spread = pico_base()
     library = random_library(tmp_path / "lib", spread, 2)

@@ -14,7 +14,7 @@ from lorary.cli.main import main
 from lorary.errors import LoraryError
 from lorary.library.library import Library
 from lorary.library.sameness import look_for_twins, look_for_zeros
-from lorary.model.route import route
+from lorary.model.routed.route import route
 from lorary.testing.pico import add_expert, pico_base, random_library, random_weights
 
 SMALL = "compass:n_texts=2,n_tokens=8"

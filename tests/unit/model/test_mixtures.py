@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, GptOssConfig, MixtralConfig, Qwen
 import lorary as lo
 from lorary.errors import LoraryError
 from lorary.library.library import Library
-from lorary.model.base_model import BaseModel
+from lorary.model.base.base_model import BaseModel
 from lorary.testing.pico import pico_tokenizer
 
 SIZES = {

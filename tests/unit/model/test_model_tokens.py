@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 
 from lorary.errors import ModelError
-from lorary.model.chat import render_prompt
-from lorary.model.tokens import Encoded, by_length, encode, encode_prompts, pad
+from lorary.model.text.chat import render_prompt
+from lorary.model.text.tokens import Encoded, by_length, encode, encode_prompts, pad
 from lorary.tasks.example import Example, Message
 from lorary.testing.pico import pico_base, pico_tokenizer
 

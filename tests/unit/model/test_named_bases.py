@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 
-from lorary.model.base_model import load_base
-from lorary.model.embedded_needs import EMBEDDED
-from lorary.model.named_bases import find_base, recall, remember_fit
-from lorary.model.route import route
+from lorary.model.base.base_model import load_base
+from lorary.model.base.embedded_needs import EMBEDDED
+from lorary.model.base.named_bases import find_base, recall, remember_fit
+from lorary.model.routed.route import route
 from lorary.testing.pico import random_library
 
 

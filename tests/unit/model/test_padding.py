@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lorary.errors import RoutingError
-from lorary.model.padding import real_tokens
+from lorary.model.attached.padding import real_tokens
 
 REAL = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]]).bool()
 

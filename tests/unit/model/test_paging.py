@@ -9,10 +9,10 @@ import torch
 import lorary
 from lorary.errors import LibraryError, OptionError
 from lorary.hashing import hash_file
-from lorary.library import expert as expert_module
+from lorary.library.adapter import expert as expert_module
 from lorary.library.library import Library
-from lorary.model.paging import parse_size
-from lorary.model.route import route
+from lorary.model.ensemble.paging import parse_size
+from lorary.model.routed.route import route
 from lorary.testing.pico import pico_base, random_library
 
 IDS = torch.arange(2, 26).view(3, 8)
@@ -114,7 +114,7 @@ def test_opening_reads_no_weights(base, library, monkeypatch):
         provenance = expert.directory / "expert.json"
         provenance.write_bytes(provenance.read_bytes())
     monkeypatch.setattr(expert_module, "hash_open", lambda file: pytest.fail(f"read {file.name}"))
-    monkeypatch.setattr("lorary.model.paging.safe_open", lambda *_, **__: pytest.fail("read weights"))
+    monkeypatch.setattr("lorary.model.ensemble.paging.safe_open", lambda *_, **__: pytest.fail("read weights"))
     with route(base, library, "arrow", memory="1MB") as model:
         monkeypatch.undo()
         assert torch.equal(logits(model), expected)

@@ -7,8 +7,8 @@ import torch
 
 from lorary.errors import ModelError
 from lorary.library.library import Library
-from lorary.model.probe import DataProbe
-from lorary.model.route import route
+from lorary.model.probes.probe import DataProbe
+from lorary.model.routed.route import route
 from lorary.tasks.task import Tasks
 
 

@@ -12,7 +12,7 @@ from lorary.errors import EvaluationError, LibraryError, OptionError, RoutingErr
 from lorary.evaluation.evaluators.perplexity import Perplexity
 from lorary.evaluation.run import evaluate
 from lorary.library.library import Library
-from lorary.model.route import route
+from lorary.model.routed.route import route
 from lorary.routing.routers.arrow import Arrow
 from lorary.tasks.example import Example
 from lorary.tasks.task import Tasks

@@ -9,13 +9,13 @@ from safetensors.torch import load_file, save_file
 
 import lorary
 from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.peft_format import write_weights
 from lorary.errors import LoraryError
+from lorary.formats.peft import write_weights
 from lorary.hashing import hash_file
 from lorary.library.base_names import shared_name
 from lorary.library.library import Library
-from lorary.model.attach import RoutedLinear
-from lorary.model.route import route
+from lorary.model.attached.attachment import RoutedLinear
+from lorary.model.routed.route import route
 from lorary.testing.pico import pico_base, random_library, random_weights
 
 IDS = torch.arange(2, 26).view(3, 8)

@@ -7,7 +7,7 @@ import torch
 from transformers import LogitsProcessorList
 
 from lorary.errors import RoutingError
-from lorary.model.route import route
+from lorary.model.routed.route import route
 from lorary.tasks.example import Example
 
 IDS = torch.arange(2, 22).view(2, 10)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from lorary.errors import ModelError
-from lorary.model.route import route
-from lorary.model.tokens import encode, pad
+from lorary.model.routed.route import route
+from lorary.model.text.tokens import encode, pad
 from lorary.tasks.example import Example
 from lorary.testing.pico import ARCHITECTURES, pico_base, random_library
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from lorary.model.route import route
+from lorary.model.routed.route import route
 from lorary.tasks.example import Example
 from lorary.testing.pico import random_library
 

@@ -5,8 +5,8 @@ import torch
 
 import lorary as lo
 from lorary.errors import LibraryError, LoraryError, OptionError
-from lorary.library.provenance import is_padded, require_same_base
-from lorary.model.base_model import BaseModel
+from lorary.library.adapter.provenance import is_padded, require_same_base
+from lorary.model.base.base_model import BaseModel
 from lorary.testing.pico import pico_base, random_library
 
 IDS = torch.randint(2, 258, (2, 9), generator=torch.Generator().manual_seed(0))

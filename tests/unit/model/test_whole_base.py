@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertLMHeadModel, LlamaConfig, LlamaForCausalLM, MptConfig, MptForCausalLM
 
 from lorary.errors import ModelError
-from lorary.model.base_model import load_base
+from lorary.model.base.base_model import load_base
 from lorary.tasks.example import Example
 from lorary.testing.pico import ARCHITECTURES, pico_base, pico_tokenizer
 

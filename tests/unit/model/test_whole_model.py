@@ -13,9 +13,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import DynamicCache, LlamaForCausalLM, StaticCache
 
 from lorary.errors import AdapterError, RoutingError
-from lorary.model.base_model import load_base
-from lorary.model.load import load
-from lorary.model.route import route
+from lorary.model.base.base_model import load_base
+from lorary.model.routed.load import load
+from lorary.model.routed.route import route
 from lorary.testing.pico import pico_base, random_library
 
 IDS = torch.arange(2, 26).view(3, 8)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from lorary.evaluation.base import Outcome
+from lorary.evaluation.contract import Outcome
 from lorary.evaluation.scores import Scores
 from lorary.reporting.figure import Curve
 from lorary.reporting.table import Table, make_table

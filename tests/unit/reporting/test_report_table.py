@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from lorary.errors import EvaluationError
-from lorary.evaluation.base import Outcome
+from lorary.evaluation.contract import Outcome
 from lorary.evaluation.scores import Scores
 from lorary.reporting.table import make_table
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lorary.adapters.base import Site
+from lorary.adapters.contract import Site
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.errors import OptionError, RoutingError
 from lorary.folder import ROUTERS
-from lorary.routing.base import Context
+from lorary.routing.contract import Context
 from lorary.routing.directions import without_common
 from lorary.routing.routers.arrow import Arrow
 from lorary.routing.routers.compass import Compass

@@ -8,12 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lorary.adapters.base import Site
+from lorary.adapters.contract import Site
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.errors import OptionError, RoutingError
 from lorary.folder import ROUTERS
 from lorary.options import to_spec
-from lorary.routing.base import Context
+from lorary.routing.contract import Context
 from lorary.routing.directions import right_singular
 from lorary.routing.routers.arrow import Arrow
 from lorary.routing.routers.centroid import Centroid

@@ -9,8 +9,8 @@ import torch
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.errors import OptionError
 from lorary.folder import ROUTERS
-from lorary.model.route import route
-from lorary.routing.base import Context
+from lorary.model.routed.route import route
+from lorary.routing.contract import Context
 from lorary.routing.directions import prototypes, right_singular
 from lorary.routing.routers.arrow import Arrow
 from lorary.testing.fakes import SITES, FakeProbe, dense, fake_context, fake_experts, route_with

@@ -5,7 +5,7 @@ import pytest
 from lorary.building.builders.lorahub import LoraHub
 from lorary.building.builders.per_cluster import PerCluster
 from lorary.building.builders.pi_tuning import PiTuning
-from lorary.building.clusters import Clusters
+from lorary.building.clustering.clusters import Clusters
 from lorary.errors import OptionError
 from lorary.studies.builders import (
     ADAPTED,

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from lorary.errors import OptionError, TaskError
-from lorary.evaluation.base import Outcome
+from lorary.evaluation.contract import Outcome
 from lorary.evaluation.scores import Scores
 from lorary.routing.routers.compass import Compass
 from lorary.studies import evidence, evidence_tasks

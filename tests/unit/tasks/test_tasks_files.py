@@ -6,8 +6,8 @@ import json
 import pytest
 
 from lorary.errors import TaskError
-from lorary.tasks import json_rows
 from lorary.tasks.read import read_tasks
+from lorary.tasks.rows import json_rows
 
 ROWS = [{"prompt": "2+2", "completion": "4"}, {"prompt": "3+3", "completion": "6"}]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)

@@ -9,9 +9,9 @@ import pytest
 
 from lorary import extras
 from lorary.errors import LoraryError
-from lorary.tasks.files import SUFFIXES
-from lorary.tasks.hub_rows import HubSet, parse_name
 from lorary.tasks.read import read_tasks
+from lorary.tasks.rows.files import SUFFIXES
+from lorary.tasks.rows.hub_rows import HubSet, parse_name
 
 ROW = {"prompt": "a", "completion": "b"}
 

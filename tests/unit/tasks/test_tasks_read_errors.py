@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lorary.errors import TaskError
-from lorary.tasks import json_rows
 from lorary.tasks.example import Example, Message
 from lorary.tasks.read import read_tasks
+from lorary.tasks.rows import json_rows
 from lorary.tasks.task import Task
 
 GOOD = '{"prompt": "a", "completion": "b"}\n'

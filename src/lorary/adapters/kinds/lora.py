@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lorary.adapters.base import Bank, Kind, Site, Weights
+from lorary.adapters.contract import Bank, Kind, Site, Weights
 from lorary.adapters.low_rank import LowRankBank, LowRankWeights
 from lorary.errors import OptionError
 

@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 
 from lorary.adapters.products import ThinSVD, svd_of
-from lorary.building.batches import mix_seed
-from lorary.building.merging import MergeBuilder, Parts
+from lorary.building.merging.merge import MergeBuilder, Parts
+from lorary.building.training.batches import mix_seed
 from lorary.errors import OptionError
 
 

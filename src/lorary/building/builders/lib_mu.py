@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lorary.building.adaptation import AdaptedBuilder
+from lorary.building.training.adaptation import AdaptedBuilder
 from lorary.library.library import Library
 
 

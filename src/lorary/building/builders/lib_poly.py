@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lorary.building.adaptation import LibraryMixture
+from lorary.building.training.adaptation import LibraryMixture
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankBank, LowRankWeights
-from lorary.building.adaptation import LibraryMixture
-from lorary.building.base import Write
-from lorary.building.curve import Curve
-from lorary.building.job import TrainingJob
-from lorary.building.mixture import Skills
-from lorary.model.base_model import BaseModel
+from lorary.building.contract import Write
+from lorary.building.training.adaptation import LibraryMixture
+from lorary.building.training.curve import Curve
+from lorary.building.training.job import TrainingJob
+from lorary.building.training.mixture import Skills
+from lorary.model.base.base_model import BaseModel
 
 
 @dataclass(frozen=True, kw_only=True)

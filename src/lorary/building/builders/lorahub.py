@@ -12,28 +12,28 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lorary.adapters.base import Experts, Mix
+from lorary.adapters.contract import Experts, Mix
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
-from lorary.adapters.peft_format import read_experts
 from lorary.adapters.products import svd_of_sum
-from lorary.building.base import Builder, Job, JobStep, Made, Report, require_source
-from lorary.building.job import expert_name
+from lorary.building.contract import Builder, Job, JobStep, Made, Report, require_source
 from lorary.building.limits import check_positive
-from lorary.building.lone_job import LoneJob
-from lorary.building.merging import parents_of, plain_size, sums_of_ranks, write_plain
-from lorary.building.search import Evolution, Nevergrad, Search, replay, require_nevergrad
-from lorary.disk import write_whole
+from lorary.building.merging.job import LoneJob
+from lorary.building.merging.merge import parents_of, plain_size, sums_of_ranks, write_plain
+from lorary.building.merging.search import Evolution, Nevergrad, Search, replay, require_nevergrad
+from lorary.building.training.job import expert_name
+from lorary.disk.writing import write_whole
 from lorary.errors import BuildError
+from lorary.formats.peft import read_experts
 from lorary.hashing import short_key
 from lorary.library.library import Library
-from lorary.model.attach import Attachment
-from lorary.model.base_model import BaseModel
-from lorary.model.ensemble import check_library, check_mix, find_sites
-from lorary.model.slot import Slot
-from lorary.model.speaking import score
+from lorary.model.attached.attachment import Attachment
+from lorary.model.attached.slot import Slot
+from lorary.model.base.base_model import BaseModel
+from lorary.model.ensemble.ensemble import check_library, check_mix, find_sites
+from lorary.model.text.scoring import score
 from lorary.options import as_dict
-from lorary.routing.base import Context, Gate, Routing
+from lorary.routing.contract import Context, Gate, Routing
 from lorary.tasks.example import Example
 from lorary.tasks.task import Task, Tasks
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lorary.building.limits import check_positive
-from lorary.building.mixture import FreshMixture
+from lorary.building.training.mixture import FreshMixture
 
 
 @dataclass(frozen=True, kw_only=True)

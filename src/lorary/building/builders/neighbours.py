@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 
-from lorary.building.base import Failures, Job, Made, Report
 from lorary.building.builders.weighted import Weighted
-from lorary.building.job import expert_name
+from lorary.building.contract import Failures, Job, Made, Report
 from lorary.building.limits import check_rank
-from lorary.building.lone_job import LoneJob
-from lorary.building.merging import MergeJob, plain_size, sums_of_ranks
-from lorary.building.neighbourhood import Known, Neighbourhood, known_hashes
+from lorary.building.merging.job import LoneJob
+from lorary.building.merging.merge import MergeJob, plain_size, sums_of_ranks
+from lorary.building.merging.neighbourhood import Known, Neighbourhood, known_hashes
+from lorary.building.training.job import expert_name
 from lorary.hashing import short_key
 from lorary.library.library import Library
-from lorary.model.base_model import BaseModel
-from lorary.model.ensemble import check_library
+from lorary.model.base.base_model import BaseModel
+from lorary.model.ensemble.ensemble import check_library
 from lorary.options import as_dict
 from lorary.tasks.example import Example
 from lorary.tasks.task import Task, Tasks

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from lorary.building.base import Job
-from lorary.building.clusters import Clusters
-from lorary.building.training import TrainedBuilder
+from lorary.building.clustering.clusters import Clusters
+from lorary.building.contract import Job
+from lorary.building.training.packs import TrainedBuilder
 from lorary.errors import BuildError
 from lorary.library.library import Library
 from lorary.tasks.task import Tasks

@@ -9,25 +9,25 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lorary.adapters.base import Bank, Experts, Site
+from lorary.adapters.contract import Bank, Experts, Site
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.packed import Rows
-from lorary.adapters.peft_format import read_experts
-from lorary.adapters.tensor_file import write_tensors
-from lorary.building.adaptation import size_of_start, started_from
-from lorary.building.base import Job, Made, Report, own_tasks, require_source
-from lorary.building.job import TrainingJob
-from lorary.building.learner import Learner, Pupil
-from lorary.building.stack import Stack
-from lorary.building.train import train
-from lorary.building.training import PackBuilder, encoded
-from lorary.library.expert import Expert
+from lorary.building.contract import Job, Made, Report, own_tasks, require_source
+from lorary.building.training.adaptation import size_of_start, started_from
+from lorary.building.training.job import TrainingJob
+from lorary.building.training.learner import Learner, Pupil
+from lorary.building.training.loop import train
+from lorary.building.training.packs import PackBuilder, encoded
+from lorary.building.training.stack import Stack
+from lorary.formats.peft import read_experts
+from lorary.formats.tensor_file import write_tensors
+from lorary.library.adapter.expert import Expert
 from lorary.library.library import Library
-from lorary.model.attach import Attachment
-from lorary.model.base_model import BaseModel
-from lorary.model.ensemble import check_library, find_sites
-from lorary.model.slot import Slot
-from lorary.routing.base import Context, Gate, Routing
+from lorary.model.attached.attachment import Attachment
+from lorary.model.attached.slot import Slot
+from lorary.model.base.base_model import BaseModel
+from lorary.model.ensemble.ensemble import check_library, find_sites
+from lorary.routing.contract import Context, Gate, Routing
 from lorary.tasks.task import Tasks
 
 KIND = "phatgoose"

@@ -10,24 +10,24 @@ import torch
 from torch import Tensor, nn
 
 from lorary.adapters.low_rank import LowRankBank, LowRankWeights
-from lorary.adapters.peft_format import read_experts
 from lorary.adapters.products import svd_of_sum
-from lorary.building.adaptation import low_rank, started_from
-from lorary.building.base import Job, Made, Report, failing_alone
-from lorary.building.curve import Curve
-from lorary.building.job import TrainingJob, expert_name
+from lorary.building.contract import Job, Made, Report, failing_alone
 from lorary.building.limits import check_positive
-from lorary.building.merging import check_rank, parents_of, plain_size, sums_of_ranks, write_plain
-from lorary.building.mixture import mixed, sites_of
-from lorary.building.neighbourhood import Known, Neighbourhood, known_hashes
-from lorary.building.train import train
-from lorary.building.training import Start, TrainedBuilder, encoded
+from lorary.building.merging.merge import check_rank, parents_of, plain_size, sums_of_ranks, write_plain
+from lorary.building.merging.neighbourhood import Known, Neighbourhood, known_hashes
+from lorary.building.training.adaptation import low_rank, started_from
+from lorary.building.training.curve import Curve
+from lorary.building.training.job import TrainingJob, expert_name
+from lorary.building.training.loop import train
+from lorary.building.training.mixture import mixed, sites_of
+from lorary.building.training.packs import Start, TrainedBuilder, encoded
 from lorary.errors import OptionError
+from lorary.formats.peft import read_experts
 from lorary.hashing import short_key
 from lorary.library.library import Library
-from lorary.model.base_model import BaseModel
-from lorary.model.ensemble import check_library
-from lorary.routing.base import Context, Gate, Routing
+from lorary.model.base.base_model import BaseModel
+from lorary.model.ensemble.ensemble import check_library
+from lorary.routing.contract import Context, Gate, Routing
 from lorary.tasks.task import Task, Tasks
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lorary.building.mixture import FreshMixture
+from lorary.building.training.mixture import FreshMixture
 
 
 @dataclass(frozen=True, kw_only=True)

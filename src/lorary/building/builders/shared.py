@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from lorary.building.base import Job
-from lorary.building.training import TrainedBuilder
+from lorary.building.contract import Job
+from lorary.building.training.packs import TrainedBuilder
 from lorary.library.library import Library
 from lorary.tasks.task import Tasks
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lorary.adapters.products import ThinSVD, svd_of_sum
-from lorary.building.base import Job
-from lorary.building.merging import MergeJob, Parts, ProductBuilder
+from lorary.building.contract import Job
+from lorary.building.merging.merge import MergeJob, Parts, ProductBuilder
 from lorary.library.library import Library
 from lorary.tasks.task import Tasks
 

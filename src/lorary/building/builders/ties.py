@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.products import ThinSVD, svd_of
-from lorary.building.merging import MergeBuilder, Parts
+from lorary.building.merging.merge import MergeBuilder, Parts
 from lorary.errors import OptionError
 
 

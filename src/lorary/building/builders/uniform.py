@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lorary.adapters.products import ThinSVD, svd_of_sum
-from lorary.building.merging import MergeBuilder, Parts
+from lorary.building.merging.merge import MergeBuilder, Parts
 
 
 @dataclass(frozen=True, kw_only=True)

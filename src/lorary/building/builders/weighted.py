@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lorary.adapters.products import ThinSVD, svd_of_sum
-from lorary.building.base import Job
-from lorary.building.merging import MergeBuilder, Parts
+from lorary.building.contract import Job
+from lorary.building.merging.merge import MergeBuilder, Parts
 from lorary.errors import OptionError
 from lorary.library.library import Library
 from lorary.tasks.task import Tasks

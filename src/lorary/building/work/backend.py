@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lorary.building.base import Report
+from lorary.building.contract import Report
 from lorary.building.recipe import Recipe
 from lorary.building.work.claims import HANG_S
 from lorary.building.work.enlist import enlist, look_ahead, see_through
@@ -16,9 +16,9 @@ from lorary.building.work.worker import Worker
 from lorary.folder import BACKENDS
 from lorary.library.base_names import shared_name
 from lorary.library.library import Library
-from lorary.model import base_model
-from lorary.model.embedded_needs import EMBEDDED
-from lorary.model.named_bases import called
+from lorary.model.base import base_model
+from lorary.model.base.embedded_needs import EMBEDDED
+from lorary.model.base.named_bases import called
 from lorary.options import Options
 
 

@@ -31,8 +31,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from lorary.building.work.records import are_losses, is_count, is_flag, is_text, is_time, read_record
+from lorary.disk.processes import host, is_running, place
 from lorary.errors import BuildError
-from lorary.processes import host, is_running, place
 
 LEASE_S = 60.0
 """How long an owner may be silent; it speaks at least four times as often."""

@@ -6,17 +6,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lorary.building.base import Builder, Job, Report, other_settings, plan_jobs
+from lorary.building.contract import Builder, Job, Report, other_settings, plan_jobs
 from lorary.building.work.claims import HANG_S, LEASE_S
 from lorary.building.work.follower import OnPlan
 from lorary.building.work.worker import Worker, require_library
 from lorary.building.work.worklist import Worklist, clear, plan_key
-from lorary.errors import BuildError
-from lorary.library.findings import quote
+from lorary.errors import BuildError, quote
 from lorary.library.layout import check_name
 from lorary.library.library import Library, standing
-from lorary.model.base_model import BaseModel
-from lorary.model.named_bases import remember_fit
+from lorary.model.base.base_model import BaseModel
+from lorary.model.base.named_bases import remember_fit
 from lorary.options import require
 from lorary.tasks.task import Tasks
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from lorary.building.base import JobStep, Report
+from lorary.building.contract import JobStep, Report
 from lorary.building.work.survey import JobState, survey
 from lorary.errors import LibraryError
 

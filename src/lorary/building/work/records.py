@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lorary.disk.reading import read_capped
+from lorary.disk.strict_json import parse_array, parse_object
 from lorary.errors import LibraryError
-from lorary.library.files import read_capped
-from lorary.library.strict_json import parse_array, parse_object
 
 MAX_BYTES = 64_000_000
 _LAST_SECOND = 1e11  # some three thousand years after 1970: what calendars can still say

@@ -13,10 +13,10 @@ import torch
 
 from lorary.building.recipe import Recipe
 from lorary.library.layout import Layout
-from lorary.model import base_model
-from lorary.model.base_model import BaseModel
-from lorary.model.embedded_needs import EMBEDDED
-from lorary.model.outline import outline
+from lorary.model.base import base_model
+from lorary.model.base.base_model import BaseModel
+from lorary.model.base.embedded_needs import EMBEDDED
+from lorary.model.base.outline import outline
 
 _STEP_BYTES = 2 << 30
 """Room for a worker beside the base's weights. A margin, no fit: long runs of wide steps take more (docs/log.md)."""

@@ -9,20 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from lorary import __version__
-from lorary.building.base import Builder, Failures, Job, JobStep, Made, Report, failing_alone, settings_of
+from lorary.building.contract import Builder, Failures, Job, JobStep, Made, Report, failing_alone, settings_of
 from lorary.building.estimate import n_tokens, remember_rate
 from lorary.building.work.claims import HANG_S, Claim, LeaseLostError, Watch, claim
 from lorary.building.work.worklist import Failure, Pack, Worklist, failures_of
-from lorary.disk import disk_errors, is_disk_error
-from lorary.errors import BuildError, LibraryError, LoraryError
+from lorary.disk.writing import disk_errors, is_disk_error
+from lorary.errors import BuildError, LibraryError, LoraryError, quote
 from lorary.hashing import hash_file, short_key
 from lorary.library import derived
-from lorary.library.findings import quote
+from lorary.library.adapter.provenance import Provenance, read_provenance
 from lorary.library.layout import Layout
 from lorary.library.library import Library
-from lorary.library.provenance import Provenance, read_provenance
-from lorary.model.base_model import BaseModel
-from lorary.model.learned import seal_learned
+from lorary.model.base.base_model import BaseModel
+from lorary.model.ensemble.learned import seal_learned
 
 _SHOWN = 4  # of failures, so that a message stays readable
 MOST_TRIES = 3

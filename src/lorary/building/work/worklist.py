@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lorary.building.work.records import are_texts, is_count, is_text, is_time, read_record, read_records
-from lorary.disk import write_whole
-from lorary.errors import BuildError, LibraryError
+from lorary.disk.processes import beside, host
+from lorary.disk.writing import write_whole
+from lorary.errors import BuildError, LibraryError, quote
 from lorary.hashing import is_short_key, short_key
-from lorary.library.findings import quote
 from lorary.library.layout import Layout, check_name
-from lorary.processes import beside, host
 
 _MOST_TRIES = 8  # at what others may undo at the same moment
 

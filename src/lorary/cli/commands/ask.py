@@ -11,7 +11,7 @@ from lorary.cli.models import BARE, LibraryOrBase, opened, through_template
 from lorary.cli.parameters import BaseOfLibrary, HowToMix, Json, MaxShare, Router, TasksOfLibrary, count_option
 
 if TYPE_CHECKING:
-    from lorary.model.trace import Trace
+    from lorary.model.routed.trace import Trace
 
 
 def ask(

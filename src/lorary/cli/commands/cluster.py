@@ -11,7 +11,7 @@ from lorary.cli.models import base_of, load
 from lorary.cli.parameters import BaseOfLibrary, Json, TasksOfLibrary, method_option
 
 if TYPE_CHECKING:
-    from lorary.building.clusters import Clusters
+    from lorary.building.clustering.clusters import Clusters
     from lorary.library.library import Library
 
 
@@ -39,9 +39,9 @@ def cluster(
     """Group tasks whose experts are alike. `build --method per_cluster:clusters=FILE` trains an expert per group."""
     if (method is None) == (join is None):
         raise typer.BadParameter("give either --method or --join.")
-    from lorary.building.cluster import cluster as run
-    from lorary.building.cluster import join as run_join
-    from lorary.building.clusters import check_groups_place, read_clusters
+    from lorary.building.clustering.cluster import cluster as run
+    from lorary.building.clustering.cluster import join as run_join
+    from lorary.building.clustering.clusters import check_groups_place, read_clusters
     from lorary.folder import CLUSTERERS
     from lorary.library.library import Library
     from lorary.tasks.read import read_tasks
@@ -70,7 +70,7 @@ def cluster(
 
 
 def _write_page(groups: "Clusters", library: "Library", into: Path) -> None:
-    from lorary.building.cluster import members_of, owned_tasks
+    from lorary.building.clustering.cluster import members_of, owned_tasks
     from lorary.reporting.clusters import report_clusters
 
     facts = {"library": library.path.name, "source": groups.source, "method": groups.method}

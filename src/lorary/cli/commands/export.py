@@ -39,10 +39,10 @@ def export(
         raise typer.BadParameter("it chooses for prompts: give them with --texts TASKS.", param_hint="--router")
     if texts is not None and share:
         raise typer.BadParameter("with --texts the router chooses the shares.", param_hint="--share")
-    from lorary.library.arrival import check_target
+    from lorary.disk.arrival import check_target
 
     check_target(into)
-    from lorary.model.export import export as run
+    from lorary.model.saved.export import export as run
 
     if texts is None:
         from lorary.library.library import Library

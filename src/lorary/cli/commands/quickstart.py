@@ -38,7 +38,7 @@ def quickstart(
     json: Json = False,
 ) -> None:
     """Run the whole pipeline once: build, cluster, route, report. Interrupted, the same command resumes."""
-    from lorary.disk import check_writable
+    from lorary.disk.writing import check_writable
 
     check_base(base)
     check_writable(into / "libs")

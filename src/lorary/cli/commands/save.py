@@ -28,7 +28,7 @@ def save(
     json: Json = False,
 ) -> None:
     """Save a routed model: experts, router, its fitted state, mix. `ask`, `eval` and `export` take the result."""
-    from lorary.library.arrival import check_target
+    from lorary.disk.arrival import check_target
 
     check_target(into)
     with opened(library, how, reading, router=router, mix=mix, max_share=max_share, base=base, tasks=tasks) as model:

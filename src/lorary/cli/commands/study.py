@@ -46,7 +46,7 @@ def study(
 
     LIST: numbers or names, separated by commas.
     """
-    from lorary.disk import check_writable
+    from lorary.disk.writing import check_writable
 
     check_base(base)
     check_writable(into / "libs")

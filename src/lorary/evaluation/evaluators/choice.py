@@ -7,7 +7,7 @@ from itertools import islice
 from typing import ClassVar, Literal
 
 from lorary.errors import EvaluationError
-from lorary.evaluation.base import Evaluator, LanguageModel, LogLikelihood, Outcome
+from lorary.evaluation.contract import Evaluator, LanguageModel, LogLikelihood, Outcome
 from lorary.tasks.example import Example
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from lorary.evaluation.base import Evaluator, LanguageModel, Outcome, generate
+from lorary.evaluation.contract import Evaluator, LanguageModel, Outcome, generate
 from lorary.options import require_count
 from lorary.tasks.example import Example
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lorary.evaluation.base import Evaluator, LanguageModel, Outcome
+from lorary.evaluation.contract import Evaluator, LanguageModel, Outcome
 from lorary.tasks.example import Example
 
 

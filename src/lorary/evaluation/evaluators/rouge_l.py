@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from rouge_score.rouge_scorer import RougeScorer
 
-from lorary.evaluation.base import Evaluator, LanguageModel, Outcome, generate
+from lorary.evaluation.contract import Evaluator, LanguageModel, Outcome, generate
 from lorary.options import require_count
 from lorary.tasks.example import Example
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lorary.adapters.base import Experts, Site
-from lorary.routing.base import Gate, Probe, State
+from lorary.adapters.contract import Experts, Site
+from lorary.routing.contract import Gate, Probe, State
 from lorary.routing.directions import prototypes
 from lorary.routing.members import stack_members
 from lorary.routing.scored import ScoredGate, ScoredRouter

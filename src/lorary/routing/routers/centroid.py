@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lorary.adapters.base import Experts, Site
+from lorary.adapters.contract import Experts, Site
 from lorary.errors import RoutingError
-from lorary.routing.base import Gate, Probe, State
+from lorary.routing.contract import Gate, Probe, State
 from lorary.routing.members import stack_members
 from lorary.routing.scored import ScoredGate, ScoredRouter
 

@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lorary.adapters.base import Experts, Site
+from lorary.adapters.contract import Experts, Site
 from lorary.adapters.products import sketch
 from lorary.errors import OptionError, RoutingError
-from lorary.routing.base import Context, Gate, Probe, Router, Routing, State
+from lorary.routing.contract import Context, Gate, Probe, Router, Routing, State
 from lorary.routing.directions import prototypes, without_common
 from lorary.routing.members import members_at, refit_members, stack_members
 from lorary.routing.scored import check_options, weigh_best

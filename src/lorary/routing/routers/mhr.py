@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lorary.adapters.base import Experts, Site
-from lorary.routing.base import Gate, Probe, Router, State
+from lorary.adapters.contract import Experts, Site
+from lorary.routing.contract import Gate, Probe, Router, State
 from lorary.routing.task_skills import learned_state, task_gate
 
 

@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lorary.adapters.base import Experts, Site
+from lorary.adapters.contract import Experts, Site
 from lorary.errors import RoutingError
-from lorary.routing.base import Context, Gate, Probe, Router, Routing, State
+from lorary.routing.contract import Context, Gate, Probe, Router, Routing, State
 
 
 @dataclass(frozen=True)

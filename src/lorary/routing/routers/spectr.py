@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lorary.adapters.base import Experts, Site, Weights
-from lorary.routing.base import Gate, Probe, Router, State
+from lorary.adapters.contract import Experts, Site, Weights
+from lorary.routing.contract import Gate, Probe, Router, State
 from lorary.routing.directions import right_singular
 from lorary.routing.members import stack_members
 from lorary.routing.scored import ScoredGate, check_options

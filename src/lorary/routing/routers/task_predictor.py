@@ -9,9 +9,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from lorary.adapters.base import Experts, Site
+from lorary.adapters.contract import Experts, Site
 from lorary.errors import RoutingError
-from lorary.routing.base import Context, Gate, Probe, Router, Routing, State
+from lorary.routing.contract import Context, Gate, Probe, Router, Routing, State
 from lorary.routing.scored import check_options, keep_best
 
 

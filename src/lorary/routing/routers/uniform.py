@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lorary.adapters.base import Experts, Site
-from lorary.routing.base import Context, Gate, Probe, Router, Routing, State
+from lorary.adapters.contract import Experts, Site
+from lorary.routing.contract import Context, Gate, Probe, Router, Routing, State
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import pytest
 
 from lorary.building.work import claims
 from lorary.building.work.claims import Claim, LeaseLostError, Watch, claim, newest, read_lease
+from lorary.disk.processes import is_running
 from lorary.errors import BuildError
-from lorary.processes import is_running
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lorary.building.base import JobStep
+from lorary.building.contract import JobStep
 from lorary.building.work import claims
 from lorary.building.work import survey as module
 from lorary.building.work.claims import Watch, claim, read_lease

@@ -1,0 +1,1 @@
+"""How weighted experts combine at one site, by whichever way is fastest."""

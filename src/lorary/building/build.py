@@ -1,0 +1,49 @@
+"""Build a library from Python: one call, in this process, alone or with others that do the same."""
+
+from pathlib import Path
+
+from lorary.building.contract import Builder, Report
+from lorary.building.work.claims import HANG_S, LEASE_S
+from lorary.building.work.enlist import enlist, see_through
+from lorary.building.work.follower import OnPlan
+from lorary.folder import BUILDERS
+from lorary.library.library import Library
+from lorary.model.base.base_model import BaseModel
+from lorary.tasks.task import Tasks
+
+
+def build(
+    builder: Builder | str,
+    tasks: Tasks,
+    base: BaseModel,
+    *,
+    into: Path | str,
+    source: Library | None = None,
+    report: Report | None = None,
+    on_plan: OnPlan | None = None,
+    run: str | None = None,
+    lease_s: float = LEASE_S,
+    hang_s: float = HANG_S,
+) -> Library:
+    """Build a library: plan the jobs, run those whose expert isn't there yet, pack by pack.
+
+    Any number of processes and hosts may do this at once in one directory: each pack is run by one of them, and all
+    return when all is done. Interrupted or killed, a second call goes on where the first one was; the result is the
+    same to the byte. `source`: the library that merges and adaptations start from; it is not changed.
+    `on_plan` hears all jobs and the names of those already done; `report` the steps of the packs that run here.
+    `run` names processes that were started together: a pack that fails is tried once a run. `lease_s`: after so many
+    seconds of silence another process takes a pack over; a job that makes no step for `hang_s` falls silent.
+    torch keeps the threads it has in this process, while `build_recipe` and the command line set them, by default to
+    max(1, cores // packs): then the last bits may differ. For the same bits give both one number: here by
+    `torch.set_num_threads(n)`, there by `threads=n`.
+    A job that fails keeps no other from being built, not those of its pack either; then raises its error, or E-JOBS
+    for several. Raises E-EXISTS if the library holds an expert of that name that was built otherwise (other options,
+    data, or a base in another precision or of another max_tokens), E-NAME for names that it can't take or that two
+    jobs share, E-LIBRARY if it is moved or deleted meanwhile, E-DISK and E-PERM.
+    """
+    builder = BUILDERS.parse(builder) if isinstance(builder, str) else builder
+    worker = enlist(builder, tasks, base, into=into, source=source, report=report, on_plan=on_plan, run=run,
+                    lease_s=lease_s, hang_s=hang_s)  # fmt: skip
+    if worker is not None:
+        see_through(worker)
+    return Library.open(into)

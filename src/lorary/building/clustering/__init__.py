@@ -1,0 +1,1 @@
+"""Tasks grouped by what their experts or examples have in common."""

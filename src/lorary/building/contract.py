@@ -1,0 +1,172 @@
+"""Builder and Job: what may be built, and from what."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from lorary.errors import BuildError, LoraryError
+from lorary.library.library import Library
+from lorary.options import Options, name_of, require
+from lorary.tasks.task import Task, Tasks
+
+
+@dataclass(frozen=True)
+class JobStep:
+    """Where a job is: for progress bars. `valid_loss` is set when it was just measured, nats per token."""
+
+    job: str
+    step: int
+    n_steps: int
+    loss: float | None = None
+    valid_loss: float | None = None
+
+
+Report = Callable[[JobStep], None]
+
+
+class Job(Protocol):
+    """One unit of a builder's work; most make one expert, of the same name."""
+
+    @property
+    def name(self) -> str:
+        """What progress and messages call it."""
+
+    @property
+    def experts(self) -> Sequence[str]:
+        """The experts it makes."""
+
+    @property
+    def n_steps(self) -> int:
+        """Optimiser steps in all."""
+
+    def key(self, base_facts: Mapping[str, Any]) -> str:
+        """Hash of all that decides the result: options, data, seed, and the base by its `identity`."""
+
+    def describe(self) -> dict[str, Any]:
+        """What --dry-run prints: name, tasks, steps, examples."""
+
+
+Write = Callable[[Path], dict[str, Any]]
+"""Writes one expert's files to a staging directory; gives the provenance's fields."""
+
+
+Failures = dict[str, LoraryError]
+"""Job name -> why it alone of its pack failed."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a pack made: a writer per expert, and (job, kind) -> a writer of the safetensors file of what it learned.
+
+    An artefact is kept as learned/<kind>-<key of the job>, written before the experts that only make sense with it.
+    failed: the jobs that made nothing; a pack's run raises only what concerns all of it.
+    """
+
+    experts: Mapping[str, Write]
+    learned: Mapping[tuple[str, str], Callable[[Path], None]] = field(default_factory=dict)
+    failed: Failures = field(default_factory=dict)
+
+
+_OF_ALL = ("E-DISK", "E-PERM", "E-LEASE", "E-LIBRARY")
+
+
+@contextmanager
+def failing_alone(job: str, failed: Failures) -> Iterator[None]:
+    """Note in `failed` what goes wrong in the block with one job of a pack; what would befall all of them passes."""
+    try:
+        yield
+    except LoraryError as error:
+        if error.code in _OF_ALL:
+            raise
+        failed[job] = error
+
+
+@dataclass(frozen=True)
+class Builder(Options, ABC):
+    """Options of one way to make a library."""
+
+    @abstractmethod
+    def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
+        """List the jobs that make the library; nothing is run. `source`: the library that some builders start from."""
+
+    def check_base(self, base: Any) -> None:
+        """Refuse a base without the layers that the options name, before anything runs. Raises E-TARGET, E-DEVICE.
+
+        Says of layers on which PEFT opens no adapter that it is so (W-PEFT).
+        """
+        if targets := getattr(self, "targets", ()):
+            base.require_trainable(targets)
+            base.warn_of_peft(targets)
+
+    def n_numbers(self, job: Job, base: Any) -> int | None:
+        """Foresee how many numbers the experts of a job hold, at most; None if that isn't known before."""
+        return None
+
+    @abstractmethod
+    def packs(self, jobs: Sequence[Job], base: Any) -> list[list[Job]]:
+        """Group the jobs that run together; a function of the jobs alone."""
+
+    @abstractmethod
+    def run(self, pack: Sequence[Job], base: Any, work: Path, report: Report | None) -> Made:
+        """Do a pack's work; checkpoints go to `work`, and a second call with the same pack goes on from them."""
+
+
+SETTINGS = ("dtype", "max_tokens")
+"""What decides, beside a base's weights, what is learned on it: its precision and the longest text it is given."""
+
+
+def settings_of(base: Any) -> dict[str, Any]:
+    """Give a base's settings, as what is made on it notes them."""
+    identity = base.identity
+    return {name: identity[name] for name in SETTINGS}
+
+
+def other_settings(job: Job, made_by: Any, found: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[str, str]:
+    """Say how something was made and what to do, if nothing but settings makes it other than what a job makes.
+
+    made_by: its key; found: the settings it was made with, as far as they are known; facts: the base's `identity`.
+    """
+    there = {name: found[name] for name in SETTINGS if name in found and found[name] != facts[name]}
+    if not there or job.key({**facts, **there}) != made_by:
+        return "", ""
+    here = {name: facts[name] for name in there}
+    flag = f"Give --dtype {there['dtype']}: the default depends on the machine. " if "dtype" in there else ""
+    return f"with {_in_words(there)}, not {_in_words(here)}", flag
+
+
+def _in_words(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
+
+
+def plan_jobs(builder: Builder, tasks: Tasks, source: Library | None) -> list[Job]:
+    """List the jobs of a build. Raises E-TASK if there is none, E-OPTION, and what the plan raises."""
+    require("builder", builder, Builder, "a builder, as Private(rank=4)")
+    require("tasks", tasks, Tasks, "tasks", "read_tasks(path) reads them.")
+    jobs = builder.plan(tasks, source)
+    if not jobs:
+        given = f"{len(tasks)} tasks were given" if tasks else "no tasks were given"
+        raise BuildError("E-TASK", f"{name_of(builder)}: there is nothing to build: {given}.", "Give some.")
+    return jobs
+
+
+def require_source(builder: Builder, source: Library | None) -> Library:
+    """Refuse to start from nothing. Raises E-SOURCE without a library, E-EMPTY for one without experts."""
+    name = name_of(builder)
+    if source is None:
+        raise BuildError("E-SOURCE", f"{name} starts from a library.", "Pass source=..., or --from LIBRARY.")
+    if not source:
+        raise BuildError("E-EMPTY", f"{name}: library {str(source.path)!r} holds no experts.", "Add or build some.")
+    return source
+
+
+def own_tasks(tasks: Tasks, library: Library, expert: str) -> list[Task]:
+    """Find an expert's own tasks among those given. Raises E-DATA if none of them has training examples."""
+    names = library[expert].provenance.tasks
+    found = [tasks[name] for name in names if name in tasks and tasks[name].train]
+    if not found:
+        message = f"expert {expert!r}: no training examples of its tasks {list(names)} were given."
+        raise BuildError("E-DATA", message, "Give the library's own tasks.")
+    return found

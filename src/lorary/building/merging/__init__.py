@@ -1,0 +1,1 @@
+"""Experts made of a library's experts, without training."""

@@ -1,0 +1,92 @@
+"""Learner and Pupil: what the training loop needs to know of what it trains."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from lorary.adapters.packed import InputDropout, Rows
+from lorary.building.training.stack import Stack
+from lorary.model.attached.attachment import Attachment
+from lorary.model.base.base_model import BaseModel
+from lorary.model.text.tokens import Encoded
+from lorary.routing.contract import Context
+
+
+@dataclass(frozen=True)
+class Pupil:
+    """One expert of a pack, or all experts that are trained jointly: what it learns from and is judged by.
+
+    train_tasks and valid_tasks name the task of each row by its number, for what routes by task.
+    """
+
+    name: str
+    train: Sequence[Encoded]
+    valid: Sequence[Encoded]
+    train_tasks: Sequence[int] = ()
+    valid_tasks: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a pass: whose it is, its place among its pupil's rows of the step, and the number of its task."""
+
+    text: Encoded
+    owner: int
+    place: int
+    task: int
+
+
+@dataclass
+class Learner:
+    """What a run trains: pupils over one model. `stacks` hold one row for each pupil.
+
+    attachment: the trained layers in the model; None if the model itself is trained.
+    """
+
+    model: BaseModel
+    pupils: Sequence[Pupil]
+    stacks: Mapping[str, Stack]
+    attachment: Attachment | None = None
+    rows: Rows = field(default_factory=Rows)
+    dropout: InputDropout | None = None
+
+    def batch(self, i: int, chosen: Sequence[int]) -> list[Row]:
+        """List training rows of pupil i by their numbers, as the rows of a step."""
+        pupil = self.pupils[i]
+        return [Row(pupil.train[j], i, place, pupil.train_tasks[j]) for place, j in enumerate(chosen)]
+
+    def validation(self, i: int) -> list[Row]:
+        """List all validation rows of pupil i."""
+        pupil = self.pupils[i]
+        return [Row(pupil.valid[j], i, j, pupil.valid_tasks[j]) for j in range(len(pupil.valid))]
+
+    @contextmanager
+    def turn(self, rows: Sequence[Row], *, dropout_seed: int | None = None) -> Iterator[None]:
+        """Let the model see these rows in the block."""
+        device, owners = self.model.device, [row.owner for row in rows]
+        counts = {owners.count(i) for i in range(len(self.pupils))}
+        self.rows.owner = torch.tensor(owners, device=device)
+        self.rows.is_even = len(counts) == 1 and owners == sorted(owners)
+        self.rows.place = torch.tensor([row.place for row in rows])
+        context = Context(experts=torch.tensor([row.task for row in rows], device=device))
+        if self.dropout is not None and dropout_seed is not None:
+            self.dropout.start(dropout_seed)
+        try:
+            with self.attachment.turn(context) if self.attachment else nullcontext():
+                yield
+        finally:
+            if self.dropout is not None:
+                self.dropout.stop()
+
+
+@contextmanager
+def fast_attention(model: BaseModel) -> Iterator[None]:
+    """Avoid the fused attention's backward on the CPU where plain products are faster (measured: docs/log.md)."""
+    if model.device.type != "cpu" or model.dtype == torch.float32:
+        yield
+        return
+    with sdpa_kernel(SDPBackend.MATH):
+        yield

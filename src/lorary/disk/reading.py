@@ -1,0 +1,96 @@
+"""Open only regular files, and copy them; where the cache is."""
+
+import os
+import shutil
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from lorary.disk import writing
+from lorary.errors import LibraryError, quote
+
+
+def cache_directory() -> Path:
+    """Where lorary keeps what it can make again: $LORARY_CACHE, else $XDG_CACHE_HOME/lorary, else ~/.cache/lorary."""
+    if own := os.environ.get("LORARY_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lorary"
+
+
+def as_path(given: Path | str) -> Path:
+    """Take a path that a caller gave, absolute. Raises E-PATH for what can't be one."""
+    text = os.fspath(given) if isinstance(given, str | os.PathLike) else None
+    if not isinstance(text, str) or "\0" in text:
+        raise LibraryError("E-PATH", f"{quote(given)} is no path.", "Give a text or a pathlib.Path.")
+    return Path(text).absolute()
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading, if it is one: never through a symlink, never a FIFO or device (which could hang).
+
+    Raises LibraryError: E-FILE when it is missing, E-PATH when it is something else, E-PERM when it is forbidden.
+    """
+    try:
+        return writing.open_regular(path, through_links=False)
+    except FileNotFoundError:
+        raise LibraryError("E-FILE", f"{path.name} is missing.") from None
+    except OSError as error:
+        if error.errno in writing.FORBIDDEN:
+            raise LibraryError("E-PERM", f"{path.name} can't be read: {error.strerror}.") from None
+        message = f"{path.name} is not a regular file."
+        raise LibraryError("E-PATH", message, "Copy the real file there (cp -L), not a link.") from None
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Tell a file or directory from those that come in its place; None if there is none."""
+    try:
+        found = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def signature(path: Path | int) -> tuple[int, ...]:
+    """Tell a file from those that come in its place and from what is made of it: equal ones are of the same bytes.
+
+    Unequal ones may be, too: a hard link, a chmod or a touch changes the times of a file and none of its bytes.
+    A number stands for an open file, which keeps what it is of when another comes in its place.
+    """
+    found = os.fstat(path) if isinstance(path, int) else os.stat(path, follow_symlinks=False)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def read_capped(path: Path, max_bytes: int, code: str) -> bytes:
+    """Read a small regular file. Raises LibraryError with `code` when it is larger than `max_bytes`."""
+    with open_regular(path) as file:
+        data = file.read(max_bytes + 1)
+        if len(data) > max_bytes:
+            size = os.fstat(file.fileno()).st_size
+            raise LibraryError(code, f"{path.name} has {size:,} bytes, the limit is {max_bytes:,}.")
+    return data
+
+
+def is_plain_directory(path: Path) -> bool:
+    """Tell whether `path` is a directory itself, not a link to one."""
+    return path.is_dir() and not path.is_symlink()
+
+
+def require_plain_directory(path: Path) -> None:
+    """Raise E-PATH for what is there and no directory itself: through a link we would write and delete elsewhere."""
+    try:
+        mode = path.lstat().st_mode  # asked once: another process may make it in between
+    except OSError:  # it isn't there; or nobody may look, and then nobody may write
+        return
+    if stat.S_ISDIR(mode):
+        return
+    what = "a link" if stat.S_ISLNK(mode) else "no directory"
+    hint = "Look at it and remove it: nothing is written or deleted outside a library."
+    raise LibraryError("E-PATH", f"{quote(str(path), 200)} is {what}, expected a directory of its own.", hint)
+
+
+def copy_durably(source: Path, target: Path) -> None:
+    """Copy a regular file to a new file and wait until it is on the disk."""
+    with open_regular(source) as reader, target.open("xb") as writer:
+        shutil.copyfileobj(reader, writer, 1 << 20)
+        writer.flush()
+        os.fsync(writer.fileno())

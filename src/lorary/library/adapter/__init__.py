@@ -1,0 +1,1 @@
+"""One adapter directory, judged and described without a tensor."""

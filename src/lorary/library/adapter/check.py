@@ -1,0 +1,238 @@
+"""Findings about one adapter directory, before anybody loads it.
+
+`inspect` looks at headers, names, sizes and config, in milliseconds; `check` at every number, too.
+Nothing from the directory is run, imported or followed.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lorary.disk.reading import is_plain_directory
+from lorary.errors import LibraryError, listed, quote
+from lorary.library.adapter import config as adapter_config
+from lorary.library.adapter.findings import Finding, error, from_exception, raise_errors, warning
+from lorary.library.adapter.header import Header, read_header
+from lorary.library.adapter.numbers import check_numbers
+from lorary.library.adapter.scale import ranks_of
+from lorary.library.adapter.site_keys import PREFIX, endings, site_tensors
+from lorary.library.adapter.targets import Names, Targets
+from lorary.library.adapter.tensor_keys import check_keys, check_places
+from lorary.library.layout import PICKLE, WEIGHTS
+
+BaseFacts = Mapping[str, tuple[int, int]]  # site name -> (d_in, d_out)
+_CONFIG_UNUSABLE = ("E-CONFIG", "E-LIMIT", "E-REGEX")
+
+__all__ = ["BaseFacts", "Finding", "Inspection", "check", "inspect", "raise_errors"]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """All that was read while checking: the findings, and the config and header where they could be read."""
+
+    findings: list[Finding]
+    config: dict[str, Any] = field(default_factory=dict)
+    header: Header = field(default_factory=dict)
+
+
+def check(directory: Path, *, base: BaseFacts | None = None) -> list[Finding]:
+    """Find what is wrong or doubtful in an adapter directory, errors first; with `base`, also whether it fits.
+
+    Reads the whole file if nothing else is wrong: a NaN, an infinity or an absurd number is an error.
+    """
+    found = inspect(Path(directory), base=base)
+    if any(finding.level == "error" for finding in found.findings):
+        return found.findings
+    return [*check_numbers(Path(directory) / WEIGHTS, found.header), *found.findings]
+
+
+def inspect(directory: Path, *, base: BaseFacts | None = None) -> Inspection:
+    """Check a directory, but for its numbers, and keep what was read, so that nobody reads it twice.
+
+    Reads adapter_config.json and the safetensors header only. Never raises LibraryError.
+    """
+    if not directory.exists() and not directory.is_symlink():
+        message = f"there is no directory {quote(str(directory), 200)}."
+        return Inspection([error("E-FILE", message, "Check the path.")])
+    if directory.is_file() and not directory.is_symlink():
+        message = f"{quote(str(directory), 200)} is a file, expected an adapter's directory."
+        return Inspection([error("E-PATH", message, "Give the directory that it stands in.")])
+    if not is_plain_directory(directory):
+        return Inspection(
+            [error("E-PATH", f"{quote(directory.name)} is not a plain directory.", "Copy it, don't link.")]
+        )
+    findings: list[Finding] = []
+    config: dict[str, Any] | None = None
+    header: Header | None = None
+    try:
+        config = adapter_config.read_config(directory)
+    except LibraryError as caught:
+        findings.append(from_exception(caught))
+    try:
+        header = _read_weights_header(directory)
+    except LibraryError as caught:
+        findings.append(from_exception(caught))
+    findings = _judge(config, header, base, findings)
+    findings.sort(key=lambda finding: finding.level)  # stable: "error" before "warning"
+    return Inspection([_told_of_hub(finding, directory) for finding in findings], config or {}, header or {})
+
+
+def _judge(
+    config: dict[str, Any] | None, header: Header | None, base: BaseFacts | None, unread: Sequence[Finding]
+) -> list[Finding]:
+    """Judge what could be read; of factors where none can be routed that alone is told."""
+    is_lora = config is not None and config.get("peft_type") == "LORA"
+    if is_lora and (misplaced := check_places(config or {}, header or {}, base)):
+        return [*unread, *misplaced]
+    findings = [*(adapter_config.check_config(config) if config is not None else ()), *unread]
+    if header is None:
+        return findings
+    findings += check_keys(header)
+    shapes = {site: (header[a].shape, header[b].shape) for site, (a, b) in site_tensors(header).items()}
+    if shapes and config and not any(finding.code in _CONFIG_UNUSABLE for finding in findings):
+        try:
+            findings += _check_sites(config, shapes, base, len(header))
+        except LibraryError as caught:  # a pattern that takes too long
+            findings.append(from_exception(caught))
+    return findings
+
+
+def _told_of_hub(finding: Finding, directory: Path) -> Finding:
+    """In the Hub's cache all files are links: say how they are reached."""
+    parts = directory.absolute().parts
+    places = [i for i, part in enumerate(parts[:-2]) if part.startswith("models--") and parts[i + 1] == "snapshots"]
+    if finding.code != "E-PATH" or not places:
+        return finding
+    repo, revision, *folders = parts[places[-1]].removeprefix("models--"), *parts[places[-1] + 2 :]
+    name = "/".join(["hf:/", repo.replace("--", "/", 1), *folders]) + f"@{revision}"
+    hint = f"It is in the Hub's cache: give {name} instead, with HF_HUB_OFFLINE=1 where there is no network."
+    return replace(finding, hint=hint)
+
+
+def _read_weights_header(directory: Path) -> Header:
+    weights = directory / WEIGHTS
+    if not weights.exists() and not weights.is_symlink() and (directory / PICKLE).exists():
+        message = f"only {PICKLE} is there, a pickle that could run code; it is never opened."
+        hint = "Convert it in a sandbox: torch.load(weights_only=True), then safetensors.torch.save_file."
+        raise LibraryError("E-PICKLE", message, hint)
+    return read_header(weights)
+
+
+# ---- sites --------------------------------------------------------------------------------------
+
+
+Shapes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]  # site -> ((r, d_in), (d_out, r))
+
+
+def _check_sites(config: Mapping[str, Any], sites: Shapes, base: BaseFacts | None, n_tensors: int) -> list[Finding]:
+    flat = [site for site, shapes in sites.items() if any(len(shape) != 2 for shape in shapes)]
+    if flat:
+        return [error("E-SHAPE", f"{_first(flat)}: shapes {_shapes(sites[flat[0]])}, expected two matrices.")]
+    findings = [*_check_inner(sites), *_check_ranks(config, sites)]
+    findings += _check_base(sites, base, n_tensors) if base is not None else []
+    return findings + _check_targets(config, sites, base)
+
+
+def _first(sites: list[str]) -> str:
+    more = f" (and {len(sites) - 1} more sites)" if len(sites) > 1 else ""
+    return f"site {quote(sites[0])}{more}"
+
+
+def _shapes(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> str:
+    return f"lora_A {list(shapes[0])}, lora_B {list(shapes[1])}"
+
+
+def _check_inner(sites: Shapes) -> list[Finding]:
+    torn = [site for site, (a, b) in sites.items() if a[0] != b[1]]
+    if torn:
+        return [error("E-SHAPE", f"{_first(torn)}: {_shapes(sites[torn[0]])} don't share a rank.")]
+    large = [site for site, (a, _) in sites.items() if a[0] > adapter_config.MAX_RANK]
+    if large:
+        rank = sites[large[0]][0][0]
+        return [
+            error("E-LIMIT", f"{_first(large)}: tensors have rank {rank:,}, the limit is {adapter_config.MAX_RANK}.")
+        ]
+    return []
+
+
+def _check_ranks(config: Mapping[str, Any], sites: Shapes) -> list[Finding]:
+    ranks = ranks_of(config, sites)
+    wrong = [site for site, (a, _) in sites.items() if ranks[site] != a[0]]
+    if not wrong:
+        return []
+    promised, found = ranks[wrong[0]], sites[wrong[0]][0][0]
+    hint = "Set r (or rank_pattern) to what was trained; check lora_alpha too, for it is divided by r."
+    return [error("E-RANK", f"{_first(wrong)}: config r={promised}, tensors have rank {found}.", hint)]
+
+
+def _check_targets(config: Mapping[str, Any], sites: Shapes, base: BaseFacts | None) -> list[Finding]:
+    targets = Targets(config)
+    findings = _check_held(targets, sites, base)
+    if base is None:
+        names = config.get("target_modules")
+        unused = Names(names).idle(sites) if isinstance(names, list) else frozenset()
+        if idle := [name for name in names or () if name in unused]:
+            findings.append(warning("W-KEYS", f"target_modules names {listed(idle)}, but no tensor is for it."))
+    for unread in dict.fromkeys(targets.unreadable):
+        message = f"{unread} is a regular expression that can't be run safely; the tensors say where the adapter sits."
+        findings.append(warning("W-REGEX", message))
+    return findings
+
+
+def _check_held(targets: Targets, sites: Shapes, base: BaseFacts | None) -> list[Finding]:
+    findings = []
+    extra = [site for site in sites if targets.hold(site) is False]
+    if extra:
+        message = f"{_first(extra)}: tensors for what target_modules doesn't name."
+        findings.append(error("E-KEYS", message, "PEFT would ignore them silently. Correct target_modules."))
+    if base is not None:
+        missing = [site for site in sorted(base) if site not in sites and targets.hold(site) is True]
+        known = [site for site in sites if site in base]
+        if missing and known:
+            message = (
+                f"{len(missing)} of {len(missing) + len(known)} targeted sites have no tensors: {listed(missing)}."
+            )
+            findings.append(error("E-KEYS", message, "Save the adapter again, or correct target_modules."))
+    return findings
+
+
+# ---- base ---------------------------------------------------------------------------------------
+
+
+def _check_base(sites: Shapes, base: BaseFacts, n_tensors: int) -> list[Finding]:
+    strange = [site for site in sites if site not in base]
+    if strange:
+        return [_strange_sites(strange, sites, base, n_tensors)]
+    wrong = [site for site, (a, b) in sites.items() if (a[1], b[0]) != tuple(base[site])]
+    if not wrong:
+        return []
+    a, b = sites[wrong[0]]
+    d_in, d_out = base[wrong[0]]
+    message = f"{_first(wrong)}: the adapter maps {a[1]} to {b[0]}, the base {d_in} to {d_out}."
+    return [error("E-SHAPE", message, "It was trained on another base.")]
+
+
+def _lacking(sites: Sequence[str], base: BaseFacts) -> str:
+    """Say what all these paths lack at their start to be the base's; empty if it isn't one and the same."""
+    places = dict[str, set[str]]()
+    for own in base:
+        for ending in endings(own)[1:]:
+            places.setdefault(ending, set()).add(own.removesuffix(ending))
+    common = set.intersection(*(places.get(site, set()) for site in sites))
+    return min(common, default="", key=lambda prefix: (len(prefix), prefix))
+
+
+def _strange_sites(strange: list[str], sites: Shapes, base: BaseFacts, n_tensors: int) -> Finding:
+    leaves = sorted({site.rpartition(".")[2] for site in base})
+    if len(strange) == len(sites) and (prefix := _lacking(strange, base)):
+        hint = f"Every path lacks {quote(prefix)}: put it before the path, after {quote(PREFIX)}, in all keys."
+        return error("E-KEYS", f"0 of {n_tensors} tensors match the base.", hint)
+    if len(strange) == len(sites) and strange[0].rpartition(".")[2] in leaves:
+        near = difflib.get_close_matches(strange[0], sorted(base), n=1, cutoff=0)
+        hint = (
+            f"Nearest: {quote(near[0])} for {quote(strange[0])}. Rename the keys, or load the base they were made for."
+        )
+        return error("E-KEYS", f"0 of {n_tensors} tensors match the base.", hint)
+    return error("E-TARGET", f"{_first(strange)}: the base has no such layer.", f"The base has: {', '.join(leaves)}.")

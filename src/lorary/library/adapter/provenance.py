@@ -1,0 +1,132 @@
+"""Where an expert comes from: expert.json, the file beside the adapter that PEFT ignores."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lorary.disk.reading import read_capped
+from lorary.disk.strict_json import parse_object
+from lorary.errors import LibraryError, quote
+from lorary.library.layout import PROVENANCE
+
+MAX_BYTES = 1_000_000
+_NOT_COMPARED = {"name", "revision"}  # what a base is called says nothing of what it is
+_OF_VOCABULARY = {"vocab_size", "embedding_signs"}
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What is known of an expert's making; empty or None where nothing is.
+
+    `weights_sha256` is of the whole safetensors file. `extra` keeps fields that other versions wrote.
+    """
+
+    tasks: tuple[str, ...] = ()
+    data_hash: str = ""
+    builder: dict[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    steps: int | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    weights_sha256: str = ""
+    base_fingerprint: dict[str, Any] | None = None
+    licence: str = ""
+    parents: tuple[str, ...] = ()
+    created_by: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        """Write it as expert.json: sorted, indented, the extra fields at the top level again."""
+        known = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "extra"}
+        return (json.dumps({**self.extra, **known}, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def read_provenance(directory: Path) -> Provenance:
+    """Read an adapter directory's expert.json; an empty Provenance when there is none.
+
+    Raises LibraryError: E-CONFIG for an ill-typed field or bad JSON, E-PATH when it isn't a regular file.
+    """
+    path = directory / PROVENANCE
+    if not path.exists() and not path.is_symlink():
+        return Provenance()
+    return from_fields(parse_object(read_capped(path, MAX_BYTES, "E-CONFIG"), PROVENANCE, "E-CONFIG"))
+
+
+def from_fields(fields: Mapping[str, Any]) -> Provenance:
+    """Make a Provenance of parsed JSON. Raises E-CONFIG for an ill-typed field; null stands for the default."""
+    known: dict[str, Any] = {}
+    for name, (accepts, expected) in _TYPES.items():
+        value = fields.get(name)
+        if value is None:
+            continue
+        if not accepts(value):
+            raise LibraryError("E-CONFIG", f"{PROVENANCE}: {name} is {quote(value)}, expected {expected}.")
+        known[name] = tuple(value) if isinstance(value, list) else value
+    extra = {name: value for name, value in fields.items() if name not in _TYPES}
+    return Provenance(**known, extra=extra)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, dict) and all(type(item) in (int, float) for item in value.values())
+
+
+_TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "tasks": (_is_texts, "a list of names"),
+    "data_hash": (_is_text, "a string"),
+    "builder": (_is_object, "an object"),
+    "seed": (_is_count, "a whole number"),
+    "steps": (_is_count, "a whole number"),
+    "metrics": (_is_numbers, "an object of numbers"),
+    "weights_sha256": (_is_text, "a string"),
+    "base_fingerprint": (_is_object, "an object"),
+    "licence": (_is_text, "a string"),
+    "parents": (_is_texts, "a list of names"),
+    "created_by": (_is_text, "a string"),
+}
+
+
+def require_same_base(found: Mapping[str, Any] | None, expected: Mapping[str, Any] | None, name: str) -> None:
+    """Raise E-BASE when two fingerprints disagree on a field that both have (name and revision aside)."""
+    found, expected = found or {}, expected or {}
+    for key in sorted(found.keys() & expected.keys() - _NOT_COMPARED):
+        if found[key] != expected[key]:
+            there = f"{key} is {quote(found[key])}, the library's is {quote(expected[key])}"
+            message = f"expert {quote(name)}: made for another base ({there})."
+            hint = "Put it into a library of its own base."
+            if is_padded(found, expected):
+                hint = f"{hint} {padding_hint(expected)}"
+            raise LibraryError("E-BASE", message, hint)
+
+
+def is_padded(base: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Tell whether a base may be another one to whose embedding rows were added: nothing else that is known differs."""
+    now, then = base.get("vocab_size"), before.get("vocab_size")
+    differing = {key for key in base.keys() & before.keys() - _NOT_COMPARED if base[key] != before[key]}
+    return type(now) is int and type(then) is int and now > then and differing <= _OF_VOCABULARY
+
+
+def padding_hint(before: Mapping[str, Any]) -> str:
+    """Say how to declare such a base the same."""
+    size = before["vocab_size"]
+    return (
+        f"If it is the same and only rows were added to its embedding, say how many it had: --vocab-size {size}, "
+        f"load_base(..., vocab_size={size})."
+    )

@@ -1,0 +1,105 @@
+"""What the names of an adapter's tensors tell: factors where none can be routed, factors without their partner."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from lorary.errors import listed, quote
+from lorary.library.adapter.findings import Finding, error, warning
+from lorary.library.adapter.header import Header
+from lorary.library.adapter.site_keys import is_of_mixture, parse_key, peft_key
+from lorary.library.layout import WEIGHTS
+
+_ONLY_LAYERS = "Train it without: name the layers in target_modules, and no others."
+_MIXTURE = "Train it on other layers: name them in target_modules, without target_parameters, as q_proj and v_proj."
+
+
+def check_places(config: Mapping[str, Any], header: Header, base: Collection[str] | None) -> list[Finding]:
+    """Find factors on what is no linear layer inside the base: the reason for whatever else is odd about the adapter.
+
+    base: the sites of the base, where they are known.
+    """
+    parameters = config.get("target_parameters")
+    if parameters not in (None, False, [], {}):
+        named = listed([str(name) for name in parameters]) if isinstance(parameters, list) else quote(parameters)
+        message = f"target_parameters ({named}): factors on parameters that are no linear layers can't be routed."
+        return [error("E-FEATURE", message, _MIXTURE)]
+    found: dict[str, list[str]] = {}
+    for key in header:
+        part, site, _ = parse_key(key)
+        if part in ("head", "embedding"):
+            found.setdefault(part, []).append(key)
+        elif site and is_of_mixture(site) and base is not None and site not in base:
+            found.setdefault("mixture", []).append(key)
+    findings = []
+    if keys := found.get("embedding"):
+        findings.append(error("E-FEATURE", f"LoRA on an embedding can't be routed: {listed(keys)}.", _ONLY_LAYERS))
+    if keys := found.get("head"):
+        findings.append(
+            error("E-FEATURE", f"LoRA on the head of the base can't be routed: {listed(keys)}.", _ONLY_LAYERS)
+        )
+    if keys := found.get("mixture"):
+        what = "LoRA on the experts of a mixture of experts, which this base keeps in one parameter, can't be routed"
+        findings.append(error("E-FEATURE", f"{what}: {listed(keys)}.", _MIXTURE))
+    return findings
+
+
+def check_keys(header: Header) -> list[Finding]:
+    """Find what is wrong with the names of tensors, and tell of those that PEFT has otherwise (W-KEYS)."""
+    if not header:
+        return [error("E-KEYS", f"{WEIGHTS} holds no tensors.")]
+    parts: dict[str, list[str]] = {}
+    sites: dict[tuple[str, str], list[str]] = {}
+    adapters: set[str] = set()
+    for key in header:
+        part, site, adapter = parse_key(key)
+        parts.setdefault(part, []).append(key)
+        if site:
+            sites.setdefault((site, part), []).append(key)
+            adapters.add(adapter)
+    twice = sorted(key for keys in sites.values() if len(keys) > 1 for key in keys)
+    lonely = sorted(keys[0] for (site, part), keys in sites.items() if (site, "ba"[part == "b"]) not in sites)
+    findings = _check_parts(parts, len(header))
+    findings += _check_adapters(adapters) or _check_pairs(lonely, twice)
+    return findings or _check_spelling(header)
+
+
+def _check_parts(parts: Mapping[str, list[str]], n_tensors: int) -> list[Finding]:
+    findings = []
+    for part, meaning in (("dora", "DoRA"), ("lora_bias", "lora_bias")):
+        if keys := parts.get(part):
+            findings.append(error("E-FEATURE", f"{meaning} can't be mixed with other experts: {listed(keys)}."))
+    if keys := parts.get("base"):
+        message = f"tensors of the base itself, which loading would overwrite: {listed(keys)}."
+        findings.append(error("E-BASEKEY", message, "Remove them from the file."))
+    if keys := parts.get("unknown"):
+        findings.append(error("E-KEYS", f"{len(keys)} of {n_tensors} tensors are not LoRA factors: {listed(keys)}."))
+    return findings
+
+
+def _check_adapters(names: Collection[str]) -> list[Finding]:
+    if len(names) < 2:
+        return []
+    told = listed([name or "(none)" for name in sorted(names)])
+    hint = "Save each one apart: PEFT's save_pretrained gives each a directory of its own."
+    return [error("E-KEYS", f"factors of {len(names)} adapters in one file: {told}.", hint)]
+
+
+def _check_pairs(lonely: list[str], twice: list[str]) -> list[Finding]:
+    findings = []
+    if lonely:
+        message = f"{len(lonely)} factors lack their partner (lora_A without lora_B, or the reverse): {listed(lonely)}."
+        findings.append(error("E-KEYS", message, "Save the adapter again; half of it is missing."))
+    if twice:
+        findings.append(error("E-KEYS", f"two tensors for one factor: {listed(twice)}."))
+    return findings
+
+
+def _check_spelling(header: Header) -> list[Finding]:
+    odd = [key for key in header if peft_key(key) != key]
+    if not odd:
+        return []
+    message = (
+        f"{len(odd)} of {len(header)} tensors are named otherwise than PEFT names them, which would not find them: "
+        f"{quote(odd[0], 200)} is read as {quote(peft_key(odd[0]), 200)}."
+    )
+    return [warning("W-KEYS", message, "`lorary add` and copies give them PEFT's names.")]

@@ -1,0 +1,132 @@
+"""What all routed layers of one model share during a call: who speaks for whom, and whose turn it is."""
+
+import itertools
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+from torch import nn
+
+from lorary.adapters.contract import Mix
+from lorary.errors import AdapterError, RoutingError
+from lorary.routing.contract import Context, Routing
+
+_eras = itertools.count()
+
+
+class Slot:
+    """The context of the call under way, and a lock: one thread at a time.
+
+    Calls may lie within calls, as when a logits processor asks the model something: each has a context of its own, and
+    the outer one finds its own again.
+    """
+
+    def __init__(self, mix: Mix) -> None:
+        self.mix: Mix = mix
+        self.bypassed = False
+        self.records: dict[str, list[Routing]] | None = None
+        self.shape: tuple[int, int] | None = None
+        """(B, T) of the call under way, for layers that are given (B * T, d)."""
+        self.era = next(_eras)
+        """A new number with every change of the experts or their router."""
+        self.model: nn.Module | None = None
+        self._contexts = [Context()]  # the first is of no call, the last of the innermost
+        self._guard = threading.Lock()
+        self._owner: int | None = None
+        self._n_held = 0
+
+    def __reduce__(self) -> str:
+        """Refuse to be copied or pickled, and with it the model that it belongs to. Raises E-ATTACHED."""
+        raise AdapterError(
+            "E-ATTACHED",
+            "this base carries a library: neither it nor its routed model can be copied or pickled.",
+            "model.twin() makes a second one over the same memory, model.save() puts it on disk; or detach it first.",
+        )
+
+    @property
+    def context(self) -> Context:
+        """What the gates are told in this call."""
+        return self._contexts[-1]
+
+    @context.setter
+    def context(self, context: Context) -> None:
+        self._contexts[-1] = context
+
+    def enter(self) -> None:
+        """Begin a call in this thread, with the context of the outer one.
+
+        Raises E-BUSY if another thread is in a call that isn't compiled.
+        """
+        if not torch.compiler.is_compiling():  # a lock can't be in a graph
+            me = threading.get_ident()
+            with self._guard:
+                if self._owner != me:
+                    self._refuse_if_busy()
+                    self._owner = me
+        self._contexts.append(self.context)
+
+    def leave(self) -> None:
+        """End the innermost call. Does nothing in a thread that did not get in."""
+        if not torch.compiler.is_compiling() and self._owner != threading.get_ident():
+            return
+        self._contexts.pop()
+        if len(self._contexts) == 1:
+            self._owner = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the slot for this thread in the block. Raises E-BUSY."""
+        self.enter()
+        self._n_held += 1
+        depth = len(self._contexts)
+        try:
+            yield
+        finally:
+            del self._contexts[depth:]  # of calls that were interrupted
+            self._n_held -= 1
+            self.leave()
+
+    @contextmanager
+    def silenced(self) -> Iterator[None]:
+        """Let the base speak alone in the block. Raises E-BUSY."""
+        with self.held():
+            before, self.bypassed = self.bypassed, True
+            try:
+                yield
+            finally:
+                self.bypassed = before
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the slot in the block, with no call under way, not even one of this thread. Raises E-BUSY."""
+        with self._guard:
+            self._refuse_if_busy()
+        with self.held():
+            yield
+
+    def new_era(self) -> None:
+        """Note that experts or router are others now."""
+        self.era = next(_eras)
+
+    def _refuse_if_busy(self) -> None:
+        """Raise E-BUSY if a call is under way. What an interrupted one left is cleared away."""
+        if self._owner is not None and (self._n_held or self._is_running()):
+            if self._owner == threading.get_ident():
+                what, hint = "is in a call of its own.", "Change it when that has ended."
+            else:
+                what, hint = "is busy in another thread.", "Give each thread a model of its own."
+            raise RoutingError("E-BUSY", f"this routed model {what}", hint)
+        self._owner = None
+        del self._contexts[1:]
+
+    def _is_running(self) -> bool:
+        """Tell whether the owner is in the model's call: after Ctrl-C in one, torch runs no hook that would tell."""
+        frame: FrameType | None = sys._current_frames().get(self._owner or 0)
+        while frame is not None:
+            if frame.f_code is nn.Module._call_impl.__code__ and frame.f_locals.get("self") is self.model:
+                return True
+            frame = frame.f_back
+        return False

@@ -1,0 +1,1 @@
+"""The frozen language model: loaded, checked, named, and its layers listed."""

@@ -1,0 +1,105 @@
+"""How a base calls its layers, and whether it minds padding: found out by calling it once, on four tokens."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lorary.errors import RoutingError
+from lorary.model.attached.slot import Slot
+from lorary.model.sites import embedding_rows
+
+_WIDTH, _N_PAD = 4, 2
+_ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-3}
+_COARSE = 0.25  # in half precision
+"""How far apart logits may be, in their standard deviations, and still be the same but for rounding."""
+
+
+@dataclass(frozen=True)
+class Calls:
+    """What was found out. idle: sites whose layer is never called, since the base reads its weight.
+
+    partial: sites that are given some of the tokens only, as what follows the last block in generation.
+    hides_padding: whether padding on the left changes nothing; for a base that takes no mask it does.
+    """
+
+    idle: frozenset[str]
+    partial: frozenset[str]
+    hides_padding: bool
+
+
+def require_whole(calls: Calls, sites: Iterable[str]) -> None:
+    """Refuse sites that see some of the tokens only, for what must hear all of them. Raises E-ROWS."""
+    if odd := sorted(calls.partial.intersection(sites)):
+        what = f"site {odd[0]!r} is given some of a text's tokens only: this router must hear all of them."
+        raise RoutingError("E-ROWS", what, "Use a router that looks at each token alone, such as arrow.")
+
+
+@torch.inference_mode()
+def listen_to_calls(hf: Any, sites: Iterable[str]) -> Calls:
+    """Call a base as scoring and generation do, on two rows that differ in what the mask hides, at their beginning.
+
+    So they end alike, unless padding is read.
+    """
+    seen: dict[str, list[tuple[int, ...]]] = {site: [] for site in sites}
+    hooks = [hf.get_submodule(site).register_forward_pre_hook(_listener(shapes)) for site, shapes in seen.items()]
+    device = next(hf.parameters()).device
+    ids, mask = _two_rows(hf).to(device), torch.ones(2, _WIDTH, dtype=torch.long, device=device)
+    mask[:, :_N_PAD] = 0
+    was_training = hf.training
+    hf.eval()
+    try:
+        with _alone(hf):
+            logits = hf(
+                input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0), use_cache=False,
+                **_last_only(hf),
+            ).logits[:, -1].float()  # fmt: skip
+    finally:
+        if was_training:
+            hf.train()
+        for hook in hooks:
+            hook.remove()
+    return Calls(
+        idle=frozenset(site for site, shapes in seen.items() if not shapes),
+        partial=frozenset(site for site, shapes in seen.items() if any(_n_tokens(s) != 2 * _WIDTH for s in shapes)),
+        hides_padding=_alike(logits[0], logits[1], next(hf.parameters()).dtype),
+    )
+
+
+@contextmanager
+def _alone(hf: Any) -> Iterator[None]:
+    """Let nothing that is attached to a base speak in the block."""
+    with ExitStack() as stack:
+        for slot in {slot for module in hf.modules() if isinstance(slot := getattr(module, "slot", None), Slot)}:
+            stack.enter_context(slot.silenced())
+        yield
+
+
+def _two_rows(hf: Any) -> Tensor:
+    n_rows = embedding_rows(hf) or 2 * _WIDTH
+    text = torch.arange(1, _WIDTH + 1) * (n_rows - 1) // (_WIDTH + 1)  # tokens that differ
+    return torch.stack([torch.cat([text.new_zeros(_N_PAD), text[_N_PAD:]]), text])
+
+
+def _last_only(hf: Any) -> dict[str, int]:
+    return {"logits_to_keep": 1} if "logits_to_keep" in signature(hf.forward).parameters else {}
+
+
+def _listener(shapes: list[tuple[int, ...]]) -> Any:
+    def listen(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+        shapes.append(tuple(args[0].shape) if args else ())
+
+    return listen
+
+
+def _n_tokens(shape: tuple[int, ...]) -> int:
+    return torch.Size(shape[:-1]).numel()
+
+
+def _alike(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
+    apart = (one - other).abs().max()
+    return bool(apart <= _ROUNDING.get(dtype, _COARSE) * other.std())

@@ -1,0 +1,1 @@
+"""What is routed into a base: experts, router and its state, in memory and on disk."""

@@ -1,0 +1,1 @@
+"""Facts about data that routers and clusterers may ask a base for."""

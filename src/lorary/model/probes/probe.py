@@ -1,0 +1,228 @@
+"""Hidden states of an expert on examples; text embeddings."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer
+
+from lorary.adapters.contract import Experts, Site
+from lorary.adapters.kinds.lora import LoRA
+from lorary.errors import RoutingError
+from lorary.model.attached.attachment import Attachment
+from lorary.model.attached.slot import Slot
+from lorary.model.base.base_model import BaseModel
+from lorary.model.base.calls import require_whole
+from lorary.model.base.config import NO_CODE
+from lorary.model.base.packaged import find_encoder
+from lorary.model.sites import embedding_rows, text_config
+from lorary.model.text.chat import render_prompt, render_turns
+from lorary.model.text.tokens import pad, start_token
+from lorary.routing.routers.uniform import Uniform
+from lorary.tasks.example import Example
+from lorary.tasks.task import Tasks
+
+_MARK = "@@"
+
+TEXTS_AT_ONCE = 16
+"""Texts that `BaseProbe` reads in one pass."""
+
+
+class DataProbe:
+    """Answers a router's questions, about the base while nothing is attached, and about the experts' training data."""
+
+    def __init__(
+        self,
+        base: BaseModel,
+        experts: Experts,
+        sites: Mapping[str, Site],
+        owned: Mapping[str, Sequence[str]],
+        tasks: Tasks,
+    ) -> None:
+        """`owned`: expert -> names of its tasks. Raises E-PROBE for an expert none of whose tasks is given."""
+        self.base, self.experts, self.sites = base, experts, sites
+        self.owned, self.tasks = owned, tasks
+        for expert, names in owned.items():
+            if not any(name in tasks and tasks[name].train for name in names):
+                raise RoutingError(
+                    "E-PROBE",
+                    f"expert {expert!r}: no training examples of its tasks {list(names)} were given.",
+                    "Pass the tasks that the library was built from.",
+                )
+
+    def sample_texts(self, *, n_texts: int, n_tokens: int, opening: str, seed: int) -> Tensor:
+        """Let the base write texts at temperature 1 after an opening that is not part of them: ids (N, T)."""
+        ids = torch.tensor([self._opening(opening)] * n_texts, device=self.base.device)
+        devices = [self.base.device] if self.base.device.type != "cpu" else []
+        with torch.random.fork_rng(devices, device_type=self.base.device.type), torch.inference_mode():
+            torch.manual_seed(seed)
+            written: Tensor = self.base.hf.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
+                min_new_tokens=n_tokens, max_new_tokens=n_tokens,
+            )  # fmt: skip
+        return written[:, ids.shape[1] :].clone()
+
+    def _opening(self, kind: str) -> list[int]:
+        tokenizer = self.base.tokenizer
+        if kind == "user" and tokenizer.chat_template is not None:
+            turn = [{"role": "user", "content": _MARK}]
+            before = render_turns(tokenizer, turn, self.base.template_options).partition(_MARK)[0]
+            if ids := list(tokenizer(before, add_special_tokens=False)["input_ids"]):
+                return ids
+        return [start_token(tokenizer)]
+
+    def over_inputs(
+        self, texts: Tensor, sites: Collection[str], ask: Callable[[str, Tensor], Tensor]
+    ) -> Mapping[str, Tensor]:
+        """Read texts (N, T) with the base alone: site -> what `ask(site, inputs (n, T, d))` gave, joined (N, ...).
+
+        Raises E-STATE for texts that aren't tokens of this base: they may be kept in a state that came from elsewhere;
+        E-ROWS for a site that hears some of the tokens only.
+        """
+        n_rows = embedding_rows(self.base.hf) or text_config(self.base.hf).vocab_size
+        if texts.dtype != torch.long or texts.dim() != 2 or not ((texts >= 0) & (texts < n_rows)).all():
+            raise RoutingError("E-STATE", "the texts that the router read aren't of this base's tokens.", "Fit anew.")
+        require_whole(self.base.calls, sites)
+        answers: dict[str, list[Tensor]] = {site: [] for site in sites}
+
+        def listener(site: str) -> Any:
+            # Some blocks hand over (n * T, d), or more axes.
+            return lambda _, args: answers[site].append(
+                ask(site, args[0].reshape(-1, texts.shape[1], args[0].shape[-1])).cpu()
+            )
+
+        hooks = [self.base.hf.get_submodule(site).register_forward_pre_hook(listener(site)) for site in sites]
+        try:
+            for ids in texts.to(self.base.device).split(TEXTS_AT_ONCE):
+                with torch.inference_mode():
+                    mask = torch.ones_like(ids)
+                    run_hidden(self.base, ids, mask, mask.cumsum(1) - 1)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return {site: torch.cat(parts).clone() for site, parts in answers.items()}
+
+    def tasks_of(self, expert: str) -> Sequence[str]:
+        """Name the tasks that an expert was trained on."""
+        return self.owned[expert]
+
+    def learned(self, kind: str, expert: str | None = None) -> None:
+        """Tell nothing: data alone is known here."""
+
+    def mean_inputs(self, expert: str, *, n_examples: int) -> Mapping[str, Tensor]:
+        """Run the expert on its own training prompts: site -> mean last-token input (d_in,), float32."""
+        names = [name for name in self.owned[expert] if name in self.tasks]
+        examples = [e for i in range(n_examples) for name in names for e in self.tasks[name].train[i : i + 1]]
+        examples = examples[:n_examples]
+        require_whole(self.base.calls, self.sites)
+        weights = {site: w for site, w in self.experts[expert].items() if site in self.sites}
+        attachment = attach_alone(self.base, weights)
+        sums = {site: torch.zeros(self.sites[site].d_in) for site in self.sites}
+        slot, layers = attachment.slot, {site: self.base.hf.get_submodule(site) for site in self.sites}
+        hooks = [layer.register_forward_pre_hook(_adder(sums, site, slot)) for site, layer in layers.items()]
+        try:
+            self._run_prompts(examples)
+        finally:
+            for hook in hooks:
+                hook.remove()
+            attachment.detach()
+        return {site: total / len(examples) for site, total in sums.items()}
+
+    def _run_prompts(self, examples: Sequence[Example]) -> None:
+        rows = [replace(row, completion=()) for row in self.base.encode(examples)]
+        for group in self.base.in_groups(rows):
+            batch = pad([rows[i] for i in group], with_completion=False).to(self.base.device)
+            with torch.inference_mode():
+                run_hidden(self.base, batch.ids, batch.mask, batch.positions)
+
+    def prompt_features(self, encoder: str, *, n_examples: int) -> tuple[Tensor, Sequence[str]]:
+        """Encode training prompts: features (N, F) float32 and the task name of each."""
+        names = sorted({name for owned in self.owned.values() for name in owned if name in self.tasks})
+        examples = [(e, name) for name in names for e in self.tasks[name].train[:n_examples]]
+        texts = [render_prompt(self.base.tokenizer, e, self.base.template_options) for e, _ in examples]
+        return make_encoder(encoder, self.base)(texts), [name for _, name in examples]
+
+
+def _adder(sums: dict[str, Tensor], site: str, slot: Slot) -> Any:
+    def add(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+        assert slot.shape is not None
+        h = args[0].reshape(slot.shape[0], -1, args[0].shape[-1])  # some blocks hand over (B * T, d), or more axes
+        sums[site] += h[:, -1].float().sum(0).cpu()  # prompts are padded on the left
+
+    return add
+
+
+def attach_alone(base: BaseModel, weights: Mapping[str, Any]) -> Attachment:
+    """Attach one expert that always speaks; the caller detaches it."""
+    parts = {}
+    for name, w in weights.items():
+        site = base.sites[name]
+        bank = LoRA().pack([w], site).cast(base.dtype)
+        parts[name] = (bank.to(base.device), Uniform().gate(site, {}, ["alone"]).to(base.device))
+    return Attachment(base.hf, parts, Slot("outputs"))
+
+
+def run_hidden(base: BaseModel, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+    """Run the base up to its last hidden states (B, T, d)."""
+    nowhere = torch.zeros_like(mask, dtype=torch.bool)
+    with base.head_at(nowhere):
+        output = base.hf(
+            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, output_hidden_states=True
+        )
+    hidden: Tensor = output.hidden_states[-1]
+    return hidden
+
+
+class _BaseEncoder:
+    """Mean of the base's own last hidden states over the real tokens."""
+
+    def __init__(self, base: BaseModel) -> None:
+        self.base = base
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Encode texts -> (N, d) float32."""
+        rows = self.base.encode([Example(t, "") for t in texts])
+        features = torch.zeros(len(texts), text_config(self.base.hf).hidden_size)
+        for group in self.base.in_groups(rows):
+            batch = pad([rows[i] for i in group], with_completion=False).to(self.base.device)
+            with torch.inference_mode():
+                hidden = run_hidden(self.base, batch.ids, batch.mask, batch.positions).float()
+            mask = batch.mask.unsqueeze(-1)
+            features[group] = ((hidden * mask).sum(1) / mask.sum(1)).cpu()
+        return features
+
+
+class _MiniLM:
+    """all-MiniLM-L6-v2 from its PyPI package: mean pooling, unit length, as the model card says."""
+
+    def __init__(self, base: BaseModel) -> None:
+        self.device = base.device
+        self._directory = find_encoder()  # told now, and not when the first text comes
+
+    @cached_property
+    def _parts(self) -> tuple[Any, Any]:
+        directory = str(self._directory)
+        tokenizer = AutoTokenizer.from_pretrained(directory, **NO_CODE)
+        return tokenizer, AutoModel.from_pretrained(directory, **NO_CODE).to(self.device).eval()
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Encode texts -> (N, 384) float32."""
+        tokenizer, model = self._parts
+        found = []
+        for start in range(0, len(texts), 64):
+            batch = tokenizer(
+                list(texts[start : start + 64]), padding=True, truncation=True, max_length=256, return_tensors="pt"
+            ).to(self.device)
+            with torch.inference_mode():
+                hidden = model(**batch).last_hidden_state
+            mask = batch["attention_mask"].unsqueeze(-1)
+            found.append(nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1).cpu())
+        return torch.cat(found)
+
+
+def make_encoder(name: str, base: BaseModel) -> Any:
+    """Make the text encoder that a router names: texts -> (N, F) float32 on the CPU."""
+    return {"base": _BaseEncoder, "minilm": _MiniLM}[name](base)

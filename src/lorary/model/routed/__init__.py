@@ -1,0 +1,1 @@
+"""A base with a library routed into it, as users hold it."""

@@ -1,0 +1,38 @@
+"""Run a routed model on one prompt, with its routings recorded."""
+
+from collections.abc import Sequence
+
+import torch
+
+from lorary.model.attached.slot import Slot
+from lorary.model.base.base_model import BaseModel
+from lorary.model.routed.trace import Trace, make_trace
+from lorary.model.text.scoring import Turn, encode_open, endings
+from lorary.options import require, require_count
+from lorary.tasks.example import Example
+
+
+def listen(
+    base: BaseModel, slot: Slot, turn: Turn, prompt: str | Example, *, names: Sequence[str], max_new_tokens: int
+) -> Trace:
+    """Answer a prompt with up to max_new_tokens (0: only read it), and tell who spoke at each token and site."""
+    require("prompt", prompt, (str, Example), "a text or an example")
+    require_count("max_new_tokens", max_new_tokens, least=0)
+    example = prompt if isinstance(prompt, Example) else Example(prompt, "")
+    (row,) = encode_open(base, [example], max_new_tokens)
+    ids = torch.tensor([row.prompt], device=base.device)
+    with torch.inference_mode(), turn([example]):
+        context = slot.context
+        if max_new_tokens:
+            mask = torch.ones_like(ids)
+            ids = base.hf.generate(
+                input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False,
+                **endings(base, [example]),
+            )  # fmt: skip
+        slot.context, slot.records = context, {}
+        try:
+            base.hf(input_ids=ids, use_cache=False)
+            records = slot.records
+        finally:
+            slot.records = None
+    return make_trace([base.tokenizer.decode([i]) for i in ids[0].tolist()], names, records)

@@ -1,0 +1,75 @@
+"""How much of a plain text each expert takes: who gets most of it, whatever it says, was made to, or drowns the others.
+
+A router that looks at hidden states sends a token to whoever's direction it follows. A prototype near the mean of all
+states is followed by every token, so that one adapter among many takes most of them, whatever it was trained for.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from lorary.model.attached.attachment import Attachment
+from lorary.model.base.base_model import BaseModel
+from lorary.model.ensemble.ensemble import Ensemble
+from lorary.model.routed.trace import dense
+from lorary.routing.contract import Context, Gate
+from lorary.routing.routers.arrow import Arrow
+
+TEXT = (
+    "The river was low that summer, and the boats lay on the sand. def area(w, h): return w * h  # 3.5 x 2 = 7\n"
+    "Q: Which of these is a metal? (a) oak (b) iron (c) wool\nDear Ms Okafor, thank you for your letter of 12 May. "
+    "Wenn es regnet, bleiben wir zu Hause. SELECT name FROM people WHERE age > 40; Le chat dort. "
+    'Boil the rice for ten minutes, then add salt. 17, 19, 23, 29 ... {"ok": true, "items": []}'
+)
+"""A bit of everything: prose, code, numbers, questions, letters, several languages."""
+
+_MOST_TOKENS = 160
+_HALF = 0.5
+
+
+def takes_most(shares: dict[str, float]) -> list[str]:
+    """Name those who take more of a plain text than any one of so many should."""
+    most = max(_HALF, 2 / len(shares))
+    return [name for name, share in shares.items() if share > most]
+
+
+def shares_of(base: BaseModel, attachment: Attachment, ensemble: Ensemble) -> dict[str, float] | None:
+    """Measure each expert's share of a plain text, the mean over its tokens and all sites; largest first.
+
+    Of what the base alone makes of it: one call, on some hundred tokens. A router that gathers evidence has few words
+    to go by here, so its prototypes are asked as Arrow asks them. Who listens nowhere, since
+    it changes nothing, isn't counted. None where experts aren't chosen by scores.
+    """
+    gates = {site: _asked(ensemble, site, gate, base.device) for site, (_, gate) in attachment.parts.items()}
+    if not any(hasattr(gate, "members") for gate in gates.values()):
+        return None
+    ids = base.tokenizer(TEXT, add_special_tokens=False)["input_ids"][: min(_MOST_TOKENS, base.max_tokens - 1)]
+    heard: dict[str, list[Tensor]] = {site: [] for site in gates}
+    layers = {site: base.hf.get_submodule(site) for site in gates}
+    hooks = [layers[s].register_forward_pre_hook(_listener(gate, heard[s], ensemble)) for s, gate in gates.items()]
+    try:
+        with torch.inference_mode(), attachment.bypassed():
+            base.hf(input_ids=torch.tensor([ids], device=base.device), use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    means = [torch.cat(weights).mean(0) for weights in heard.values() if weights]  # each (E,)
+    shares = torch.stack(means).mean(0).tolist()
+    listening = {i for gate in gates.values() for i in getattr(gate, "members", torch.zeros(0)).tolist()}
+    return dict(sorted([(ensemble.names[i], shares[i]) for i in listening], key=lambda pair: -pair[1]))
+
+
+def _asked(ensemble: Ensemble, site: str, gate: Gate, device: torch.device) -> Gate:
+    if not gate.keeps_evidence:
+        return gate
+    return Arrow().gate(ensemble.sites[site], ensemble.state, ensemble.names).to(device)
+
+
+def _listener(gate: Gate, heard: list[Tensor], ensemble: Ensemble) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def listen(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+        h = args[0].reshape(1, -1, args[0].shape[-1])  # some blocks hand over (B * T, d)
+        if h.shape[1]:
+            heard.append(dense(gate(h, Context()), len(ensemble.names)))
+
+    return listen

@@ -1,0 +1,68 @@
+"""Who spoke at each token and site; recorded only when asked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lorary.routing.contract import Routing
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """The routing of one text. weights: (L, T, E) float32, L sites, T tokens, E experts in order of `names`."""
+
+    tokens: tuple[str, ...]
+    sites: tuple[str, ...]
+    names: tuple[str, ...]
+    weights: Tensor
+
+    @property
+    def shares(self) -> Tensor:
+        """Mean weight of each expert at each token over the sites, (T, E)."""
+        return self.weights.mean(0)
+
+    @property
+    def loudest(self) -> tuple[str, ...]:
+        """The expert with the largest share at each token."""
+        return tuple(self.names[i] for i in self.shares.argmax(1).tolist())
+
+    def total(self) -> dict[str, float]:
+        """Share of each expert over the whole text, largest first."""
+        shares = self.shares.mean(0).tolist()
+        return dict(sorted(zip(self.names, shares, strict=True), key=lambda pair: -pair[1]))
+
+    def __str__(self) -> str:
+        """One line per token: the token, its loudest expert, that expert's share."""
+        width = max(len(repr(t)) for t in self.tokens)
+        rows = zip(self.tokens, self.loudest, self.shares.amax(1).tolist(), strict=True)
+        return "\n".join(f"{token!r:<{width}}  {name}  {share:.2f}" for token, name, share in rows)
+
+
+def make_trace(tokens: Sequence[str], names: Sequence[str], records: Mapping[str, Sequence[Routing]]) -> Trace:
+    """Make a trace of row 0 from recorded routings; calls of one generation are joined along time.
+
+    A routing that is the same for all tokens is repeated.
+    """
+    sites = tuple(records)
+    rows = [torch.cat([dense(r, len(names)) for r in records[site]]) for site in sites]
+    filled = [row.expand(len(tokens), -1) if len(row) == 1 else row for row in rows]
+    return Trace(tuple(tokens), sites, tuple(names), torch.stack(filled))
+
+
+def average_shares(traces: Sequence[Trace]) -> dict[str, dict[str, float]]:
+    """Average the weights over all tokens of some texts: site -> expert -> share."""
+    first = traces[0]
+    total = torch.stack([trace.weights.double().sum(1) for trace in traces]).sum(0)  # (L, E)
+    shares = (total / sum(len(trace.tokens) for trace in traces)).tolist()
+    return {site: dict(zip(first.names, row, strict=True)) for site, row in zip(first.sites, shares, strict=True)}
+
+
+def dense(routing: Routing, n_experts: int) -> Tensor:
+    """Spread row 0 over all experts, splits averaged: (T, E) on the CPU."""
+    weights = routing.weights[0].mean(1).float().cpu()  # (T, k)
+    if routing.experts is None:
+        return weights
+    index = routing.experts[0].cpu()
+    return torch.zeros(*index.shape[:-1], n_experts).scatter(-1, index, weights.expand(index.shape))

@@ -1,0 +1,1 @@
+"""A routed model, or a library in fixed shares, as files."""

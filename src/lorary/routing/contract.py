@@ -1,0 +1,190 @@
+"""Routing, Context, Gate, Router, Probe: who speaks at each token, and what may decide it.
+
+Shape letters: B batch, T time, S splits, E experts of the library in order of their names, k kept.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lorary.adapters.contract import Experts, Mix, Site
+from lorary.folder import ROUTERS
+from lorary.options import Options, as_dict, require
+from lorary.routing.evidence import Evidence
+
+State = dict[str, Tensor]
+"""What a router learnt or derived, by name; stored as one safetensors file."""
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Who speaks, how loudly.
+
+    weights: (B, T, S, k), any of B, T, S may be 1 = shared by all.
+    experts: (B, T, k) indices into the library's names; None = all experts, in order.
+    strength: (B, T, 1, 1), how many times the mixture's answer counts, whichever the mix; None = once.
+    """
+
+    weights: Tensor
+    experts: Tensor | None = None
+    strength: Tensor | None = None
+
+    def weights_for(self, mix: Mix) -> Tensor:
+        """Give the weights (B, T, S, k) by which experts combine; those of "factors" are multiplied in twice."""
+        if self.strength is None:
+            return self.weights
+        return self.weights * (self.strength.sqrt() if mix == "factors" else self.strength)
+
+    @property
+    def n_tokens(self) -> int:
+        """T, as far as tokens are routed apart."""
+        return self.weights.shape[1]
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> "Routing":
+        """Change all parts alike, as by choosing rows."""
+        experts, strength = (part if part is None else change(part) for part in (self.experts, self.strength))
+        return Routing(change(self.weights), experts, strength)
+
+    def spread(self, n_rows: int, n_tokens: int) -> "Routing":
+        """Give each of so many tokens of each row a routing of its own."""
+        return self.changed(lambda part: part.expand(n_rows, n_tokens, *part.shape[2:]))
+
+    def followed_by(self, other: "Routing") -> "Routing":
+        """Join the routings of more tokens of the same rows, by the same gate and spread."""
+        return Routing(
+            torch.cat([self.weights, other.weights], 1),
+            _joined(self.experts, other.experts),
+            _joined(self.strength, other.strength),
+        )
+
+
+def _joined(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    return None if one is None or other is None else torch.cat([one, other], 1)
+
+
+@dataclass
+class Context:
+    """What gates may know besides the hidden state; one per sequence batch, set by the model for the time of a call.
+
+    experts: (B,) the right expert of each row, for the oracle; for learned weights, the number of its task.
+    features: (B, F) of each row's whole prompt.
+    mask: (B, T), False at padding, for the tokens of this call.
+    """
+
+    experts: Tensor | None = None
+    features: Tensor | None = None
+    mask: Tensor | None = None
+    evidence: Evidence = field(default_factory=Evidence)
+
+
+class Gate(nn.Module, ABC):
+    """The router at one site, at run time. No host synchronisation, no view of other rows.
+
+    `keeps_evidence`: True if it reads or adds to `Context.evidence`; a gate that doesn't pays nothing for it.
+    """
+
+    keeps_evidence: ClassVar[bool] = False
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Gate":
+        """Follow the model to another device, and stay in float32 when it goes to another precision.
+
+        In half precision other experts would win.
+        """
+
+        def moved(tensor: Tensor) -> Tensor:
+            found = fn(tensor)
+            return found if found.dtype == tensor.dtype else tensor.to(found.device)
+
+        super()._apply(moved, recurse)
+        return self
+
+    @property
+    def n_chosen(self) -> int | None:
+        """How many experts it chooses at every token; None if it gives weights for all."""
+        return None
+
+    @abstractmethod
+    def forward(self, h: Tensor, context: Context) -> Routing:
+        """Route hidden states h (B, T, d_in), the input of the site's linear layer."""
+
+
+class Probe(Protocol):
+    """Facts that a router's `fit` may ask for.
+
+    With "base" in its `needs` those of the base, with "examples" all, with "learned" what a builder left.
+    """
+
+    def sample_texts(self, *, n_texts: int, n_tokens: int, opening: str, seed: int) -> Tensor:
+        """Let the base, without any expert, write texts at temperature 1: ids (N, T), the same for the same seed.
+
+        opening: "user" if they follow what a chat template puts before a user's turn, "none" if only the start token.
+        """
+
+    def over_inputs(
+        self, texts: Tensor, sites: Collection[str], ask: Callable[[str, Tensor], Tensor]
+    ) -> Mapping[str, Tensor]:
+        """Read texts (N, T) with the base alone: site -> what `ask(site, inputs (n, T, d))` gave, joined (N, ...)."""
+
+    def mean_inputs(self, expert: str, *, n_examples: int) -> Mapping[str, Tensor]:
+        """Run the expert on its own training prompts: site name -> mean last-token input (d_in,), float32."""
+
+    def prompt_features(self, encoder: str, *, n_examples: int) -> tuple[Tensor, Sequence[str]]:
+        """Encode training prompts: features (N, F) float32 and the task name of each."""
+
+    def tasks_of(self, expert: str) -> Sequence[str]:
+        """Name the tasks that an expert was trained on."""
+
+    def learned(self, kind: str, expert: str | None = None) -> State | None:
+        """Fetch what the builder `kind` learned beside all experts together, or beside one, if it did."""
+
+
+@dataclass(frozen=True)
+class Router(Options, ABC):
+    """Options of one way to route. `fit` learns from experts, `gate` makes the part that runs at one site.
+
+    `needs`: any of {"base": `fit` asks the probe about the base, "examples": and about the training data,
+    "task": the right expert of each row must be known, "text": gates read `Context.features`, "learned": a builder
+    left weights for it}; empty = the experts' weights alone.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
+        """Derive the state from the experts; changes none of them."""
+
+    def deciding_options(self) -> dict[str, Any]:
+        """List the options that decide what `fit` makes: routers that agree in them share a stored state."""
+        return as_dict(self)
+
+    def refit(
+        self,
+        state: State,
+        experts: Experts,
+        sites: Mapping[str, Site],
+        probe: Probe | None,
+        *,
+        before: Sequence[str],
+        changed: Collection[str],
+    ) -> State:
+        """Give the state after experts came, went or changed: what `fit` would give, to the bit.
+
+        `state` was fitted to the experts named in `before`; those in `changed` are new or other than they were.
+        Routers whose state is per expert look at these alone (`members.refit_members`); others fit again.
+        """
+        return self.fit(experts, sites, probe)
+
+    @abstractmethod
+    def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
+        """Make the gate of one site from the state alone; `names` are all experts in order."""
+
+
+def find_router(router: Router | str) -> Router:
+    """Take a router, or make it of its spec: "arrow:top_k=2". Raises E-NAME, and E-OPTION for what is neither."""
+    found: Router = ROUTERS.parse(router) if isinstance(router, str) else router
+    require("router", found, Router, "a router", 'Give one, such as Arrow(top_k=2) or "arrow:top_k=2".')
+    return found

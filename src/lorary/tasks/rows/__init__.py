@@ -1,0 +1,1 @@
+"""Rows of files and data sets -> examples, each with its place."""
