@@ -11,18 +11,20 @@ import tempfile
 import time
 from pathlib import Path
 
-from lorary.building.work.claims import Watch, claim
-from lorary.building.work.survey import survey
-from lorary.building.work.worklist import Pack, Worklist
 from lorary.library.library import Library
+from lorary.work.claims import Watch, claim
+from lorary.work.jobs import Pack
+from lorary.work.survey import survey
+from lorary.work.worklist import Worklist
 
 
 def main(n_jobs: int) -> None:
     with tempfile.TemporaryDirectory() as place:
         library = Library.create(Path(place) / "lib")
-        worklist = Worklist(library.layout, "key")
+        worklist = Worklist(library.path, "key")
         names = [f"job{number}" for number in range(n_jobs)]
-        worklist.agree(names, lambda: [Pack(f"pack-{name}", (name,), ((name,),), 100) for name in names])
+        made = {name: (f"experts/{name}",) for name in names}
+        worklist.agree(made, lambda: [Pack(f"pack-{name}", (name,), (made[name],), 100) for name in names])
 
         spent_ms = []
         for name in names:

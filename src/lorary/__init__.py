@@ -49,7 +49,7 @@ _HOMES = {
     "finetune": "lorary.building.finetune",
     "Recipe": "lorary.building.recipe",
     "read_recipe": "lorary.building.recipe",
-    "build_recipe": "lorary.building.work.backend",
+    "build_recipe": "lorary.building.build",
     "cluster": "lorary.building.clustering.cluster",
     "join": "lorary.building.clustering.cluster",
     "Arrow": "lorary.routing.routers.arrow",

@@ -86,6 +86,6 @@ DEFAULT_ROUTER = "compass"
 """Needs no data; why this one: docs/evidence.md."""
 BUILDERS = Folder("lorary.building.builders", "builder", "lorary.builders")
 CLUSTERERS = Folder("lorary.building.clustering.clusterers", "clusterer", "lorary.clusterers")
-BACKENDS = Folder("lorary.building.work.backends", "backend", "lorary.backends")
+BACKENDS = Folder("lorary.work.backends", "backend", "lorary.backends")
 EVALUATORS = Folder("lorary.evaluation.evaluators", "metric", "lorary.evaluators")
 KINDS = Folder("lorary.adapters.kinds", "kind", "lorary.kinds")

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -208,6 +208,20 @@ def check_types(options: Any) -> None:
                 raise OptionError("E-OPTION", f"{where}, expected a whole number from 0 to {MAX_SEED}.")
             if isinstance(number, int) and not -_HUGE <= number < _HUGE:
                 raise OptionError("E-OPTION", f"{where}, expected a whole number below 2**63.")
+
+
+def check_positive(options: Any, *names: str) -> None:
+    """Refuse options that aren't above zero; None passes. Raises E-OPTION."""
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            refuse_value(options, name, "more than 0")
+
+
+def refuse_value(options: Any, name: str, expected: str) -> NoReturn:
+    """Raise E-OPTION for the value of one option, saying what was expected."""
+    value = reprlib.repr(getattr(options, name))
+    raise OptionError("E-OPTION", f"{name_of(options)}: {name}={value}, expected {expected}.")
 
 
 def _hints(options: Any) -> dict[str, Any]:

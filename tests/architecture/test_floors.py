@@ -6,7 +6,7 @@ from source_tree import ROOT, modules
 
 FLOORS = {
     **dict.fromkeys(("errors", "disk", "extras", "folder", "options", "hashing"), 0),
-    **dict.fromkeys(("tasks", "library"), 1),
+    **dict.fromkeys(("tasks", "library", "work"), 1),
     **dict.fromkeys(("adapters", "evaluation"), 2),
     **dict.fromkeys(("formats", "routing"), 3),
     "model": 4,
@@ -19,7 +19,7 @@ ROOMS = {
     "model": ("sites", "text", "attached", "base", "probes", "ensemble", "saved", "routed"),
     "building": (
         "limits", "contract", "training", "merging", "clustering", "builders",
-        "estimate", "recipe", "work", "finetune", "build",
+        "estimate", "recipe", "runner", "build_work", "finetune", "build",
     ),
     "tasks": ("example", "task", "rows", "read"),
     "adapters": ("contract", "bank_rows", "room", "mixing", "low_rank"),

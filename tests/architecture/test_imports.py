@@ -10,7 +10,7 @@ from source_tree import Module, module_of, modules
 ONLY_HERE = {
     "transformers": {"model", "testing"},  # testing makes tiny models
     "tokenizers": {"model", "testing"},
-    "torch": {"adapters", "formats", "routing", "model", "building", "studies", "serving", "testing"},
+    "torch": {"work", "adapters", "formats", "routing", "model", "building", "studies", "serving", "testing"},
     "safetensors": {
         "formats",
         "model",
@@ -21,13 +21,13 @@ ONLY_HERE = {
     "typer": {"cli"},
     "matplotlib": {"reporting"},
     "sklearn": {"building", "routing"},
-    "ray": {"building"},
+    "ray": {"work"},
 }
 """Package -> folders that may import it. peft is for tests alone."""
 
 IN_FUNCTIONS = {"cli", "__init__", "folder"}
 EXTRAS = {
-    ("building/work/backends/ray.py", "ray"): "optional extra [ray]",
+    ("work/backends/ray.py", "ray"): "optional extra [ray]",
     ("tasks/rows/arrow_rows.py", "pyarrow"): "optional extra [data]",
     ("tasks/rows/arrow_rows.py", "pyarrow.parquet"): "optional extra [data]",
     ("tasks/rows/hub_rows.py", "datasets"): "optional extra [data]",

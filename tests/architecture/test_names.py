@@ -13,7 +13,7 @@ METHODS = (
     "routing/routers",
     "building/builders",
     "building/clustering/clusterers",
-    "building/work/backends",
+    "work/backends",
     "evaluation/evaluators",
     "adapters/kinds",
 )

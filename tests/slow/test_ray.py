@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from worker_builders import Careful
 
+from lorary.building.build import build_recipe
 from lorary.building.recipe import Recipe
-from lorary.building.work.backend import build_recipe
 from lorary.testing.contracts import files_of
 from lorary.testing.pico import pico_base
 from recipe_files import write_base, write_tasks
@@ -25,9 +25,9 @@ DRIVER = """
 import json, sys
 from pathlib import Path
 from ray.cluster_utils import Cluster
-from lorary.building.work.backend import build_recipe
-from lorary.building.work.backends.ray import Ray
-from lorary.building.work.claims import read_lease
+from lorary.building.build import build_recipe
+from lorary.work.backends.ray import Ray
+from lorary.work.claims import read_lease
 from lorary.building.recipe import Recipe
 from worker_builders import Careful
 

@@ -11,18 +11,17 @@ from pathlib import Path
 import pytest
 from worker_builders import Careful, Deadly, Hanging, Watched
 
-from lorary.building.build import build
+from lorary.building.build import build, build_recipe
+from lorary.building.progress import survey_library as survey
 from lorary.building.recipe import Recipe, read_recipe
-from lorary.building.work.backend import build_recipe
-from lorary.building.work.claims import read_lease
-from lorary.building.work.share import torch_threads
-from lorary.building.work.survey import survey
 from lorary.disk.processes import is_running
 from lorary.errors import BuildError
 from lorary.library.library import Library
 from lorary.model.base.base_model import load_base
 from lorary.testing.contracts import files_of
 from lorary.testing.pico import pico_base
+from lorary.work.claims import read_lease
+from lorary.work.share import torch_threads
 from recipe_files import write_base, write_tasks
 
 pytestmark = pytest.mark.slow

@@ -15,11 +15,10 @@ from moody import Moody
 from process import End, Running, command, of_round, run
 from world import NAMES, Lost, World, content, require_clean, wait_for
 
-from lorary.building.build import build
+from lorary.building.build import build, build_recipe
 from lorary.building.builders.private import Private
 from lorary.building.recipe import Recipe
 from lorary.building.training import loop as train
-from lorary.building.work.backend import build_recipe
 from lorary.errors import BuildError
 from lorary.library.library import Library
 from lorary.model.base.base_model import load_base

@@ -1,15 +1,21 @@
-"""Build a library from Python: one call, in this process, alone or with others that do the same."""
+"""Build a library from Python: in this process, alone or with others that do the same, or with a backend's workers."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+from lorary.building.build_work import Build, RecipeBuild
 from lorary.building.contract import Builder, Report
-from lorary.building.work.claims import HANG_S, LEASE_S
-from lorary.building.work.enlist import enlist, see_through
-from lorary.building.work.follower import OnPlan
-from lorary.folder import BUILDERS
+from lorary.building.recipe import Recipe
+from lorary.folder import BACKENDS, BUILDERS
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
+from lorary.model.base.embedded_needs import EMBEDDED
+from lorary.model.base.named_bases import called
 from lorary.tasks.task import Tasks
+from lorary.work.backend import Backend, Order, new_run
+from lorary.work.claims import HANG_S, LEASE_S
+from lorary.work.jobs import Listener, OnPlan
+from lorary.work.worker import join
 
 
 def build(
@@ -42,8 +48,31 @@ def build(
     jobs share, E-LIBRARY if it is moved or deleted meanwhile, E-DISK and E-PERM.
     """
     builder = BUILDERS.parse(builder) if isinstance(builder, str) else builder
-    worker = enlist(builder, tasks, base, into=into, source=source, report=report, on_plan=on_plan, run=run,
-                    lease_s=lease_s, hang_s=hang_s)  # fmt: skip
-    if worker is not None:
-        see_through(worker)
+    work = Build(builder, tasks, base, Path(into), source)
+    order = Order(work, run or new_run(), Listener.of(on_plan, report), lease_s=lease_s, hang_s=hang_s)
+    if (worker := join(order)) is not None:
+        worker.finish()
     return Library.open(into)
+
+
+def build_recipe(
+    recipe: Recipe,
+    *,
+    backend: Backend | str = "local",
+    run: str | None = None,
+    report: Report | None = None,
+    on_plan: OnPlan | None = None,
+    tell: Callable[[str], None] | None = None,
+    base_name: str | None = None,
+) -> Library:
+    """Build what a recipe says, with workers where the backend has them.
+
+    base_name: what the adapters call a base that is a directory; by default as the recipe does, so that a relative
+    path stays one. Other arguments and errors: see `build`.
+    """
+    backend = BACKENDS.parse(backend) if isinstance(backend, str) else backend
+    name = base_name or (called(recipe.base) if recipe.base else None)
+    is_place = recipe.base not in (None, EMBEDDED) and Path(str(recipe.base)).is_dir()
+    work = RecipeBuild(recipe.absolute(), name if is_place else None)
+    backend.work(Order(work, run or new_run(), Listener.of(on_plan, report, tell)))
+    return Library.open(work.root)

@@ -1,30 +1,19 @@
 """Builder and Job: what may be built, and from what."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from lorary.errors import BuildError, LoraryError
+from lorary.errors import BuildError
 from lorary.library.library import Library
 from lorary.options import Options, name_of, require
 from lorary.tasks.task import Task, Tasks
-
-
-@dataclass(frozen=True)
-class JobStep:
-    """Where a job is: for progress bars. `valid_loss` is set when it was just measured, nats per token."""
-
-    job: str
-    step: int
-    n_steps: int
-    loss: float | None = None
-    valid_loss: float | None = None
-
-
-Report = Callable[[JobStep], None]
+from lorary.work.jobs import Failures as Failures
+from lorary.work.jobs import JobStep as JobStep
+from lorary.work.jobs import Report as Report
+from lorary.work.jobs import failing_alone as failing_alone
 
 
 class Job(Protocol):
@@ -53,10 +42,6 @@ Write = Callable[[Path], dict[str, Any]]
 """Writes one expert's files to a staging directory; gives the provenance's fields."""
 
 
-Failures = dict[str, LoraryError]
-"""Job name -> why it alone of its pack failed."""
-
-
 @dataclass(frozen=True)
 class Made:
     """What a pack made: a writer per expert, and (job, kind) -> a writer of the safetensors file of what it learned.
@@ -68,20 +53,6 @@ class Made:
     experts: Mapping[str, Write]
     learned: Mapping[tuple[str, str], Callable[[Path], None]] = field(default_factory=dict)
     failed: Failures = field(default_factory=dict)
-
-
-_OF_ALL = ("E-DISK", "E-PERM", "E-LEASE", "E-LIBRARY")
-
-
-@contextmanager
-def failing_alone(job: str, failed: Failures) -> Iterator[None]:
-    """Note in `failed` what goes wrong in the block with one job of a pack; what would befall all of them passes."""
-    try:
-        yield
-    except LoraryError as error:
-        if error.code in _OF_ALL:
-            raise
-        failed[job] = error
 
 
 @dataclass(frozen=True)

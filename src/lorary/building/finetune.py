@@ -13,13 +13,13 @@ from lorary.building.training.job import TrainingJob, TrainingOptions
 from lorary.building.training.learner import Learner
 from lorary.building.training.loop import train
 from lorary.building.training.stack import Stack
-from lorary.building.work.claims import HANG_S, LEASE_S, Claim, LeaseLostError, Watch, claim
 from lorary.disk.arrival import arriving
 from lorary.disk.writing import ELSEWHERE, check_writable, disk_errors
 from lorary.errors import BuildError, LibraryError, quote
 from lorary.model.base.base_model import BaseModel
 from lorary.options import require
 from lorary.tasks.task import Tasks
+from lorary.work.claims import HANG_S, LEASE_S, Claim, LeaseLostError, Watch, claim
 
 FACTS = "training.json"
 """Where the new base comes from, beside its weights."""
@@ -85,14 +85,14 @@ def _work(
 ) -> None:
     """Train as the only one; what another made meanwhile is as good."""
 
-    def hear(step: JobStep) -> None:
+    def report_step(step: JobStep) -> None:
         mine.reached(step.step)
         if report:
             report(step)
 
     try:
         if not _stands(into, job, base):
-            _make(options, job, base, into, mine, hear)
+            _make(options, job, base, into, mine, report_step)
     except BaseException as error:
         if not mine.is_lost and not any(mine.directory.glob("checkpoint*")):
             mine.finish()  # nothing to go on from: the disk refused before training began

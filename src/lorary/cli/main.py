@@ -26,7 +26,7 @@ _QUIET = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code: 0 done, 1 error, 2 usage, 3 partial, 130 interrupted."""
-    from lorary.building.work.waiting import short_waits
+    from lorary.work.waiting import short_waits
 
     for name, value in {**_QUIET, **short_waits(os.environ)}.items():
         os.environ.setdefault(name, value)

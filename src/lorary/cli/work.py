@@ -62,12 +62,12 @@ class Work:
             ) from error
 
     def _kept(self) -> set[str]:
-        from lorary.building.work.survey import survey
+        from lorary.building.progress import survey_library
 
         if not self._planned:  # nothing was begun; there may be no library
             return set()
         with suppress(LibraryError):  # it is gone, which the error says that is told
-            return {job.name for job in survey(self._into).jobs if job.state == "done"} & set(self._planned)
+            return {job.name for job in survey_library(self._into).jobs if job.state == "done"} & set(self._planned)
         return set()
 
 

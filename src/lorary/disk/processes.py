@@ -17,6 +17,8 @@ from pathlib import Path
 
 from lorary.hashing import short_key
 
+WORK = ".work"
+"""The folder in which processes that share a directory leave what they need until their work there is done."""
 SAFE_AGE_S = 24 * 3600.0
 """What a writer elsewhere hasn't touched for so long is left: from here nobody sees whether it lives."""
 _MARK = re.compile(r"\.([0-9a-f]{16})-([0-9]{1,10})-([0-9]{1,20})\.[0-9a-f]{8}(?:\.[a-z0-9]+)*$")

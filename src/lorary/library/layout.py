@@ -7,7 +7,7 @@
                          chat_template.jinja, if one came with it
       derived/           <kind>-<key>.<suffix>: rebuildable, named by the hash of their origins and by who made them
       learned/           <kind>-<key>.<suffix>: not rebuildable without data; never collected
-      .work/             what a build that isn't done keeps there: see `worklist`
+      .work/             what a build that isn't done keeps there: see work/worklist.py
       .staging/          <name>.<mark of the writer>/: adapters on their way in or out; garbage once the writer is dead
 
 The directories are the truth, library.json is a note about them: a writer may be killed between the two, and nothing
@@ -25,6 +25,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lorary.disk.processes import WORK
 from lorary.disk.reading import require_plain_directory
 from lorary.disk.writing import near_path
 from lorary.errors import LibraryError, quote
@@ -34,7 +35,6 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PICKLE = "adapter_model.bin"
 PROVENANCE = "expert.json"
-WORK = ".work"
 _MANIFEST = "library.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _PEFT_WORDS = {"lora", "weight", "default", "base"}

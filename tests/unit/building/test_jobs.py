@@ -10,19 +10,21 @@ import torch
 
 from lorary.building import estimate
 from lorary.building.build import build
+from lorary.building.build_work import Build
 from lorary.building.builders.private import Private
 from lorary.building.training import loop as train
 from lorary.building.training.packs import TrainedBuilder
-from lorary.building.work import claims
-from lorary.building.work.claims import Claim, Watch, read_lease
-from lorary.building.work.enlist import enlist, see_through
-from lorary.building.work.worker import jobs_failed
-from lorary.building.work.worklist import Failure
 from lorary.errors import BuildError, LibraryError, LoraryError, ModelError, OptionError
 from lorary.library.library import Library
 from lorary.tasks.task import Task, Tasks
 from lorary.testing.contracts import files_of
 from lorary.testing.pico import pico_base
+from lorary.work import claims
+from lorary.work.backend import Order, new_run
+from lorary.work.claims import Claim, Watch, read_lease
+from lorary.work.jobs import Listener
+from lorary.work.worker import jobs_failed, join
+from lorary.work.worklist import Failure
 
 NAMES = ["copy", "join", "swap", "upper"]
 
@@ -36,6 +38,11 @@ class OneByOne(Private):
 
 
 BUILDER = OneByOne(steps=4, batch_size=2, rank=2, n_evaluations=2, dropout=0.1, lr=1e-2)
+
+
+def enlist(builder, tasks, base, *, into, report=None, run=None):
+    """Make this process a worker of a build."""
+    return join(Order(Build(builder, tasks, base, into), run or new_run(), Listener.of(None, report)))
 
 
 @pytest.fixture
@@ -87,10 +94,10 @@ def test_workers_share_the_packs_and_the_library_is_the_same(base, other_base, t
             other = enlist(BUILDER, tasks, other_base, into=into, report=steps.append)
             others.append(steps)
             (busy,) = [pack for pack in other.packs if read_lease(other.worklist.pack_directory(pack))]
-            assert not other.attend(busy)
-            free = [pack for pack in other.packs if pack.missing(other.library.layout) and pack != busy]
+            assert not other.try_pack(busy)
+            free = [pack for pack in other.packs if pack.missing(into) and pack != busy]
             for pack in free if n_others == 1 else free[-1:]:
-                assert other.attend(pack)
+                assert other.try_pack(pack)
 
     report = at(1, 2, call_others)
     library = build(BUILDER, tasks, base, into=into, report=report)
@@ -103,7 +110,7 @@ def test_workers_share_the_packs_and_the_library_is_the_same(base, other_base, t
 def test_the_order_of_packs_changes_nothing(base, tasks, tmp_path, undisturbed):
     worker = enlist(BUILDER, tasks, base, into=tmp_path / "lib")
     worker.packs.reverse()
-    see_through(worker)
+    worker.finish()
     assert (Library.open(tmp_path / "lib").hash, files_of(tmp_path / "lib")) == undisturbed
 
 
@@ -175,9 +182,9 @@ def take_over(into, tasks, base, steps):
     other = enlist(BUILDER, tasks, base, into=into, report=steps.append)
     other.watch = Watch(clock)
     (pack,) = [pack for pack in other.packs if read_lease(other.worklist.pack_directory(pack))]
-    assert not other.attend(pack)
+    assert not other.try_pack(pack)
     clock.now += 61
-    assert other.attend(pack)
+    assert other.try_pack(pack)
 
 
 @pytest.mark.parametrize("wakes_up", [True, False])
@@ -405,9 +412,9 @@ def test_a_pack_that_kills_its_workers_is_given_up(base, tasks, tmp_path, monkey
         patch.setattr(claims, "is_running", lambda pid: False)
         for _ in range(3):
             assert claims.claim(worker.worklist.pack_directory(pack), Watch(), run="run")
-        worker.attend(pack)
+        worker.try_pack(pack)
     with pytest.raises(BuildError) as caught:
-        see_through(worker)
+        worker.finish()
     (log,) = (into / ".work" / "logs").iterdir()
     assert str(caught.value) == (
         "error[E-JOBS] a pack of jobs failed: copy: error[E-WORKER] 3 workers died at it, the last "
@@ -525,7 +532,7 @@ def test_a_pack_s_speed_is_remembered(base, tasks, tmp_path, monkeypatch):
     monkeypatch.setattr(estimate, "_LEAST_S", 0.0)
     heard = []
     monkeypatch.setattr(
-        "lorary.building.work.worker.remember_rate",
+        "lorary.building.runner.remember_rate",
         lambda *facts: heard.append(facts) or estimate.remember_rate(*facts),
     )
     build(BUILDER, tasks.only(["copy"]), base, into=tmp_path / "lib")
@@ -583,5 +590,5 @@ def test_what_goes_wrong_since_another_took_the_pack_over_is_no_failure_of_its_j
     monkeypatch.setattr(train, "save_checkpoint", without_place)
     worker = enlist(BUILDER, tasks.only(["copy"]), base, into=into)
     (pack,) = worker.packs
-    assert not worker.attend(pack), "another has it"
+    assert not worker.try_pack(pack), "another has it"
     assert worker.worklist.failure(pack) is None

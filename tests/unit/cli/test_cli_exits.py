@@ -234,8 +234,8 @@ def test_an_error_after_which_all_stand_is_an_error(
     def exists(*_: Any) -> NoReturn:
         raise BuildError("E-EXISTS", "library 'x' holds an expert 'copy' that was built with other options or data.")
 
-    monkeypatch.setattr("lorary.building.work.backend.see_through", exists)
-    monkeypatch.setattr("lorary.building.work.enlist._is_done", lambda *_: False)
+    monkeypatch.setattr("lorary.work.worker.Worker.finish", exists)
+    monkeypatch.setattr("lorary.work.jobs.Job.stands", lambda *_: False)
     failed = run("build", world.tasks, "--method", "private:steps=3", "--base", world.base, "--into", copied)
     assert (failed.code, failed.err.splitlines()[-1].split("]")[0]) == (1, "error[E-EXISTS")
 
@@ -252,7 +252,7 @@ def test_interrupted(
         time.sleep(5)
         raise AssertionError("not interrupted")
 
-    monkeypatch.setattr("lorary.building.work.backend.enlist", stop)
+    monkeypatch.setattr("lorary.work.worker.join", stop)
     before = signal.getsignal(number)
     line = ("build", world.tasks, "--method", "private:steps=1", "--base", world.base, "--into", tmp_path / "lib")
     stopped = run(*line)
@@ -343,7 +343,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("module", ["lorary.cli.main", "typing", "lorary.building.work.waiting", "typer"])
+@pytest.mark.parametrize("module", ["lorary.cli.main", "typing", "lorary.work.waiting", "typer"])
 def test_interrupted_from_the_first_import_on(module: str) -> None:
     command = [sys.executable, "-c", AT_IMPORT, module, "--help"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

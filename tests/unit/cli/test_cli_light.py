@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from cli_line import World
 
-from lorary.building.work.waiting import SETTINGS
 from lorary.folder import BUILDERS
+from lorary.work.waiting import SETTINGS
 
 HEAVY = ("torch", "transformers", "sklearn", "matplotlib", "peft", "accelerate", "numpy", "huggingface_hub")
 PROBE = """

@@ -11,13 +11,13 @@ from cli_line import Run, World
 
 from lorary.building.builders.private import Private
 from lorary.building.contract import JobStep
-from lorary.building.work.survey import JobState
 from lorary.cli.samples import show_samples
 from lorary.cli.work import Work
 from lorary.library.library import Library
 from lorary.tasks.task import Task
 from lorary.tasks.toy import toy_tasks
 from lorary.testing.pico import pico_tokenizer
+from lorary.work.survey import JobState
 
 
 def test_whole_road(run: Run, world: World, tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ import pytest
 from cli_line import Run, World
 from test_cli_light import run_apart
 
+from lorary.building.build_work import Build
 from lorary.building.recipe import make_recipe
-from lorary.building.work.claims import Watch, claim
-from lorary.building.work.enlist import enlist
 from lorary.errors import BuildError
 from lorary.testing.pico import pico_base
+from lorary.work.backend import Order
+from lorary.work.claims import Watch, claim
+from lorary.work.worker import join
 
 
 @pytest.fixture
@@ -22,10 +24,10 @@ def begun(world: World, tmp_path: Path) -> Path:
     into = tmp_path / "lib"
     builder = make_recipe({"builder": "private:steps=3,batch_size=32", "into": into}, "").builder
     tasks = make_recipe({"builder": "private", "into": into, "tasks": str(world.tasks)}, "").read_tasks()
-    worker = enlist(builder, tasks, pico_base(), into=into, run="one")
+    worker = join(Order(Build(builder, tasks, pico_base(), into), "one"))
     assert worker is not None
     done, running, failed = worker.packs
-    assert worker.attend(done)
+    assert worker.try_pack(done)
     claimed = claim(worker.worklist.pack_directory(running), Watch())
     assert claimed is not None
     claimed.reached(1, {"swap": 0.25})
@@ -78,7 +80,7 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         heard.update(options)
         raise BuildError("E-JOBS", "stop here.")
 
-    monkeypatch.setattr("lorary.building.work.backend.build_recipe", build_recipe)
+    monkeypatch.setattr("lorary.building.build.build_recipe", build_recipe)
     monkeypatch.delenv("SLURM_ARRAY_JOB_ID", raising=False)
     return heard
 

@@ -63,7 +63,7 @@ def build(
     if dry_run:
         return print_plan(made, json)
 
-    from lorary.building.work.backend import build_recipe
+    from lorary.building.build import build_recipe
 
     with progress("training steps") as tell, Work(tell, made.into).watched() as work, resumable():
         library = build_recipe(

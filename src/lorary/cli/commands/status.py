@@ -13,7 +13,7 @@ from lorary.cli.pace import in_time
 from lorary.cli.parameters import Json
 
 if TYPE_CHECKING:
-    from lorary.building.work.survey import JobState, Survey
+    from lorary.work.survey import JobState, Survey
 
 
 def status(
@@ -25,9 +25,9 @@ def status(
     Others are running, stale, failed or waiting; the time left is estimated. A job is stale if its worker is dead or
     has been silent for too long: the next `lorary build` takes it over. Exit code 3 means that some failed.
     """
-    from lorary.building.work.survey import survey
+    from lorary.building.progress import survey_library
 
-    found = survey(library)
+    found = survey_library(library)
     if json:
         print_json(_plain(library, found))
     else:

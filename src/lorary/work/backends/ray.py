@@ -4,25 +4,24 @@ import atexit
 import contextlib
 import logging
 import os
+import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from lorary.building.limits import check_positive
-from lorary.building.work.backend import Backend, Order, enlist_here
-from lorary.building.work.claims import HANG_S
-from lorary.building.work.enlist import see_through
-from lorary.building.work.follower import Follower
-from lorary.building.work.process import end_hung
-from lorary.building.work.share import torch_threads
-from lorary.building.work.worker import Worker
-from lorary.building.work.worklist import Pack
 from lorary.errors import BuildError, OptionError
 from lorary.extras import require_extra
+from lorary.options import check_positive
+from lorary.work.backend import Backend, Order
+from lorary.work.claims import HANG_S
+from lorary.work.follower import Follower
+from lorary.work.jobs import Pack
+from lorary.work.share import torch_threads
+from lorary.work.worker import Worker, join
 
-_NOTES = contextlib.ExitStack()
-atexit.register(_NOTES.close)
+_COMMITS = contextlib.ExitStack()
+atexit.register(_COMMITS.close)
 _STORE_BYTES = 100 << 20  # nothing large travels: all data is on disk
 
 
@@ -51,15 +50,18 @@ class Ray(Backend):
 
     def work(self, order: Order) -> None:
         """Hand out a task per pack; the cluster finds places for them, and new ones when nodes die."""
-        order.say(f"connecting to Ray at {self.address} ..." if self.address else "starting Ray on this machine ...")
+        order.listener.say(
+            f"connecting to Ray at {self.address} ..." if self.address else "starting Ray on this machine ..."
+        )
         with _cluster(self.address) as ray:
             remote = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=self.retries)
-            follower = Follower(order.recipe.into, order.report, order.on_plan)
-            theirs = replace(order.for_others(), threads=max(1, int(self.cpus)), hang_s=self.hang_s, on_hang=end_hung)
-            (packs,) = _results(ray, follower, [remote(_plan).remote(theirs)])
+            follower = Follower(order.work.root, order.listener)
+            theirs = replace(order.for_others(), threads=max(1, int(self.cpus)), hang_s=self.hang_s, ends_hung=True)
+            sent = pickle.dumps(theirs)
+            (packs,) = _results(ray, follower, [remote(_plan).remote(sent)])
             run_pack = remote(_run_pack)
-            _results(ray, follower, [run_pack.remote(theirs, pack) for pack in packs])
-            _results(ray, follower, [remote(_finish).remote(theirs)])
+            _results(ray, follower, [run_pack.remote(sent, pack) for pack in packs])
+            _results(ray, follower, [remote(_finish).remote(sent)])
 
 
 def _results(ray: Any, follower: Follower, tasks: list[Any]) -> list[Any]:
@@ -119,26 +121,26 @@ def _cluster(address: str | None) -> Iterator[Any]:
 
 
 @lru_cache(maxsize=1)
-def _worker(order: Order) -> Worker | None:
-    """Load a base once per process: Ray gives a process many tasks; `_finish` notes what all have built."""
-    worker = enlist_here(order)
+def _worker(sent: bytes) -> Worker | None:
+    """Join once per process, which loads much: Ray gives a process many tasks. `_finish` follows up all commits."""
+    worker = join(pickle.loads(sent))
     if worker is not None:
-        _NOTES.enter_context(worker.library.noted_once())
+        _COMMITS.enter_context(worker.runner.many_commits())
     return worker
 
 
-def _plan(order: Order) -> list[Pack]:
-    worker = _worker(order)
+def _plan(sent: bytes) -> list[Pack]:
+    worker = _worker(sent)
     return worker.packs if worker else []
 
 
-def _run_pack(order: Order, pack: Pack) -> None:
-    if worker := _worker(order):
-        with torch_threads(order.threads or 1):
-            worker.work(only=pack.key)
+def _run_pack(sent: bytes, pack: Pack) -> None:
+    if worker := _worker(sent):
+        with torch_threads(worker.order.threads or 1):
+            worker.settle(only=pack.key)
 
 
-def _finish(order: Order) -> None:
-    if worker := _worker(order):
-        with torch_threads(order.threads or 1):
-            see_through(worker)  # with what tasks that were lost have left
+def _finish(sent: bytes) -> None:
+    if worker := _worker(sent):
+        with torch_threads(worker.order.threads or 1):
+            worker.finish()  # with what tasks that were lost have left

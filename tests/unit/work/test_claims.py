@@ -11,10 +11,10 @@ import time
 
 import pytest
 
-from lorary.building.work import claims
-from lorary.building.work.claims import Claim, LeaseLostError, Watch, claim, newest, read_lease
 from lorary.disk.processes import is_running
 from lorary.errors import BuildError
+from lorary.work import claims
+from lorary.work.claims import Claim, LeaseLostError, Watch, claim, newest, read_lease
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ def test_nobody_is_believed_for_ever(pack, elsewhere):
 DIE = """
 import sys, time
 from pathlib import Path
-from lorary.building.work.claims import Watch, claim
+from lorary.work.claims import Watch, claim
 with claim(Path(sys.argv[1]), Watch()).held() as mine:
     (mine.directory / "checkpoint").write_text("whole")
     print("claimed", flush=True)

@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lorary.building.build_work import RecipeBuild
 from lorary.building.builders.private import Private
 from lorary.building.recipe import Recipe
-from lorary.building.work import share
-from lorary.building.work.share import free_bytes, threads_for, torch_threads, workers_for
 from lorary.library.layout import Layout
+from lorary.work import share
+from lorary.work.share import free_bytes, threads_for, torch_threads, workers_for
 from recipe_files import write_base, write_tasks
 
 GIB = 1 << 30
@@ -21,6 +22,10 @@ def recipe(base, toy, tmp_path):
     tasks = write_tasks(tmp_path / "tasks", toy.only(["copy", "join", "swap", "upper"]))
     pico = write_base(tmp_path / "pico", base)
     return Recipe(builder=APART, into=tmp_path / "lib", base=str(pico), tasks=(str(tasks),))
+
+
+def workers_of(recipe, **options):
+    return workers_for(lambda: RecipeBuild(recipe).needs, **options)
 
 
 @pytest.fixture
@@ -58,28 +63,28 @@ def test_cores_are_shared_out_to_packs(machine, cores, n_packs, threads):
 )
 def test_workers_fill_the_cores_with_at_most_one_per_pack(recipe, machine, cores, options, workers):
     machine(cores)
-    assert workers_for(recipe, **options) == workers
+    assert workers_of(recipe, **options) == workers
 
 
 def test_packs_that_are_done_need_no_worker_and_keep_their_threads(recipe, machine):
     machine(16)
     for name in ("copy", "join", "swap"):
         Layout(recipe.into).expert(name).mkdir(parents=True)
-    assert workers_for(recipe) == 1
+    assert workers_of(recipe) == 1
     Layout(recipe.into).expert("upper").mkdir()
-    assert workers_for(recipe) == 1
+    assert workers_of(recipe) == 1
 
 
 def test_experts_of_one_pack_need_one_worker(recipe, machine):
     machine(4)
-    assert workers_for(replace(recipe, builder=replace(APART, batch_size=2))) == 1
+    assert workers_of(replace(recipe, builder=replace(APART, batch_size=2))) == 1
 
 
 @pytest.mark.parametrize(("free", "workers"), [(0, 1), (2.5 * GIB, 1), (6.5 * GIB, 3), (None, 4)])
 def test_memory_bounds_the_workers(recipe, machine, free, workers):
     """Each holds a base and a step; where memory can't be asked, it is no bound."""
     machine(4, free if free is None else int(free))
-    assert workers_for(recipe) == workers
+    assert workers_of(recipe) == workers
 
 
 def test_a_containers_limit_counts_as_well(monkeypatch):

@@ -1,13 +1,14 @@
-"""How far a build is, from what its workers leave on disk; asks none of them. Imports no torch."""
+"""How far work is, from what its workers leave on disk; asks none of them. Imports no torch."""
 
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from lorary.building.work.claims import Lease, read_lease
-from lorary.building.work.worklist import Failure, Pack, plans, read_failure, read_packs
-from lorary.library.layout import Layout, find_layout
+from lorary.disk.processes import WORK
+from lorary.work.claims import Lease, read_lease
+from lorary.work.jobs import Pack
+from lorary.work.worklist import Failure, plans, read_failure, read_packs
 
 STATES = ("done", "running", "stale", "failed", "waiting")
 
@@ -35,14 +36,14 @@ class JobState:
 
 @dataclass(frozen=True)
 class Survey:
-    """Where all jobs are. planned: names of those that plans hold which aren't done; other experts just stand.
+    """Where all jobs are. planned: those in plans that aren't done, with what they make; the others just stand.
 
     seconds_left: at the speed of the workers that run now; None if that can't be said.
     """
 
     jobs: tuple[JobState, ...]
     seconds_left: float | None
-    planned: tuple[str, ...] = ()
+    planned: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -50,28 +51,24 @@ class Survey:
         return {state: sum(job.state == state for job in self.jobs) for state in STATES}
 
 
-def survey(library: Path | str) -> Survey:
-    """Look at a library's directory: jobs of plans that aren't done, and experts that stand.
-
-    Raises E-LIBRARY for a directory that is no library.
-    """
-    layout = find_layout(Path(library).absolute())
-    now, packs = time.time(), _packs(layout)
-    leases = {key: read_lease(layout.work / key) for key in packs}
-    found = {name: JobState(name, "done") for name in layout.expert_names()}
+def survey(root: Path, standing: Iterable[str] = ()) -> Survey:
+    """Look at a directory: jobs of plans that aren't done, and the names of what stands there beside them."""
+    now, packs = time.time(), _packs(root)
+    leases = {key: read_lease(root / WORK / key) for key in packs}
+    found = {name: JobState(name, "done") for name in standing}
     for key, pack in packs.items():
-        found |= {job.name: job for job in _states(layout, pack, leases[key], now)}
+        found |= {job.name: job for job in _states(root, pack, leases[key], now)}
     jobs = tuple(found[name] for name in sorted(found))
-    planned = tuple(sorted({name for pack in packs.values() for name in pack.names}))
+    planned = {name: made for pack in packs.values() for name, made in zip(pack.names, pack.made, strict=True)}
     return Survey(jobs, _seconds_left(jobs, packs, leases, now), planned)
 
 
-def _packs(layout: Layout) -> dict[str, Pack]:
-    return {pack.key: pack for plan in plans(layout) for pack in read_packs(plan)}
+def _packs(root: Path) -> dict[str, Pack]:
+    return {pack.key: pack for plan in plans(root) for pack in read_packs(plan)}
 
 
-def _states(layout: Layout, pack: Pack, lease: Lease | None, now: float) -> Iterator[JobState]:
-    missing, failure = pack.missing(layout), read_failure(layout, pack)
+def _states(root: Path, pack: Pack, lease: Lease | None, now: float) -> Iterator[JobState]:
+    missing, failure = pack.missing(root), read_failure(root, pack)
     for name in pack.names:
         if name not in missing:
             yield JobState(name, "done", pack.n_steps, pack.n_steps)

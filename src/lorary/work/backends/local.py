@@ -14,17 +14,17 @@ from typing import Any
 
 import torch
 
-from lorary.building.limits import check_positive
-from lorary.building.work.backend import Backend, Order, build_here
-from lorary.building.work.claims import HANG_S
-from lorary.building.work.follower import Follower
-from lorary.building.work.share import workers_for
-from lorary.building.work.survey import survey
-from lorary.building.work.waiting import short_waits
-from lorary.building.work.worker import jobs_failed, require_library
-from lorary.building.work.worklist import check_work, clear, failures_of, open_log
-from lorary.errors import BuildError, LibraryError
-from lorary.library.layout import Layout
+from lorary.disk.processes import WORK
+from lorary.errors import BuildError
+from lorary.options import check_positive
+from lorary.work.backend import Backend, Order
+from lorary.work.claims import HANG_S
+from lorary.work.follower import Follower
+from lorary.work.share import workers_for
+from lorary.work.survey import survey
+from lorary.work.waiting import short_waits
+from lorary.work.worker import jobs_failed, work_here
+from lorary.work.worklist import check_work, clear, failures_of, open_log
 
 _MOST_DEATHS = 3  # of workers, one after the other, while nothing got further
 _PATIENCE_S = 10.0  # for workers that are asked to stop
@@ -37,9 +37,9 @@ class Local(Backend):
     workers: processes; 1, without gpus, is this one. By default as many as cores (or GPUs) and memory allow, at most
     one per pack that is missing. gpus: device ids that are shared out by CUDA_VISIBLE_DEVICES; by default all that are
     visible. threads: of each worker; by default the cores shared out to all packs, whatever the number of workers, so
-    that the library is the same for any. OMP_NUM_THREADS says how many cores a build may use.
+    that what is made is the same for any. OMP_NUM_THREADS says how many cores may be used.
     A worker that dies, or whose job makes no step for hang_s seconds, is replaced, unless it is this process; logs:
-    .work/logs in the library.
+    .work/logs in the directory.
     """
 
     workers: int | None = None
@@ -57,17 +57,17 @@ class Local(Backend):
         order = replace(order, threads=self.threads, hang_s=self.hang_s)
         workers = self.workers or self._workers(order)
         if workers == 1 and not self.gpus:
-            return build_here(order)
-        order.say(f"starting {workers} workers, logs in {Layout(order.recipe.into).work / 'logs'} ...")
+            return work_here(order)
+        order.listener.say(f"starting {workers} workers, logs in {order.work.root / WORK / 'logs'} ...")
         with _Crew(replace(self, workers=workers), order).at_work() as crew:
             crew.look_after()
         return crew.judge()
 
     def _workers(self, order: Order) -> int:
-        if type(order.recipe.builder).__module__ == "__main__":  # other processes wouldn't find it
+        if order.work.only_here:
             return 1
-        n_gpus = torch.accelerator.device_count() if order.recipe.device != "cpu" else 0
-        return workers_for(order.recipe, threads=self.threads, n_gpus=len(self.gpus) or n_gpus)
+        n_gpus = torch.accelerator.device_count() if order.work.device != "cpu" else 0
+        return workers_for(lambda: order.work.needs, threads=self.threads, n_gpus=len(self.gpus) or n_gpus)
 
     def environment(self, number: int) -> dict[str, str]:
         """Say what the n-th worker finds in its environment, beside what is in ours: its GPU, and how threads wait."""
@@ -85,7 +85,7 @@ def _visible_gpus() -> tuple[str, ...]:
 
 @dataclass
 class _Crew:
-    """The worker processes of one build, by number, and how those ended that did."""
+    """The worker processes of one order, by number, and how those ended that did."""
 
     options: Local
     order: Order
@@ -95,16 +95,16 @@ class _Crew:
     progress: Any = None
 
     @property
-    def library(self) -> Path:
-        return self.order.recipe.into
+    def root(self) -> Path:
+        return self.order.work.root
 
     def log(self, number: int) -> Path:
-        return Layout(self.library).work / "logs" / f"worker-{number}-{self.order.run}.log"
+        return self.root / WORK / "logs" / f"worker-{number}-{self.order.run}.log"
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator["_Crew"]:
         """Start all; whatever happens, none is left behind."""
-        check_work(Layout(self.library))
+        check_work(self.root)
         try:
             for number in range(self.options.workers or 1):
                 self.start(number)
@@ -113,7 +113,7 @@ class _Crew:
             _stop(list(self.living.values()))
 
     def start(self, number: int) -> None:
-        command = [sys.executable, "-m", "lorary.building.work.process"]
+        command = [sys.executable, "-m", "lorary.work.process"]
         with open_log(self.log(number)) as log:
             worker = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
@@ -128,7 +128,7 @@ class _Crew:
 
     def look_after(self) -> None:
         """Replace workers that die, tell progress, until all have come to an end."""
-        follower = Follower(self.library, self.order.report, self.order.on_plan)
+        follower = Follower(self.root, self.order.listener)
         while self.living:
             time.sleep(0.2)
             follower.look()
@@ -142,7 +142,7 @@ class _Crew:
         self.ends[number] = code
         if code in (0, 1):  # all is done, or an error that another would meet as well
             return
-        progress = _progress(self.library)
+        progress = _progress(self.root)
         self.deaths = self.deaths + 1 if progress == self.progress else 1
         self.progress = progress
         if self.deaths <= _MOST_DEATHS:
@@ -151,21 +151,19 @@ class _Crew:
     def judge(self) -> None:
         """Raise what went wrong, unless a worker saw that all is done."""
         if 0 in self.ends.values():
-            return clear(Layout(self.library))
-        if failures := failures_of(Layout(self.library), self.order.run):
+            return clear(self.root)
+        if failures := failures_of(self.root, self.order.run):
             raise jobs_failed(failures)
         number, code = next(iter(self.ends.items()))
         if not self.log(number).exists():
-            require_library(Layout(self.library))
+            self.order.work.require_root()
         reason = _last_line(self.log(number)) if code == 1 else f"ended by {_name(code)}"
         raise BuildError("E-WORKER", f"worker {number}: {reason}", f"Its log: {self.log(number)}.")
 
 
-def _progress(library: Path) -> Any:
-    """Make something that differs once a build gets further."""
-    with contextlib.suppress(LibraryError):
-        return [(job.name, job.state in ("done", "failed"), job.step) for job in survey(library).jobs]
-    return None
+def _progress(root: Path) -> Any:
+    """Make something that differs once the work gets further."""
+    return [(job.name, job.state in ("done", "failed"), job.step) for job in survey(root).jobs]
 
 
 def _last_line(log: Path) -> str:

@@ -9,16 +9,20 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lorary.building.build import build_recipe
+from lorary.building.build_work import RecipeBuild
 from lorary.building.builders.private import Private
 from lorary.building.recipe import Recipe
-from lorary.building.work.backend import Backend, Order, build_recipe, enlist_here
-from lorary.building.work.backends import local
-from lorary.building.work.backends.local import Local
-from lorary.building.work.backends.ray import Ray
-from lorary.building.work.share import torch_threads
-from lorary.building.work.waiting import SETTINGS, short_waits
 from lorary.errors import BuildError, LibraryError, LoraryError
 from lorary.folder import BACKENDS
+from lorary.work.backend import Backend, Order
+from lorary.work.backends import local
+from lorary.work.backends.local import Local
+from lorary.work.backends.ray import Ray
+from lorary.work.jobs import Listener
+from lorary.work.share import torch_threads
+from lorary.work.waiting import SETTINGS, short_waits
+from lorary.work.worker import join
 from recipe_files import write_base, write_tasks
 
 QUICK = Private(steps=2, batch_size=2, rank=2, n_evaluations=1)
@@ -30,6 +34,10 @@ def recipe(base, toy, tmp_path):
     return Recipe(
         builder=QUICK, into=tmp_path / "lib", base=str(write_base(tmp_path / "pico", base)), tasks=(str(tasks),)
     )
+
+
+def order_of(recipe, **how):
+    return Order(RecipeBuild(recipe), "run", **how)
 
 
 @pytest.mark.parametrize("name", BACKENDS.names())
@@ -50,12 +58,13 @@ def test_without_workers_it_works_here(recipe):
     assert sorted((step.job, step.step) for step in steps) == [("copy", 1), ("copy", 2), ("swap", 1), ("swap", 2)]
     assert [(len(jobs), done) for jobs, done in plans] == [(2, [])]
     assert told == [f"loading base {recipe.base} ..."]
-    assert enlist_here(Order(recipe, "run")) is None, "all is done"
+    assert join(order_of(recipe)) is None, "all is done"
 
 
 def test_an_order_travels_without_those_who_listen(recipe):
-    order = Order(recipe, "run", report=lambda _: None, on_plan=lambda *_: None, tell=print, threads=2, hang_s=9.0)
-    assert pickle.loads(pickle.dumps(order.for_others())) == Order(recipe, "run", threads=2, hang_s=9.0)
+    listener = Listener(lambda *_: None, lambda _: None, print)
+    order = order_of(recipe, listener=listener, threads=2, hang_s=9.0)
+    assert pickle.loads(pickle.dumps(order.for_others())) == order_of(recipe, threads=2, hang_s=9.0)
 
 
 def test_errors_travel():
@@ -122,15 +131,15 @@ def test_a_build_in_this_process_uses_the_threads_of_its_packs_and_gives_them_ba
 
 def test_a_build_in_this_process_has_the_backends_options(recipe, monkeypatch):
     heard = []
-    monkeypatch.setattr(local, "build_here", heard.append)
-    Local(workers=1, threads=2, hang_s=7.0).work(Order(recipe, "run"))
-    assert heard == [Order(recipe, "run", threads=2, hang_s=7.0)]
+    monkeypatch.setattr(local, "work_here", heard.append)
+    Local(workers=1, threads=2, hang_s=7.0).work(order_of(recipe))
+    assert heard == [order_of(recipe, threads=2, hang_s=7.0)]
 
 
 def test_a_builder_that_only_this_process_knows_works_here(recipe, monkeypatch):
     monkeypatch.setattr(QUICK.__class__, "__module__", "__main__")
     monkeypatch.setattr(local, "workers_for", lambda *_, **__: 1 / 0)
-    assert Local()._workers(Order(recipe, "run")) == 1
+    assert Local()._workers(order_of(recipe)) == 1
 
 
 def test_workers_that_die_one_after_the_other_are_not_replaced_for_ever(recipe, monkeypatch, tmp_path):
@@ -170,7 +179,7 @@ def test_what_has_no_meaning_is_refused(spec, message):
 def test_without_ray_the_message_says_how_to_get_it(recipe, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(BuildError) as caught:
-        Ray().work(Order(recipe, "run"))
+        Ray().work(order_of(recipe))
     assert str(caught.value) == (
         'error[E-EXTRA] backend ray needs ray>=2.54, found none. Run: pip install "ray>=2.54".'
     )

@@ -9,21 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from lorary.building.contract import JobStep
-from lorary.building.work import claims
-from lorary.building.work import survey as module
-from lorary.building.work.claims import Watch, claim, read_lease
-from lorary.building.work.follower import Follower
-from lorary.building.work.survey import JobState, survey
-from lorary.building.work.worklist import Pack, Worklist, clear, open_log
+from lorary.building.progress import survey_library as survey
 from lorary.errors import LibraryError
 from lorary.testing.pico import random_library
+from lorary.work import claims
+from lorary.work import survey as module
+from lorary.work.claims import Watch, claim, read_lease
+from lorary.work.follower import Follower
+from lorary.work.jobs import NOBODY, JobStep, Listener, Pack
+from lorary.work.survey import JobState
+from lorary.work.worklist import Worklist, clear, open_log
 
-JOBS = {name: [name] for name in ("ant", "bee", "cat", "dog")}
+JOBS = {name: [f"experts/{name}"] for name in ("ant", "bee", "cat", "dog")}
 PACKS = [
-    Pack("a1", ("ant", "bee"), (("ant",), ("bee",)), 10),
-    Pack("a2", ("cat",), (("cat",),), 20),
-    Pack("a3", ("dog",), (("dog",),), 30),
+    Pack("a1", ("ant", "bee"), (("experts/ant",), ("experts/bee",)), 10),
+    Pack("a2", ("cat",), (("experts/cat",),), 20),
+    Pack("a3", ("dog",), (("experts/dog",),), 30),
 ]
 
 
@@ -31,13 +32,13 @@ PACKS = [
 def worklist(base, tmp_path):
     """Four jobs in three packs; the expert of one stands."""
     library = random_library(tmp_path / "lib", base, ["ant"])
-    worklist = Worklist(library.layout, "key")
+    worklist = Worklist(library.path, "key")
     worklist.agree(JOBS, lambda: PACKS)
     return worklist
 
 
 def states(worklist):
-    return {job.name: job.state for job in survey(worklist.layout.root).jobs}
+    return {job.name: job.state for job in survey(worklist.root).jobs}
 
 
 def take(worklist, key, step=0, **losses):
@@ -50,7 +51,7 @@ def take(worklist, key, step=0, **losses):
 def test_jobs_wait_run_and_are_done(worklist):
     assert states(worklist) == {"ant": "done", "bee": "waiting", "cat": "waiting", "dog": "waiting"}
     take(worklist, "a1", step=3, bee=0.25, ant=1.0)
-    found = {job.name: job for job in survey(worklist.layout.root).jobs}
+    found = {job.name: job for job in survey(worklist.root).jobs}
     assert found["ant"] == JobState("ant", "done", 10, 10)
     bee = found["bee"]
     assert (bee.state, bee.step, bee.n_steps, bee.loss) == ("running", 3, 10, 0.25)
@@ -62,7 +63,7 @@ def test_jobs_wait_run_and_are_done(worklist):
 def test_what_was_left_waits_where_it_was(worklist):
     with take(worklist, "a2", step=5).held():
         pass
-    (cat,) = [job for job in survey(worklist.layout.root).jobs if job.name == "cat"]
+    (cat,) = [job for job in survey(worklist.root).jobs if job.name == "cat"]
     assert cat == JobState("cat", "waiting", 5, 20)
 
 
@@ -79,9 +80,9 @@ def test_dead_and_silent_workers_are_stale(worklist, monkeypatch):
 
 def test_failures_have_their_reason_and_log(worklist):
     worklist.fail(worklist_pack(worklist, "a2"), "error[E-DIVERGED] no.", "Traceback", "run")
-    (cat,) = [job for job in survey(worklist.layout.root).jobs if job.name == "cat"]
+    (cat,) = [job for job in survey(worklist.root).jobs if job.name == "cat"]
     assert (cat.state, cat.error, cat.log) == ("failed", "error[E-DIVERGED] no.", ".work/logs/a2.log")
-    assert (worklist.layout.root / cat.log).read_text().rstrip().endswith("cat\nTraceback")
+    assert (worklist.root / cat.log).read_text().rstrip().endswith("cat\nTraceback")
     take(worklist, "a2")
     assert states(worklist)["cat"] == "running", "another run tries it again"
 
@@ -91,17 +92,17 @@ def worklist_pack(worklist, key):
 
 
 def test_the_time_left_is_at_the_speed_of_those_who_run(worklist, monkeypatch):
-    assert survey(worklist.layout.root).seconds_left is None
+    assert survey(worklist.root).seconds_left is None
     now = 1_000_000.0
     monkeypatch.setattr(claims.time, "time", lambda: now)
     one, two = take(worklist, "a1"), take(worklist, "a2")
-    assert survey(worklist.layout.root).seconds_left is None, "nobody has got anywhere"
+    assert survey(worklist.root).seconds_left is None, "nobody has got anywhere"
     now += 10
     for mine, step in ((one, 5), (two, 2)):
         mine.reached(step)
         mine.beat()
     # missing: bee 5, cat 18, dog 30; speed: a pack of two jobs at 0.5, one job at 0.2 steps a second
-    assert survey(worklist.layout.root).seconds_left == pytest.approx((5 + 18 + 30) / (2 * 0.5 + 0.2))
+    assert survey(worklist.root).seconds_left == pytest.approx((5 + 18 + 30) / (2 * 0.5 + 0.2))
 
 
 def test_a_library_that_nobody_builds_has_its_experts(base, tmp_path):
@@ -112,7 +113,7 @@ def test_a_library_that_nobody_builds_has_its_experts(base, tmp_path):
     assert found.seconds_left is None
 
 
-PLAN = {"key": "a1", "names": ["bee"], "experts": [["bee"]], "n_steps": 5}
+PLAN = {"key": "a1", "names": ["bee"], "made": [["experts/bee"]], "n_steps": 5}
 DAMAGED = {
     "": "", "[]": "[]", "{}": "{}", "fields": '[{"key": "a1"}]', "number": "[3]", "deep": "[" * 200_000,
     "infinite": json.dumps([PLAN]).replace("5", "Infinity"),
@@ -120,9 +121,10 @@ DAMAGED = {
     "leads outside": json.dumps([{**PLAN, "key": "../../home"}]),
     "no file name": json.dumps([{**PLAN, "key": "a\0"}]),
     "long": json.dumps([{**PLAN, "key": "a" * 5000}]),
-    "expert leads outside": json.dumps([{**PLAN, "experts": [["../bee"]]}]),
-    "experts missing": json.dumps([{**PLAN, "experts": []}]),
-    "one directory for two": json.dumps([PLAN, {**PLAN, "names": ["cat"], "experts": [["cat"]]}]),
+    "leads outside by what it makes": json.dumps([{**PLAN, "made": [["experts/../../bee"]]}]),
+    "what it makes is missing": json.dumps([{**PLAN, "made": []}]),
+    "of an older version": json.dumps([{"key": "a1", "names": ["bee"], "experts": [["bee"]], "n_steps": 5}]),
+    "one directory for two": json.dumps([PLAN, {**PLAN, "names": ["cat"], "made": [["experts/cat"]]}]),
 }  # fmt: skip
 
 
@@ -131,7 +133,7 @@ def test_a_damaged_plan_is_no_plan(worklist, content):
     (plan,) = worklist.work.glob("plan-*.json")
     plan.write_text(content)
     assert states(worklist) == {"ant": "done"}
-    clear(worklist.layout)
+    clear(worklist.root)
     assert plan.exists(), "its checkpoints may be there: its own build goes on with them"
     assert len(worklist.agree(JOBS, lambda: PACKS)) == 3, "and writes it anew"
 
@@ -168,9 +170,9 @@ def test_nothing_is_cleared_through_a_link(worklist, tmp_path):
     worklist.work.rename(tmp_path / "home")
     worklist.work.symlink_to(tmp_path / "home")
     for name in JOBS:
-        (worklist.layout.experts / name).mkdir(exist_ok=True)
+        (worklist.root / "experts" / name).mkdir(exist_ok=True)
     with pytest.raises(LibraryError, match="E-PATH"):
-        clear(worklist.layout)
+        clear(worklist.root)
     assert len(list((tmp_path / "home").glob("plan-*.json"))) == 1
 
 
@@ -183,7 +185,8 @@ def test_a_damaged_failure_is_none(worklist):
 def test_who_follows_hears_plan_and_steps(worklist):
     plans, steps = [], []
     follower = Follower(
-        worklist.layout.root, steps.append, lambda jobs, done: plans.append(([j.name for j in jobs], list(done)))
+        worklist.root,
+        Listener.of(lambda jobs, done: plans.append(([j.name for j in jobs], list(done))), steps.append),
     )
     follower.look()
     follower.look()
@@ -193,7 +196,7 @@ def test_who_follows_hears_plan_and_steps(worklist):
     follower.look()
     follower.look()
     assert steps == [JobStep("bee", 4, 10, 0.5)]
-    (worklist.layout.experts / "bee").mkdir()
+    (worklist.root / "experts" / "bee").mkdir()
     mine.finish()
     follower.look()
     assert steps[1:] == [JobStep("bee", 10, 10)]
@@ -201,14 +204,16 @@ def test_who_follows_hears_plan_and_steps(worklist):
 
 def test_jobs_without_steps_are_followed_too(base, tmp_path):
     library = random_library(tmp_path / "lib", base, ["ant"])
-    Worklist(library.layout, "key").agree({"merged": ["merged"]}, lambda: [Pack("a", ("merged",), (("merged",),), 0)])
+    Worklist(library.path, "key").agree(
+        {"merged": ["experts/merged"]}, lambda: [Pack("a", ("merged",), (("experts/merged",),), 0)]
+    )
     plans = []
-    Follower(library.path, None, lambda jobs, done: plans.append(([job.name for job in jobs], done))).look()
+    Follower(library.path, Listener(lambda jobs, done: plans.append(([job.name for job in jobs], done)))).look()
     assert plans == [(["merged"], [])], "ant belongs to no plan"
 
 
 def test_who_follows_waits_for_the_library(tmp_path):
-    Follower(tmp_path / "nothing", None, None).look()
+    Follower(tmp_path / "nothing", NOBODY).look()
 
 
 def test_leases_are_plain_json(worklist):
@@ -224,12 +229,12 @@ def test_a_build_that_ends_while_somebody_looks_has_no_plans(worklist, monkeypat
         shutil.rmtree(worklist.work, ignore_errors=True)
         return listing(path)
 
-    monkeypatch.setattr("lorary.building.work.worklist.os.listdir", ended)
+    monkeypatch.setattr("lorary.work.worklist.os.listdir", ended)
     assert states(worklist) == {"ant": "done"}
 
 
 def test_a_plan_is_written_again_where_the_end_of_another_build_took_its_folder(worklist, monkeypatch):
-    plan, grouped = Worklist(worklist.layout, "other"), []
+    plan, grouped = Worklist(worklist.root, "other"), []
     write = Path.write_text
 
     def swept(path, *content, **how):

@@ -4,7 +4,6 @@ Its parent holds the other end of stdin; when that closes, nobody looks after th
 SIGTERM: its pack is left for others, who go on from the last checkpoint.
 """
 
-import faulthandler
 import os
 import pickle
 import signal
@@ -16,11 +15,10 @@ from typing import Any, NoReturn
 
 import torch
 
-from lorary.building.work.backend import build_here
 from lorary.errors import LoraryError
+from lorary.work.worker import work_here
 
 INTERRUPTED = 130
-HUNG = 75  # "try again" (EX_TEMPFAIL)
 
 
 def main() -> int:
@@ -30,7 +28,7 @@ def main() -> int:
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     torch.set_num_threads(cores)  # as in the parent, which may have been told; the packs' share is taken of them
     try:
-        build_here(replace(order, on_hang=end_hung))
+        work_here(replace(order, ends_hung=True))
     except KeyboardInterrupt:
         print("interrupted.", flush=True)
         return INTERRUPTED
@@ -45,13 +43,6 @@ def _interrupt(_number: int, _frame: Any) -> NoReturn:
     # Once: the parent asks, and then its end of stdin closes; a second one would break off the giving back of the pack.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
-
-
-def end_hung() -> NoReturn:
-    """End a process whose job hangs, as only another thread can, and say where it hung; its pack is left for others."""
-    faulthandler.dump_traceback()
-    print("ended, since its job made no step for too long: where it hung stands above.", flush=True)
-    os._exit(HUNG)
 
 
 def _stop_with_parent() -> None:

@@ -3,7 +3,7 @@
     .work/<pack>/            one directory per pack that somebody works on or worked on
       1/  2/  ...            one per owner, in turn; the highest number owns the pack
         lease.json           who it is, and a beat that grows while it lives
-        checkpoint...        what the builder keeps there
+        checkpoint...        what the work keeps there
 
 An owner comes in by one rename of a directory that holds its lease and links to the last owner's files. A rename on a
 directory that isn't empty fails, so of several that want to be number n + 1 one wins, on local disks and on NFS, and
@@ -30,9 +30,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from lorary.building.work.records import are_losses, is_count, is_flag, is_text, is_time, read_record
 from lorary.disk.processes import host, is_running, place
 from lorary.errors import BuildError
+from lorary.work.records import are_losses, is_count, is_flag, is_text, is_time, read_record
 
 LEASE_S = 60.0
 """How long an owner may be silent; it speaks at least four times as often."""
