@@ -67,6 +67,8 @@ _HOMES = {
     "Perplexity": "lorary.evaluation.evaluators.perplexity",
     "RougeL": "lorary.evaluation.evaluators.rouge_l",
     "evaluate": "lorary.evaluation.run",
+    "Setup": "lorary.grid.setup",
+    "evaluate_grid": "lorary.grid.evaluate_grid",
     "compare": "lorary.evaluation.compare",
     "report": "lorary.reporting.report",
     "LoraryError": "lorary.errors",

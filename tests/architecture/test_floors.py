@@ -10,7 +10,7 @@ FLOORS = {
     **dict.fromkeys(("adapters", "evaluation"), 2),
     **dict.fromkeys(("formats", "routing"), 3),
     "model": 4,
-    "building": 5,
+    **dict.fromkeys(("building", "grid"), 5),
     **dict.fromkeys(("reporting", "serving"), 6),
     "studies": 7,
     **dict.fromkeys(("cli", "testing"), 8),

@@ -78,7 +78,7 @@ class BuildRunner(Runner):
             if error.code != "E-EXISTS" or built_by(self.library, name) != key:
                 raise  # else a worker that thought us dead was first, with the same bytes
 
-    def many_commits(self) -> AbstractContextManager[None]:
+    def at_work(self) -> AbstractContextManager[None]:
         """Let the library's notes wait."""
         return self.library.noted_once()
 

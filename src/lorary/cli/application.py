@@ -100,14 +100,15 @@ def _explain(error: BaseException) -> int:
     return FAILED
 
 
-def or_list(registry: str) -> Callable[[typer.Context, str | None], str | None]:
-    """Make the callback of an option that takes a method: "list" prints all of them and exits. Imports no method.
+def or_list(registry: str) -> Callable[[typer.Context, Any], Any]:
+    """Make the callback of an option that takes a method, or several: "list" prints all and exits. Imports no method.
 
     `registry`: the name in `lorary.folder`.
     """
 
-    def answer(ctx: typer.Context, value: str | None) -> str | None:
-        if value != "list" or ctx.resilient_parsing:  # which is how a shell looks for completions
+    def answer(ctx: typer.Context, value: Any) -> Any:
+        given = [value] if isinstance(value, str) else value or ()
+        if "list" not in given or ctx.resilient_parsing:  # which is how a shell looks for completions
             return value
         from lorary import folder
 

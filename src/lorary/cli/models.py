@@ -1,6 +1,6 @@
 """What is asked or evaluated: the base, a library routed into it, or a saved model. Imports torch when called."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -73,11 +73,7 @@ def opened(
     What is misspelt fails before what is slow.
     """
     if target == BARE or is_saved(target):
-        why = "the bare base has no experts" if target == BARE else "a saved model has its own"
-        given = {"--router": router, "--mix": mix, tasks_option: tasks, "--max-share": max_share}
-        for option, value in given.items():
-            if value is not None:
-                raise typer.BadParameter(f"{why}; this is for libraries.", param_hint=option)
+        require_library(target, {"--router": router, "--mix": mix, tasks_option: tasks, "--max-share": max_share})
     if target == BARE:
         yield load(base or EMBEDDED, how)
         return
@@ -111,6 +107,14 @@ def opened(
         )
     with model:
         yield model
+
+
+def require_library(target: str, given: Mapping[str, Any]) -> None:
+    """Refuse what only a library has use for, if it is given for the bare base or a saved model."""
+    why = "the bare base has no experts" if target == BARE else "a saved model has its own"
+    for option, value in given.items():
+        if value is not None:
+            raise typer.BadParameter(f"{why}; this is for libraries.", param_hint=option)
 
 
 @contextmanager

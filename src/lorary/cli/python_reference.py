@@ -13,7 +13,7 @@ CHAPTERS = {
         "load_base", "route", "load", "export", "lorary.model.routed.routed_model.RoutedModel",
         "lorary.model.base.base_model.BaseModel", "lorary.model.routed.trace.Trace",
     ),
-    "Scores": ("evaluate", "compare", "report", "lorary.evaluation.scores.Scores"),
+    "Scores": ("evaluate", "evaluate_grid", "Setup", "compare", "report", "lorary.evaluation.scores.Scores"),
     "Errors": ("LoraryError",),
 }  # fmt: skip
 """Public names, and the classes of what they give, which need not be called by name."""

@@ -1,23 +1,29 @@
 """Long work as the user follows it: how far it is, and what is left of it when it fails."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorary.cli.application import PartlyDone
 from lorary.cli.console import Tell, in_words, print_rich, say
-from lorary.errors import LibraryError, LoraryError
+from lorary.errors import LoraryError
 
 if TYPE_CHECKING:
     from lorary.reporting.table import Table
+    from lorary.work.survey import Survey
 
 
 class Work:
-    """Listens to a build into the library `into`; tells its steps, those of experts that stood before left out."""
+    """Listens to work into the directory `into`; tells its steps, those of what stood before left out.
 
-    def __init__(self, tell: Tell, into: Path) -> None:
-        self._tell, self._into = tell, into
+    things: what the jobs make, for messages; survey: how to look at the directory; by default those of a library.
+    """
+
+    def __init__(
+        self, tell: Tell, into: Path, *, things: str = "experts", survey: "Callable[[Path], Survey] | None" = None
+    ) -> None:
+        self._tell, self._into, self._things, self._survey = tell, into, things, survey
         self._planned: list[str] = []
         self._left: dict[str, int] = {}
         self._before = 0
@@ -28,14 +34,15 @@ class Work:
         """Hear the plan: all jobs, and the names of those that are done."""
         self._planned = [job.name for job in jobs]
         self._left = {job.name: job.n_steps for job in jobs if job.name not in done}
-        say(f"{len(jobs)} experts to build, {len(done)} are there already.")
+        verb = "build" if self._things == "experts" else "score"
+        say(f"{len(jobs)} {self._things} to {verb}, {len(done)} are there already.")
 
     def on_step(self, step: Any) -> None:
         """Hear one step of one job; tell of all that run."""
         if step.job not in self._left:
             return
         if step.job not in self._steps:  # its earlier steps were another run's
-            self._before += step.step - 1
+            self._before += max(0, step.step - 1)
         self._steps[step.job] = step.step
         loss = step.loss if step.valid_loss is None else step.valid_loss
         self._running[step.job] = f"{step.job} {step.step}/{step.n_steps}{'' if loss is None else f' loss {loss:.3f}'}"
@@ -46,7 +53,7 @@ class Work:
 
     @contextmanager
     def watched(self) -> Iterator["Work"]:
-        """Turn an error into PartlyDone if some of the planned experts stand."""
+        """Turn an error into PartlyDone if some of what was planned stands."""
         try:
             yield self
         except LoraryError as error:
@@ -57,17 +64,18 @@ class Work:
             if not missing:  # then it is no job that failed
                 raise
             raise PartlyDone(
-                f"{len(kept)} of {len(self._planned)} experts are done and kept; missing: {', '.join(missing)}. "
+                f"{len(kept)} of {len(self._planned)} {self._things} are done and kept; missing: {', '.join(missing)}. "
                 "The same command tries these again."
             ) from error
 
     def _kept(self) -> set[str]:
         from lorary.building.progress import survey_library
 
-        if not self._planned:  # nothing was begun; there may be no library
+        survey = self._survey or survey_library
+        if not self._planned:  # nothing was begun; there may be no directory
             return set()
-        with suppress(LibraryError):  # it is gone, which the error says that is told
-            return {job.name for job in survey_library(self._into).jobs if job.state == "done"} & set(self._planned)
+        with suppress(LoraryError):  # it is gone, which the error says that is told
+            return {job.name for job in survey(self._into).jobs if job.state == "done"} & set(self._planned)
         return set()
 
 

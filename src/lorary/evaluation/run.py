@@ -28,12 +28,15 @@ def evaluate(
     name: str = "",
     limit: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    confirm: Callable[[], None] | None = None,
 ) -> Scores:
     """Score a model on the test examples of tasks. `evaluator`: as RougeL(), or "rouge_l:max_new_tokens=8".
 
     `into`: the file of scores. A finished one with the same header is returned without asking the model; an
     unfinished one (`<into>.part`) is continued. `name`: what tables call the model; by default the file's name.
     `limit`: at most so many examples per task. `progress(done, total)`: called before the first batch and after each.
+    `confirm()`: called before a batch is written; if it raises, as where another process has taken the run over, that
+    batch is left out.
     Raises E-EVAL for a task without test examples and for values that aren't finite, E-RUN if `into` holds another run,
     E-OPTION for arguments of other types, E-DISK, E-PERM.
     """
@@ -56,6 +59,8 @@ def evaluate(
     tell(len(outcomes), total)
     for batch in _batches(evaluator, model, tasks, done=len(outcomes)):
         if part:
+            if confirm:
+                confirm()
             part.append(batch)
         outcomes += batch
         tell(len(outcomes), total)
@@ -86,10 +91,10 @@ def check_into(into: Path, expected: Mapping[str, Any] | None = None) -> None:
 
 
 def foresee(
-    evaluator: Evaluator, tasks: Tasks, *, into: Path, limit: int | None, model: Mapping[str, Any]
+    evaluator: Evaluator, tasks: Tasks, *, name: str, limit: int | None, model: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Tell what is known of a run's header before its model is loaded. `model`: what is known of its identity."""
-    return _header(evaluator, model, _limited(tasks, limit), into.stem)
+    return _header(evaluator, model, _limited(tasks, limit), name)
 
 
 def _only(found: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:

@@ -162,9 +162,9 @@ class Runner(ABC):
         """Choose which of the packs to try next, while others work on those that are taken: by default the first."""
         return packs[0]
 
-    def many_commits(self) -> AbstractContextManager[Any]:
-        """Give a block for many commits: what must follow them can wait until its end."""
+    def at_work(self) -> AbstractContextManager[Any]:
+        """Give a block around many packs: what is opened for them is closed at its end, what can wait is done then."""
         return nullcontext()
 
     def tidy(self) -> None:
-        """Clean up once all packs are settled, before the last block of commits ends."""
+        """Clean up once all packs are settled, before the block around them ends."""

@@ -46,7 +46,7 @@ class Worker:
 
     def finish(self) -> None:
         """Work until all packs are settled, then clean up. Raises what failed, and what `check_made` raises."""
-        with self.runner.many_commits():
+        with self.runner.at_work():
             self.settle()
             self.order.work.require_root()
             self.runner.tidy()

@@ -522,8 +522,11 @@ def test_another_run_is_refused_before_a_base_is_loaded(
     assert run(*line, *metric).code == 0
     whole = into.read_bytes()
     monkeypatch.setattr("lorary.cli.models.load", None)
+    option, value = change.split()
+    given = {"--router": "uniform", "--metric": "rouge_l:max_new_tokens=1", option: value}
+    other = [word for pair in given.items() for word in pair]
     for name in (into, into.with_name(f"{into.name}.part")):  # finished, and begun
-        answer = run(*line, *metric, *change.split())
+        answer = run("eval", world.library, world.tasks, "--into", into, *other)
         assert answer.code == 1
         assert answer.err.startswith(f"error[E-RUN] {name}: holds another run: ")
         into.unlink(missing_ok=True)

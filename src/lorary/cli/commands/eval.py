@@ -1,19 +1,17 @@
 """`lorary eval`: a library, or the bare base, on held-out tasks."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from lorary.cli.application import resumable
-from lorary.cli.console import print_json, print_table, progress
+from lorary.cli.evaluating import Asked, Workers, evaluate_many, evaluate_one, print_run, print_runs
 from lorary.cli.loading import Loading, Reading
-from lorary.cli.models import LibraryOrBase, facts_ahead, opened
-from lorary.cli.parameters import BaseOfLibrary, HowToMix, Json, MaxShare, Router, count_option, method_option
-from lorary.cli.work import ExampleWatcher
+from lorary.cli.models import LibraryOrBase
+from lorary.cli.parameters import BaseOfLibrary, HowToMix, Json, MaxShare, count_option, method_option
 
-if TYPE_CHECKING:
-    from lorary.evaluation.scores import Scores
+_ROUTER = "How to route, e.g. arrow:top_k=4 (`list` shows all); compass by default; repeatable."
+_METRIC = "How to score, e.g. choice:normalise=byte (`list` shows all); rouge_l by default; repeatable."
 
 
 def evaluate(
@@ -21,11 +19,15 @@ def evaluate(
     tasks: Annotated[
         str, typer.Argument(metavar="TASKS", help="Directory, glob or file of tasks; their test examples are scored.")
     ],
-    router: Router = None,
-    metric: Annotated[
-        str, method_option("--metric", "EVALUATORS", "How to score, e.g. choice:normalise=byte (`list` shows all).")
-    ] = "rouge_l",
-    into: Annotated[Path, typer.Option(metavar="FILE", help="File for the scores; `lorary report` reads it.")] = ...,  # type: ignore[assignment]
+    router: Annotated[list[str] | None, method_option("--router", "ROUTERS", _ROUTER)] = None,
+    metric: Annotated[list[str] | None, method_option("--metric", "EVALUATORS", _METRIC)] = None,
+    into: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE|DIR",
+            help="File for the scores, a directory for several routers or metrics; `lorary report` reads them.",
+        ),
+    ] = ...,  # type: ignore[assignment]
     mix: HowToMix = None,
     max_share: MaxShare = None,
     base: BaseOfLibrary = None,
@@ -35,43 +37,21 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, count_option("Score at most N examples of each task.")] = None,
     *,
+    workers: Workers,
     how: Loading,
     reading: Reading,
     json: Json = False,
 ) -> None:
-    """Score a library on held-out tasks. Interrupted, the same command resumes."""
-    from lorary.evaluation.run import check_into, check_tasks, foresee
-    from lorary.evaluation.run import evaluate as run
+    """Score a library on held-out tasks. Interrupted, the same command resumes.
+
+    Several routers or metrics make one file for each pair; workers share them.
+    """
     from lorary.folder import EVALUATORS
     from lorary.tasks.read import read_tasks
 
-    evaluator, data = EVALUATORS.parse(metric), read_tasks(tasks, **reading.options)
-    check_tasks(evaluator, data)
-    check_into(into, foresee(evaluator, data, into=into, limit=limit, model=facts_ahead(library, router, mix)))
-    routing: Any = {"router": router, "mix": mix, "base": base, "tasks": train_tasks}
-    with (
-        opened(library, how, reading, **routing, tasks_option="--train-tasks", max_share=max_share) as model,
-        progress("examples") as tell,
-        ExampleWatcher(tell).hearing(model) as watcher,
-        resumable(),
-    ):
-        scores = run(evaluator, model, data, into=into, limit=limit, progress=watcher.on_examples)
-    if json:
-        return print_json({"run": str(into), **_plain(scores)})
-    low, high = scores.interval()
-    print_table([(task, f"{mean:.3f}") for task, mean in scores.per_task().items()])
-    print(f"{scores.name}: {scores.metric} {scores.mean:.3f} [{low:.3f}, {high:.3f}] ({scores.unit})")
-    return None
-
-
-def _plain(scores: "Scores") -> dict[str, Any]:
-    low, high = scores.interval()
-    return {
-        "name": scores.name,
-        "metric": scores.metric,
-        "unit": scores.unit,
-        "mean": scores.mean,
-        "low": low,
-        "high": high,
-        "tasks": scores.per_task(),
-    }
+    routing: dict[str, Any] = {"mix": mix, "max_share": max_share, "base": base, "tasks": train_tasks}
+    routers, metrics = router or [], [EVALUATORS.parse(spec) for spec in metric or ["rouge_l"]]
+    asked = Asked(library, routers, metrics, read_tasks(tasks, **reading.options), into, limit, routing)
+    if len(routers) < 2 and len(metrics) < 2 and not workers.is_given:
+        return print_run(into, evaluate_one(asked, how, reading), json=json)
+    return print_runs(evaluate_many(asked, how, reading, workers), json=json)

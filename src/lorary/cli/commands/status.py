@@ -17,17 +17,20 @@ if TYPE_CHECKING:
 
 
 def status(
-    library: Annotated[Path, typer.Argument(metavar="LIBRARY", help="A library that is being built.")],
+    library: Annotated[
+        Path, typer.Argument(metavar="LIBRARY", help="A library that is being built, or a directory of scores.")
+    ],
     json: Json = False,
 ) -> int | None:
-    """Show which jobs of a build are done.
+    """Show which jobs of a build are done, or which runs of an evaluation.
 
     Others are running, stale, failed or waiting; the time left is estimated. A job is stale if its worker is dead or
-    has been silent for too long: the next `lorary build` takes it over. Exit code 3 means that some failed.
+    has been silent for too long: the next `lorary build` or `eval` takes it over. Exit code 3 means that some failed.
     """
     from lorary.building.progress import survey_library
+    from lorary.grid.progress import holds_runs, survey_runs
 
-    found = survey_library(library)
+    found = survey_runs(library) if holds_runs(library) else survey_library(library)
     if json:
         print_json(_plain(library, found))
     else:

@@ -20,8 +20,8 @@ from lorary.work.jobs import Pack
 from lorary.work.share import torch_threads
 from lorary.work.worker import Worker, join
 
-_COMMITS = contextlib.ExitStack()
-atexit.register(_COMMITS.close)
+_AT_WORK = contextlib.ExitStack()
+atexit.register(_AT_WORK.close)
 _STORE_BYTES = 100 << 20  # nothing large travels: all data is on disk
 
 
@@ -122,10 +122,10 @@ def _cluster(address: str | None) -> Iterator[Any]:
 
 @lru_cache(maxsize=1)
 def _worker(sent: bytes) -> Worker | None:
-    """Join once per process, which loads much: Ray gives a process many tasks. `_finish` follows up all commits."""
+    """Join once per process, which loads much: Ray gives a process many tasks. `_finish` tidies up."""
     worker = join(pickle.loads(sent))
     if worker is not None:
-        _COMMITS.enter_context(worker.runner.many_commits())
+        _AT_WORK.enter_context(worker.runner.at_work())
     return worker
 
 

@@ -1,0 +1,168 @@
+"""Evaluating one model by one metric into a file, or several by several into a directory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lorary.cli.application import resumable
+from lorary.cli.console import print_json, print_table, progress, say
+from lorary.cli.groups import Group
+from lorary.cli.loading import Loading
+from lorary.cli.models import BARE, base_of, check_base, facts_ahead, is_saved, opened, require_library
+from lorary.cli.parameters import EMBEDDED, count_option, method_option
+from lorary.cli.recipe import check_backend, choose_backend
+from lorary.cli.work import ExampleWatcher, Work
+
+if TYPE_CHECKING:
+    from lorary.evaluation.contract import Evaluator
+    from lorary.evaluation.scores import Scores
+    from lorary.tasks.task import Tasks
+
+_FILES = {".jsonl", ".json"}
+
+
+@dataclass(frozen=True)
+class Workers(Group):
+    """Who evaluates several routers or metrics."""
+
+    backend: Annotated[
+        str | None,
+        method_option("--backend", "BACKENDS", "Where workers run, e.g. ray:gpus=0.25 (`list` shows all)."),
+    ] = None
+    workers: Annotated[
+        int | None, count_option("Worker processes on this machine; by default as cores and memory allow.")
+    ] = None
+    threads: Annotated[
+        int | None, count_option("Threads of each worker; by default the cores are shared out among the runs.")
+    ] = None
+    run: Annotated[
+        str | None,
+        typer.Option(metavar="ID", envvar="SLURM_ARRAY_JOB_ID", help="Name of workers that try each run only once."),
+    ] = None
+
+    @property
+    def is_given(self) -> bool:
+        """Whether somebody asked for workers. Every command of a Slurm array has a run."""
+        return bool(self.backend or self.workers or self.threads)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be evaluated, as the command line says it."""
+
+    target: str
+    routers: Sequence[str]
+    metrics: "Sequence[Evaluator]"
+    tasks: "Tasks"
+    into: Path
+    limit: int | None
+    routing: dict[str, Any]  # mix, max_share, base, tasks: as `opened` takes them
+
+    def train_tasks(self, reading: dict[str, Any]) -> "Tasks | None":
+        """Read the tasks that some routers need."""
+        from lorary.tasks.read import read_tasks
+
+        return read_tasks(self.routing["tasks"], **reading) if self.routing["tasks"] else None
+
+
+def evaluate_one(asked: Asked, how: Loading, reading: Any) -> "Scores":
+    """Evaluate one model by one metric into a file."""
+    from lorary.evaluation.run import check_into, check_tasks, evaluate, foresee
+
+    evaluator, router = asked.metrics[0], next(iter(asked.routers), None)
+    check_tasks(evaluator, asked.tasks)
+    facts = facts_ahead(asked.target, router, asked.routing["mix"])
+    name, limit = asked.into.stem, asked.limit
+    check_into(asked.into, foresee(evaluator, asked.tasks, name=name, limit=limit, model=facts))
+    with (
+        opened(asked.target, how, reading, router=router, **asked.routing, tasks_option="--train-tasks") as model,
+        progress("examples") as tell,
+        ExampleWatcher(tell).hearing(model) as watcher,
+        resumable(),
+    ):
+        return evaluate(evaluator, model, asked.tasks, into=asked.into, limit=limit, progress=watcher.on_examples)
+
+
+def evaluate_many(asked: Asked, how: Loading, reading: Any, workers: Workers) -> "list[tuple[Path, Scores]]":
+    """Evaluate each router by each metric into a directory; gives the files and what is in them."""
+    if asked.into.suffix in _FILES and not asked.into.is_dir():
+        why = "several routers or metrics, and workers, need a directory: there will be one file for each pair."
+        raise typer.BadParameter(why, param_hint="--into")
+    check_backend(workers.backend or "local")
+    place = choose_backend(workers.backend or "local", workers=workers.workers, threads=workers.threads)
+    base = _base_for(asked)
+    train_tasks = asked.train_tasks(reading.options)
+
+    from lorary.grid.evaluate_grid import evaluate_grid
+    from lorary.grid.progress import survey_runs
+    from lorary.grid.setup import Setup
+
+    library, mix = None if asked.target == BARE else asked.target, asked.routing["mix"]
+    given = {"mix": mix.value} if mix else {}
+    routers: Sequence[str | None] = asked.routers or (None,)
+    setups = [Setup(library, router, max_share=asked.routing["max_share"], **given) for router in routers]
+    with (
+        progress("examples") as tell,
+        Work(tell, asked.into, things="runs", survey=survey_runs).watched() as work,
+        resumable(),
+    ):
+        scores = evaluate_grid(
+            setups, asked.metrics, asked.tasks, base=base, into=asked.into, loading=how.options,
+            train_tasks=train_tasks, limit=asked.limit, backend=place, run=workers.run, report=work.on_step,
+            on_plan=work.on_plan, tell=say,
+        )  # fmt: skip
+    return [(asked.into / file, one) for file, one in scores.items()]
+
+
+def _base_for(asked: Asked) -> str | None:
+    """Name the base to load; None: that of the saved model."""
+    base: str | None = asked.routing["base"]
+    if asked.target == BARE or is_saved(asked.target):
+        given = {"--router": asked.routers or None, "--mix": asked.routing["mix"]}
+        given |= {"--train-tasks": asked.routing["tasks"], "--max-share": asked.routing["max_share"]}
+        require_library(asked.target, given)
+        if asked.target == BARE:
+            check_base(base or EMBEDDED)
+            return base or EMBEDDED
+        return base
+    from lorary.library.library import Library
+
+    library = Library.open(asked.target)
+    check_base(base, library)
+    return base or base_of(library)
+
+
+def print_run(into: Path, scores: "Scores", *, json: bool) -> None:
+    """Print the scores of one run, task by task."""
+    if json:
+        return print_json({"run": str(into), **_plain(scores)})
+    print_table([(task, f"{mean:.3f}") for task, mean in scores.per_task().items()])
+    return print(f"{scores.name}: {scores.metric} {_mean(scores)} ({scores.unit})")
+
+
+def print_runs(runs: "Sequence[tuple[Path, Scores]]", *, json: bool) -> None:
+    """Print the means of several runs."""
+    if json:
+        return print_json({"runs": [{"run": str(path), **_plain(scores)} for path, scores in runs]})
+    return print_table([(scores.name, scores.metric, _mean(scores), f"({scores.unit})") for _, scores in runs])
+
+
+def _mean(scores: "Scores") -> str:
+    low, high = scores.interval()
+    return f"{scores.mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _plain(scores: "Scores") -> dict[str, Any]:
+    low, high = scores.interval()
+    return {
+        "name": scores.name,
+        "metric": scores.metric,
+        "unit": scores.unit,
+        "mean": scores.mean,
+        "low": low,
+        "high": high,
+        "tasks": scores.per_task(),
+    }

@@ -1,0 +1,192 @@
+"""A grid as work/ knows it: each cell is a job, and its file of scores what it makes."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lorary.errors import BuildError, EvaluationError, LoraryError, quote
+from lorary.evaluation.contract import Evaluator, LanguageModel
+from lorary.evaluation.run import check_into, evaluate
+from lorary.grid.cells import Cell, make_cells
+from lorary.grid.setup import Setup
+from lorary.model.base.base_model import BaseModel, load_base
+from lorary.model.base.outline import outline
+from lorary.model.routed.load import load
+from lorary.tasks.task import Tasks
+from lorary.work.backend import Work
+from lorary.work.claims import Claim
+from lorary.work.jobs import Job, JobStep, Listener, Pack, Report, Runner
+from lorary.work.share import Needs
+
+
+@dataclass(frozen=True)
+class Written:
+    """A cell's file stands: evaluating puts it into place itself."""
+
+    failed: Mapping[str, LoraryError] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GridWork(Work):
+    """The cells of setups and evaluators.
+
+    base: a name or an absolute directory, a loaded one, or None: that of a saved model. loading: what `load_base`
+    takes besides.
+    """
+
+    setups: tuple[Setup, ...]
+    evaluators: tuple[Evaluator, ...]
+    tasks: Tasks
+    into: Path
+    base: BaseModel | str | None
+    loading: Mapping[str, Any] = field(default_factory=dict)
+    train_tasks: Tasks | None = None
+    limit: int | None = None
+
+    @property
+    def root(self) -> Path:
+        """The directory of the files of scores."""
+        return self.into
+
+    @property
+    def called(self) -> str:
+        """Name the directory."""
+        return f"directory {quote(self.into.name)}"
+
+    @property
+    def only_here(self) -> bool:
+        """Whether a base, a router or a metric is only in this process."""
+        methods = [*self.evaluators, *(setup.router for setup in self.setups)]
+        return isinstance(self.base, BaseModel) or any(type(method).__module__ == "__main__" for method in methods)
+
+    @property
+    def device(self) -> str:
+        """Where the base is to be."""
+        return str(self.loading.get("device", "auto"))
+
+    def require_root(self) -> None:
+        """Raise E-RUN if the directory is gone."""
+        if not self.into.is_dir():
+            what = f"directory {str(self.into)!r} is gone: it was moved or deleted while scores were written to it."
+            raise EvaluationError("E-RUN", what, "If it was moved, the same command with that --into resumes.")
+
+    def cells(self) -> dict[str, Cell]:
+        """List the cells by name. Raises as `make_cells`."""
+        return make_cells(
+            self.setups,
+            self.evaluators,
+            self.tasks,
+            into=self.into,
+            limit=self.limit,
+            train_tasks=self.train_tasks,
+        )
+
+    def load(self, listener: Listener) -> "GridRunner":
+        """Load the base. Raises E-RUN for files of other runs, as far as possible before."""
+        cells = self.cells()
+        self.into.mkdir(parents=True, exist_ok=True)
+        return GridRunner(self, cells, self._load_base(listener), listener)
+
+    def _load_base(self, listener: Listener) -> BaseModel:
+        if isinstance(self.base, BaseModel):
+            return self.base
+        if self.base is not None:
+            listener.say(f"loading base {self.base} ...")
+            return load_base(self.base, **self.loading)
+        saved = next((setup.library for setup in self.setups if setup.is_saved), None)
+        if saved is None:
+            raise EvaluationError("E-EVAL", "no base was given, and no saved model to find one by.", "Give base=...")
+        listener.say(f"loading saved model {saved} ...")
+        dtype = self.loading.get("dtype", "auto")
+        how = {**self.loading, "dtype": None if dtype == "auto" else dtype}
+        with load(str(saved), **how) as model:
+            return model.base
+
+    @property
+    def needs(self) -> Needs:
+        """Count the cells and those without a file. What a base takes that isn't on this machine yet is unknown: 0."""
+        cells = self.cells()
+        missing = [cell for cell in cells.values() if not (self.into / cell.file).exists()]
+        found = self.base if isinstance(self.base, BaseModel) or self.base is None else outline(self.base)
+        # Room to read it in float32, whatever it is turned to.
+        held = sum(4 * p.numel() for p in found.hf.parameters()) if found is not None else 0
+        return Needs(len(cells), len(missing), held)
+
+
+class GridRunner(Runner):
+    """Evaluates cells, one after the other; a model stays open while the next cell is of the same."""
+
+    def __init__(self, work: GridWork, cells: Mapping[str, Cell], base: BaseModel, listener: Listener) -> None:
+        self.work, self.cells, self.base, self._listener = work, cells, base, listener
+        self._open: tuple[Setup, LanguageModel] | None = None
+        self._closing = ExitStack()
+        total = sum(len(task.first(test=work.limit).test) for task in work.tasks.values())
+        for cell in cells.values():
+            check_into(work.into / cell.file, cell.on(base.identity))
+        self.jobs = [Job(name, cell.key(base.identity), (cell.file,), total) for name, cell in cells.items()]
+
+    def group(self) -> list[list[Job]]:
+        """Let each cell be claimed apart."""
+        return [[job] for job in self.jobs]
+
+    def choose(self, packs: Sequence[Pack], taken: Sequence[Pack]) -> Pack:
+        """Prefer a cell of the model that is open, then one of a model on which nobody works."""
+        busy = {self._setup_of(pack).label for pack in taken}
+        opened = self._open[0].label if self._open else None
+
+        def distance(pack: Pack) -> tuple[bool, bool]:
+            label = self._setup_of(pack).label
+            return label != opened, label in busy
+
+        return min(packs, key=distance)
+
+    def _setup_of(self, pack: Pack) -> Setup:
+        return self.cells[pack.names[0]].setup
+
+    def run(self, jobs: Sequence[Job], mine: Claim, report: Report) -> Written:
+        """Evaluate a cell; what another worker has written of it is kept."""
+        (job,) = jobs
+        cell, model = self.cells[job.name], self._model(self.cells[job.name].setup)
+
+        def tell(done: int, total: int) -> None:
+            report(JobStep(job.name, done, total))
+
+        evaluate(
+            cell.evaluator, model, self.work.tasks, into=self.work.into / cell.file, name=cell.setup.label,
+            limit=self.work.limit, progress=tell, confirm=mine.confirm,
+        )  # fmt: skip
+        return Written()
+
+    def commit(self, job: Job, product: Written) -> None:
+        """Nothing: the file arrived by one rename."""
+
+    def _model(self, setup: Setup) -> LanguageModel:
+        if self._open is None or self._open[0] is not setup:
+            self._close()
+            if setup.library is not None:
+                self._listener.say(f"routing {setup.label} ...")
+            self._open = (setup, self._closing.enter_context(setup.opened(self.base, self.work.train_tasks)))
+        return self._open[1]
+
+    def _close(self) -> None:
+        self._open = None
+        self._closing.close()
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Close the last model at the end."""
+        try:
+            yield
+        finally:
+            self._close()
+
+    def check_made(self) -> None:
+        """Raise E-JOBS if files are missing though all cells were evaluated."""
+        missing = [cell.file for cell in self.cells.values() if not (self.work.into / cell.file).exists()]
+        if missing:
+            more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
+            what = f"directory {str(self.work.into)!r}: {missing[0]!r} is missing though it was written"
+            hint = "The same command evaluates what is missing."
+            raise BuildError("E-JOBS", f"{what}{more}: somebody removed it.", hint)
