@@ -93,7 +93,7 @@ def test_command_parses(place: str, arguments: list[str]) -> None:
     check_methods(place, arguments[0], context.params)
 
 
-def check_methods(place: str, command: str, values: dict[str, object]) -> None:
+def check_methods(place: str, command: str, values: dict[str, str | list[str] | None]) -> None:
     """Look up every method and its options, as in --router arrow:top_k=4."""
     import dataclasses
 
@@ -101,8 +101,9 @@ def check_methods(place: str, command: str, values: dict[str, object]) -> None:
 
     methods = {"method": {"build": "BUILDERS", "cluster": "CLUSTERERS"}.get(command), "router": "ROUTERS"}
     for option, registry in {**methods, "metric": "EVALUATORS", "backend": "BACKENDS"}.items():
-        spec = values.get(option)
-        if isinstance(spec, str) and registry:
-            name, given = options.split_spec(spec)
-            known = {field.name for field in dataclasses.fields(getattr(folder, registry).load(name))}
-            assert set(given) <= known, f"{place}: {spec}: known options are {sorted(known)}"
+        found = values.get(option)
+        for spec in [found] if isinstance(found, str) else found or ():
+            if registry:
+                name, given = options.split_spec(spec)
+                known = {field.name for field in dataclasses.fields(getattr(folder, registry).load(name))}
+                assert set(given) <= known, f"{place}: {spec}: known options are {sorted(known)}"
