@@ -12,7 +12,6 @@ from lorary.building import estimate
 from lorary.building.build import build
 from lorary.building.builders.private import Private
 from lorary.building.training import loop as train
-from lorary.building.training.packs import TrainedBuilder
 from lorary.building.work import claims
 from lorary.building.work.claims import Claim, Watch, read_lease
 from lorary.building.work.enlist import enlist, see_through
@@ -248,14 +247,14 @@ def test_an_expert_of_that_name_made_meanwhile_of_other_data_is_an_error(base, o
 def failing(monkeypatch):
     """Let jobs of these names fail, until they are taken off the list."""
     names = {}
-    run = TrainedBuilder.run
+    run = Private.run
 
     def run_or_fail(self, pack, *rest):
         if error := names.get(pack[0].name):
             raise error
         return run(self, pack, *rest)
 
-    monkeypatch.setattr(TrainedBuilder, "run", run_or_fail)
+    monkeypatch.setattr(Private, "run", run_or_fail)
     return names
 
 

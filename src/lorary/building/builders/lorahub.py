@@ -16,9 +16,8 @@ from lorary.adapters.contract import Experts, Mix
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.products import svd_of_sum
-from lorary.building.contract import Builder, Job, JobStep, Made, Report, require_source
+from lorary.building.contract import Builder, Job, JobStep, Made, OneExpertJob, Report, jobs_of, require_source
 from lorary.building.limits import check_positive
-from lorary.building.merging.job import LoneJob
 from lorary.building.merging.merge import parents_of, plain_size, sums_of_ranks, write_plain
 from lorary.building.merging.search import Evolution, Nevergrad, Search, replay, require_nevergrad
 from lorary.building.training.job import expert_name
@@ -83,18 +82,14 @@ class LoraHub(Builder):
 
     def n_numbers(self, job: Job, base: BaseModel) -> int | None:
         """Count them: one rank for all, or at most the sum of all. Raises as `check_places`."""
-        assert isinstance(job, _SearchJob)
-        ranks = sums_of_ranks(job.source.values(), base, 1 if self.mix == "factors" else None)
+        (search,) = jobs_of(_SearchJob, [job])
+        ranks = sums_of_ranks(search.source.values(), base, 1 if self.mix == "factors" else None)
         return plain_size(ranks, base)
-
-    def packs(self, jobs: Sequence[Job], base: BaseModel) -> list[list[Job]]:
-        """Run every job alone."""
-        return [[job] for job in jobs]
 
     def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
         """Search; the losses so far are kept in `work`."""
         made = {}
-        for job in (job for job in pack if isinstance(job, _SearchJob)):
+        for job in jobs_of(_SearchJob, pack):
             check_library(base, job.source)
             check_mix(job.source, self.mix)
             experts = read_experts(job.source)
@@ -175,7 +170,7 @@ def merge_weights(experts: Experts, point: Sequence[float], mix: Mix) -> dict[st
 
 
 @dataclass(frozen=True)
-class _SearchJob(LoneJob):
+class _SearchJob(OneExpertJob):
     """Find the weights for one task."""
 
     task: Task
