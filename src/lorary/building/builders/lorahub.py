@@ -26,8 +26,7 @@ from lorary.errors import BuildError
 from lorary.formats.peft import read_experts
 from lorary.hashing import short_key
 from lorary.library.library import Library
-from lorary.model.attached.attachment import Attachment
-from lorary.model.attached.slot import Slot
+from lorary.model.attached.attachment import Attachment, attached
 from lorary.model.base.base_model import BaseModel
 from lorary.model.ensemble.ensemble import check_library, check_mix, find_sites
 from lorary.model.text.scoring import score
@@ -144,11 +143,8 @@ def _mixed(base: BaseModel, source: Library, experts: Experts, mix: Mix) -> Iter
     for name, site in find_sites(base, source).items():
         bank = LoRA().pack([experts[expert].get(name) for expert in sorted(experts)], site).cast(base.dtype)
         parts[name] = (bank.to(base.device), gate)
-    attachment = Attachment(base.hf, parts, Slot(mix))
-    try:
+    with attached(base.hf, parts, mix) as attachment:
         yield attachment, gate
-    finally:
-        attachment.detach()
 
 
 def merge_weights(experts: Experts, point: Sequence[float], mix: Mix) -> dict[str, LowRankWeights]:

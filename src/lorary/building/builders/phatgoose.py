@@ -25,8 +25,7 @@ from lorary.formats.peft import read_experts
 from lorary.formats.tensor_file import write_tensors
 from lorary.library.adapter.expert import Expert
 from lorary.library.library import Library
-from lorary.model.attached.attachment import Attachment
-from lorary.model.attached.slot import Slot
+from lorary.model.attached.attachment import attached
 from lorary.model.base.base_model import BaseModel
 from lorary.model.ensemble.ensemble import check_library, find_sites
 from lorary.routing.contract import Context, Gate, Routing
@@ -102,11 +101,8 @@ def _gated(
         for name, site in sites.items()
     }
     stacks = {"gates": Stack([gate.vectors for gate in gates.values()], len(pupils), lr=lr)}
-    attachment = Attachment(base.hf, parts, Slot("outputs"))
-    try:
+    with attached(base.hf, parts, "outputs") as attachment:
         yield Learner(base, pupils, stacks, attachment, rows), gates
-    finally:
-        attachment.detach()
 
 
 def _frozen(experts: Experts, names: Sequence[str], site: Site, base: BaseModel) -> Bank:

@@ -26,8 +26,7 @@ from lorary.building.training.packs import FreshLoRA
 from lorary.building.training.stack import Stack
 from lorary.errors import BuildError
 from lorary.formats.tensor_file import write_tensors
-from lorary.model.attached.attachment import Attachment
-from lorary.model.attached.slot import Slot
+from lorary.model.attached.attachment import attached
 from lorary.model.base.base_model import BaseModel
 from lorary.routing.contract import Gate
 from lorary.routing.task_skills import TaskGate, pack_state
@@ -152,11 +151,8 @@ def mixed(
         factors = [factor for bank in banks.values() for factor in (bank.a, bank.b)]
         stacks["factors"] = Stack(factors, 1, lr=lr)
     stacks["routing"] = Stack(logits, 1, lr=routing_lr)
-    attachment = Attachment(base.hf, parts, Slot(mix))
-    try:
+    with attached(base.hf, parts, mix) as attachment:
         yield Learner(base, [pupil], stacks, attachment, rows, drops), banks
-    finally:
-        attachment.detach()
 
 
 def _check_blocks(site: Site, n_blocks: int) -> None:

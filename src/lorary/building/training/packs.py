@@ -21,8 +21,7 @@ from lorary.building.training.learner import Learner, Pupil
 from lorary.building.training.loop import divergence, train
 from lorary.building.training.options import TrainingOptions
 from lorary.building.training.stack import Stack
-from lorary.model.attached.attachment import Attachment
-from lorary.model.attached.slot import Slot
+from lorary.model.attached.attachment import attached
 from lorary.model.base.base_model import BaseModel
 from lorary.routing.contract import Context, Gate, Routing
 
@@ -182,11 +181,8 @@ def packed(
     }
     factors = [factor for bank in banks.values() for factor in (bank.a, bank.b)]
     stacks = {"factors": Stack(factors, len(pupils), lr=lr)}
-    attachment = Attachment(base.hf, parts, Slot("outputs"))
-    try:
+    with attached(base.hf, parts, "outputs") as attachment:
         yield Learner(base, pupils, stacks, attachment, rows, drops), banks
-    finally:
-        attachment.detach()
 
 
 class _Everyone(Gate):
