@@ -50,6 +50,12 @@ class Job(Protocol):
     def describe(self) -> dict[str, Any]:
         """What --dry-run prints: name, tasks, steps, examples."""
 
+    def n_tokens(self, base: Any) -> int | None:
+        """Count the tokens that it passes through the base while it trains; None if it isn't known before.
+
+        base: None if it isn't at hand.
+        """
+
 
 J = TypeVar("J")
 
@@ -95,6 +101,10 @@ class OneExpertJob(ABC):
     @abstractmethod
     def key(self, base_facts: Mapping[str, Any]) -> str:
         """Hash of all that decides the result."""
+
+    def n_tokens(self, base: Any) -> int | None:
+        """None for those that pass through the base without training."""
+        return None
 
     def describe(self) -> dict[str, Any]:
         """What --dry-run prints."""

@@ -530,7 +530,7 @@ def test_a_pack_s_speed_is_remembered(base, tasks, tmp_path, monkeypatch):
     build(BUILDER, tasks.only(["copy"]), base, into=tmp_path / "lib")
     ((name, tokens, seconds),) = heard
     job = BUILDER.plan(tasks.only(["copy"]))[0]
-    assert (name, tokens) == (base.name, round(3 / 4 * estimate.n_tokens(job, base))), "the first step isn't timed"
+    assert (name, tokens) == (base.name, round(3 / 4 * job.n_tokens(base))), "the first step isn't timed"
     assert estimate.recall_rate(base.name) == pytest.approx(tokens / seconds)
 
 

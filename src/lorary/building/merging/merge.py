@@ -173,6 +173,10 @@ class MergeJob(OneExpertJob):
     def _open(self) -> Experts:
         return open_experts(self.members)
 
+    def n_tokens(self, base: Any) -> int:
+        """None of them: a merge looks at weights alone."""
+        return 0
+
     def describe(self) -> dict[str, Any]:
         """What --dry-run prints."""
         return {**super().describe(), "merges": list(self.merged)}

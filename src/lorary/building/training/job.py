@@ -25,6 +25,9 @@ from lorary.tasks.task import Task
 
 T = TypeVar("T")
 
+CHARACTERS_PER_TOKEN = 4.0
+"""For English and usual vocabularies; only where no tokenizer is at hand, and then said so."""
+_SAMPLE = 200  # examples whose length is measured
 _ROUNDING = ("pack_tokens", "pass_tokens")
 _NOT_DECIDING = ("clusters", "epochs", *_ROUNDING)
 
@@ -91,6 +94,16 @@ class TrainingJob:
         examples = {"train": len(self.train), "valid": len(self.valid)}
         return {"expert": self.name, "tasks": list(self.tasks), "steps": self.n_steps, "examples": examples}
 
+    def n_tokens(self, base: BaseModel | None) -> int:
+        """Count the tokens that it passes through the base, from the mean length of its first examples."""
+        sample = self.train[:_SAMPLE]
+        if base is None:
+            characters = sum(len(example.whole_prompt) + len(example.answer) for example in sample)
+            length = characters / CHARACTERS_PER_TOKEN / len(sample)
+        else:
+            length = sum(map(len, base.encode(sample, quiet=True))) / len(sample)
+        return round(self.n_steps * self.n_rows * length)
+
     def pupil(self, base: BaseModel) -> Pupil:
         """Encode its data. Raises E-LENGTH and E-CHAT as `encode`."""
         parts = (self.train, self.valid)
@@ -106,7 +119,7 @@ class TrainingJob:
         None for data that this base can't be given, which is said when the job runs.
         """
         try:
-            rows = base.encode(self.train[:200], quiet=True)
+            rows = base.encode(self.train[:_SAMPLE], quiet=True)
         except ModelError:
             return None
         return sorted(map(len, rows))[len(rows) * 3 // 4]

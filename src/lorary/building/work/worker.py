@@ -10,7 +10,7 @@ from typing import Any
 
 from lorary import __version__
 from lorary.building.contract import Builder, Failures, Job, JobStep, Made, Report, failing_alone, settings_of
-from lorary.building.estimate import n_tokens, remember_rate
+from lorary.building.estimate import remember_rate
 from lorary.building.work.claims import HANG_S, Claim, LeaseLostError, Watch, claim
 from lorary.building.work.worklist import Failure, Pack, Worklist, failures_of
 from lorary.disk.writing import disk_errors, is_disk_error
@@ -150,7 +150,7 @@ class Worker:
         self._keep(pack, made, mine, failed)
         if failed:
             raise _as_one(failed)
-        if tokens := pace.share(pack.n_steps) * sum(n_tokens(job, self.base) or 0 for job in jobs):
+        if tokens := pace.share(pack.n_steps) * sum(job.n_tokens(self.base) or 0 for job in jobs):
             remember_rate(self.base.name, round(tokens), pace.seconds)
 
     def _listen(self, mine: Claim, pace: "_Pace") -> Report:
