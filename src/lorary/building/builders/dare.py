@@ -29,8 +29,11 @@ class Dare(MergeOptions, Builder):
     """
 
     density: float = 0.5
+    """Share of each expert's entries that is kept, at random."""
     strength: float = 1.0
+    """Factor on the merged update."""
     seed: int = 42
+    """Seed of all that is drawn at random."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

@@ -19,17 +19,20 @@ from lorary.tasks.task import Tasks
 class FromExpert(TrainingOptions, Builder):
     """Train one LoRA per new task, starting from one expert of a library, such as the shared one.
 
-    The form of the new experts, rank and scale, is that of the old one. Stops early on the validation loss; the other
-    options are those of Private.
-    expert: its name; None = the only one there is.
+    The new experts have the rank and scale of the old one. Stops early on the validation loss.
     Source: Ostapenko et al. 2024 (2405.11157) section 4, "Shared".
     """
 
     n_evaluations: int = 10
+    """How often the validation loss is measured; the best weights are kept."""
     patience: int | None = 3
+    """Stop after so many evaluations in a row without a new best; None: never."""
     pack_tokens: int = 512
+    """Experts share a pass until a step of usual width has so many tokens; 512 are as fast as more."""
     dropout: float = 0.05
+    """Dropout on the adapter's input."""
     expert: str | None = None
+    """The expert to start from; None: the only one there is."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

@@ -19,15 +19,18 @@ class LibMu(TrainingOptions, Builder):
     """Train one LoRA per new task, starting from the mean of a library's factors, A and B apart.
 
     Before the first step it is what the router `uniform` with mix="factors" makes of the library.
-    The form of the new experts, rank and scale, is that of the library's. Stops early on the validation loss; the other
-    options are those of Private.
+    The new experts have the rank and scale of the library's. Stops early on the validation loss.
     Source: Ostapenko et al. 2024 (2405.11157) section 4, "<library>-mu".
     """
 
     n_evaluations: int = 10
+    """How often the validation loss is measured; the best weights are kept."""
     patience: int | None = 3
+    """Stop after so many evaluations in a row without a new best; None: never."""
     pack_tokens: int = 512
+    """Experts share a pass until a step of usual width has so many tokens; 512 are as fast as more."""
     dropout: float = 0.05
+    """Dropout on the adapter's input."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

@@ -20,14 +20,18 @@ class LibPoly(TrainingOptions, Builder):
     """Train all experts of a library on new tasks, jointly with the weights by which each task mixes them, per layer.
 
     The router `poly` reads the weights. They start almost equal, so that training starts from the library's mean.
-    All tasks share one run, which stops early on the validation loss; dropout is on the adapters' input.
+    All tasks share one run, which stops early on the validation loss.
     Source: Ostapenko et al. 2024 (2405.11157) section 4, "<library>-Poly", the variant with normalised sigmoids.
     """
 
     n_evaluations: int = 10
+    """How often the validation loss is measured; the best weights are kept."""
     patience: int | None = 3
+    """Stop after so many evaluations in a row without a new best; None: never."""
     dropout: float = 0.05
+    """Dropout on the adapter's input."""
     routing_lr: float = 0.1
+    """Peak learning rate of the weights that mix the experts."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

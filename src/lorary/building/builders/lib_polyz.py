@@ -20,14 +20,18 @@ class LibPolyZ(TrainingOptions, Builder):
     """Learn only the weights by which new tasks mix a library's experts, per layer; the experts stay as they are.
 
     The new library holds copies of them; the router `poly` reads the weights. `lr` is not used, `routing_lr` is.
-    All tasks share one run, which stops early on the validation loss; dropout is on the adapters' input.
+    All tasks share one run, which stops early on the validation loss.
     Source: Ostapenko et al. 2024 (2405.11157) section 4, "<library>-PolyZ".
     """
 
     n_evaluations: int = 10
+    """How often the validation loss is measured; the best weights are kept."""
     patience: int | None = 3
+    """Stop after so many evaluations in a row without a new best; None: never."""
     dropout: float = 0.05
+    """Dropout on the adapter's input."""
     routing_lr: float = 0.1
+    """Peak learning rate of the weights that mix the experts."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

@@ -21,20 +21,27 @@ class MHR(TrainingOptions, Builder):
 
     As Poly, but the d_in axis of A and the d_out axis of B are cut into n_heads blocks, each with weights of its own.
     The router `mhr` mixes them for the tasks that were trained; `uniform` is MHR-mu.
-    The experts are k0, k1, ...; routing_lr: peak learning rate of the matrices, 0.1 as in the code of 2405.11157. The
-    other options are those of Private.
+    The experts are k0, k1, ...
     Source: Caccia et al. 2023 (2211.03831); Ostapenko et al. 2024 (2405.11157) section 3: 8 skills. How many heads it
     used isn't known; 8 divides the widths of most models.
     """
 
     dropout: float = 0.05
+    """Dropout on the adapter's input."""
     routing_lr: float = 0.1
+    """Peak learning rate of the weights that mix the experts."""
     rank: int = 4
+    """Rank of the adapter."""
     alpha: float = 16.0
+    """The adapter's scale is alpha / rank."""
     rslora: bool = False
+    """Scale by alpha / sqrt(rank) instead."""
     targets: tuple[str, ...] = ("attention",)
+    """Layers: last parts of module paths, "attention" (q, k, v, o), or "all-linear" (all but the head)."""
     n_skills: int = 8
+    """Experts to train jointly."""
     n_heads: int = 8
+    """Blocks that each side of an expert is cut into."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

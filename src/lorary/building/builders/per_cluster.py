@@ -21,17 +21,24 @@ class PerCluster(TrainingOptions, Builder):
     """Train one LoRA per cluster, from scratch, on the joined data of the cluster's tasks.
 
     `clusters` comes from `cluster`, on the command line as the path of its groups.json. `steps` counts per cluster;
-    None = `epochs` over the joined data, so that larger clusters get more. The other options are those of Private.
+    None = `epochs` over the joined data, so that larger clusters get more.
     Source: Ostapenko et al. 2024 (2405.11157) Algorithm 1, second stage.
     """
 
     pack_tokens: int = 512
+    """Experts share a pass until a step of usual width has so many tokens; 512 are as fast as more."""
     dropout: float = 0.05
+    """Dropout on the adapter's input."""
     rank: int = 4
+    """Rank of the adapter."""
     alpha: float = 16.0
+    """The adapter's scale is alpha / rank."""
     rslora: bool = False
+    """Scale by alpha / sqrt(rank) instead."""
     targets: tuple[str, ...] = ("attention",)
+    """Layers: last parts of module paths, "attention" (q, k, v, o), or "all-linear" (all but the head)."""
     clusters: Clusters = field(kw_only=False)
+    """Groups of tasks that `cluster` made; on the command line the path of its groups.json."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

@@ -41,13 +41,16 @@ class Phatgoose(TrainingOptions, Builder):
     On the expert's own tasks, which must be among those given, a layer answers W x + sigmoid(v . x) s B A x; v (d_in,)
     starts at zero and is all that learns. The new library holds copies of the experts and under learned/ their gates,
     which the router `phatgoose` reads. No gate is trained with a view of the other experts, so that those who come
-    later change none. `lr` is that of the gates; pack_tokens as for Private.
+    later change none. `lr` is that of the gates.
     Source: Muqeeth et al. 2024 (2402.05859) and its code: 100 steps; lr 1e-3 as the code of 2405.11157 has it.
     """
 
     steps: int | None = 100
+    """Optimiser steps of each gate."""
     lr: float = 1e-3
+    """Peak learning rate of the gates."""
     pack_tokens: int = 512
+    """Experts share a pass until a step of usual width has so many tokens; 512 are as fast as more."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

@@ -40,27 +40,40 @@ class PiTuning(TrainingOptions, Builder):
     neighbours, found as by `neighbours`, are tuned together: every layer that holds sites answers with
     sum_i softmax(z)_i s_i B_i A_i x, with a z of its own, learned at the peak rate `routing_lr`. The shares start at
     softmax(cosine / temperature), the own expert's cosine being 1. What is left is one plain expert per task, the sum
-    itself, its rank the sum of their ranks, which may differ; both parts of the training stop early. The
-    other options are those of Private and of Neighbours.
+    itself, its rank the sum of their ranks, which may differ; both parts of the training stop early.
     Source: pi-tuning, Wu et al. 2023 (2304.14381), and its code: z per attention layer, sums of the experts' outputs.
     Differs: Fisher information at one fresh adapter for all, not at each task's own expert; z has a learning rate of
     its own, as in Poly, since at that of the experts it would stay where it is.
     """
 
     n_evaluations: int = 10
+    """How often the validation loss is measured; the best weights are kept."""
     patience: int | None = 3
+    """Stop after so many evaluations in a row without a new best; None: never."""
     pack_tokens: int = 512
+    """Experts share a pass until a step of usual width has so many tokens; 512 are as fast as more."""
     dropout: float = 0.05
+    """Dropout on the adapter's input."""
     rank: int = 4
+    """Rank of the adapter."""
     alpha: float = 16.0
+    """The adapter's scale is alpha / rank."""
     rslora: bool = False
+    """Scale by alpha / sqrt(rank) instead."""
     targets: tuple[str, ...] = ("attention",)
+    """Layers of the own expert, and of the fresh LoRA that embeds a task."""
     top_k: int = 3
+    """Neighbours of each new task."""
     temperature: float = 0.05
+    """Temperature of the softmax over their cosines."""
     n_examples: int = 32
+    """Training examples that a task is embedded by."""
     adapt_to: tuple[str, ...] = ()
+    """The new tasks; none given: those that no expert was trained on."""
     own_share: float = 0.5
+    """Share of the steps in which the task's own expert trains alone."""
     routing_lr: float = 0.1
+    """Peak learning rate of the weights that mix the experts."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

@@ -21,19 +21,25 @@ class Poly(TrainingOptions, Builder):
 
     The router `poly` mixes them for the tasks that were trained; `uniform` is Poly-mu. `steps` None = `epochs` over the
     union of all tasks.
-    The experts are k0, k1, ...; routing_lr: peak learning rate of the matrix, 0.1 as in the code of 2405.11157. The
-    other options are those of Private.
+    The experts are k0, k1, ...
     Source: Ponti et al. 2023 (2202.13914); Ostapenko et al. 2024 (2405.11157) section 3: 8 skills.
     Differs: no epsilon in the normalisation.
     """
 
     dropout: float = 0.05
+    """Dropout on the adapter's input."""
     routing_lr: float = 0.1
+    """Peak learning rate of the weights that mix the experts."""
     rank: int = 4
+    """Rank of the adapter."""
     alpha: float = 16.0
+    """The adapter's scale is alpha / rank."""
     rslora: bool = False
+    """Scale by alpha / sqrt(rank) instead."""
     targets: tuple[str, ...] = ("attention",)
+    """Layers: last parts of module paths, "attention" (q, k, v, o), or "all-linear" (all but the head)."""
     n_skills: int = 8
+    """Experts to train jointly."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

@@ -19,19 +19,21 @@ class Private(TrainingOptions, Builder):
     """Train one LoRA per task, each on its own data alone.
 
     All start from the same initial A, so that their factors can be compared and averaged.
-    pack_tokens: experts share a pass until a step of usual width has so many tokens; 512 are as fast as more (measured:
-    docs/log.md). The same number makes the same packs on any machine. dropout: on the adapter's input.
-    rank, alpha, rslora, targets: the adapter; targets are last parts of module paths, "attention" (ATT+O),
-    or "all-linear" (all but the head).
-    Source: Ostapenko et al. 2024 (2405.11157) section 3; section 9: rank 4, alpha 16, dropout 0.05, ATT+O.
+    Source: Ostapenko et al. 2024 (2405.11157) section 3.
     """
 
     pack_tokens: int = 512
+    """Experts share a pass until a step of usual width has so many tokens; 512 are as fast as more."""
     dropout: float = 0.05
+    """Dropout on the adapter's input."""
     rank: int = 4
+    """Rank of the adapter."""
     alpha: float = 16.0
+    """The adapter's scale is alpha / rank."""
     rslora: bool = False
+    """Scale by alpha / sqrt(rank) instead."""
     targets: tuple[str, ...] = ("attention",)
+    """Layers: last parts of module paths, "attention" (q, k, v, o), or "all-linear" (all but the head)."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

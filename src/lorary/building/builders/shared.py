@@ -18,16 +18,21 @@ from lorary.tasks.task import Tasks
 class Shared(TrainingOptions, Builder):
     """Train one LoRA on the union of all tasks (multi-task training).
 
-    The options are those of Private.
     Source: Ostapenko et al. 2024 (2405.11157) section 3.
     """
 
     pack_tokens: int = 512
+    """Experts share a pass until a step of usual width has so many tokens; 512 are as fast as more."""
     dropout: float = 0.05
+    """Dropout on the adapter's input."""
     rank: int = 4
+    """Rank of the adapter."""
     alpha: float = 16.0
+    """The adapter's scale is alpha / rank."""
     rslora: bool = False
+    """Scale by alpha / sqrt(rank) instead."""
     targets: tuple[str, ...] = ("attention",)
+    """Layers: last parts of module paths, "attention" (q, k, v, o), or "all-linear" (all but the head)."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

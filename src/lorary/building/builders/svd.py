@@ -19,11 +19,13 @@ class Svd(Builder):
 
     Eckart and Young: the leading singular values of s B A, from the thin factors. Makes experts of any ranks fit for
     mix="factors" and for servers that want one rank. Each expert's relative error stands in its expert.json.
-    experts: names of those to take; none given = all. Merged experts are truncated by the merge's own rank=.
+    Merged experts are truncated by the merge's own rank=.
     """
 
     experts: tuple[str, ...] = ()
+    """Experts of the library to take; none given: all."""
     rank: int | None = 4
+    """Rank that experts are truncated to; None: what holds each exactly."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

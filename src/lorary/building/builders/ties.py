@@ -31,7 +31,9 @@ class Ties(MergeOptions, Builder):
     """
 
     density: float = 0.2
+    """Share of each expert's entries that is kept, the largest."""
     strength: float = 1.0
+    """Factor on the merged update."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

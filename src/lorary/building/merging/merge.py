@@ -36,15 +36,17 @@ Parts = Mapping[str, LowRankWeights]
 
 @dataclass(frozen=True, kw_only=True)
 class MergeOptions(Options):
-    """Options of what makes one expert of many. called: the name of the result.
+    """Options of what makes one expert of many.
 
-    experts: names of those to take; none given = all. rank: of the result, the nearest there is to the sum
-    (truncated SVD, with its relative error in expert.json); None = what holds it exactly, the same at every site.
+    A `rank` truncates the SVD; the relative error stands in expert.json. None gives one rank for all sites.
     """
 
     experts: tuple[str, ...] = ()
+    """Experts of the library to take; none given: all."""
     rank: int | None = None
+    """Rank of the result, the nearest there is to the sum; None: what holds it exactly."""
     called: str = "merged"
+    """Name of the merged expert."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
