@@ -23,7 +23,7 @@ from lorary.building.training.batches import batch_rows
 from lorary.building.training.job import TrainingJob
 from lorary.building.training.learner import Pupil
 from lorary.building.training.loop import train
-from lorary.building.training.packs import packed
+from lorary.building.training.packs import fresh_starts, packed
 from lorary.model.base.base_model import load_base
 from lorary.model.text.tokens import Encoded
 from lorary.studies.evidence_tasks import read_study_tasks
@@ -60,7 +60,7 @@ def main() -> None:
     seen, n_tokens, began, peak = set[int](), 0, time.process_time(), 0.0
     for job in jobs[: given.packs]:
         start = hungriest = resident_gib("VmRSS")
-        pupil, starts = job.pupil(base), BUILDER.start([job], base)[1]
+        pupil, starts = job.pupil(base), fresh_starts(BUILDER, 1, base)[1]
         with packed([pupil], base, starts, 0.0, BUILDER.lr, BUILDER.batch_size) as (learner, _):
             for rows in steps(pupil):
                 width = max(map(len, rows))

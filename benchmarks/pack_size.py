@@ -20,7 +20,7 @@ import torch
 from lorary.building.builders.private import Private
 from lorary.building.training.learner import Pupil
 from lorary.building.training.loop import train
-from lorary.building.training.packs import packed
+from lorary.building.training.packs import fresh_starts, packed
 from lorary.model.base.base_model import load_base
 from lorary.model.base.embedded import EMBEDDED
 from lorary.model.text.tokens import Encoded
@@ -37,7 +37,7 @@ def measure(base_name: str, dtype: str, n_experts: int, n_rounds: int) -> tuple[
     jobs = options.plan(Tasks(Task(f"t{i}", (Example("a", "b"),)) for i in range(n_experts)))
     generator = torch.Generator().manual_seed(1)
     before = _resident_mib("VmRSS")
-    pupils, starts = [job.pupil(base) for job in jobs], options.start(jobs, base)[1]
+    pupils, starts = [job.pupil(base) for job in jobs], fresh_starts(options, len(jobs), base)[1]
     with packed(pupils, base, starts, 0.0, options.lr, ROWS) as (learner, _):
         learner.pupils = [
             Pupil(f"t{i}", [_row(generator) for _ in range(8 * ROWS)], [], [0] * 8 * ROWS) for i in range(n_experts)

@@ -23,7 +23,7 @@ from lorary.building.builders.private import Private
 from lorary.building.training.batches import batch_rows, schedule
 from lorary.building.training.learner import Learner, Pupil
 from lorary.building.training.loop import train
-from lorary.building.training.packs import packed
+from lorary.building.training.packs import fresh_starts, packed
 from lorary.model.base.base_model import BaseModel
 from lorary.model.text.scoring import row_losses
 from lorary.model.text.tokens import Encoded, pad
@@ -173,7 +173,7 @@ def measure(case: Case, n_rounds: int, dtype: torch.dtype) -> tuple[list[float],
     rows = [[_row(case, generator) for _ in range(8 * case.n_rows)] for _ in range(case.n_experts)]
     jobs = options.plan(Tasks(Task(f"t{i}", (Example("a", "b"),)) for i in range(case.n_experts)))
     base = BaseModel(case.shape.make(dtype), pico_tokenizer(), "random")
-    _, starts = options.start(jobs, base)
+    _, starts = fresh_starts(options, len(jobs), base)
     with packed([job.pupil(base) for job in jobs], base, starts, 0.0, options.lr, case.n_rows) as (learner, banks):
         ours, peft = Ours(case, rows, learner, options), Peft(case, rows, options, dtype)
         with torch.no_grad():

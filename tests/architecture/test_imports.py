@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections import defaultdict
+from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 
 import pytest
@@ -80,15 +82,32 @@ def test_the_command_line_imports_nothing_heavy_at_the_top() -> None:
 
 
 def test_no_circle() -> None:
-    graph = {module.name: {*_reached(module)} - {module.name} for module in modules() if module.name != "lorary"}
+    """Imports for type checkers and those in functions count: who reads one file of a circle has to read all."""
+    _refuse_circles(
+        {module.name: {*_reached(module)} - {module.name} for module in modules() if module.name != "lorary"}
+    )
+
+
+def test_no_circle_of_rooms() -> None:
+    """Nor do the rooms of a floor, its files and folders, need each other."""
+    rooms: dict[str, set[str]] = defaultdict(set)
+    for module in modules():
+        for reached in _reached(module) if module.name.count(".") > 1 else ():
+            here, there = (".".join(name.split(".")[:3]) for name in (module.name, reached))
+            if reached.startswith(f"lorary.{module.folder}.") and here != there:
+                rooms[here].add(there)
+    _refuse_circles(rooms)
+
+
+def _refuse_circles(graph: Mapping[str, set[str]]) -> None:
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
-        pytest.fail("modules import each other in a circle: " + " <- ".join(error.args[1]))
+        pytest.fail("these import each other in a circle: " + " <- ".join(error.args[1]))
 
 
 def _reached(module: Module) -> list[str]:
-    ours = [f for f in module.imports() if f.at_run_time and not f.in_function and f.target.startswith("lorary.")]
+    ours = [f for f in module.imports() if f.target.startswith("lorary.")]
     return [reached for found in ours if (reached := module_of(found.target)) != "lorary"]
 
 

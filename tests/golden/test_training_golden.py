@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.building.builders.private import Private
-from lorary.building.training.packs import packed
+from lorary.building.training.packs import fresh_starts, packed
 from lorary.model.text.scoring import row_losses
 from lorary.model.text.tokens import pad
 from lorary.testing.pico import ARCHITECTURES, pico_base
@@ -22,7 +22,7 @@ def started(jobs, base, builder):
     generator = torch.Generator().manual_seed(1)
     return [
         {s: LowRankWeights(w.a, torch.randn(w.b.shape, generator=generator) * 0.1, w.scale) for s, w in start.items()}
-        for start in builder.start(jobs, base)[1]
+        for start in fresh_starts(builder, len(jobs), base)[1]
     ]
 
 

@@ -4,11 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from lorary.errors import BuildError
+from lorary.hashing import hash_json
 from lorary.library.library import Library
 from lorary.options import Options, name_of, require
+from lorary.tasks.example import Example
 from lorary.tasks.task import Task, Tasks
 from lorary.work.jobs import Failures as Failures
 from lorary.work.jobs import JobStep as JobStep
@@ -36,6 +38,67 @@ class Job(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """What --dry-run prints: name, tasks, steps, examples."""
+
+    def n_tokens(self, base: Any) -> int | None:
+        """Count the tokens that it passes through the base while it trains; None if it isn't known before.
+
+        base: None if it isn't at hand.
+        """
+
+
+J = TypeVar("J")
+
+
+def jobs_of(kind: type[J], pack: Sequence[Job]) -> list[J]:
+    """Take a builder's jobs as the kind that it planned: another's are its mistake, and none is left out in silence."""
+    assert all(isinstance(job, kind) for job in pack), f"expected {kind.__name__}: {pack}"
+    return [job for job in pack if isinstance(job, kind)]
+
+
+@dataclass(frozen=True)
+class OneExpertJob(ABC):
+    """Make one expert, of the job's name, from `source`, without training."""
+
+    name: str
+    source: Library = field(compare=False)
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """The one expert it makes."""
+        return (self.name,)
+
+    @property
+    def n_steps(self) -> int:
+        """0, unless it searches."""
+        return 0
+
+    @property
+    @abstractmethod
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that the expert is for."""
+
+    @property
+    def examples(self) -> Sequence[Example]:
+        """The examples that it sees."""
+        return ()
+
+    @property
+    def data_hash(self) -> str:
+        """sha256 of the examples it sees."""
+        return hash_json(self.examples)
+
+    @abstractmethod
+    def key(self, base_facts: Mapping[str, Any]) -> str:
+        """Hash of all that decides the result."""
+
+    def n_tokens(self, base: Any) -> int | None:
+        """None for those that pass through the base without training."""
+        return None
+
+    def describe(self) -> dict[str, Any]:
+        """What --dry-run prints."""
+        examples = {"train": len(self.examples), "valid": 0}
+        return {"expert": self.name, "tasks": list(self.tasks), "steps": self.n_steps, "examples": examples}
 
 
 Write = Callable[[Path], dict[str, Any]]
@@ -76,9 +139,9 @@ class Builder(Options, ABC):
         """Foresee how many numbers the experts of a job hold, at most; None if that isn't known before."""
         return None
 
-    @abstractmethod
     def packs(self, jobs: Sequence[Job], base: Any) -> list[list[Job]]:
-        """Group the jobs that run together; a function of the jobs alone."""
+        """Group the jobs that run together; a function of the jobs alone. By default each runs alone."""
+        return [[job] for job in jobs]
 
     @abstractmethod
     def run(self, pack: Sequence[Job], base: Any, work: Path, report: Report | None) -> Made:

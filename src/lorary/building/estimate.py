@@ -10,17 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from lorary.building.contract import Builder, Job
-from lorary.building.merging.merge import MergeJob
-from lorary.building.training.job import TrainingJob
 from lorary.disk.reading import cache_directory
 from lorary.disk.writing import write_whole
 from lorary.hashing import short_key
 from lorary.model.base.base_model import BaseModel
-from lorary.tasks.example import Example
 
-CHARACTERS_PER_TOKEN = 4.0
-"""For English and usual vocabularies; only where no tokenizer is at hand, and then said so."""
-_SAMPLE = 200  # examples whose length is measured
 _LEAST_S = 5.0  # a rate from less is noise
 
 
@@ -76,30 +70,12 @@ def estimate(builder: Builder, jobs: Sequence[Job], base: BaseModel | None, base
     pack_of = {job.name: number for number, pack in enumerate(packs, start=1) for job in pack}
     costs = [
         Cost(
-            job.name, job.n_steps, n_tokens(job, base), _n_bytes(builder, job, base), pack_of.get(job.name),
+            job.name, job.n_steps, job.n_tokens(base), _n_bytes(builder, job, base), pack_of.get(job.name),
             job.describe(),
         )
         for job in jobs
     ]  # fmt: skip
     return Estimate(tuple(costs), base is not None, recall_rate(base_name))
-
-
-def n_tokens(job: Job, base: BaseModel | None) -> int | None:
-    """Count the tokens that a job passes through the base, from the mean length of its first examples."""
-    if isinstance(job, MergeJob):
-        return 0
-    if not isinstance(job, TrainingJob):
-        return None
-    sample = job.train[:_SAMPLE]
-    if base is None:
-        length = sum(_n_characters(example) for example in sample) / CHARACTERS_PER_TOKEN / len(sample)
-    else:
-        length = sum(map(len, base.encode(sample, quiet=True))) / len(sample)
-    return round(job.n_steps * job.n_rows * length)
-
-
-def _n_characters(example: Example) -> int:
-    return len(example.whole_prompt) + len(example.answer)
 
 
 def _n_bytes(builder: Builder, job: Job, base: BaseModel | None) -> int | None:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from lorary import __version__
 from lorary.building.contract import JobStep, Report, other_settings, settings_of
-from lorary.building.training.job import TrainingJob, TrainingOptions
+from lorary.building.training.job import TrainingJob, training_job
 from lorary.building.training.learner import Learner
 from lorary.building.training.loop import train
+from lorary.building.training.options import TrainingOptions
 from lorary.building.training.stack import Stack
 from lorary.disk.arrival import arriving
 from lorary.disk.writing import ELSEWHERE, check_writable, disk_errors
@@ -52,7 +53,7 @@ def finetune(
     """
     require("options", options, FullFineTuning, "FullFineTuning(...)", "Builders make libraries: build(...).")
     into = Path(into)
-    job = options.job("full", list(tasks.values()))
+    job = training_job(options, "full", list(tasks.values()))
     work, watch = into.with_name(f".{into.name}.work"), Watch()
     pack = work / job.key(base.identity)
     try:

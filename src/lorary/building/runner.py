@@ -10,7 +10,7 @@ from typing import Any
 from lorary import __version__
 from lorary.building.contract import Builder, Made, other_settings, settings_of
 from lorary.building.contract import Job as BuildersJob
-from lorary.building.estimate import n_tokens, remember_rate
+from lorary.building.estimate import remember_rate
 from lorary.errors import BuildError, LibraryError, quote
 from lorary.hashing import hash_file
 from lorary.library import derived
@@ -49,7 +49,7 @@ class BuildRunner(Runner):
         planned, pace = [self.planned[job.name] for job in jobs], _Pace(report)
         made = self.builder.run(planned, self.base, mine.directory, pace.report)
         n_steps = max(job.n_steps for job in jobs)
-        if not made.failed and (tokens := pace.share(n_steps) * sum(n_tokens(job, self.base) or 0 for job in planned)):
+        if not made.failed and (tokens := pace.share(n_steps) * sum(job.n_tokens(self.base) or 0 for job in planned)):
             remember_rate(self.base.name, round(tokens), pace.seconds)
         return made
 

@@ -1,6 +1,7 @@
 """Which modules of a base an adapter may sit on, and which of them a target names."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -122,3 +123,14 @@ def _is_target(name: str, target: str) -> bool:
     if target == ATTENTION:
         return any("attn" in part or "attention" in part for part in name.split(".")[:-1])
     return target == ALL_LINEAR or name == target or name.endswith("." + target)
+
+
+@contextmanager
+def input_hooks(hf: nn.Module, hooks: Mapping[str, Callable[[nn.Module, Any], None]]) -> Iterator[None]:
+    """Call each hook, in the block, with the inputs of the layer of its name, before the layer computes."""
+    handles = [hf.get_submodule(name).register_forward_pre_hook(hook) for name, hook in hooks.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

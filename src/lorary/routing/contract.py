@@ -8,62 +8,16 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-import torch
 from torch import Tensor, nn
 
-from lorary.adapters.contract import Experts, Mix, Site
+from lorary.adapters.contract import Experts, Site
 from lorary.folder import ROUTERS
 from lorary.options import Options, as_dict, require
+from lorary.routing.answer import Routing as Routing  # evidence keeps some, so they stand below it
 from lorary.routing.evidence import Evidence
 
 State = dict[str, Tensor]
 """What a router learnt or derived, by name; stored as one safetensors file."""
-
-
-@dataclass(frozen=True)
-class Routing:
-    """Who speaks, how loudly.
-
-    weights: (B, T, S, k), any of B, T, S may be 1 = shared by all.
-    experts: (B, T, k) indices into the library's names; None = all experts, in order.
-    strength: (B, T, 1, 1), how many times the mixture's answer counts, whichever the mix; None = once.
-    """
-
-    weights: Tensor
-    experts: Tensor | None = None
-    strength: Tensor | None = None
-
-    def weights_for(self, mix: Mix) -> Tensor:
-        """Give the weights (B, T, S, k) by which experts combine; those of "factors" are multiplied in twice."""
-        if self.strength is None:
-            return self.weights
-        return self.weights * (self.strength.sqrt() if mix == "factors" else self.strength)
-
-    @property
-    def n_tokens(self) -> int:
-        """T, as far as tokens are routed apart."""
-        return self.weights.shape[1]
-
-    def changed(self, change: Callable[[Tensor], Tensor]) -> "Routing":
-        """Change all parts alike, as by choosing rows."""
-        experts, strength = (part if part is None else change(part) for part in (self.experts, self.strength))
-        return Routing(change(self.weights), experts, strength)
-
-    def spread(self, n_rows: int, n_tokens: int) -> "Routing":
-        """Give each of so many tokens of each row a routing of its own."""
-        return self.changed(lambda part: part.expand(n_rows, n_tokens, *part.shape[2:]))
-
-    def followed_by(self, other: "Routing") -> "Routing":
-        """Join the routings of more tokens of the same rows, by the same gate and spread."""
-        return Routing(
-            torch.cat([self.weights, other.weights], 1),
-            _joined(self.experts, other.experts),
-            _joined(self.strength, other.strength),
-        )
-
-
-def _joined(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    return None if one is None or other is None else torch.cat([one, other], 1)
 
 
 @dataclass

@@ -3,13 +3,11 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from lorary.routing.contract import Routing
+from lorary.routing.answer import Routing
 
 _TOKENS_AT_ONCE = 128  # a block's weights are a square of so many tokens
 

@@ -18,7 +18,7 @@ from lorary.building.builders.shared import Shared
 from lorary.building.clustering.cluster import cluster
 from lorary.building.clustering.clusterers.mbc import MBC
 from lorary.building.clustering.clusters import Clusters, read_clusters
-from lorary.building.training.packs import TrainedBuilder
+from lorary.building.training.options import TrainingOptions
 from lorary.errors import BuildError
 from lorary.evaluation.contract import Evaluator, LanguageModel
 from lorary.evaluation.evaluators.perplexity import Perplexity
@@ -169,7 +169,7 @@ class _Walk:
 
     # ---- building ---------------------------------------------------------------------------------
 
-    def _build(self, name: str, builder: TrainedBuilder) -> Library:
+    def _build(self, name: str, builder: Private | PerCluster | Shared) -> Library:
         jobs = {job.name: job.n_steps for job in builder.plan(self.tasks)}
         work = {expert: self._training(builder, n_steps) for expert, n_steps in jobs.items()}
 
@@ -238,7 +238,7 @@ class _Walk:
     def _scoring(self, name: str) -> float:
         return sum(work for group, *_, work in self._measures(name) if group == TRAINED or not name.endswith("-oracle"))
 
-    def _training(self, builder: TrainedBuilder, n_steps: int, rows: int | None = None) -> float:
+    def _training(self, builder: TrainingOptions, n_steps: int, rows: int | None = None) -> float:
         """Foresee what one expert costs: its steps, and its validations with the one before all."""
         n_valid = min(builder.max_valid, max(len(task.valid) for task in self.tasks.values()))
         validations = (1 + min(n_steps, builder.n_evaluations)) * n_valid

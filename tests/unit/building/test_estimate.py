@@ -7,7 +7,7 @@ import pytest
 from lorary.building import estimate as module
 from lorary.building.build import build
 from lorary.building.builders.private import Private
-from lorary.building.estimate import estimate, n_tokens, recall_rate, remember_rate
+from lorary.building.estimate import estimate, recall_rate, remember_rate
 from lorary.errors import AdapterError
 from lorary.folder import BUILDERS
 from lorary.library.adapter.expert import Expert
@@ -90,7 +90,7 @@ def numbers_in(expert: Expert) -> int:
 def test_tokens_are_those_of_the_batches(base, tasks):
     job = BUILDER.plan(tasks)[0]
     lengths = [len(row) for row in encode(base.tokenizer, job.train, max_tokens=base.max_tokens)]
-    assert n_tokens(job, base) == round(6 * 2 * sum(lengths) / len(lengths))
+    assert job.n_tokens(base) == round(6 * 2 * sum(lengths) / len(lengths))
 
 
 def test_without_the_base_tokens_are_guessed_and_the_rest_left_out(tasks):

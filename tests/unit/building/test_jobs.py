@@ -13,7 +13,6 @@ from lorary.building.build import build
 from lorary.building.build_work import Build
 from lorary.building.builders.private import Private
 from lorary.building.training import loop as train
-from lorary.building.training.packs import TrainedBuilder
 from lorary.errors import BuildError, LibraryError, LoraryError, ModelError, OptionError
 from lorary.library.library import Library
 from lorary.tasks.task import Task, Tasks
@@ -255,14 +254,14 @@ def test_an_expert_of_that_name_made_meanwhile_of_other_data_is_an_error(base, o
 def failing(monkeypatch):
     """Let jobs of these names fail, until they are taken off the list."""
     names = {}
-    run = TrainedBuilder.run
+    run = Private.run
 
     def run_or_fail(self, pack, *rest):
         if error := names.get(pack[0].name):
             raise error
         return run(self, pack, *rest)
 
-    monkeypatch.setattr(TrainedBuilder, "run", run_or_fail)
+    monkeypatch.setattr(Private, "run", run_or_fail)
     return names
 
 
@@ -538,7 +537,7 @@ def test_a_pack_s_speed_is_remembered(base, tasks, tmp_path, monkeypatch):
     build(BUILDER, tasks.only(["copy"]), base, into=tmp_path / "lib")
     ((name, tokens, seconds),) = heard
     job = BUILDER.plan(tasks.only(["copy"]))[0]
-    assert (name, tokens) == (base.name, round(3 / 4 * estimate.n_tokens(job, base))), "the first step isn't timed"
+    assert (name, tokens) == (base.name, round(3 / 4 * job.n_tokens(base))), "the first step isn't timed"
     assert estimate.recall_rate(base.name) == pytest.approx(tokens / seconds)
 
 

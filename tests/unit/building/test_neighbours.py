@@ -10,6 +10,7 @@ from lorary.building.build import build
 from lorary.building.builders.neighbours import Neighbours
 from lorary.building.builders.pi_tuning import PiTuning
 from lorary.building.merging.fisher import fisher
+from lorary.building.merging.neighbourhood import nearest, split_tasks
 from lorary.building.training.batches import mix_seed
 from lorary.errors import LoraryError, ModelError, OptionError
 from lorary.formats.peft import read_weights
@@ -135,7 +136,7 @@ def test_tuning_starts_from_the_interpolation(base, toy, library, tmp_path):
     tasks = toy.only([*OWN, "last"])
     builder = PiTuning(top_k=2, n_examples=4, steps=1, batch_size=2, lr=1e-12, routing_lr=1e-12, own_share=0.0)
     made = build(builder, tasks, base, source=library, into=tmp_path / "tuned")["last"]
-    cosines = builder.nearest(base, builder.split(tasks, library)[1], {"last": tasks["last"]}, {})["last"]
+    cosines = nearest(builder, base, split_tasks(builder, tasks, library)[0], {"last": tasks["last"]}, {})["last"]
     shares = torch.softmax(torch.tensor([1.0, *cosines.values()]) / builder.temperature, 0).tolist()
     facts = made.provenance.builder
     assert facts["own_weight"] == pytest.approx(shares[0], abs=1e-6)
@@ -165,7 +166,7 @@ def test_the_experts_and_their_shares_are_tuned_together(base, toy, known, tmp_p
         assert facts.metrics["valid_loss"] == pytest.approx(
             loss_alone(base, made[task], tasks[task], tmp_path), rel=1e-4
         )
-        cosines = builder.nearest(base, builder.split(tasks, known)[1], {task: tasks[task]}, {})[task]
+        cosines = nearest(builder, base, split_tasks(builder, tasks, known)[0], {task: tasks[task]}, {})[task]
         start = torch.softmax(torch.tensor([1.0, *cosines.values()]), 0).tolist()
         assert abs(own - start[0]) > 0.01, "the shares have learned"
 

@@ -10,7 +10,7 @@ from lorary.building.build import build
 from lorary.building.builders.poly import Poly
 from lorary.building.builders.private import Private
 from lorary.building.training import loop as training
-from lorary.building.training.packs import packed
+from lorary.building.training.packs import fresh_starts, packed
 from lorary.building.training.stack import Stack, clip
 from lorary.errors import BuildError, ModelError, OptionError
 from lorary.folder import BUILDERS
@@ -28,7 +28,7 @@ QUICK = {"steps": 8, "batch_size": 2, "rank": 2, "n_evaluations": 4, "dropout": 
 def gradients(base, builder, tasks, counts):
     """Gradients of each expert's mean loss on its first rows, with dropout."""
     jobs = builder.plan(tasks)
-    _, starts = builder.start(jobs, base)
+    _, starts = fresh_starts(builder, len(jobs), base)
     with packed([job.pupil(base) for job in jobs], base, starts, builder.dropout, builder.lr, 3) as (learner, banks):
         for bank in banks.values():
             bank.b.data.fill_(0.1)

@@ -15,7 +15,6 @@ import safetensors.torch
 import torch
 
 from lorary.adapters.kinds.lora import LoRA
-from lorary.building import estimate
 from lorary.building.build import build
 from lorary.building.builders.per_cluster import PerCluster
 from lorary.building.builders.poly import Poly
@@ -291,7 +290,7 @@ def test_every_example_is_seen_for_so_many_epochs(base, n, steps):
     rows = job.pupil(base).train
     seen = [i for step in range(job.n_steps) for i in batch_rows(rows, 8, step, 42)]
     assert job.n_steps == steps and len(seen) >= 5 * n
-    assert estimate.n_tokens(job, base) == len(seen) * len(rows[0])
+    assert job.n_tokens(base) == len(seen) * len(rows[0])
 
 
 @pytest.mark.parametrize("name", ["rank", "steps", "epochs", "batch_size", "lr", "clip", "n_evaluations", "max_valid"])

@@ -206,17 +206,17 @@ def test_a_study_takes_no_option_that_it_does_not_read(run: Run, option: str) ->
 
 
 def test_partly_done(run: Run, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lorary.building.training.packs import LoRABuilder
+    from lorary.building.builders.private import Private
 
-    train = LoRABuilder.run
+    train = Private.run
 
     def fail_at_upper(self: Any, pack: Any, *rest: Any) -> Any:
         if pack[0].name == "upper":
             raise BuildError("E-DIVERGED", "expert 'upper': the loss is nan at step 1.", "Lower lr=1.0.")
         return train(self, pack, *rest)
 
-    monkeypatch.setattr(LoRABuilder, "packs", lambda self, jobs, base: [[job] for job in jobs])
-    monkeypatch.setattr(LoRABuilder, "run", fail_at_upper)
+    monkeypatch.setattr(Private, "packs", lambda self, jobs, base: [[job] for job in jobs])
+    monkeypatch.setattr(Private, "run", fail_at_upper)
     line = ("build", world.tasks, "--method", "private:steps=1", "--base", world.base, "--into", tmp_path / "lib")
     failed = run(*line)
     assert failed.code == 3
@@ -224,7 +224,7 @@ def test_partly_done(run: Run, world: World, tmp_path: Path, monkeypatch: pytest
         "error[E-DIVERGED] expert 'upper': the loss is nan at step 1. Lower lr=1.0.",
         "2 of 3 experts are done and kept; missing: upper. The same command tries these again.",
     ]
-    monkeypatch.setattr(LoRABuilder, "run", train)
+    monkeypatch.setattr(Private, "run", train)
     assert run(*line).out == f"{tmp_path / 'lib'}: 3 experts\n"
 
 

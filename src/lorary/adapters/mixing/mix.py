@@ -12,23 +12,37 @@ on the output side; "gathered" copies the kept experts first, for a few tokens a
 the fastest where; a test compares them all.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from lorary.adapters.bank_rows import Layout
 from lorary.adapters.contract import Mix
 from lorary.adapters.mixing.chosen_rows import dots, sums
 from lorary.adapters.mixing.compiled import usable
-from lorary.adapters.mixing.tuning import Strategy
+from lorary.adapters.mixing.tuning import Plan, Strategy
 from lorary.errors import AdapterError
 
-if TYPE_CHECKING:
-    from lorary.adapters.low_rank import LowRankBank
+
+class Factors(Protocol):
+    """What of a bank is mixed: the factors of E experts, a (R, d_in) and b (R, d_out), and whose rows are where."""
+
+    layout: Layout
+    plan: Plan
+    n_experts: int
+
+    @property
+    def a(self) -> Tensor:
+        """The input side, (R, d_in)."""
+
+    @property
+    def b(self) -> Tensor:
+        """The output side, (R, d_out)."""
 
 
 def mix_low_rank(
-    bank: "LowRankBank",
+    bank: Factors,
     x: Tensor,
     y: Tensor,
     weights: Tensor,
@@ -72,7 +86,7 @@ def _over_all(weights: Tensor, experts: Tensor | None, n_experts: int) -> Tensor
     return full.scatter(-1, index, weights.expand_as(index))
 
 
-def _dense(bank: "LowRankBank", x: Tensor, y: Tensor, w: Tensor, mix: Mix) -> Tensor:
+def _dense(bank: Factors, x: Tensor, y: Tensor, w: Tensor, mix: Mix) -> Tensor:
     """Multiply with all rows, on both sides: x (B, T, d_in), w (B, T, E) -> (B, T, d_out)."""
     layout = bank.layout
     a, b = bank.a.to(y.dtype), bank.b.to(y.dtype)
@@ -89,7 +103,7 @@ def _dense(bank: "LowRankBank", x: Tensor, y: Tensor, w: Tensor, mix: Mix) -> Te
 
 
 def _chosen(
-    bank: "LowRankBank", x: Tensor, y: Tensor, weights: Tensor, experts: Tensor, mix: Mix, *, dense_in: bool
+    bank: Factors, x: Tensor, y: Tensor, weights: Tensor, experts: Tensor, mix: Mix, *, dense_in: bool
 ) -> Tensor:
     """Multiply with the rows of the kept experts only: weights (B, T, 1, k), experts (B, T, k) -> (B, T, d_out)."""
     layout = bank.layout
@@ -106,9 +120,7 @@ def _chosen(
     return sums(v.view(n, -1), b, rows).add_(flat).view_as(y)
 
 
-def _fused(
-    operators: Any, bank: "LowRankBank", x: Tensor, y: Tensor, weights: Tensor, experts: Tensor, mix: Mix
-) -> Tensor:
+def _fused(operators: Any, bank: Factors, x: Tensor, y: Tensor, weights: Tensor, experts: Tensor, mix: Mix) -> Tensor:
     """Do all of `_chosen` in one operation: weights (B, T, 1, k), experts (B, T, k) -> (B, T, d_out)."""
     weights, experts = _of_each(x, weights), _of_each(x, experts)  # (N, k)
     rank, scale, is_factors = bank.layout.common_rank, bank.layout.common_scale, mix == "factors"
@@ -116,7 +128,7 @@ def _fused(
     return found
 
 
-def _gathered(bank: "LowRankBank", x: Tensor, y: Tensor, weights: Tensor, experts: Tensor, mix: Mix) -> Tensor:
+def _gathered(bank: Factors, x: Tensor, y: Tensor, weights: Tensor, experts: Tensor, mix: Mix) -> Tensor:
     """Copy the factors of each token's experts, then multiply; for banks of equals: shapes as for `_chosen`."""
     scale, n, n_kept = bank.layout.common_scale, x.shape[0] * x.shape[1], experts.shape[-1]
     assert scale is not None
@@ -143,7 +155,7 @@ def _weigh(z: Tensor, w: Tensor, scaled: Tensor, mix: Mix) -> Tensor:
     return scaled.to(z.dtype) * u
 
 
-def _blocks(bank: "LowRankBank", x: Tensor, w: Tensor, mix: Mix) -> Tensor:
+def _blocks(bank: Factors, x: Tensor, w: Tensor, mix: Mix) -> Tensor:
     """Mix block by block: w (B, T, S, E) -> (B, T, d_out)."""
     if mix == "outputs":
         raise AdapterError("E-SPLIT", 'weights per block (S > 1) are defined for mix="factors" only.')

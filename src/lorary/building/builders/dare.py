@@ -2,18 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
 
 import torch
 
 from lorary.adapters.products import ThinSVD, svd_of
-from lorary.building.merging.merge import MergeBuilder, Parts
+from lorary.building.contract import Builder, Job, Made, Report, require_source
+from lorary.building.merging.merge import MergeOptions, Parts, merged_size, plan_merge, run_merges
 from lorary.building.training.batches import mix_seed
 from lorary.errors import OptionError
+from lorary.library.library import Library
+from lorary.model.base.base_model import BaseModel
+from lorary.tasks.task import Tasks
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dare(MergeBuilder):
+class Dare(MergeOptions, Builder):
     """Merge experts after dropping entries at random and enlarging the rest, so that they interfere less.
 
     At every site, on the full products s B A (d_out, d_in): each entry of each expert is kept with probability
@@ -25,16 +29,29 @@ class Dare(MergeBuilder):
     """
 
     density: float = 0.5
+    """Share of each expert's entries that is kept, at random."""
     strength: float = 1.0
+    """Factor on the merged update."""
     seed: int = 42
-
-    is_thin: ClassVar[bool] = False
+    """Seed of all that is drawn at random."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
         super().__post_init__()
         if not 0 < self.density <= 1:
             raise OptionError("E-OPTION", f"dare: density={self.density}, expected a share above 0 and up to 1.")
+
+    def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
+        """Plan the one job; the tasks aren't looked at. Raises E-SOURCE, E-EMPTY, E-NAME, E-OPTION."""
+        return plan_merge(self, require_source(self, source), self.called)
+
+    def n_numbers(self, job: Job, base: BaseModel) -> int | None:
+        """Count them, at most. Raises as `check_places`."""
+        return merged_size(job, base, is_thin=False)
+
+    def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
+        """Merge."""
+        return run_merges(pack, base)
 
     def combine(self, parts: Parts, names: Sequence[str], site: str) -> ThinSVD:
         """Add up expert by expert."""

@@ -16,9 +16,8 @@ from lorary.adapters.contract import Experts, Mix
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.products import svd_of_sum
-from lorary.building.contract import Builder, Job, JobStep, Made, Report, require_source
+from lorary.building.contract import Builder, Job, JobStep, Made, OneExpertJob, Report, jobs_of, require_source
 from lorary.building.limits import check_positive
-from lorary.building.merging.job import LoneJob
 from lorary.building.merging.merge import parents_of, plain_size, sums_of_ranks, write_plain
 from lorary.building.merging.search import Evolution, Nevergrad, Search, replay, require_nevergrad
 from lorary.building.training.job import expert_name
@@ -27,8 +26,7 @@ from lorary.errors import BuildError
 from lorary.formats.peft import read_experts
 from lorary.hashing import short_key
 from lorary.library.library import Library
-from lorary.model.attached.attachment import Attachment
-from lorary.model.attached.slot import Slot
+from lorary.model.attached.attachment import Attachment, attached
 from lorary.model.base.base_model import BaseModel
 from lorary.model.ensemble.ensemble import check_library, check_mix, find_sites
 from lorary.model.text.scoring import score
@@ -55,12 +53,19 @@ class LoraHub(Builder):
     """
 
     steps: int = 40
+    """Mixtures to try."""
     n_examples: int = 5
+    """Training examples of the task that they are judged by."""
     penalty: float = 0.05
+    """Weight of the mean of |w| in what is minimised."""
     limit: float = 1.5
+    """Largest size of a weight."""
     mix: Mix = "factors"
+    """What is added up: the factors apart, or what the experts add."""
     search: Literal["evolution", "nevergrad"] = "evolution"
+    """Optimiser: evolution needs nothing, nevergrad the package of that name."""
     seed: int = 42
+    """Seed of all that is drawn at random."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
@@ -83,18 +88,14 @@ class LoraHub(Builder):
 
     def n_numbers(self, job: Job, base: BaseModel) -> int | None:
         """Count them: one rank for all, or at most the sum of all. Raises as `check_places`."""
-        assert isinstance(job, _SearchJob)
-        ranks = sums_of_ranks(job.source.values(), base, 1 if self.mix == "factors" else None)
+        (search,) = jobs_of(_SearchJob, [job])
+        ranks = sums_of_ranks(search.source.values(), base, 1 if self.mix == "factors" else None)
         return plain_size(ranks, base)
-
-    def packs(self, jobs: Sequence[Job], base: BaseModel) -> list[list[Job]]:
-        """Run every job alone."""
-        return [[job] for job in jobs]
 
     def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
         """Search; the losses so far are kept in `work`."""
         made = {}
-        for job in (job for job in pack if isinstance(job, _SearchJob)):
+        for job in jobs_of(_SearchJob, pack):
             check_library(base, job.source)
             check_mix(job.source, self.mix)
             experts = read_experts(job.source)
@@ -149,11 +150,8 @@ def _mixed(base: BaseModel, source: Library, experts: Experts, mix: Mix) -> Iter
     for name, site in find_sites(base, source).items():
         bank = LoRA().pack([experts[expert].get(name) for expert in sorted(experts)], site).cast(base.dtype)
         parts[name] = (bank.to(base.device), gate)
-    attachment = Attachment(base.hf, parts, Slot(mix))
-    try:
+    with attached(base.hf, parts, mix) as attachment:
         yield attachment, gate
-    finally:
-        attachment.detach()
 
 
 def merge_weights(experts: Experts, point: Sequence[float], mix: Mix) -> dict[str, LowRankWeights]:
@@ -175,7 +173,7 @@ def merge_weights(experts: Experts, point: Sequence[float], mix: Mix) -> dict[st
 
 
 @dataclass(frozen=True)
-class _SearchJob(LoneJob):
+class _SearchJob(OneExpertJob):
     """Find the weights for one task."""
 
     task: Task

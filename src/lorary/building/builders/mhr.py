@@ -1,32 +1,65 @@
 """A few experts that all tasks share, each task with its own mixture of their blocks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
 
-from lorary.building.limits import check_positive
-from lorary.building.training.mixture import FreshMixture
+from lorary.building.contract import Builder, Job, Made, Report, jobs_of
+from lorary.building.limits import check_adapter, check_positive
+from lorary.building.training.job import TrainingJob, training_job
+from lorary.building.training.mixture import skill_names, train_fresh_mixture
+from lorary.building.training.options import TrainingOptions
+from lorary.building.training.packs import fresh_size
+from lorary.library.library import Library
+from lorary.model.base.base_model import BaseModel
+from lorary.tasks.task import Tasks
 
 
 @dataclass(frozen=True, kw_only=True)
-class MHR(FreshMixture):
+class MHR(TrainingOptions, Builder):
     """Train a few latent LoRAs jointly with matrices that say how much of each block of them a task takes.
 
     As Poly, but the d_in axis of A and the d_out axis of B are cut into n_heads blocks, each with weights of its own.
     The router `mhr` mixes them for the tasks that were trained; `uniform` is MHR-mu.
+    The experts are k0, k1, ...
     Source: Caccia et al. 2023 (2211.03831); Ostapenko et al. 2024 (2405.11157) section 3: 8 skills. How many heads it
     used isn't known; 8 divides the widths of most models.
     """
 
-    left: ClassVar[str] = "mhr"
-
+    dropout: float = 0.05
+    """Dropout on the adapter's input."""
+    routing_lr: float = 0.1
+    """Peak learning rate of the weights that mix the experts."""
+    rank: int = 4
+    """Rank of the adapter."""
+    alpha: float = 16.0
+    """The adapter's scale is alpha / rank."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank) instead."""
+    targets: tuple[str, ...] = ("attention",)
+    """Layers: last parts of module paths, "attention" (q, k, v, o), or "all-linear" (all but the head)."""
+    n_skills: int = 8
+    """Experts to train jointly."""
     n_heads: int = 8
+    """Blocks that each side of an expert is cut into."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
         super().__post_init__()
-        check_positive(self, "n_heads")
+        check_positive(self, "routing_lr", "n_skills", "n_heads")
+        check_adapter(self)
 
-    @property
-    def n_blocks(self) -> int:
-        """The heads."""
-        return self.n_heads
+    def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
+        """Plan the one job."""
+        return [training_job(self, "mhr", list(tasks.values()), made=skill_names(self.n_skills))]
+
+    def n_numbers(self, job: Job, base: BaseModel) -> int | None:
+        """Count them: all sites of all skills have the rank."""
+        return self.n_skills * fresh_size(self, base)
+
+    def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
+        """Train the mixture."""
+        (job,) = jobs_of(TrainingJob, pack)
+        return train_fresh_mixture(
+            self, job, base, work, report, kept_as="mhr", routing_lr=self.routing_lr, n_blocks=self.n_heads
+        )

@@ -9,11 +9,10 @@ from typing import Any
 import torch
 
 from lorary.building.builders.weighted import Weighted
-from lorary.building.contract import Failures, Job, Made, Report
+from lorary.building.contract import Builder, Failures, Job, Made, OneExpertJob, Report, jobs_of, require_source
 from lorary.building.limits import check_rank
-from lorary.building.merging.job import LoneJob
 from lorary.building.merging.merge import MergeJob, plain_size, sums_of_ranks
-from lorary.building.merging.neighbourhood import Known, Neighbourhood, known_hashes
+from lorary.building.merging.neighbourhood import Known, check_neighbourhood, known_hashes, nearest, split_tasks
 from lorary.building.training.job import expert_name
 from lorary.hashing import short_key
 from lorary.library.library import Library
@@ -25,23 +24,33 @@ from lorary.tasks.task import Task, Tasks
 
 
 @dataclass(frozen=True, kw_only=True)
-class Neighbours(Neighbourhood):
+class Neighbours(Builder):
     """Interpolate, for each new task, the experts whose tasks ask the same of an adapter; nothing is trained.
 
-    A task is embedded by the diagonal of the Fisher information of a fresh LoRA's output side, on its first n_examples;
-    the `top_k` experts of the highest cosine are added up, s B A, with shares softmax(cosine / temperature).
-    `adapt_to` names the new tasks; without it, those that no expert was trained on. The given tasks must hold the
-    library's own as well: an expert is embedded by them. rank: of the result, None = exact.
+    The neighbours are added up by their shares, s B A.
     Source: pi-tuning, Wu et al. 2023 (2304.14381), its retrieval; `pi_tuning` goes on to train.
-    Differs: Fisher information at one fresh adapter for all, not at each task's own expert; products are added, so
-    that ranks may differ.
+    Differs: products are added, so that ranks may differ.
     """
 
+    top_k: int = 3
+    """Neighbours of each new task."""
+    temperature: float = 0.05
+    """Temperature of the softmax over their cosines."""
+    n_examples: int = 32
+    """Training examples that a task is embedded by."""
+    adapt_to: tuple[str, ...] = ()
+    """The new tasks; none given: those that no expert was trained on."""
+    targets: tuple[str, ...] = ("attention",)
+    """Layers of the fresh LoRA that embeds a task."""
+    seed: int = 42
+    """Seed of all that is drawn at random."""
     rank: int | None = None
+    """Rank of the result; None: what holds it exactly."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
         super().__post_init__()
+        check_neighbourhood(self)
         check_rank(self)
 
     def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
@@ -49,13 +58,14 @@ class Neighbours(Neighbourhood):
 
         Raises E-SOURCE, E-EMPTY, E-TASK, and E-DATA for a task, new or the library's own, without examples.
         """
-        library, known, new = self.split(tasks, source)
+        library = require_source(self, source)
+        known, new = split_tasks(self, tasks, library)
         return [_NeighbourJob(expert_name(task.name), library, task, known, self) for task in new]
 
     def n_numbers(self, job: Job, base: BaseModel) -> int | None:
         """Count them, at most: the neighbours, found as the job runs, may be those of the largest ranks."""
-        assert isinstance(job, _NeighbourJob)
-        return plain_size(sums_of_ranks(job.source.values(), base, self.top_k), base, self.rank)
+        (one,) = jobs_of(_NeighbourJob, [job])
+        return plain_size(sums_of_ranks(one.source.values(), base, self.top_k), base, self.rank)
 
     def packs(self, jobs: Sequence[Job], base: BaseModel) -> list[list[Job]]:
         """Run all together, so that the library is embedded once."""
@@ -63,10 +73,10 @@ class Neighbours(Neighbourhood):
 
     def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
         """Embed the library's tasks and the new ones, and choose."""
-        jobs = [job for job in pack if isinstance(job, _NeighbourJob)]
+        jobs = jobs_of(_NeighbourJob, pack)
         check_library(base, jobs[0].source)
         failed: Failures = {}
-        near = self.nearest(base, jobs[0].known, {job.name: job.task for job in jobs}, failed)
+        near = nearest(self, base, jobs[0].known, {job.name: job.task for job in jobs}, failed)
         found = {name: self.shares(cosines) for name, cosines in near.items()}
         writers = {job.name: partial(job.write, found[job.name], base.name) for job in jobs if job.name in found}
         return Made(writers, failed=failed)
@@ -78,7 +88,7 @@ class Neighbours(Neighbourhood):
 
 
 @dataclass(frozen=True)
-class _NeighbourJob(LoneJob):
+class _NeighbourJob(OneExpertJob):
     """Choose and interpolate the neighbours of one task."""
 
     task: Task

@@ -1,17 +1,23 @@
 """One expert per cluster of tasks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from lorary.building.clustering.clusters import Clusters
-from lorary.building.contract import Job
-from lorary.building.training.packs import TrainedBuilder
+from lorary.building.contract import Builder, Job, Made, Report
+from lorary.building.limits import check_adapter, check_positive
+from lorary.building.training.job import training_job
+from lorary.building.training.options import TrainingOptions
+from lorary.building.training.packs import fresh_size, pack_jobs, train_fresh
 from lorary.errors import BuildError
 from lorary.library.library import Library
+from lorary.model.base.base_model import BaseModel
 from lorary.tasks.task import Tasks
 
 
-@dataclass(frozen=True)
-class PerCluster(TrainedBuilder):
+@dataclass(frozen=True, kw_only=True)
+class PerCluster(TrainingOptions, Builder):
     """Train one LoRA per cluster, from scratch, on the joined data of the cluster's tasks.
 
     `clusters` comes from `cluster`, on the command line as the path of its groups.json. `steps` counts per cluster;
@@ -19,7 +25,26 @@ class PerCluster(TrainedBuilder):
     Source: Ostapenko et al. 2024 (2405.11157) Algorithm 1, second stage.
     """
 
+    pack_tokens: int = 512
+    """Experts share a pass until a step of usual width has so many tokens; 512 are as fast as more."""
+    dropout: float = 0.05
+    """Dropout on the adapter's input."""
+    rank: int = 4
+    """Rank of the adapter."""
+    alpha: float = 16.0
+    """The adapter's scale is alpha / rank."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank) instead."""
+    targets: tuple[str, ...] = ("attention",)
+    """Layers: last parts of module paths, "attention" (q, k, v, o), or "all-linear" (all but the head)."""
     clusters: Clusters = field(kw_only=False)
+    """Groups of tasks that `cluster` made; on the command line the path of its groups.json."""
+
+    def __post_init__(self) -> None:
+        """Refuse options that have no meaning."""
+        super().__post_init__()
+        check_positive(self, "pack_tokens")
+        check_adapter(self)
 
     def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
         """Plan one job per cluster, named after it.
@@ -36,6 +61,18 @@ class PerCluster(TrainedBuilder):
             if missing:
                 raise BuildError("E-CLUSTERS", f"cluster {name!r}: no data for task {missing[0]!r}.", "Give its tasks.")
         return [
-            self.job(name, [self.clusters.part(name, tasks[t]) for t in members])
+            training_job(self, name, [self.clusters.part(name, tasks[t]) for t in members])
             for name, members in self.clusters.items()
         ]
+
+    def n_numbers(self, job: Job, base: BaseModel) -> int | None:
+        """Count them: all sites have the rank."""
+        return fresh_size(self, base)
+
+    def packs(self, jobs: Sequence[Job], base: BaseModel) -> list[list[Job]]:
+        """Let experts share a pass until a step of usual width has pack_tokens."""
+        return pack_jobs(jobs, base, self.pack_tokens)
+
+    def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
+        """Train the pack."""
+        return train_fresh(self, pack, base, work, report)

@@ -12,19 +12,20 @@ from torch import Tensor, nn
 from lorary.adapters.contract import Bank, Experts, Site
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.packed import Rows
-from lorary.building.contract import Job, Made, Report, own_tasks, require_source
+from lorary.building.contract import Builder, Job, Made, Report, jobs_of, own_tasks, require_source
+from lorary.building.limits import check_positive
 from lorary.building.training.adaptation import size_of_start, started_from
-from lorary.building.training.job import TrainingJob
+from lorary.building.training.job import TrainingJob, training_job
 from lorary.building.training.learner import Learner, Pupil
 from lorary.building.training.loop import train
-from lorary.building.training.packs import PackBuilder, encoded
+from lorary.building.training.options import TrainingOptions
+from lorary.building.training.packs import diverged, encoded, pack_jobs
 from lorary.building.training.stack import Stack
 from lorary.formats.peft import read_experts
 from lorary.formats.tensor_file import write_tensors
 from lorary.library.adapter.expert import Expert
 from lorary.library.library import Library
-from lorary.model.attached.attachment import Attachment
-from lorary.model.attached.slot import Slot
+from lorary.model.attached.attachment import attached
 from lorary.model.base.base_model import BaseModel
 from lorary.model.ensemble.ensemble import check_library, find_sites
 from lorary.routing.contract import Context, Gate, Routing
@@ -34,7 +35,7 @@ KIND = "phatgoose"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Phatgoose(PackBuilder):
+class Phatgoose(TrainingOptions, Builder):
     """Train, for each expert of a library, a gate at each of its layers; the experts stay as they are.
 
     On the expert's own tasks, which must be among those given, a layer answers W x + sigmoid(v . x) s B A x; v (d_in,)
@@ -45,22 +46,36 @@ class Phatgoose(PackBuilder):
     """
 
     steps: int | None = 100
+    """Optimiser steps of each gate."""
     lr: float = 1e-3
+    """Peak learning rate of the gates."""
+    pack_tokens: int = 512
+    """Experts share a pass until a step of usual width has so many tokens; 512 are as fast as more."""
+
+    def __post_init__(self) -> None:
+        """Refuse options that have no meaning."""
+        super().__post_init__()
+        check_positive(self, "pack_tokens")
 
     def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
         """Plan one job per expert, of its name. Raises E-SOURCE, E-EMPTY, and E-DATA for one without examples."""
         library = require_source(self, source)
         return [
-            self.job(name, own_tasks(tasks, library, name), start=(name,), source=library) for name in sorted(library)
+            training_job(self, name, own_tasks(tasks, library, name), start=(name,), source=library)
+            for name in sorted(library)
         ]
 
     def n_numbers(self, job: Job, base: BaseModel) -> int | None:
         """Count those of the expert that is copied. Raises as `check_places`."""
         return size_of_start(job, base)
 
+    def packs(self, jobs: Sequence[Job], base: BaseModel) -> list[list[Job]]:
+        """Let gates share a pass until a step of usual width has pack_tokens."""
+        return pack_jobs(jobs, base, self.pack_tokens)
+
     def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
         """Train the gates of a pack's experts in the same passes."""
-        jobs, pupils, failed = encoded([job for job in pack if isinstance(job, TrainingJob)], base)
+        jobs, pupils, failed = encoded(jobs_of(TrainingJob, pack), base)
         if not jobs:
             return Made({}, failed=failed)
         members = {name: expert for job in jobs for name, expert in started_from(job).items()}
@@ -73,7 +88,7 @@ class Phatgoose(PackBuilder):
             job.name: partial(job.write_copy, members[job.name], curve) for job, curve in zip(jobs, curves, strict=True)
         }
         learned = {(job.name, KIND): partial(write_tensors, state) for job, state in zip(jobs, found, strict=True)}
-        return Made(copies, learned, failed | self.diverged(pupils, curves))
+        return Made(copies, learned, failed | diverged(pupils, curves, self))
 
 
 @contextmanager
@@ -89,11 +104,8 @@ def _gated(
         for name, site in sites.items()
     }
     stacks = {"gates": Stack([gate.vectors for gate in gates.values()], len(pupils), lr=lr)}
-    attachment = Attachment(base.hf, parts, Slot("outputs"))
-    try:
+    with attached(base.hf, parts, "outputs") as attachment:
         yield Learner(base, pupils, stacks, attachment, rows), gates
-    finally:
-        attachment.detach()
 
 
 def _frozen(experts: Experts, names: Sequence[str], site: Site, base: BaseModel) -> Bank:

@@ -11,16 +11,17 @@ from torch import Tensor, nn
 
 from lorary.adapters.low_rank import LowRankBank, LowRankWeights
 from lorary.adapters.products import svd_of_sum
-from lorary.building.contract import Job, Made, Report, failing_alone
-from lorary.building.limits import check_positive
+from lorary.building.contract import Builder, Job, Made, Report, failing_alone, jobs_of, require_source
+from lorary.building.limits import check_adapter, check_positive
 from lorary.building.merging.merge import check_rank, parents_of, plain_size, sums_of_ranks, write_plain
-from lorary.building.merging.neighbourhood import Known, Neighbourhood, known_hashes
+from lorary.building.merging.neighbourhood import Known, check_neighbourhood, known_hashes, nearest, split_tasks
 from lorary.building.training.adaptation import low_rank, started_from
 from lorary.building.training.curve import Curve
-from lorary.building.training.job import TrainingJob, expert_name
+from lorary.building.training.job import TrainingJob, expert_name, training_job
 from lorary.building.training.loop import train
 from lorary.building.training.mixture import mixed, sites_of
-from lorary.building.training.packs import Start, TrainedBuilder, encoded
+from lorary.building.training.options import TrainingOptions
+from lorary.building.training.packs import Start, diverged, encoded, fresh_starts, pack_jobs, train_apart
 from lorary.errors import OptionError
 from lorary.formats.peft import read_experts
 from lorary.hashing import short_key
@@ -32,7 +33,7 @@ from lorary.tasks.task import Task, Tasks
 
 
 @dataclass(frozen=True, kw_only=True)
-class PiTuning(Neighbourhood, TrainedBuilder):
+class PiTuning(TrainingOptions, Builder):
     """Train, for each new task, its neighbours, an expert of its own and the shares that add them up, all together.
 
     First the task's own expert trains alone, as by `private`, for the share `own_share` of the steps. Then it and the
@@ -46,14 +47,40 @@ class PiTuning(Neighbourhood, TrainedBuilder):
     """
 
     n_evaluations: int = 10
+    """How often the validation loss is measured; the best weights are kept."""
     patience: int | None = 3
+    """Stop after so many evaluations in a row without a new best; None: never."""
+    pack_tokens: int = 512
+    """Experts share a pass until a step of usual width has so many tokens; 512 are as fast as more."""
+    dropout: float = 0.05
+    """Dropout on the adapter's input."""
+    rank: int = 4
+    """Rank of the adapter."""
+    alpha: float = 16.0
+    """The adapter's scale is alpha / rank."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank) instead."""
+    targets: tuple[str, ...] = ("attention",)
+    """Layers of the own expert, and of the fresh LoRA that embeds a task."""
+    top_k: int = 3
+    """Neighbours of each new task."""
+    temperature: float = 0.05
+    """Temperature of the softmax over their cosines."""
+    n_examples: int = 32
+    """Training examples that a task is embedded by."""
+    adapt_to: tuple[str, ...] = ()
+    """The new tasks; none given: those that no expert was trained on."""
     own_share: float = 0.5
+    """Share of the steps in which the task's own expert trains alone."""
     routing_lr: float = 0.1
+    """Peak learning rate of the weights that mix the experts."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
         super().__post_init__()
-        check_positive(self, "routing_lr")
+        check_positive(self, "pack_tokens", "routing_lr")
+        check_adapter(self)
+        check_neighbourhood(self)
         if not 0 <= self.own_share < 1:
             raise OptionError("E-OPTION", f"pi_tuning: own_share={self.own_share}, expected 0 or more, below 1.")
 
@@ -62,11 +89,12 @@ class PiTuning(Neighbourhood, TrainedBuilder):
 
         Raises E-SOURCE, E-EMPTY, E-TASK, and E-DATA for a task, new or the library's own, without examples.
         """
-        library, known, new = self.split(tasks, source)
+        library = require_source(self, source)
+        known, new = split_tasks(self, tasks, library)
         return [self._job(task, known, library) for task in new]
 
     def _job(self, task: Task, known: Known, library: Library) -> "_PiTuningJob":
-        job = self.job(expert_name(task.name), [task], start=tuple(known), source=library)
+        job = training_job(self, expert_name(task.name), [task], start=tuple(known), source=library)
         return _PiTuningJob(**vars(job), task=task, known=known)
 
     def n_numbers(self, job: Job, base: BaseModel) -> int | None:
@@ -76,18 +104,23 @@ class PiTuning(Neighbourhood, TrainedBuilder):
             ranks[site.name] = ranks.get(site.name, 0) + self.rank
         return plain_size(ranks, base)
 
+    def packs(self, jobs: Sequence[Job], base: BaseModel) -> list[list[Job]]:
+        """Let experts share a pass until a step of usual width has pack_tokens."""
+        return pack_jobs(jobs, base, self.pack_tokens)
+
     def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
         """Find the neighbours, train the pack's own experts in the same passes, then tune job by job."""
-        jobs, pupils, failed = encoded([job for job in pack if isinstance(job, _PiTuningJob)], base)
+        jobs, pupils, failed = encoded(jobs_of(_PiTuningJob, pack), base)
         if not jobs:
             return Made({}, failed=failed)
         check_library(base, jobs[0].library)
-        near = self.nearest(base, jobs[0].known, {job.name: job.task for job in jobs}, failed)
+        near = nearest(self, base, jobs[0].known, {job.name: job.task for job in jobs}, failed)
         n_steps = jobs[0].n_steps
         n_alone = int(self.own_share * n_steps)
-        _, starts = self.start(jobs, base)
-        alone = self.train_apart(pupils, starts, n_alone, base, work / "alone", _shifted(report, 0, n_steps))
-        failed |= self.diverged(pupils, [curve for _, curve in alone])
+        _, starts = fresh_starts(self, len(jobs), base)
+        tell = _shifted(report, 0, n_steps)
+        alone = train_apart(pupils, starts, self, n_alone, base, work / "alone", tell, dropout=self.dropout)
+        failed |= diverged(pupils, [curve for _, curve in alone], self)
         writers = {}
         for job, (own, before) in zip(jobs, alone, strict=True):
             if job.name in failed:

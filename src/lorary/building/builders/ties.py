@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,12 +10,16 @@ from torch import Tensor
 
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.products import ThinSVD, svd_of
-from lorary.building.merging.merge import MergeBuilder, Parts
+from lorary.building.contract import Builder, Job, Made, Report, require_source
+from lorary.building.merging.merge import MergeOptions, Parts, merged_size, plan_merge, run_merges
 from lorary.errors import OptionError
+from lorary.library.library import Library
+from lorary.model.base.base_model import BaseModel
+from lorary.tasks.task import Tasks
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ties(MergeBuilder):
+class Ties(MergeOptions, Builder):
     """Merge experts entry by entry, keeping the largest and those that agree in sign.
 
     At every site, on the full products s B A (d_out, d_in): (1) all but the `density` share of largest entries of each
@@ -27,15 +31,27 @@ class Ties(MergeBuilder):
     """
 
     density: float = 0.2
+    """Share of each expert's entries that is kept, the largest."""
     strength: float = 1.0
-
-    is_thin: ClassVar[bool] = False
+    """Factor on the merged update."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
         super().__post_init__()
         if not 0 < self.density <= 1:
             raise OptionError("E-OPTION", f"ties: density={self.density}, expected a share above 0 and up to 1.")
+
+    def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
+        """Plan the one job; the tasks aren't looked at. Raises E-SOURCE, E-EMPTY, E-NAME, E-OPTION."""
+        return plan_merge(self, require_source(self, source), self.called)
+
+    def n_numbers(self, job: Job, base: BaseModel) -> int | None:
+        """Count them, at most. Raises as `check_places`."""
+        return merged_size(job, base, is_thin=False)
+
+    def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
+        """Merge."""
+        return run_merges(pack, base)
 
     def combine(self, parts: Parts, names: Sequence[str], site: str) -> ThinSVD:
         """Read the experts twice: once for the signs, once for the mean."""

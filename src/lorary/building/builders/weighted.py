@@ -2,17 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from lorary.adapters.products import ThinSVD, svd_of_sum
-from lorary.building.contract import Job
-from lorary.building.merging.merge import MergeBuilder, Parts
+from lorary.building.contract import Builder, Job, Made, Report, require_source
+from lorary.building.merging.merge import MergeOptions, Parts, chosen_experts, merged_size, plan_merge, run_merges
 from lorary.errors import OptionError
 from lorary.library.library import Library
+from lorary.model.base.base_model import BaseModel
 from lorary.tasks.task import Tasks
 
 
 @dataclass(frozen=True, kw_only=True)
-class Weighted(MergeBuilder):
+class Weighted(MergeOptions, Builder):
     """Merge experts into one that adds a weighted sum of what they add.
 
     sum_i w_i s_i B_i A_i, by SVD of the stacked factors; `weights` in the order of `experts`, or of the library's names
@@ -21,15 +23,25 @@ class Weighted(MergeBuilder):
     """
 
     weights: tuple[float, ...]
+    """One for each expert, in the order of `experts`, or of the library's names."""
 
     def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
         """Plan the one job. Raises E-OPTION unless there is one weight for each expert."""
-        _, names = self.chosen(source)
+        library = require_source(self, source)
+        names = chosen_experts(self, library)
         if len(self.weights) != len(names):
             raise OptionError(
                 "E-OPTION", f"weighted: {len(self.weights)} weights for {len(names)} experts: {', '.join(names)}."
             )
-        return super().plan(tasks, source)
+        return plan_merge(self, library, self.called)
+
+    def n_numbers(self, job: Job, base: BaseModel) -> int | None:
+        """Count them, at most. Raises as `check_places`."""
+        return merged_size(job, base)
+
+    def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
+        """Merge."""
+        return run_merges(pack, base)
 
     def combine(self, parts: Parts, names: Sequence[str], site: str) -> ThinSVD:
         """Add up with the given shares."""

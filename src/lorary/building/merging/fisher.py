@@ -8,8 +8,7 @@ from torch import Tensor
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankBank
 from lorary.building.training.batches import mix_seed
-from lorary.model.attached.attachment import Attachment
-from lorary.model.attached.slot import Slot
+from lorary.model.attached.attachment import attached
 from lorary.model.base.base_model import BaseModel
 from lorary.model.text.scoring import row_losses
 from lorary.model.text.tokens import pad
@@ -40,12 +39,9 @@ def fisher(base: BaseModel, examples: Sequence[Example], *, kind: LoRA, targets:
             banks[site.name] = bank.to(base.device)
             bank.b.requires_grad_(True)
         parts = {s.name: (banks[s.name], Oracle().gate(s, {}, names).to(base.device)) for s in sites}
-        attachment = Attachment(base.hf, parts, Slot("outputs"))
-        try:
-            with attachment.turn(Context(experts=torch.arange(len(group), device=base.device))):
-                row_losses(base, batch).sum().backward()
-        finally:
-            attachment.detach()
+        context = Context(experts=torch.arange(len(group), device=base.device))
+        with attached(base.hf, parts, "outputs") as attachment, attachment.turn(context):
+            row_losses(base, batch).sum().backward()
         squares = [
             b.b.grad.float().pow(2).unflatten(0, (len(group), -1)).sum(0)
             for b in banks.values()

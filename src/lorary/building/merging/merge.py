@@ -5,12 +5,11 @@ alpha patterns, and the same however the factors are written. One expert with we
 """
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, Protocol
 
 import torch
 
@@ -20,8 +19,7 @@ from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.products import ThinSVD, check_widths, padded
 from lorary.adapters.static import check_factors
 from lorary.building import limits
-from lorary.building.contract import Builder, Job, Made, Report, require_source
-from lorary.building.merging.job import LoneJob
+from lorary.building.contract import Job, Made, OneExpertJob, jobs_of
 from lorary.errors import BuildError, OptionError
 from lorary.formats.peft import open_experts, write_weights
 from lorary.hashing import short_key
@@ -30,75 +28,79 @@ from lorary.library.adapter.expert import Expert
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.model.ensemble.ensemble import check_library, check_places, find_sites
-from lorary.options import as_dict
-from lorary.tasks.task import Tasks
+from lorary.options import Options, as_dict
 
 Parts = Mapping[str, LowRankWeights]
 """Expert name -> its weights at one site; who has none there adds zero."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProductBuilder(Builder, ABC):
-    """Options of a builder that computes experts from a library's products.
+class MergeOptions(Options):
+    """Options of what makes one expert of many.
 
-    experts: names of those to take; none given = all. rank: of the result, the nearest there is to the sum
-    (truncated SVD, with its relative error in expert.json); None = what holds it exactly, the same at every site.
+    A `rank` truncates the SVD; the relative error stands in expert.json. None gives one rank for all sites.
     """
 
     experts: tuple[str, ...] = ()
+    """Experts of the library to take; none given: all."""
     rank: int | None = None
-
-    is_thin: ClassVar[bool] = True
-    """Whether the result's rank is at most the sum of the experts'."""
+    """Rank of the result, the nearest there is to the sum; None: what holds it exactly."""
+    called: str = "merged"
+    """Name of the merged expert."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
         super().__post_init__()
         limits.check_rank(self)
 
-    @abstractmethod
+
+class Combines(Protocol):
+    """A builder that computes experts from the products s B A of a library's, site by site."""
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """Names of those to take; none given = all."""
+
+    @property
+    def rank(self) -> int | None:
+        """The rank of the result; None = what holds it exactly."""
+
     def combine(self, parts: Parts, names: Sequence[str], site: str) -> ThinSVD:
         """Compute what the result adds at one site; `names` are all experts that are merged, also those not there."""
 
-    def n_numbers(self, job: Job, base: BaseModel) -> int | None:
-        """Count them: the largest rank that a site needs, at all sites. Raises as `check_places`."""
-        assert isinstance(job, MergeJob)
-        sums = sums_of_ranks(job.members.values(), base)
-        full = {site: base.sites[site].d_out for site in sums}
-        return plain_size(sums if self.is_thin else full, base, self.rank)
 
-    def packs(self, jobs: Sequence[Job], base: BaseModel) -> list[list[Job]]:
-        """Run every job alone."""
-        return [[job] for job in jobs]
-
-    def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
-        """Compute the experts as they are written; nothing is kept in `work`."""
-        jobs = [job for job in pack if isinstance(job, MergeJob)]
-        for job in jobs:
-            job.check(base)
-        return Made({job.name: partial(job.write, base.name) for job in jobs})
-
-    def chosen(self, source: Library | None) -> tuple[Library, list[str]]:
-        """Give the library and the names to take. Raises E-SOURCE, E-EMPTY, E-NAME, and E-OPTION for a name twice."""
-        library = require_source(self, source)
-        twice = [name for name in self.experts if self.experts.count(name) > 1]
-        if twice:
-            raise OptionError("E-OPTION", f"experts: {twice[0]!r} is given twice.")
-        for name in self.experts:
-            library[name]
-        return library, sorted(self.experts or library)
+def plan_merge(options: Combines, source: Library, called: str) -> list[Job]:
+    """Plan the one job that makes one expert of many. Raises as `chosen_experts`."""
+    return [MergeJob(called, source, tuple(chosen_experts(options, source)), options)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class MergeBuilder(ProductBuilder, ABC):
-    """Options of a builder that makes one expert of many. called: the name of the result."""
+def chosen_experts(options: Combines, source: Library) -> list[str]:
+    """Name the experts to take. Raises E-NAME, and E-OPTION for a name twice."""
+    twice = [name for name in options.experts if options.experts.count(name) > 1]
+    if twice:
+        raise OptionError("E-OPTION", f"experts: {twice[0]!r} is given twice.")
+    for name in options.experts:
+        source[name]
+    return sorted(options.experts or source)
 
-    called: str = "merged"
 
-    def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
-        """Plan the one job; the tasks aren't looked at."""
-        library, names = self.chosen(source)
-        return [MergeJob(self.called, library, tuple(names), self)]
+def run_merges(pack: Sequence[Job], base: BaseModel) -> Made:
+    """Let experts be computed as they are written; no work is kept. Raises E-BASE, E-TARGET as `MergeJob.check`."""
+    jobs = jobs_of(MergeJob, pack)
+    for job in jobs:
+        job.check(base)
+    return Made({job.name: partial(job.write, base.name) for job in jobs})
+
+
+def merged_size(job: Job, base: BaseModel, *, is_thin: bool = True) -> int:
+    """Count the numbers of a merge, at most: the largest rank that a site needs, at all sites.
+
+    is_thin: whether the result's rank is at most the sum of the experts'. Raises as `check_places`.
+    """
+    (merge,) = jobs_of(MergeJob, [job])
+    sums = sums_of_ranks(merge.members.values(), base)
+    full = {site: base.sites[site].d_out for site in sums}
+    return plain_size(sums if is_thin else full, base, merge.options.rank)
 
 
 def parents_of(source: Library, names: Sequence[str]) -> tuple[str, ...]:
@@ -144,11 +146,11 @@ def write_plain(stage: Path, weights: Mapping[str, LowRankWeights], base_name: s
 
 
 @dataclass(frozen=True)
-class MergeJob(LoneJob):
+class MergeJob(OneExpertJob):
     """Make one expert of `merged`, experts of `source`."""
 
     merged: tuple[str, ...]
-    options: ProductBuilder
+    options: Combines
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -172,6 +174,10 @@ class MergeJob(LoneJob):
 
     def _open(self) -> Experts:
         return open_experts(self.members)
+
+    def n_tokens(self, base: Any) -> int:
+        """None of them: a merge looks at weights alone."""
+        return 0
 
     def describe(self) -> dict[str, Any]:
         """What --dry-run prints."""

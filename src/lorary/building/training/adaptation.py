@@ -1,95 +1,72 @@
-"""Builders that start from a library's experts, for new tasks with data."""
+"""New tasks, from a library's experts: what trainings that start from some have in common."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 
 from lorary.adapters.contract import Experts, Weights
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
-from lorary.building.contract import Job, require_source
-from lorary.building.training.job import TrainingJob, expert_name
-from lorary.building.training.mixture import MixtureBuilder, Skills
-from lorary.building.training.packs import LoRABuilder, Start
+from lorary.building.contract import Job, jobs_of
+from lorary.building.training.job import TrainingJob, expert_name, training_job
+from lorary.building.training.mixture import Skills
+from lorary.building.training.options import TrainingOptions
+from lorary.building.training.packs import Start
 from lorary.errors import BuildError
 from lorary.formats.peft import read_experts
 from lorary.library.adapter.expert import Expert
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.model.ensemble.ensemble import check_library, check_mix, check_places
-from lorary.options import as_dict
+from lorary.options import name_of
 from lorary.tasks.task import Tasks
 
 
-@dataclass(frozen=True, kw_only=True)
-class AdaptedBuilder(LoRABuilder, ABC):
-    """A builder that trains one expert per new task; all start from the mean of some experts' factors.
+def plan_adaptations(options: TrainingOptions, tasks: Tasks, source: Library, names: Sequence[str]) -> list[Job]:
+    """Plan one job per task, named after it, that starts from these experts of a library."""
+    return [
+        training_job(options, expert_name(name), [tasks[name]], start=tuple(names), source=source) for name in tasks
+    ]
 
-    The form of the experts, rank and scale, is that of those they start from. Stops early on the validation loss.
+
+def plan_library_mixture(options: TrainingOptions, tasks: Tasks, source: Library) -> list[Job]:
+    """Plan one job for all tasks together, which makes experts of the names that the library has."""
+    names = tuple(sorted(source))
+    return [training_job(options, name_of(options), list(tasks.values()), made=names, start=names, source=source)]
+
+
+def mean_starts(jobs: Sequence[TrainingJob], base: BaseModel) -> tuple[LoRA, Sequence[Start]]:
+    """Average the factors of the experts that jobs start from: one start, and its form.
+
+    Raises E-BASE for another base, E-RANK for experts of unequal form.
     """
-
-    n_evaluations: int = 10
-    patience: int | None = 3
-
-    @abstractmethod
-    def chosen(self, library: Library) -> Sequence[str]:
-        """Name the experts to start from."""
-
-    def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
-        """Plan one job per task, named after it. Raises E-SOURCE without a library, E-EMPTY for an empty one."""
-        library = require_source(self, source)
-        names = tuple(self.chosen(library))
-        return [self.job(expert_name(name), [tasks[name]], start=names, source=library) for name in tasks]
-
-    def n_numbers(self, job: Job, base: BaseModel) -> int | None:
-        """Count them: a mean sits wherever an expert does, with their rank. Raises as `check_places`."""
-        experts = started_from(job).values()
-        check_places(base, experts)
-        ranks = {site: rank for expert in experts for site, rank in expert.ranks.items()}
-        return sum(rank * (base.sites[site].d_in + base.sites[site].d_out) for site, rank in ranks.items())
-
-    def start(self, jobs: Sequence[TrainingJob], base: BaseModel) -> tuple[LoRA, Sequence[Start]]:
-        """Average the factors. Raises E-BASE for another base, E-RANK for experts of unequal form."""
-        mean = mean_factors(read_start(jobs[0], base))
-        return form_of("the start", mean), [mean] * len(jobs)
+    mean = mean_factors(read_start(jobs[0], base))
+    return form_of("the start", mean), [mean] * len(jobs)
 
 
-@dataclass(frozen=True, kw_only=True)
-class LibraryMixture(MixtureBuilder, ABC):
-    """A builder that learns, for new tasks, how to mix the experts of a library, as Poly mixes its skills.
+def mean_size(job: Job, base: BaseModel) -> int:
+    """Count the numbers of a mean: it sits wherever an expert does, with their rank. Raises as `check_places`."""
+    experts = started_from(job).values()
+    check_places(base, experts)
+    ranks = {site: rank for expert in experts for site, rank in expert.ranks.items()}
+    return sum(rank * (base.sites[site].d_in + base.sites[site].d_out) for site, rank in ranks.items())
 
-    All tasks share one run, each with weights of its own. Stops early on the validation loss.
-    """
 
-    n_evaluations: int = 10
-    patience: int | None = 3
+def read_skills(job: TrainingJob, base: BaseModel) -> Skills:
+    """Read the experts that a mixture starts from. Raises as `read_start`."""
+    return low_rank(read_start(job, base))
 
-    def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
-        """Plan the one job, which makes experts of the same names. Raises E-SOURCE, E-EMPTY as `require_source`."""
-        library = require_source(self, source)
-        names = tuple(sorted(library))
-        return [self.job(as_dict(self)["name"], list(tasks.values()), made=names, start=names, source=library)]
 
-    def n_numbers(self, job: Job, base: BaseModel) -> int | None:
-        """Count those of the experts it starts from, whose shapes they keep. Raises as `check_places`."""
-        return size_of_start(job, base)
-
-    def start(self, job: TrainingJob, base: BaseModel) -> Skills:
-        """Read the experts. Raises E-BASE for another base, E-RANK for experts of unequal rank at a site."""
-        experts = read_start(job, base)
-        return {name: (self.form(name, weights), weights) for name, weights in low_rank(experts).items()}
-
-    def form(self, name: str, weights: Mapping[str, LowRankWeights]) -> LoRA:
-        """Tell in which form an expert is written."""
-        return form_of(f"expert {name!r}", weights)
+def forms_of(skills: Skills) -> dict[str, LoRA]:
+    """Tell in which form each expert is written. Raises as `form_of`."""
+    return {name: form_of(f"expert {name!r}", weights) for name, weights in skills.items()}
 
 
 def started_from(job: Job) -> dict[str, Expert]:
     """Give the experts that a job starts from, by name."""
-    assert isinstance(job, TrainingJob) and job.source is not None
-    return {name: job.source[name] for name in job.start}
+    (training,) = jobs_of(TrainingJob, [job])
+    assert training.source is not None
+    return {name: training.source[name] for name in training.start}
 
 
 def size_of_start(job: Job, base: BaseModel) -> int:

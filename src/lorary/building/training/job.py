@@ -1,4 +1,4 @@
-"""How long and how fast experts train, and the unit of a builder's work that does it."""
+"""The unit of a builder's work that trains."""
 
 import json
 import math
@@ -9,80 +9,27 @@ from typing import Any, TypeVar
 
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
-from lorary.building.limits import check_positive, check_share
 from lorary.building.training.curve import Curve
 from lorary.building.training.learner import Pupil
-from lorary.errors import BuildError, ModelError, OptionError
+from lorary.building.training.options import TrainingOptions
+from lorary.errors import BuildError, ModelError
 from lorary.formats.peft import write_weights
 from lorary.hashing import hash_json, short_key
 from lorary.library.adapter.expert import Expert, copy_adapter
 from lorary.library.layout import fitting_name
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
-from lorary.options import Options, as_dict, name_of
+from lorary.options import as_dict
 from lorary.tasks.example import Example
 from lorary.tasks.task import Task
 
 T = TypeVar("T")
 
+CHARACTERS_PER_TOKEN = 4.0
+"""For English and usual vocabularies; only where no tokenizer is at hand, and then said so."""
+_SAMPLE = 200  # examples whose length is measured
 _ROUNDING = ("pack_tokens", "pass_tokens")
 _NOT_DECIDING = ("clusters", "epochs", *_ROUNDING)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingOptions(Options):
-    """Options of everything that trains.
-
-    steps: optimiser steps; None = `epochs` over the data. batch_size: examples per step. lr: peak learning rate;
-    warm-up over the first `warmup` of the steps, then linear decay to 0. clip: largest norm of the gradient; a large
-    one, as 1e9, never clips.
-    n_evaluations: how often the validation loss is measured, on at most max_valid examples; the best weights are kept.
-    patience: stop after so many evaluations in a row that aren't better than the best; None = never.
-    pass_tokens: most padded tokens that go through the base at once; a step of more is made in several passes whose
-    gradients are added up (equal up to rounding), which bounds memory. A row that alone is longer is a pass of its own.
-    Source: Ostapenko et al. 2024 (2405.11157) section 9 and its code's configurations: lr 1e-4, AdamW without weight
-    decay, warm-up 6 %, clip 0.1, 5 epochs, batch 16.
-    Differs: clip 1.0, which small models with few steps need; batch 8.
-    """
-
-    steps: int | None = None
-    epochs: float = 5.0
-    batch_size: int = 8
-    lr: float = 1e-4
-    warmup: float = 0.06
-    clip: float = 1.0
-    n_evaluations: int = 4
-    max_valid: int = 64
-    patience: int | None = None
-    pass_tokens: int = 1024
-    seed: int = 42
-
-    def __post_init__(self) -> None:
-        """Refuse options that have no meaning."""
-        super().__post_init__()
-        positive = ("steps", "epochs", "batch_size", "lr", "clip", "n_evaluations", "max_valid", "patience")
-        check_positive(self, *positive, "pass_tokens")
-        check_share(self, "warmup")
-        dropout = getattr(self, "dropout", 0.0)
-        if not 0 <= dropout < 1:
-            raise OptionError("E-OPTION", f"{name_of(self)}: dropout={dropout}, expected 0 or more, below 1.")
-
-    def job(self, name: str, tasks: Sequence[Task], **more: Any) -> "TrainingJob":
-        """Plan one job on the union of tasks. Raises E-DATA if there is nothing to train on."""
-        train = [(e, i) for i, task in enumerate(tasks) for e in task.train]
-        valid = _deal([[(e, i) for e in task.valid] for i, task in enumerate(tasks)], self.max_valid)
-        if not train:
-            raise BuildError("E-DATA", f"expert {name!r}: its tasks have no training examples.", "Check their splits.")
-        return TrainingJob(
-            name,
-            tuple(task.name for task in tasks),
-            tuple(e for e, _ in train),
-            tuple(e for e, _ in valid),
-            self,
-            train_tasks=tuple(i for _, i in train),
-            valid_tasks=tuple(i for _, i in valid),
-            **more,
-        )
 
 
 @dataclass(frozen=True)
@@ -147,6 +94,16 @@ class TrainingJob:
         examples = {"train": len(self.train), "valid": len(self.valid)}
         return {"expert": self.name, "tasks": list(self.tasks), "steps": self.n_steps, "examples": examples}
 
+    def n_tokens(self, base: BaseModel | None) -> int:
+        """Count the tokens that it passes through the base, from the mean length of its first examples."""
+        sample = self.train[:_SAMPLE]
+        if base is None:
+            characters = sum(len(example.whole_prompt) + len(example.answer) for example in sample)
+            length = characters / CHARACTERS_PER_TOKEN / len(sample)
+        else:
+            length = sum(map(len, base.encode(sample, quiet=True))) / len(sample)
+        return round(self.n_steps * self.n_rows * length)
+
     def pupil(self, base: BaseModel) -> Pupil:
         """Encode its data. Raises E-LENGTH and E-CHAT as `encode`."""
         parts = (self.train, self.valid)
@@ -162,7 +119,7 @@ class TrainingJob:
         None for data that this base can't be given, which is said when the job runs.
         """
         try:
-            rows = base.encode(self.train[:200], quiet=True)
+            rows = base.encode(self.train[:_SAMPLE], quiet=True)
         except ModelError:
             return None
         return sorted(map(len, rows))[len(rows) * 3 // 4]
@@ -192,6 +149,24 @@ class TrainingJob:
             "metrics": {"valid_loss": curve.best_loss, "best_step": float(curve.best_step)},
             "parents": self.parents,
         }
+
+
+def training_job(options: TrainingOptions, name: str, tasks: Sequence[Task], **more: Any) -> TrainingJob:
+    """Plan one job on the union of tasks. Raises E-DATA if there is nothing to train on."""
+    train = [(e, i) for i, task in enumerate(tasks) for e in task.train]
+    valid = _deal([[(e, i) for e in task.valid] for i, task in enumerate(tasks)], options.max_valid)
+    if not train:
+        raise BuildError("E-DATA", f"expert {name!r}: its tasks have no training examples.", "Check their splits.")
+    return TrainingJob(
+        name,
+        tuple(task.name for task in tasks),
+        tuple(e for e, _ in train),
+        tuple(e for e, _ in valid),
+        options,
+        train_tasks=tuple(i for _, i in train),
+        valid_tasks=tuple(i for _, i in valid),
+        **more,
+    )
 
 
 def expert_name(task: str) -> str:

@@ -24,8 +24,8 @@ from lorary.building.contract import JobStep, Report
 from lorary.building.training.batches import batch_rows, is_evaluation, mix_seed, schedule
 from lorary.building.training.checkpoint import checkpoint_bytes, load_checkpoint, save_checkpoint
 from lorary.building.training.curve import Curve
-from lorary.building.training.job import TrainingOptions
 from lorary.building.training.learner import Learner, Row, fast_attention
+from lorary.building.training.options import TrainingOptions
 from lorary.building.training.stack import clip
 from lorary.disk.writing import try_place
 from lorary.errors import BuildError

@@ -1,12 +1,14 @@
-"""Builders that train experts jointly with the weights by which each task mixes them."""
+"""Experts that train jointly with the weights by which each task mixes them.
 
-from abc import ABC, abstractmethod
+At every site, task t goes through one LoRA with A = sum_k w_tk A_k and B = sum_k w_tk s_k B_k, where
+w_tk = sigmoid(z_tk) / sum_j sigmoid(z_tj); z (T, K) starts uniform in ±1e-3 and is learned with the experts.
+Source: Ponti et al. 2023 (2202.13914); Ostapenko et al. 2024 (2405.11157) section 3 and its code.
+"""
+
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from torch import nn
@@ -15,138 +17,100 @@ from lorary.adapters.contract import Bank, Mix, Site
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankBank, LowRankWeights
 from lorary.adapters.packed import Dropped, InputDropout, Rows
-from lorary.building.contract import Builder, Job, Made, Report, Write
-from lorary.building.limits import check_adapter, check_positive
+from lorary.building.contract import Made, Report, Write
 from lorary.building.training.batches import mix_seed
-from lorary.building.training.curve import Curve
-from lorary.building.training.job import TrainingJob, TrainingOptions
+from lorary.building.training.job import TrainingJob
 from lorary.building.training.learner import Learner, Pupil
 from lorary.building.training.loop import train
+from lorary.building.training.packs import FreshLoRA
 from lorary.building.training.stack import Stack
 from lorary.errors import BuildError
 from lorary.formats.tensor_file import write_tensors
-from lorary.library.library import Library
-from lorary.model.attached.attachment import Attachment
-from lorary.model.attached.slot import Slot
+from lorary.model.attached.attachment import attached
 from lorary.model.base.base_model import BaseModel
 from lorary.routing.contract import Gate
 from lorary.routing.task_skills import TaskGate, pack_state
-from lorary.tasks.task import Tasks
 
-Skills = Mapping[str, tuple[LoRA, Mapping[str, LowRankWeights]]]
-"""Expert name -> its form and its weights by site."""
+Skills = Mapping[str, Mapping[str, LowRankWeights]]
+"""Expert name -> its weights by site, in order of the names."""
 
 LOGIT_BOUND = 1e-3
 
 
-@dataclass(frozen=True, kw_only=True)
-class MixtureBuilder(TrainingOptions, Builder, ABC):
-    """Options of a builder that trains one mixture of experts on all tasks together.
+def train_mixture(
+    job: TrainingJob,
+    skills: Skills,
+    forms: Mapping[str, LoRA] | None,
+    base: BaseModel,
+    work: Path,
+    report: Report | None,
+    *,
+    kept_as: str,
+    dropout: float,
+    routing_lr: float,
+    n_blocks: int = 1,
+) -> Made:
+    """Train one mixture of experts on all tasks of a job together.
 
-    At every site, task t goes through one LoRA with A = sum_k w_tk A_k and B = sum_k w_tk s_k B_k, where
-    w_tk = sigmoid(z_tk) / sum_j sigmoid(z_tj); z (T, K) starts uniform in ±1e-3 and is learned with the experts.
-    routing_lr: peak learning rate of z. dropout: on the adapters' input.
-    Source: Ponti et al. 2023 (2202.13914); Ostapenko et al. 2024 (2405.11157) section 3 and its code: 0.1 for z.
+    skills: the experts that it starts from. forms: in which form each is written; None = they stay as they are in the
+    job's source, and only z learns. kept_as: the kind of the artefact that keeps z. dropout: on the adapters' input.
+    routing_lr: peak learning rate of z. n_blocks: blocks of the input side and of the output side with a z of their
+    own. Raises E-BLOCKS for a layer that they can't divide.
     """
-
-    dropout: float = 0.05
-    routing_lr: float = 0.1
-
-    left: ClassVar[str] = "poly"
-    """The kind of the artefact that keeps z."""
-    trains_experts: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        """Refuse options that have no meaning."""
-        super().__post_init__()
-        check_positive(self, "routing_lr")
-
-    @property
-    def n_blocks(self) -> int:
-        """Blocks of the input side and of the output side with weights of their own."""
-        return 1
-
-    @abstractmethod
-    def start(self, job: TrainingJob, base: BaseModel) -> Skills:
-        """Give the experts that training starts from, in order of their names."""
-
-    def packs(self, jobs: Sequence[Job], base: BaseModel) -> list[list[Job]]:
-        """Let each job train alone: its rows already share the passes."""
-        return [[job] for job in jobs]
-
-    def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
-        """Train the mixture."""
-        (job,) = (job for job in pack if isinstance(job, TrainingJob))
-        skills = self.start(job, base)
-        experts = [weights for _, weights in skills.values()]
-        gates = {site.name: self._gate(site, job, len(skills)) for site in sites_of(experts, base)}
-        logits = {site: gate.logits for site, gate in gates.items()}
-        with mixed(
-            job.pupil(base), base, experts, gates, list(logits.values()), "factors", dropout=self.dropout,
-            batch_size=self.batch_size, lr=self.lr if self.trains_experts else None, routing_lr=self.routing_lr,
-        ) as (learner, banks):  # fmt: skip
-            (curve,) = train(learner, self, job.n_steps, work, report)
-            state = pack_state(logits, job.tasks)
-            writers = {name: self.writer(job, base, name, skills, i, banks, curve) for i, name in enumerate(skills)}
-        return Made(writers, {(job.name, self.left): partial(write_tensors, state)})
-
-    def _gate(self, site: Site, job: TrainingJob, n_experts: int) -> TaskGate:
-        _check_blocks(site, self.n_blocks)
-        generator = torch.Generator().manual_seed(mix_seed(self.seed, "logits", site.name))
-        logits = torch.empty(len(job.tasks), self.n_blocks, n_experts)
-        return TaskGate(logits.uniform_(-LOGIT_BOUND, LOGIT_BOUND, generator=generator))
-
-    def writer(
-        self,
-        job: TrainingJob,
-        base: BaseModel,
-        name: str,
-        skills: Skills,
-        index: int,
-        banks: Mapping[str, LowRankBank],
-        curve: Curve,
-    ) -> Write:
-        """Make the writer of one trained expert."""
-        kind, before = skills[name]
-        weights = {site: bank.cpu().unpack(index) for site, bank in banks.items() if site in before}
-        return partial(job.write, kind=kind, weights=weights, curve=curve, base=base)
+    experts, options = list(skills.values()), job.options
+    gates = {site.name: _fresh_gate(site, job, len(skills), n_blocks) for site in sites_of(experts, base)}
+    logits = {site: gate.logits for site, gate in gates.items()}
+    with mixed(
+        job.pupil(base), base, experts, gates, list(logits.values()), "factors", dropout=dropout,
+        batch_size=options.batch_size, lr=None if forms is None else options.lr, routing_lr=routing_lr,
+    ) as (learner, banks):  # fmt: skip
+        (curve,) = train(learner, options, job.n_steps, work, report)
+        state = pack_state(logits, job.tasks)
+    writers: dict[str, Write] = {}
+    for index, (name, before) in enumerate(skills.items()):
+        if forms is None:
+            assert job.source is not None
+            writers[name] = partial(job.write_copy, job.source[name], curve)
+        else:
+            weights = {site: bank.cpu().unpack(index) for site, bank in banks.items() if site in before}
+            writers[name] = partial(job.write, kind=forms[name], weights=weights, curve=curve, base=base)
+    return Made(writers, {(job.name, kept_as): partial(write_tensors, state)})
 
 
-@dataclass(frozen=True, kw_only=True)
-class FreshMixture(MixtureBuilder, ABC):
-    """Options of a builder whose n_skills experts k0, k1, ... start from scratch; the others are those of Private."""
+def _fresh_gate(site: Site, job: TrainingJob, n_experts: int, n_blocks: int) -> TaskGate:
+    _check_blocks(site, n_blocks)
+    generator = torch.Generator().manual_seed(mix_seed(job.options.seed, "logits", site.name))
+    logits = torch.empty(len(job.tasks), n_blocks, n_experts)
+    return TaskGate(logits.uniform_(-LOGIT_BOUND, LOGIT_BOUND, generator=generator))
 
-    rank: int = 4
-    alpha: float = 16.0
-    rslora: bool = False
-    targets: tuple[str, ...] = ("attention",)
-    n_skills: int = 8
 
-    def __post_init__(self) -> None:
-        """Refuse options that have no meaning."""
-        super().__post_init__()
-        check_positive(self, "n_skills")
-        check_adapter(self)
+def train_fresh_mixture(
+    options: FreshLoRA, job: TrainingJob, base: BaseModel, work: Path, report: Report | None, *, kept_as: str,
+    routing_lr: float, n_blocks: int = 1,
+) -> Made:  # fmt: skip
+    """Train a mixture of a job's experts from scratch."""
+    kind = LoRA(rank=options.rank, alpha=options.alpha, rslora=options.rslora)
+    skills, forms = _drawn(options, kind, job.experts, base), dict.fromkeys(job.experts, kind)
+    return train_mixture(
+        job, skills, forms, base, work, report, kept_as=kept_as, dropout=options.dropout, routing_lr=routing_lr,
+        n_blocks=n_blocks,
+    )  # fmt: skip
 
-    def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
-        """Plan the one job."""
-        width = len(str(self.n_skills - 1))
-        return [self.job(self.left, list(tasks.values()), made=tuple(f"k{i:0{width}}" for i in range(self.n_skills)))]
 
-    def n_numbers(self, job: Job, base: BaseModel) -> int | None:
-        """Count them: all sites of all skills have the rank."""
-        sites = base.target_sites(self.targets)
-        return self.n_skills * sum(self.rank * (site.d_in + site.d_out) for site in sites)
+def _drawn(options: FreshLoRA, kind: LoRA, names: Sequence[str], base: BaseModel) -> Skills:
+    """Draw experts that differ: from one A they would learn the same, as each gets almost the same share."""
+    drawn: dict[str, dict[str, LowRankWeights]] = {name: {} for name in names}
+    for site in base.target_sites(options.targets):
+        generator = torch.Generator().manual_seed(mix_seed(options.seed, site.name))
+        for name in names:
+            drawn[name][site.name] = kind.fresh(site, generator)
+    return drawn
 
-    def start(self, job: TrainingJob, base: BaseModel) -> Skills:
-        """Draw experts that differ: from one A they would learn the same, as each gets almost the same share."""
-        kind = LoRA(rank=self.rank, alpha=self.alpha, rslora=self.rslora)
-        drawn: dict[str, dict[str, LowRankWeights]] = {name: {} for name in job.experts}
-        for site in base.target_sites(self.targets):
-            generator = torch.Generator().manual_seed(mix_seed(self.seed, site.name))
-            for name in job.experts:
-                drawn[name][site.name] = kind.fresh(site, generator)
-        return {name: (kind, weights) for name, weights in drawn.items()}
+
+def skill_names(n: int) -> tuple[str, ...]:
+    """Name n experts that stand for no task: k0, k1, ..."""
+    width = len(str(n - 1))
+    return tuple(f"k{i:0{width}}" for i in range(n))
 
 
 def sites_of(experts: Sequence[Mapping[str, LowRankWeights]], base: BaseModel) -> list[Site]:
@@ -187,11 +151,8 @@ def mixed(
         factors = [factor for bank in banks.values() for factor in (bank.a, bank.b)]
         stacks["factors"] = Stack(factors, 1, lr=lr)
     stacks["routing"] = Stack(logits, 1, lr=routing_lr)
-    attachment = Attachment(base.hf, parts, Slot(mix))
-    try:
+    with attached(base.hf, parts, mix) as attachment:
         yield Learner(base, [pupil], stacks, attachment, rows, drops), banks
-    finally:
-        attachment.detach()
 
 
 def _check_blocks(site: Site, n_blocks: int) -> None:

@@ -1,13 +1,11 @@
-"""Builders whose experts train apart, several in the same passes over the base."""
+"""Experts that train apart, several in the same passes over the base."""
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -15,16 +13,15 @@ from lorary.adapters.contract import Bank
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.packed import Dropped, InputDropout, PackedBank, Rows
-from lorary.building.contract import Builder, Failures, Job, Made, Report, failing_alone
-from lorary.building.limits import check_adapter, check_positive
+from lorary.building.contract import Failures, Job, Made, Report, failing_alone, jobs_of
 from lorary.building.training.batches import mix_seed
 from lorary.building.training.curve import Curve
-from lorary.building.training.job import TrainingJob, TrainingOptions
+from lorary.building.training.job import TrainingJob
 from lorary.building.training.learner import Learner, Pupil
 from lorary.building.training.loop import divergence, train
+from lorary.building.training.options import TrainingOptions
 from lorary.building.training.stack import Stack
-from lorary.model.attached.attachment import Attachment
-from lorary.model.attached.slot import Slot
+from lorary.model.attached.attachment import attached
 from lorary.model.base.base_model import BaseModel
 from lorary.routing.contract import Context, Gate, Routing
 
@@ -34,81 +31,103 @@ Start = Mapping[str, LowRankWeights]
 """Site -> the weights that an expert starts from."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PackBuilder(TrainingOptions, Builder, ABC):
-    """A builder that trains something for each expert on data of its own; several share the passes over the base.
+class FreshLoRA(Protocol):
+    """The options of LoRAs that are trained from scratch."""
 
-    pack_tokens: experts share a pass until a step of usual width has so many tokens; 512 are as fast as more (measured:
-    docs/log.md). The same number makes the same packs on any machine.
+    @property
+    def rank(self) -> int:
+        """Rows of the input-side factor."""
+
+    @property
+    def alpha(self) -> float:
+        """The scale times the rank."""
+
+    @property
+    def rslora(self) -> bool:
+        """Whether the scale is alpha / sqrt(rank)."""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Last parts of module paths, "attention" or "all-linear"."""
+
+    @property
+    def dropout(self) -> float:
+        """On the adapters' input."""
+
+    @property
+    def seed(self) -> int:
+        """What weights, order and dropout follow from."""
+
+
+def pack_jobs(jobs: Sequence[Job], base: BaseModel, pack_tokens: int) -> list[list[Job]]:
+    """Group jobs of equal length of run, short rows with short rows, until a step of usual width has pack_tokens.
+
+    A function of the jobs alone, so that a second call groups them as the first did, on any machine. 512 tokens are as
+    fast as more (measured: docs/log.md).
     """
-
-    pack_tokens: int = 512
-
-    def __post_init__(self) -> None:
-        """Refuse options that have no meaning."""
-        super().__post_init__()
-        check_positive(self, "pack_tokens")
-
-    def packs(self, jobs: Sequence[Job], base: BaseModel) -> list[list[Job]]:
-        """Group jobs of equal length of run, short rows with short rows, until a step has about pack_tokens.
-
-        A function of the jobs alone, so that a second call groups them as the first did.
-        """
-        found = {job.name: job.typical_length(base) for job in jobs if isinstance(job, TrainingJob)}
-        # What can't be encoded fits in no pack, so that the others are grouped as they are without it.
-        width = {name: length or math.inf for name, length in found.items()}
-        packs: list[list[Job]] = []
-        for job in sorted(jobs, key=lambda j: (j.n_steps, width[j.name], j.name)):
-            last = packs[-1] if packs else []
-            fits = last and last[0].n_steps == job.n_steps
-            if fits and (len(last) + 1) * self.batch_size * width[job.name] <= self.pack_tokens:
-                last.append(job)
-            else:
-                packs.append([job])
-        return packs
-
-    def diverged(self, pupils: Sequence[Pupil], curves: Sequence[Curve]) -> Failures:
-        """List the failures of those whose loss stopped being a number."""
-        found = zip(pupils, curves, strict=True)
-        return {pupil.name: divergence(pupil.name, curve, self) for pupil, curve in found if curve.diverged}
+    trainings = jobs_of(TrainingJob, jobs)
+    # What can't be encoded fits in no pack, so that the others are grouped as they are without it.
+    width = {job.name: job.typical_length(base) or math.inf for job in trainings}
+    packs: list[list[Job]] = []
+    for job in sorted(trainings, key=lambda j: (j.n_steps, width[j.name], j.name)):
+        last = packs[-1] if packs else []
+        fits = last and last[0].n_steps == job.n_steps
+        if fits and (len(last) + 1) * job.options.batch_size * width[job.name] <= pack_tokens:
+            last.append(job)
+        else:
+            packs.append([job])
+    return packs
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoRABuilder(PackBuilder, ABC):
-    """A builder that trains each expert on data of its own. dropout: on the adapter's input."""
+def train_fresh(options: FreshLoRA, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
+    """Train a pack's experts from scratch, from one start for all."""
+    return train_pack(
+        pack, base, work, report, start=lambda jobs: fresh_starts(options, len(jobs), base), dropout=options.dropout
+    )
 
-    dropout: float = 0.05
 
-    @abstractmethod
-    def start(self, jobs: Sequence[TrainingJob], base: BaseModel) -> tuple[LoRA, Sequence[Start]]:
-        """Give the form of a pack's experts and what each of them starts from: the same sites, ranks and scales."""
+def train_pack(
+    pack: Sequence[Job],
+    base: BaseModel,
+    work: Path,
+    report: Report | None,
+    *,
+    start: Callable[[Sequence[TrainingJob]], tuple[LoRA, Sequence[Start]]],
+    dropout: float,
+) -> Made:
+    """Train each expert of a pack on data of its own.
 
-    def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
-        """Train the pack."""
-        jobs, pupils, failed = encoded([job for job in pack if isinstance(job, TrainingJob)], base)
-        if not jobs:
-            return Made({}, failed=failed)
-        kind, starts = self.start(jobs, base)
-        trained = self.train_apart(pupils, starts, jobs[0].n_steps, base, work, report)
-        writers = {
-            job.name: partial(job.write, kind=kind, weights=weights, curve=curve, base=base)
-            for job, (weights, curve) in zip(jobs, trained, strict=True)
-        }
-        return Made(writers, failed=failed | self.diverged(pupils, [curve for _, curve in trained]))
+    start: the form of the jobs' experts and what each of them starts from: the same sites, ranks and scales.
+    dropout: on the adapters' input.
+    """
+    jobs, pupils, failed = encoded(jobs_of(TrainingJob, pack), base)
+    if not jobs:
+        return Made({}, failed=failed)
+    kind, starts = start(jobs)
+    options = jobs[0].options
+    trained = train_apart(pupils, starts, options, jobs[0].n_steps, base, work, report, dropout=dropout)
+    writers = {
+        job.name: partial(job.write, kind=kind, weights=weights, curve=curve, base=base)
+        for job, (weights, curve) in zip(jobs, trained, strict=True)
+    }
+    return Made(writers, failed=failed | diverged(pupils, [curve for _, curve in trained], options))
 
-    def train_apart(
-        self,
-        pupils: Sequence[Pupil],
-        starts: Sequence[Start],
-        n_steps: int,
-        base: BaseModel,
-        work: Path,
-        report: Report | None,
-    ) -> list[tuple[Start, Curve]]:
-        """Train one expert per pupil in the same passes; gives each one's weights and curve."""
-        with packed(pupils, base, starts, self.dropout, self.lr, self.batch_size) as (learner, banks):
-            curves = train(learner, self, n_steps, work, report)
-            return [({site: bank.unpack(i) for site, bank in banks.items()}, curve) for i, curve in enumerate(curves)]
+
+def train_apart(
+    pupils: Sequence[Pupil],
+    starts: Sequence[Start],
+    options: TrainingOptions,
+    n_steps: int,
+    base: BaseModel,
+    work: Path,
+    report: Report | None,
+    *,
+    dropout: float,
+) -> list[tuple[Start, Curve]]:
+    """Train one expert per pupil in the same passes; gives each one's weights and curve."""
+    with packed(pupils, base, starts, dropout, options.lr, options.batch_size) as (learner, banks):
+        curves = train(learner, options, n_steps, work, report)
+        return [({site: bank.unpack(i) for site, bank in banks.items()}, curve) for i, curve in enumerate(curves)]
 
 
 def encoded(jobs: Sequence[J], base: BaseModel) -> tuple[list[J], list[Pupil], Failures]:
@@ -119,6 +138,30 @@ def encoded(jobs: Sequence[J], base: BaseModel) -> tuple[list[J], list[Pupil], F
         with failing_alone(job.name, failed):
             pupils[job.name] = job.pupil(base)
     return [job for job in jobs if job.name in pupils], list(pupils.values()), failed
+
+
+def diverged(pupils: Sequence[Pupil], curves: Sequence[Curve], options: TrainingOptions) -> Failures:
+    """List the failures of those whose loss stopped being a number."""
+    found = zip(pupils, curves, strict=True)
+    return {pupil.name: divergence(pupil.name, curve, options) for pupil, curve in found if curve.diverged}
+
+
+def fresh_starts(options: FreshLoRA, n: int, base: BaseModel) -> tuple[LoRA, Sequence[Start]]:
+    """Draw fresh weights for n experts, from the seed and the site alone.
+
+    All start from the same A, without which neither averaging the factors nor comparing them would mean anything.
+    """
+    kind = LoRA(rank=options.rank, alpha=options.alpha, rslora=options.rslora)
+    fresh = {
+        site.name: kind.fresh(site, torch.Generator().manual_seed(mix_seed(options.seed, site.name)))
+        for site in base.target_sites(options.targets)
+    }
+    return kind, [fresh] * n
+
+
+def fresh_size(options: FreshLoRA, base: BaseModel) -> int:
+    """Count the numbers of one expert: all sites have the rank."""
+    return sum(options.rank * (site.d_in + site.d_out) for site in base.target_sites(options.targets))
 
 
 @contextmanager
@@ -139,15 +182,12 @@ def packed(
     }
     factors = [factor for bank in banks.values() for factor in (bank.a, bank.b)]
     stacks = {"factors": Stack(factors, len(pupils), lr=lr)}
-    attachment = Attachment(base.hf, parts, Slot("outputs"))
-    try:
+    with attached(base.hf, parts, "outputs") as attachment:
         yield Learner(base, pupils, stacks, attachment, rows, drops), banks
-    finally:
-        attachment.detach()
 
 
 class _Everyone(Gate):
-    """Answers nothing of use: in a pack `Rows` says who speaks."""
+    """Answers nothing of use: in a pack `Rows` says whose expert each row goes through."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -155,40 +195,3 @@ class _Everyone(Gate):
 
     def forward(self, h: torch.Tensor, context: Context) -> Routing:
         return self.routing
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainedBuilder(LoRABuilder, ABC):
-    """Options of a builder that trains LoRAs from scratch.
-
-    rank, alpha, rslora, targets: the adapter; targets are last parts of module paths, "attention" (ATT+O),
-    or "all-linear" (all but the head).
-    Source: Ostapenko et al. 2024 (2405.11157) section 9: rank 4, alpha 16, dropout 0.05, ATT+O.
-    """
-
-    rank: int = 4
-    alpha: float = 16.0
-    rslora: bool = False
-    targets: tuple[str, ...] = ("attention",)
-
-    def __post_init__(self) -> None:
-        """Refuse options that have no meaning."""
-        super().__post_init__()
-        check_adapter(self)
-
-    def n_numbers(self, job: Job, base: BaseModel) -> int | None:
-        """Count them: all sites have the rank."""
-        return sum(self.rank * (site.d_in + site.d_out) for site in base.target_sites(self.targets))
-
-    def start(self, jobs: Sequence[TrainingJob], base: BaseModel) -> tuple[LoRA, Sequence[Start]]:
-        """Draw fresh weights.
-
-        From the seed and the site alone: all experts start from the same A, without which neither averaging the
-        factors nor comparing them would mean anything.
-        """
-        kind = LoRA(rank=self.rank, alpha=self.alpha, rslora=self.rslora)
-        fresh = {
-            site.name: kind.fresh(site, torch.Generator().manual_seed(mix_seed(self.seed, site.name)))
-            for site in base.target_sites(self.targets)
-        }
-        return kind, [fresh] * len(jobs)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lorary.adapters.contract import Bank
+from lorary.adapters.contract import Bank, Mix
 from lorary.errors import AdapterError, RoutingError
 from lorary.model.attached.kv_cache import STATE, Left, bind, cache_in, evidence_of, tokens_in
 from lorary.model.attached.padding import real_tokens
@@ -210,6 +210,16 @@ class Attachment:
                 bind(cache, evidence, era)  # made during the call
             self._left = Left(output.get(STATE), evidence, era)
         self.slot.leave()
+
+
+@contextmanager
+def attached(model: nn.Module, parts: Mapping[str, tuple[Bank, Gate]], mix: Mix) -> Iterator[Attachment]:
+    """Put a routed layer at every named site in the block. Raises E-ATTACHED if the model carries some already."""
+    attachment = Attachment(model, parts, Slot(mix))
+    try:
+        yield attachment
+    finally:
+        attachment.detach()
 
 
 def _put(model: nn.Module, site: str, module: nn.Module) -> None:

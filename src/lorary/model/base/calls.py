@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lorary.errors import RoutingError
 from lorary.model.attached.slot import Slot
-from lorary.model.sites import embedding_rows
+from lorary.model.sites import embedding_rows, input_hooks
 
 _WIDTH, _N_PAD = 4, 2
 _ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-3}
@@ -46,14 +46,13 @@ def listen_to_calls(hf: Any, sites: Iterable[str]) -> Calls:
     So they end alike, unless padding is read.
     """
     seen: dict[str, list[tuple[int, ...]]] = {site: [] for site in sites}
-    hooks = [hf.get_submodule(site).register_forward_pre_hook(_listener(shapes)) for site, shapes in seen.items()]
     device = next(hf.parameters()).device
     ids, mask = _two_rows(hf).to(device), torch.ones(2, _WIDTH, dtype=torch.long, device=device)
     mask[:, :_N_PAD] = 0
     was_training = hf.training
     hf.eval()
     try:
-        with _alone(hf):
+        with input_hooks(hf, {site: _listener(shapes) for site, shapes in seen.items()}), _alone(hf):
             logits = hf(
                 input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0), use_cache=False,
                 **_last_only(hf),
@@ -61,8 +60,6 @@ def listen_to_calls(hf: Any, sites: Iterable[str]) -> Calls:
     finally:
         if was_training:
             hf.train()
-        for hook in hooks:
-            hook.remove()
     return Calls(
         idle=frozenset(site for site, shapes in seen.items() if not shapes),
         partial=frozenset(site for site, shapes in seen.items() if any(_n_tokens(s) != 2 * _WIDTH for s in shapes)),

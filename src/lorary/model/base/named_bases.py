@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from lorary.disk.reading import cache_directory
 from lorary.disk.writing import write_whole
@@ -21,11 +21,18 @@ from lorary.library.base_names import is_relative, is_shared_name, shared_name
 from lorary.library.seal import seal
 from lorary.model.base.embedded_needs import EMBEDDED, is_embedded
 
-if TYPE_CHECKING:
-    from lorary.model.base.base_model import BaseModel
-
 _MOST_BYTES = 1 << 16
 _PATHS = (".", "~", os.sep)
+
+
+class Loaded(Protocol):
+    """A base, as far as it is noted: where it was loaded from, and what tells it from others."""
+
+    directory: Path | None
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """What tells it from others."""
 
 
 def remember_base(name: str) -> None:
@@ -40,7 +47,7 @@ def remember_base(name: str) -> None:
                 write_whole(note, json.dumps({"directory": os.path.abspath(name)}, indent=2).encode())
 
 
-def remember_fit(base: "BaseModel") -> None:
+def remember_fit(base: Loaded) -> None:
     """Note the fingerprint of a base that was loaded from a directory; of others there is nothing to note."""
     if base.directory is not None:
         facts = {"directory": str(base.directory), "fingerprint": base.fingerprint}

@@ -9,18 +9,19 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
-from lorary.adapters.contract import Experts, Site
+from lorary.adapters.contract import Bank, Experts, Site
 from lorary.adapters.kinds.lora import LoRA
 from lorary.errors import RoutingError
-from lorary.model.attached.attachment import Attachment
+from lorary.model.attached.attachment import attached
 from lorary.model.attached.slot import Slot
 from lorary.model.base.base_model import BaseModel
 from lorary.model.base.calls import require_whole
 from lorary.model.base.config import NO_CODE
 from lorary.model.base.packaged import find_encoder
-from lorary.model.sites import embedding_rows, text_config
+from lorary.model.sites import embedding_rows, input_hooks, text_config
 from lorary.model.text.chat import render_prompt, render_turns
 from lorary.model.text.tokens import pad, start_token
+from lorary.routing.contract import Gate
 from lorary.routing.routers.uniform import Uniform
 from lorary.tasks.example import Example
 from lorary.tasks.task import Tasks
@@ -94,15 +95,10 @@ class DataProbe:
                 ask(site, args[0].reshape(-1, texts.shape[1], args[0].shape[-1])).cpu()
             )
 
-        hooks = [self.base.hf.get_submodule(site).register_forward_pre_hook(listener(site)) for site in sites]
-        try:
+        with input_hooks(self.base.hf, {site: listener(site) for site in sites}), torch.inference_mode():
             for ids in texts.to(self.base.device).split(TEXTS_AT_ONCE):
-                with torch.inference_mode():
-                    mask = torch.ones_like(ids)
-                    run_hidden(self.base, ids, mask, mask.cumsum(1) - 1)
-        finally:
-            for hook in hooks:
-                hook.remove()
+                mask = torch.ones_like(ids)
+                run_hidden(self.base, ids, mask, mask.cumsum(1) - 1)
         return {site: torch.cat(parts).clone() for site, parts in answers.items()}
 
     def tasks_of(self, expert: str) -> Sequence[str]:
@@ -119,16 +115,11 @@ class DataProbe:
         examples = examples[:n_examples]
         require_whole(self.base.calls, self.sites)
         weights = {site: w for site, w in self.experts[expert].items() if site in self.sites}
-        attachment = attach_alone(self.base, weights)
         sums = {site: torch.zeros(self.sites[site].d_in) for site in self.sites}
-        slot, layers = attachment.slot, {site: self.base.hf.get_submodule(site) for site in self.sites}
-        hooks = [layer.register_forward_pre_hook(_adder(sums, site, slot)) for site, layer in layers.items()]
-        try:
-            self._run_prompts(examples)
-        finally:
-            for hook in hooks:
-                hook.remove()
-            attachment.detach()
+        with attached(self.base.hf, _lone_parts(self.base, weights), "outputs") as attachment:
+            adders = {site: _adder(sums, site, attachment.slot) for site in self.sites}
+            with input_hooks(self.base.hf, adders):
+                self._run_prompts(examples)
         return {site: total / len(examples) for site, total in sums.items()}
 
     def _run_prompts(self, examples: Sequence[Example]) -> None:
@@ -155,14 +146,14 @@ def _adder(sums: dict[str, Tensor], site: str, slot: Slot) -> Any:
     return add
 
 
-def attach_alone(base: BaseModel, weights: Mapping[str, Any]) -> Attachment:
-    """Attach one expert that always speaks; the caller detaches it."""
-    parts = {}
+def _lone_parts(base: BaseModel, weights: Mapping[str, Any]) -> dict[str, tuple[Bank, Gate]]:
+    """Make the parts that send every token through one expert."""
+    parts: dict[str, tuple[Bank, Gate]] = {}
     for name, w in weights.items():
         site = base.sites[name]
         bank = LoRA().pack([w], site).cast(base.dtype)
         parts[name] = (bank.to(base.device), Uniform().gate(site, {}, ["alone"]).to(base.device))
-    return Attachment(base.hf, parts, Slot("outputs"))
+    return parts
 
 
 def run_hidden(base: BaseModel, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:

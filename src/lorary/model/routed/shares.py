@@ -13,6 +13,7 @@ from lorary.model.attached.attachment import Attachment
 from lorary.model.base.base_model import BaseModel
 from lorary.model.ensemble.ensemble import Ensemble
 from lorary.model.routed.trace import dense
+from lorary.model.sites import input_hooks
 from lorary.routing.contract import Context, Gate
 from lorary.routing.routers.arrow import Arrow
 
@@ -46,14 +47,9 @@ def shares_of(base: BaseModel, attachment: Attachment, ensemble: Ensemble) -> di
         return None
     ids = base.tokenizer(TEXT, add_special_tokens=False)["input_ids"][: min(_MOST_TOKENS, base.max_tokens - 1)]
     heard: dict[str, list[Tensor]] = {site: [] for site in gates}
-    layers = {site: base.hf.get_submodule(site) for site in gates}
-    hooks = [layers[s].register_forward_pre_hook(_listener(gate, heard[s], ensemble)) for s, gate in gates.items()]
-    try:
-        with torch.inference_mode(), attachment.bypassed():
-            base.hf(input_ids=torch.tensor([ids], device=base.device), use_cache=False)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    listeners = {site: _listener(gate, heard[site], ensemble) for site, gate in gates.items()}
+    with input_hooks(base.hf, listeners), torch.inference_mode(), attachment.bypassed():
+        base.hf(input_ids=torch.tensor([ids], device=base.device), use_cache=False)
     means = [torch.cat(weights).mean(0) for weights in heard.values() if weights]  # each (E,)
     shares = torch.stack(means).mean(0).tolist()
     listening = {i for gate in gates.values() for i in getattr(gate, "members", torch.zeros(0)).tolist()}

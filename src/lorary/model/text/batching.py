@@ -3,16 +3,14 @@
 import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from lorary.errors import ModelError
 from lorary.model.sites import text_config
+from lorary.model.text.reader import Reader
 from lorary.model.text.tokens import Encoded
-
-if TYPE_CHECKING:
-    from lorary.model.base.base_model import BaseModel
 
 T = TypeVar("T")
 
@@ -24,7 +22,7 @@ _NO_MEMORY = ("can't allocate memory", "out of memory")
 
 
 def in_batches(
-    base: "BaseModel", rows: Sequence[Encoded], run: Callable[[list[int]], Sequence[T]], *, n_new: int = 0
+    base: Reader, rows: Sequence[Encoded], run: Callable[[list[int]], Sequence[T]], *, n_new: int = 0
 ) -> list[T]:
     """Run row numbers in padded batches of similar length; the results in the order of the rows.
 
@@ -48,7 +46,7 @@ def enough_tokens(device: torch.device) -> int:
     return _ENOUGH_ON_CPU if device.type == "cpu" else _ENOUGH_ON_DEVICE
 
 
-def tokens_at_once(base: "BaseModel", *, steady: bool = False) -> int:
+def tokens_at_once(base: Reader, *, steady: bool = False) -> int:
     """Give the padded tokens of a batch: as many as are fast, unless a quarter of the free memory holds fewer.
 
     steady: of the memory that the base leaves, whatever else fills it now: other batches round otherwise, and what is
@@ -59,7 +57,7 @@ def tokens_at_once(base: "BaseModel", *, steady: bool = False) -> int:
     return most if free is None else max(_LEAST, min(most, int(_SHARE * free / _bytes_per_token(base))))
 
 
-def _bytes_per_token(base: "BaseModel") -> int:
+def _bytes_per_token(base: Reader) -> int:
     """Estimate what a token takes at most: keys and values, a block's activations, logits and their float32 copies."""
     config = text_config(base.hf)
     width, n_layers = config.hidden_size, config.num_hidden_layers
@@ -69,7 +67,7 @@ def _bytes_per_token(base: "BaseModel") -> int:
     return size * (2 * n_layers * width + 6 * inner) + head * (size + 8)
 
 
-def _left_bytes(base: "BaseModel") -> int | None:
+def _left_bytes(base: Reader) -> int | None:
     """Tell how much memory there is beside the base where it computes; None where that can't be told."""
     if base.device.type == "cuda":
         whole: int | None = int(torch.cuda.mem_get_info(base.device)[1])

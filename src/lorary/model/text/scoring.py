@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,18 +10,16 @@ from torch import Tensor, nn
 from lorary.errors import ModelError
 from lorary.evaluation.contract import LogLikelihood
 from lorary.model.text.batching import in_batches
+from lorary.model.text.reader import Reader
 from lorary.model.text.tokens import Batch, Encoded, encode_prompts, pad, warn_of_cuts
 from lorary.options import require, require_count, require_each
 from lorary.tasks.example import Example
-
-if TYPE_CHECKING:
-    from lorary.model.base.base_model import BaseModel
 
 Turn = Callable[[Sequence[Example]], AbstractContextManager[None]]
 """Prepares the model for a batch of examples: who speaks may depend on their tasks and texts."""
 
 
-def score(base: "BaseModel", examples: Sequence[Example], turn: Turn) -> list[LogLikelihood]:
+def score(base: Reader, examples: Sequence[Example], turn: Turn) -> list[LogLikelihood]:
     """Compute log p(completion, end | prompt) in nats for each example, in float32, in the order given.
 
     Warns of prompts that are cut. Raises E-LENGTH, E-CHAT, E-MEMORY.
@@ -38,7 +36,7 @@ def score(base: "BaseModel", examples: Sequence[Example], turn: Turn) -> list[Lo
     return in_batches(base, rows, run)
 
 
-def token_losses(base: "BaseModel", batch: Batch) -> tuple[Tensor, Tensor]:
+def token_losses(base: Reader, batch: Batch) -> tuple[Tensor, Tensor]:
     """Compute the loss of every completion token in nats, float32 (n,), and the row of the batch it is in (n,).
 
     The head runs only where a completion token is predicted.
@@ -50,14 +48,14 @@ def token_losses(base: "BaseModel", batch: Batch) -> tuple[Tensor, Tensor]:
     return losses, batch.is_label.nonzero()[:, 0]
 
 
-def row_losses(base: "BaseModel", batch: Batch) -> Tensor:
+def row_losses(base: Reader, batch: Batch) -> Tensor:
     """Sum the losses of each row's completion, nats (B,)."""
     losses, rows = token_losses(base, batch)
     return losses.new_zeros(len(batch.ids)).index_add(0, rows, losses)
 
 
 def answer(
-    base: "BaseModel", examples: Sequence[Example], turn: Turn, *, max_new_tokens: int, stop: Sequence[str] = ()
+    base: Reader, examples: Sequence[Example], turn: Turn, *, max_new_tokens: int, stop: Sequence[str] = ()
 ) -> list[str]:
     """Generate greedily after each prompt, until an answer ends or has max_new_tokens; texts stripped of outer blanks.
 
@@ -82,7 +80,7 @@ def answer(
     return in_batches(base, rows, run, n_new=max_new_tokens)
 
 
-def endings(base: "BaseModel", examples: Sequence[Example], stop: Sequence[str] = ()) -> dict[str, Any]:
+def endings(base: Reader, examples: Sequence[Example], stop: Sequence[str] = ()) -> dict[str, Any]:
     """Give the options of `generate` that end answers to these examples, beside those that the base has."""
     options: dict[str, Any] = {"stop_strings": list(stop), "tokenizer": base.tokenizer} if stop else {}
     end = base.turn_end if any(example.messages for example in examples) else None
@@ -96,7 +94,7 @@ def _until(text: str, stop: Sequence[str]) -> str:
     return text[: min(places)] if places else text
 
 
-def encode_open(base: "BaseModel", examples: Sequence[Example], max_new_tokens: int) -> list[Encoded]:
+def encode_open(base: Reader, examples: Sequence[Example], max_new_tokens: int) -> list[Encoded]:
     """Encode the prompts that so many tokens are to follow; where both are too long, the start of the prompt is cut.
 
     Warns of cuts. Raises E-LENGTH if the base reads no more than the new tokens.

@@ -1,0 +1,55 @@
+"""Routing: what a gate answers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lorary.adapters.contract import Mix
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Who speaks, how loudly.
+
+    weights: (B, T, S, k), any of B, T, S may be 1 = shared by all.
+    experts: (B, T, k) indices into the library's names; None = all experts, in order.
+    strength: (B, T, 1, 1), how many times the mixture's answer counts, whichever the mix; None = once.
+    """
+
+    weights: Tensor
+    experts: Tensor | None = None
+    strength: Tensor | None = None
+
+    def weights_for(self, mix: Mix) -> Tensor:
+        """Give the weights (B, T, S, k) by which experts combine; those of "factors" are multiplied in twice."""
+        if self.strength is None:
+            return self.weights
+        return self.weights * (self.strength.sqrt() if mix == "factors" else self.strength)
+
+    @property
+    def n_tokens(self) -> int:
+        """T, as far as tokens are routed apart."""
+        return self.weights.shape[1]
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> "Routing":
+        """Change all parts alike, as by choosing rows."""
+        experts, strength = (part if part is None else change(part) for part in (self.experts, self.strength))
+        return Routing(change(self.weights), experts, strength)
+
+    def spread(self, n_rows: int, n_tokens: int) -> "Routing":
+        """Give each of so many tokens of each row a routing of its own."""
+        return self.changed(lambda part: part.expand(n_rows, n_tokens, *part.shape[2:]))
+
+    def followed_by(self, other: "Routing") -> "Routing":
+        """Join the routings of more tokens of the same rows, by the same gate and spread."""
+        return Routing(
+            torch.cat([self.weights, other.weights], 1),
+            _joined(self.experts, other.experts),
+            _joined(self.strength, other.strength),
+        )
+
+
+def _joined(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    return None if one is None or other is None else torch.cat([one, other], 1)
