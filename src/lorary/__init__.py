@@ -17,7 +17,7 @@ _HOMES = {
     "look": "lorary.tasks.look",
     "Library": "lorary.library.library",
     "check": "lorary.library.adapter.check",
-    "LoRA": "lorary.adapters.kinds.lora",
+    "LoRA": "lorary.adapters.lora",
     "load_base": "lorary.model.base.base_model",
     "route": "lorary.model.routed.route",
     "load": "lorary.model.routed.load",
@@ -77,7 +77,7 @@ __all__ = ["__version__", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll
 if TYPE_CHECKING:
     from typing import Any
 
-    from lorary.adapters.kinds.lora import LoRA as LoRA
+    from lorary.adapters.lora import LoRA as LoRA
 
 
 def __getattr__(name: str) -> "Any":

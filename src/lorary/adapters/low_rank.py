@@ -1,7 +1,7 @@
-"""Low-rank weights and their bank: what LoRA-like kinds share."""
+"""The bank of all experts at a site."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -13,41 +13,7 @@ from lorary.adapters.mixing.tuning import Plan, Strategy, forced_strategy, measu
 from lorary.adapters.room import Room, in_room, splice
 from lorary.errors import AdapterError
 
-
-@dataclass(frozen=True, eq=False)
-class LowRankWeights(Weights):
-    """One low-rank expert at one site: scale · B A.
-
-    a: input-side factor (r, d_in), PEFT's lora_A (the paper's B transposed).
-    b: output-side factor (d_out, r), PEFT's lora_B (the paper's A).
-    """
-
-    a: Tensor
-    b: Tensor
-    scale: float
-
-    @property
-    def d_in(self) -> int:  # type: ignore[override]
-        """Width of the input."""
-        return self.a.shape[1]
-
-    @property
-    def d_out(self) -> int:  # type: ignore[override]
-        """Width of the output."""
-        return self.b.shape[0]
-
-    @property
-    def rank(self) -> int:
-        """Rows of a."""
-        return self.a.shape[0]
-
-    def delta(self) -> Tensor:
-        """Compute scale · B A in float32, (d_out, d_in)."""
-        return self.scale * (self.b.float() @ self.a.float())
-
-    def factors(self) -> tuple[Tensor, Tensor]:
-        """Give a (r, d_in) and scale · b (d_out, r) in float32."""
-        return self.a.float(), self.scale * self.b.float()
+LowRankWeights = Weights
 
 
 class LowRankBank(Bank):

@@ -61,13 +61,7 @@ def _signs(width: int, n: int, side: int) -> Tensor:
 
 
 def _at_site(experts: Sequence[Expert], site: str) -> dict[int, LowRankWeights]:
-    found = {}
-    for index, expert in enumerate(experts):
-        if site in expert:
-            weights = expert[site]
-            assert isinstance(weights, LowRankWeights), type(weights)
-            found[index] = weights
-    return found
+    return {index: expert[site] for index, expert in enumerate(experts) if site in expert}
 
 
 def check_widths(weights: Sequence[LowRankWeights], site: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 CHAPTERS = {
     "Data": ("read_tasks", "builtin_tasks", "builtin_heldout", "look", "Tasks", "Task", "Example"),
     "Libraries": ("Library", "lorary.library.adapter.expert.Expert", "check"),
-    "Building": ("build", "finetune", "FullFineTuning", "cluster", "join", "Recipe", "read_recipe", "build_recipe"),
+    "Building": ("build", "finetune", "FullFineTuning", "cluster", "join", "Recipe", "read_recipe", "build_recipe", "LoRA"),
     "Models": (
         "load_base", "route", "load", "export", "lorary.model.routed.routed_model.RoutedModel",
         "lorary.model.base.base_model.BaseModel", "lorary.model.routed.trace.Trace",

@@ -1,4 +1,4 @@
-"""What every router, kind, builder and clusterer promises, as test classes to inherit from.
+"""What every router, builder and clusterer promises, as test classes to inherit from.
 
 In the tests of a plug-in:
 
@@ -7,7 +7,7 @@ In the tests of a plug-in:
         def router(self):
             return MyRouter()
 
-Fixtures to give: `router`; `kind`; `clusterer`; `builder`, a function Tasks -> Builder, with `base`, `tasks` and
+Fixtures to give: `router`; `clusterer`; `builder`, a function Tasks -> Builder, with `base`, `tasks` and
 `source`.
 """
 
@@ -21,22 +21,19 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from lorary.adapters.contract import Bank, Experts, Kind, Mix, Weights
-from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.contract import Experts
+from lorary.adapters.low_rank import LowRankBank
 from lorary.building.build import build
 from lorary.building.clustering.clusters import Clusters, read_clusters
 from lorary.building.clustering.contract import Clusterer
 from lorary.building.contract import Builder, JobStep
-from lorary.formats.peft import read_weights, write_weights
 from lorary.hashing import hash_file
-from lorary.library.adapter.expert import read_expert
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.routing.contract import Context, Router
 from lorary.tasks.example import Example
 from lorary.tasks.task import Task, Tasks
 from lorary.testing.fakes import SITES, FakeProbe, FakeTaskProbe, dense, fake_context, fake_experts, one_row, route_with
-from lorary.testing.pico import randomised
 
 SITE = next(iter(SITES.values()))
 SEEDS = {"ant": 0, "bee": 1, "cat": 2, "dog": 3, "eel": 4}
@@ -150,7 +147,7 @@ class RouterContract(_OptionsContract):
     def test_dtype_in_is_dtype_out(self, router: Router) -> None:
         """A layer that computes in bfloat16 answers in bfloat16, and the routing is made in float32."""
         experts = fake_experts(SEEDS)
-        bank = LoRA().pack([experts[name][SITE.name] for name in SEEDS], SITE).cast(torch.bfloat16)
+        bank = LowRankBank([experts[name][SITE.name] for name in SEEDS], SITE).cast(torch.bfloat16)
         gate = router.gate(SITE, router.fit(experts, SITES, FakeProbe(SEEDS)), sorted(SEEDS))
         x, y = _hidden(torch.bfloat16), torch.zeros(len(OWNERS), 7, SITE.d_out, dtype=torch.bfloat16)
         routing = gate(x, _context())
@@ -164,78 +161,6 @@ class RouterContract(_OptionsContract):
     def test_it_is_frozen(self, router: Router) -> None:
         """Equal options are equal objects."""
         self.check_options(router)
-
-
-class KindContract(_OptionsContract):
-    """What a form of adapter promises. Needs the fixture `kind`."""
-
-    @staticmethod
-    def _experts(kind: Kind, n: int = 3) -> list[Weights]:
-        generator = torch.Generator().manual_seed(3)
-        return [randomised(kind.fresh(SITE, generator), generator) for _ in range(n)]
-
-    @staticmethod
-    def _speak(bank: Bank, index: int, *, mix: Mix = "outputs") -> Tensor:
-        weights = torch.eye(bank.n_experts)[index][None, None, None]
-        y = torch.randn(len(OWNERS), 7, SITE.d_out, generator=torch.Generator().manual_seed(2))
-        found: Tensor = bank(_hidden(), y, weights, None, mix)
-        return found - y
-
-    def test_identity_at_birth(self, kind: Kind) -> None:
-        """Fresh weights change nothing, and the same generator gives the same weights."""
-        one, two = (kind.fresh(SITE, torch.Generator().manual_seed(1)) for _ in range(2))
-        assert not self._speak(kind.pack([one], SITE), 0).any()
-        assert not one.delta().any()
-        assert all(torch.equal(a, b) for a, b in zip(one.factors(), two.factors(), strict=True))
-
-    def test_merged_is_unmerged(self, kind: Kind) -> None:
-        """Adding delta to the base weight does what the bank does."""
-        (weights,) = self._experts(kind, 1)
-        torch.testing.assert_close(
-            self._speak(kind.pack([weights], SITE), 0), _hidden() @ weights.delta().T, atol=1e-5, rtol=1e-5
-        )
-
-    def test_one_hot_routing_is_the_expert_alone(self, kind: Kind) -> None:
-        """Other experts, present or absent, leave no trace, whichever the mix."""
-        experts = self._experts(kind)
-        bank = kind.pack([*experts, None], SITE)
-        for i, weights in enumerate(experts):
-            alone = self._speak(kind.pack([weights], SITE), 0)
-            for mix in ("outputs", "factors"):
-                torch.testing.assert_close(self._speak(bank, i, mix=mix), alone, atol=1e-5, rtol=1e-5)
-        assert not self._speak(bank, 3).any()
-
-    def test_gradients_reach_only_the_expert(self, kind: Kind) -> None:
-        """With one-hot routing the other experts' numbers get no gradient, and the speaker's do."""
-        experts = self._experts(kind)
-        bank = kind.pack(experts, SITE).requires_grad_(True)
-        self._speak(bank, 1).pow(2).sum().backward()
-        moved = kind.pack(experts, SITE)
-        with torch.no_grad():
-            for p, q in zip(moved.parameters(), bank.parameters(), strict=True):
-                assert q.grad is not None
-                p.sub_(q.grad)
-        before = kind.pack(experts, SITE)
-        for i in range(3):
-            same = torch.equal(self._speak(moved, i), self._speak(before, i))
-            assert same == (i != 1)
-
-    def test_peft_round_trip(self, kind: LoRA, tmp_path: Path) -> None:
-        """Written, read and written again the bytes are the same, and so is what the expert does."""
-        (weights,) = self._experts(kind, 1)
-        for name in ("one", "two"):
-            (tmp_path / name).mkdir()
-        write_weights(tmp_path / "one", kind, {SITE.name: weights}, base_name="b")  # type: ignore[dict-item]
-        read = read_weights(read_expert(tmp_path / "one", "one"))
-        write_weights(tmp_path / "two", kind, read, base_name="b")  # type: ignore[arg-type]
-        for file in ("adapter_model.safetensors", "adapter_config.json"):
-            assert hash_file(tmp_path / "one" / file) == hash_file(tmp_path / "two" / file)
-        assert torch.equal(read[SITE.name].delta(), weights.delta())
-
-    def test_it_is_frozen(self, kind: Kind) -> None:
-        """Equal options are equal objects."""
-        self.check_options(kind)
-        assert eval(repr(kind), {type(kind).__name__: type(kind)}) == kind
 
 
 class Killed(BaseException):

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from lorary.adapters.contract import Experts, Mix
-from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.low_rank import LowRankBank, LowRankWeights
 from lorary.adapters.products import svd_of_sum
 from lorary.building.contract import Builder, Job, JobStep, Made, Report, require_source
 from lorary.building.limits import check_positive
@@ -147,7 +146,7 @@ def _mixed(base: BaseModel, source: Library, experts: Experts, mix: Mix) -> Iter
     gate = _Fixed()
     parts = {}
     for name, site in find_sites(base, source).items():
-        bank = LoRA().pack([experts[expert].get(name) for expert in sorted(experts)], site).cast(base.dtype)
+        bank = LowRankBank([experts[expert].get(name) for expert in sorted(experts)], site).cast(base.dtype)
         parts[name] = (bank.to(base.device), gate)
     attachment = Attachment(base.hf, parts, Slot(mix))
     try:
@@ -168,7 +167,7 @@ def merge_weights(experts: Experts, point: Sequence[float], mix: Mix) -> dict[st
             a, b = (torch.stack(sides).sum(0) for sides in zip(*factors, strict=True))
             made[site] = LowRankWeights(a, b, 1.0)
         else:
-            parts = [weights for _, weights in present if isinstance(weights, LowRankWeights)]
+            parts = [weights for _, weights in present]
             found = svd_of_sum(parts, [w for w, _ in present])
             made[site], _ = found.keep(max(1, found.rank))
     return made

@@ -15,7 +15,7 @@ from lorary.building.contract import Job, Made, Report, failing_alone
 from lorary.building.limits import check_positive
 from lorary.building.merging.merge import check_rank, parents_of, plain_size, sums_of_ranks, write_plain
 from lorary.building.merging.neighbourhood import Known, Neighbourhood, known_hashes
-from lorary.building.training.adaptation import low_rank, started_from
+from lorary.building.training.adaptation import started_from
 from lorary.building.training.curve import Curve
 from lorary.building.training.job import TrainingJob, expert_name
 from lorary.building.training.loop import train
@@ -110,7 +110,7 @@ class PiTuning(Neighbourhood, TrainedBuilder):
         report: Report | None,
     ) -> tuple["_Found", Curve]:
         """Train a task's own expert and its neighbours with the shares that add them up."""
-        experts = [own, *low_rank(read_experts({name: job.library[name] for name in cosines})).values()]
+        experts = [own, *read_experts({name: job.library[name] for name in cosines}).values()]
         first = torch.tensor([1.0, *(cosines[name] for name in sorted(cosines))]) / self.temperature
         layers: dict[str, _SharesGate] = {}
         gates = {s.name: layers.setdefault(_layer_of(s.name), _SharesGate(first)) for s in sites_of(experts, base)}

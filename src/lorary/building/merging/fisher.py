@@ -35,8 +35,7 @@ def fisher(base: BaseModel, examples: Sequence[Example], *, kind: LoRA, targets:
         banks = {}
         for site in sites:
             fresh = kind.fresh(site, torch.Generator().manual_seed(mix_seed(seed, site.name)))
-            bank = kind.pack([fresh] * len(group), site)
-            assert isinstance(bank, LowRankBank)
+            bank = LowRankBank([fresh] * len(group), site)
             banks[site.name] = bank.to(base.device)
             bank.b.requires_grad_(True)
         parts = {s.name: (banks[s.name], Oracle().gate(s, {}, names).to(base.device)) for s in sites}

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from lorary.adapters.contract import Experts, Weights
+from lorary.adapters.contract import Experts
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.products import ThinSVD, check_widths, padded
@@ -196,7 +196,7 @@ class MergeJob(LoneJob):
         experts = self._open()
         kept, lost, total = {}, 0.0, 0.0
         for site in sorted({site for expert in experts.values() for site in expert}):
-            parts = {name: _low_rank(expert[site]) for name, expert in experts.items() if site in expert}
+            parts = {name: expert[site] for name, expert in experts.items() if site in expert}
             check_widths(list(parts.values()), site)
             found = self._combine(parts, site)
             kept[site], left = found.keep(self._rank(found, site))
@@ -214,8 +214,3 @@ class MergeJob(LoneJob):
         rank = self.options.rank or max(1, found.rank)
         check_rank(rank, self.name, site, "Give a rank to truncate to, as in rank=16.")
         return rank
-
-
-def _low_rank(weights: Weights) -> LowRankWeights:
-    assert isinstance(weights, LowRankWeights), type(weights)
-    return weights

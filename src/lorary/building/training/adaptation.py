@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lorary.adapters.contract import Experts, Weights
+from lorary.adapters.contract import Experts
 from lorary.adapters.kinds.lora import LoRA
 from lorary.adapters.low_rank import LowRankWeights
 from lorary.building.contract import Job, require_source
@@ -79,7 +79,7 @@ class LibraryMixture(MixtureBuilder, ABC):
     def start(self, job: TrainingJob, base: BaseModel) -> Skills:
         """Read the experts. Raises E-BASE for another base, E-RANK for experts of unequal rank at a site."""
         experts = read_start(job, base)
-        return {name: (self.form(name, weights), weights) for name, weights in low_rank(experts).items()}
+        return {name: (self.form(name, weights), weights) for name, weights in experts.items()}
 
     def form(self, name: str, weights: Mapping[str, LowRankWeights]) -> LoRA:
         """Tell in which form an expert is written."""
@@ -115,7 +115,7 @@ def mean_factors(experts: Experts) -> dict[str, LowRankWeights]:
     """
     mean: dict[str, LowRankWeights] = {}
     for site in sorted({site for weights in experts.values() for site in weights}):
-        parts = [weights[site] for weights in low_rank(experts).values() if site in weights]
+        parts = [weights[site] for weights in experts.values() if site in weights]
         scale = parts[0].scale
         a = torch.stack([w.a.float() for w in parts]).sum(0) / len(experts)  # (r, d_in)
         b = torch.stack([w.scale / scale * w.b.float() for w in parts]).sum(0) / len(experts)  # (d_out, r)
@@ -131,13 +131,3 @@ def form_of(what: str, weights: Mapping[str, LowRankWeights]) -> LoRA:
         raise BuildError("E-RANK", message, "Start from experts without rank or alpha patterns.")
     ((rank, scale),) = forms
     return LoRA(rank=rank, alpha=scale * rank)
-
-
-def low_rank(experts: Experts) -> dict[str, dict[str, LowRankWeights]]:
-    """Read the weights of experts all of whose weights are low-rank, in order of their names."""
-    return {name: {site: _narrow(w) for site, w in weights.items()} for name, weights in experts.items()}
-
-
-def _narrow(weights: Weights) -> LowRankWeights:
-    assert isinstance(weights, LowRankWeights), type(weights)
-    return weights

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
 from lorary.adapters.contract import Experts, Site
-from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.low_rank import LowRankBank
 from lorary.errors import RoutingError
 from lorary.model.attached.attachment import Attachment
 from lorary.model.attached.slot import Slot
@@ -160,7 +160,7 @@ def attach_alone(base: BaseModel, weights: Mapping[str, Any]) -> Attachment:
     parts = {}
     for name, w in weights.items():
         site = base.sites[name]
-        bank = LoRA().pack([w], site).cast(base.dtype)
+        bank = LowRankBank([w], site).cast(base.dtype)
         parts[name] = (bank.to(base.device), Uniform().gate(site, {}, ["alone"]).to(base.device))
     return Attachment(base.hf, parts, Slot("outputs"))
 

@@ -36,7 +36,7 @@ def _changed(ensemble: Ensemble, site: str, bank: LowRankBank) -> Iterator[str]:
     factors = (t.detach().cpu().split(ranks) for t in (bank.a, bank.b))
     for name, a, b in zip(ensemble.names, *factors, strict=True):
         stored = ensemble.experts[name].get(site)
-        if isinstance(stored, LowRankWeights) and not _holds(stored, a, b):
+        if stored is not None and not _holds(stored, a, b):
             yield name
 
 
