@@ -13,8 +13,6 @@ from lorary.adapters.mixing.tuning import Plan, Strategy, forced_strategy, measu
 from lorary.adapters.room import Room, in_room, splice
 from lorary.errors import AdapterError
 
-LowRankWeights = Weights
-
 
 class LowRankBank(Bank):
     """The factors of E experts at one site, stacked along the ranks: a (R, d_in), b (R, d_out).
@@ -28,7 +26,7 @@ class LowRankBank(Bank):
     rooms: tuple[Room | None, Room | None]
     """Where a and b lie, with memory to spare behind them."""
 
-    def __init__(self, weights: Sequence[LowRankWeights | None], site: Site) -> None:
+    def __init__(self, weights: Sequence[Weights | None], site: Site) -> None:
         super().__init__()
         present = [w for w in weights if w is not None]
         for w in present:
@@ -83,7 +81,7 @@ class LowRankBank(Bank):
         self,
         index: int,
         leaving: int,
-        coming: Sequence[LowRankWeights | None],
+        coming: Sequence[Weights | None],
         site: Site,
         *,
         like: "LowRankBank | None" = None,
@@ -116,10 +114,10 @@ class LowRankBank(Bank):
         )
         return bank
 
-    def unpack(self, index: int) -> LowRankWeights:
+    def unpack(self, index: int) -> Weights:
         """Take one expert out again, with its present values."""
         rows = self.layout.owner == index
-        return LowRankWeights(
+        return Weights(
             self.a.detach()[rows].clone(), self.b.detach()[rows].T.contiguous(), float(self.layout.scale[index])
         )
 
@@ -131,15 +129,15 @@ class LowRankBank(Bank):
 Roomy = tuple[Tensor, Room | None]
 
 
-def _ranks(weights: Sequence[LowRankWeights | None]) -> list[int]:
+def _ranks(weights: Sequence[Weights | None]) -> list[int]:
     return [0 if w is None else w.rank for w in weights]
 
 
-def _scales(weights: Sequence[LowRankWeights | None]) -> list[float]:
+def _scales(weights: Sequence[Weights | None]) -> list[float]:
     return [0.0 if w is None else w.scale for w in weights]
 
 
-def _check_widths(weights: LowRankWeights, site: Site) -> None:
+def _check_widths(weights: Weights, site: Site) -> None:
     found = f"{weights.d_in} -> {weights.d_out}"
     if (weights.d_in, weights.d_out) != (site.d_in, site.d_out):
         raise AdapterError(

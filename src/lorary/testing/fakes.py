@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lorary.adapters.contract import Experts, Site
-from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.lora import LoRA
 from lorary.hashing import hash_json
 from lorary.routing.contract import Context, Router, Routing, State
 from lorary.routing.task_skills import pack_state

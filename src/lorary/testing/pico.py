@@ -19,8 +19,7 @@ from transformers import (
 )
 
 from lorary.adapters.contract import Site, Weights
-from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.lora import LoRA
 from lorary.formats.peft import write_weights
 from lorary.library.adapter.provenance import Provenance
 from lorary.library.library import Library
@@ -83,14 +82,14 @@ def randomised(weights: Weights, generator: torch.Generator, *, size: float = 0.
     return Weights(a, b, weights.scale)
 
 
-def random_weights(kind: LoRA, sites: Sequence[Site], *, seed: int) -> dict[str, LowRankWeights]:
+def random_weights(kind: LoRA, sites: Sequence[Site], *, seed: int) -> dict[str, Weights]:
     """Make one expert that changes something at every site."""
     generator = torch.Generator().manual_seed(seed)
     fresh = {site.name: kind.fresh(site, generator) for site in sites}
     return {name: randomised(w, generator) for name, w in fresh.items()}
 
 
-def add_expert(library: Library, name: str, base: BaseModel, kind: LoRA, weights: Mapping[str, LowRankWeights]) -> None:
+def add_expert(library: Library, name: str, base: BaseModel, kind: LoRA, weights: Mapping[str, Weights]) -> None:
     """Write an expert whose one task bears its name."""
     with library.stage(name) as stage:
         write_weights(stage, kind, weights, base_name=base.name)

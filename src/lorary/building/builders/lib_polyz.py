@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.low_rank import LowRankBank, LowRankWeights
+from lorary.adapters.contract import Weights
+from lorary.adapters.lora import LoRA
+from lorary.adapters.low_rank import LowRankBank
 from lorary.building.contract import Write
 from lorary.building.training.adaptation import LibraryMixture
 from lorary.building.training.curve import Curve
@@ -25,7 +26,7 @@ class LibPolyZ(LibraryMixture):
 
     trains_experts: ClassVar[bool] = False
 
-    def form(self, name: str, weights: Mapping[str, LowRankWeights]) -> LoRA:
+    def form(self, name: str, weights: Mapping[str, Weights]) -> LoRA:
         """Tell nothing of use: experts are copied in the form they have."""
         return LoRA()
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lorary.adapters.low_rank import LowRankBank, LowRankWeights
+from lorary.adapters.contract import Weights
+from lorary.adapters.low_rank import LowRankBank
 from lorary.adapters.products import svd_of_sum
 from lorary.building.contract import Job, Made, Report, failing_alone
 from lorary.building.limits import check_positive
@@ -148,7 +149,7 @@ def _layer_of(site: str) -> str:
     return site.rpartition(".")[0]
 
 
-def _sum(expert: str, site: str, bank: LowRankBank, shares: Sequence[float]) -> LowRankWeights:
+def _sum(expert: str, site: str, bank: LowRankBank, shares: Sequence[float]) -> Weights:
     """Add up the experts of a site, exactly."""
     present = [i for i, rank in enumerate(bank.layout.ranks) if rank]
     total = svd_of_sum([bank.unpack(i) for i in present], [shares[i] for i in present])
@@ -173,7 +174,7 @@ def _shifted(report: Report | None, n_before: int, n_steps: int) -> Report | Non
 class _Found:
     """What tuning made: the sum by site, and the mean over layers of the own expert's and the neighbours' shares."""
 
-    weights: Mapping[str, LowRankWeights]
+    weights: Mapping[str, Weights]
     own_share: float
     shares: Mapping[str, float]
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.contract import Weights
 from lorary.adapters.products import ThinSVD, svd_of
 from lorary.building.merging.merge import MergeBuilder, Parts
 from lorary.errors import OptionError
@@ -51,7 +51,7 @@ class Ties(MergeBuilder):
             count += agrees
         return svd_of(self.strength * total / count.clamp(min=1), self.rank)
 
-    def _trimmed(self, weights: LowRankWeights) -> Tensor:
+    def _trimmed(self, weights: Weights) -> Tensor:
         delta = weights.delta()
         n_dropped = delta.numel() - max(1, int(self.density * delta.numel()))
         if n_dropped:

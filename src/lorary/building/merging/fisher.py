@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.lora import LoRA
 from lorary.adapters.low_rank import LowRankBank
 from lorary.building.training.batches import mix_seed
 from lorary.model.attached.attachment import Attachment

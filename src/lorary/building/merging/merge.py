@@ -14,9 +14,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from lorary.adapters.contract import Experts
-from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.contract import Experts, Weights
+from lorary.adapters.lora import LoRA
 from lorary.adapters.products import ThinSVD, check_widths, padded
 from lorary.adapters.static import check_factors
 from lorary.building import limits
@@ -33,7 +32,7 @@ from lorary.model.ensemble.ensemble import check_library, check_places, find_sit
 from lorary.options import as_dict
 from lorary.tasks.task import Tasks
 
-Parts = Mapping[str, LowRankWeights]
+Parts = Mapping[str, Weights]
 """Expert name -> its weights at one site; who has none there adds zero."""
 
 
@@ -131,7 +130,7 @@ def plain_size(ranks: Mapping[str, int], base: BaseModel, limit: int | None = No
     return min(rank, limit or rank) * sum(site.d_in + site.d_out for site in sites)
 
 
-def write_plain(stage: Path, weights: Mapping[str, LowRankWeights], base_name: str) -> None:
+def write_plain(stage: Path, weights: Mapping[str, Weights], base_name: str) -> None:
     """Write weights of scale 1 as a PEFT adapter of one rank for all sites, which every server reads.
 
     Raises E-NONFINITE for numbers that no adapter may hold.
@@ -191,7 +190,7 @@ class MergeJob(LoneJob):
             "parents": parents_of(self.source, self.merged),
         }
 
-    def _weights(self) -> tuple[dict[str, LowRankWeights], float]:
+    def _weights(self) -> tuple[dict[str, Weights], float]:
         """Combine site by site; also gives the share of the whole Frobenius norm that the rank leaves out."""
         experts = self._open()
         kept, lost, total = {}, 0.0, 0.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.lora import LoRA
 from lorary.building.contract import Builder, Failures, failing_alone, own_tasks, require_source
 from lorary.building.limits import check_positive, check_targets
 from lorary.building.merging.fisher import fisher

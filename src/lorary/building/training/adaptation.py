@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from lorary.adapters.contract import Experts
-from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.contract import Experts, Weights
+from lorary.adapters.lora import LoRA
 from lorary.building.contract import Job, require_source
 from lorary.building.training.job import TrainingJob, expert_name
 from lorary.building.training.mixture import MixtureBuilder, Skills
@@ -81,7 +80,7 @@ class LibraryMixture(MixtureBuilder, ABC):
         experts = read_start(job, base)
         return {name: (self.form(name, weights), weights) for name, weights in experts.items()}
 
-    def form(self, name: str, weights: Mapping[str, LowRankWeights]) -> LoRA:
+    def form(self, name: str, weights: Mapping[str, Weights]) -> LoRA:
         """Tell in which form an expert is written."""
         return form_of(f"expert {name!r}", weights)
 
@@ -108,22 +107,22 @@ def read_start(job: TrainingJob, base: BaseModel) -> Experts:
     return read_experts(members)
 
 
-def mean_factors(experts: Experts) -> dict[str, LowRankWeights]:
+def mean_factors(experts: Experts) -> dict[str, Weights]:
     """Average A and s B apart; who has no weights at a site counts and adds nothing, as in `uniform`.
 
     The scale is that of the first expert, so that means of one library are of one form. Ranks are equal at each site.
     """
-    mean: dict[str, LowRankWeights] = {}
+    mean: dict[str, Weights] = {}
     for site in sorted({site for weights in experts.values() for site in weights}):
         parts = [weights[site] for weights in experts.values() if site in weights]
         scale = parts[0].scale
         a = torch.stack([w.a.float() for w in parts]).sum(0) / len(experts)  # (r, d_in)
         b = torch.stack([w.scale / scale * w.b.float() for w in parts]).sum(0) / len(experts)  # (d_out, r)
-        mean[site] = LowRankWeights(a, b, scale)
+        mean[site] = Weights(a, b, scale)
     return mean
 
 
-def form_of(what: str, weights: Mapping[str, LowRankWeights]) -> LoRA:
+def form_of(what: str, weights: Mapping[str, Weights]) -> LoRA:
     """Find the one rank and scale that weights have at all sites. Raises E-RANK if there are several."""
     forms = {(w.rank, w.scale) for w in weights.values()}
     if len(forms) > 1:

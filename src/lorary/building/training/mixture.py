@@ -11,9 +11,9 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from lorary.adapters.contract import Bank, Mix, Site
-from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.low_rank import LowRankBank, LowRankWeights
+from lorary.adapters.contract import Bank, Mix, Site, Weights
+from lorary.adapters.lora import LoRA
+from lorary.adapters.low_rank import LowRankBank
 from lorary.adapters.packed import Dropped, InputDropout, Rows
 from lorary.building.contract import Builder, Job, Made, Report, Write
 from lorary.building.limits import check_adapter, check_positive
@@ -33,7 +33,7 @@ from lorary.routing.contract import Gate
 from lorary.routing.task_skills import TaskGate, pack_state
 from lorary.tasks.task import Tasks
 
-Skills = Mapping[str, tuple[LoRA, Mapping[str, LowRankWeights]]]
+Skills = Mapping[str, tuple[LoRA, Mapping[str, Weights]]]
 """Expert name -> its form and its weights by site."""
 
 LOGIT_BOUND = 1e-3
@@ -141,7 +141,7 @@ class FreshMixture(MixtureBuilder, ABC):
     def start(self, job: TrainingJob, base: BaseModel) -> Skills:
         """Draw experts that differ: from one A they would learn the same, as each gets almost the same share."""
         kind = LoRA(rank=self.rank, alpha=self.alpha, rslora=self.rslora)
-        drawn: dict[str, dict[str, LowRankWeights]] = {name: {} for name in job.experts}
+        drawn: dict[str, dict[str, Weights]] = {name: {} for name in job.experts}
         for site in base.target_sites(self.targets):
             generator = torch.Generator().manual_seed(mix_seed(self.seed, site.name))
             for name in job.experts:
@@ -149,7 +149,7 @@ class FreshMixture(MixtureBuilder, ABC):
         return {name: (kind, weights) for name, weights in drawn.items()}
 
 
-def sites_of(experts: Sequence[Mapping[str, LowRankWeights]], base: BaseModel) -> list[Site]:
+def sites_of(experts: Sequence[Mapping[str, Weights]], base: BaseModel) -> list[Site]:
     """List the base's sites where any of the experts sits."""
     return [site for name, site in base.sites.items() if any(name in weights for weights in experts)]
 
@@ -158,7 +158,7 @@ def sites_of(experts: Sequence[Mapping[str, LowRankWeights]], base: BaseModel) -
 def mixed(
     pupil: Pupil,
     base: BaseModel,
-    experts: Sequence[Mapping[str, LowRankWeights]],
+    experts: Sequence[Mapping[str, Weights]],
     gates: Mapping[str, Gate],
     logits: Sequence[nn.Parameter],
     mix: Mix,

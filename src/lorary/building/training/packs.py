@@ -11,9 +11,8 @@ from typing import TypeVar
 
 import torch
 
-from lorary.adapters.contract import Bank
-from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.contract import Bank, Weights
+from lorary.adapters.lora import LoRA
 from lorary.adapters.packed import Dropped, InputDropout, PackedBank, Rows
 from lorary.building.contract import Builder, Failures, Job, Made, Report, failing_alone
 from lorary.building.limits import check_adapter, check_positive
@@ -30,7 +29,7 @@ from lorary.routing.contract import Context, Gate, Routing
 
 J = TypeVar("J", bound=TrainingJob)
 
-Start = Mapping[str, LowRankWeights]
+Start = Mapping[str, Weights]
 """Site -> the weights that an expert starts from."""
 
 

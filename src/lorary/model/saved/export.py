@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lorary.adapters.contract import Mix
-from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.lora import LoRA
 from lorary.adapters.static import StaticMix, mix_static
 from lorary.disk.arrival import arriving
 from lorary.errors import LibraryError, OptionError, RoutingError, known_names

@@ -1,3 +1,0 @@
-"""For one commit."""
-
-from lorary.adapters.lora import LoRA as LoRA
