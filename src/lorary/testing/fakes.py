@@ -22,6 +22,11 @@ def fake_experts(names: Mapping[str, int] | Sequence[str], *, rank: int = 3) -> 
     return {name: random_weights(LoRA(rank=rank), list(SITES.values()), seed=seed) for name, seed in seeds.items()}
 
 
+def numbers_of(experts: Experts) -> list[Tensor]:
+    """Copy all numbers of experts, to see later whether they were touched."""
+    return [t.clone() for sites in experts.values() for w in sites.values() for t in (*w.factors(), w.delta())]
+
+
 class FakeProbe:
     """Facts that look like data: expert with seed i was trained on task `t<i>`."""
 
