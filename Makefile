@@ -55,7 +55,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests/typing
+	$(BIN)/python -m pytest tests/typing tests/extension
 	$(MAKE) test
 
 format: $(VENV)/.dev
