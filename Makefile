@@ -55,6 +55,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/typing tests/extension
 	$(MAKE) test
 
 format: $(VENV)/.dev
@@ -62,6 +63,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 docs: $(VENV)/.dev
+	$(BIN)/python tools/front_door.py
 	$(BIN)/python -m lorary.cli.reference
 
 # docs/reference/families.md, from running all families; minutes.

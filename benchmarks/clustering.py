@@ -19,9 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lorary.adapters.contract import Site
-from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.contract import Site, Weights
+from lorary.adapters.lora import LoRA
 from lorary.formats.peft import open_experts, write_weights
 from lorary.library.library import Library
 
@@ -36,8 +35,7 @@ def write_library(path: Path, n_experts: int, n_sites: int) -> None:
     for number in range(n_experts):
         own, common = (torch.Generator().manual_seed(seed) for seed in (1000 + number, number % GROUPS))
         weights = {
-            s.name: LowRankWeights(draw(common, own, RANK, s.d_in), draw(common, own, s.d_out, RANK), 4.0)
-            for s in sites
+            s.name: Weights(draw(common, own, RANK, s.d_in), draw(common, own, s.d_out, RANK), 4.0) for s in sites
         }
         with library.stage(f"x{number:04}") as stage:
             write_weights(stage, LoRA(rank=RANK), weights, base_name="none")

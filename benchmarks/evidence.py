@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from lorary.adapters.contract import Site
-from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.lora import LoRA
+from lorary.adapters.low_rank import LowRankBank
 from lorary.model.attached.attachment import Attachment
 from lorary.model.attached.slot import Slot
 from lorary.model.base.base_model import load_base
@@ -44,7 +45,7 @@ def main() -> None:
         report(f"gates alone, {n_tokens} tokens", rounds, runs)
 
     experts = [random_weights(LoRA(), sites, seed=i) for i in range(N_EXPERTS)]
-    banks = {s.name: LoRA().pack([e[s.name] for e in experts], s).cast(base.dtype) for s in sites}
+    banks = {s.name: LowRankBank([e[s.name] for e in experts], s).cast(base.dtype) for s in sites}
     attachment = Attachment(
         base.hf, {s.name: (banks[s.name], gates["compass"][s.name]) for s in sites}, Slot("factors")
     )

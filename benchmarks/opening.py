@@ -17,7 +17,7 @@ from peft import ArrowConfig, create_arrow_model
 from subjects import ATTENTION, random_experts, smollm2_shape, twin
 from timing import one_thread, save, table
 
-from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.lora import LoRA
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.model.routed.route import route

@@ -23,7 +23,7 @@ from torch._inductor.utils import run_and_get_code
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lorary.adapters.contract import Site
-from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.low_rank import LowRankBank
 from lorary.adapters.mixing import compiled
 from lorary.model.attached.attachment import RoutedLinear
 from lorary.model.attached.slot import Slot
@@ -75,7 +75,7 @@ def _block(router: Router, n: int, i: int) -> list[RoutedLinear]:
     sites = {f"{i}.{name}": Site(f"{i}.{name}", WIDTH, width) for name, width in WIDTHS.items()}
     experts, slot, layers = random_experts(sites, n), Slot("outputs"), []
     for name, site in sites.items():
-        bank = LoRA().pack([expert[name] for expert in experts.values()], site)
+        bank = LowRankBank([expert[name] for expert in experts.values()], site)
         gate = router.gate(site, random_state(site, n), sorted(experts))
         bank.tune(gate.n_chosen)
         layers.append(RoutedLinear(name, nn.Linear(site.d_in, site.d_out, bias=False), bank, gate, slot))

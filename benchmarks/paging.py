@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.lora import LoRA
 from lorary.hashing import hash_file
 from lorary.library.adapter.provenance import Provenance
 from lorary.library.adapter.site_keys import PREFIX

@@ -11,9 +11,8 @@ from peft import ArrowConfig, LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lorary.adapters.contract import Experts, Mix, Site
-from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.contract import Experts, Mix, Site, Weights
+from lorary.adapters.low_rank import LowRankBank
 from lorary.adapters.mixing import compiled
 from lorary.model.attached.attachment import Attachment, RoutedLinear
 from lorary.model.attached.slot import Slot
@@ -57,7 +56,7 @@ def random_experts(sites: Mapping[str, Site], n: int, rank: int = 4, *, seed: in
     g = torch.Generator().manual_seed(seed)
     return {
         f"e{i:05d}": {
-            name: LowRankWeights(
+            name: Weights(
                 torch.randn(rank, s.d_in, generator=g) / s.d_in**0.5,
                 torch.randn(s.d_out, rank, generator=g) * 0.05,
                 2.0,
@@ -76,7 +75,7 @@ def routed_layer(
     experts = random_experts({"layer": site}, n, rank)
     router = Arrow(top_k=k)
     state = router.fit(experts, {"layer": site}, None)
-    bank = LoRA().pack([experts[e]["layer"] for e in experts], site).cast(linear.weight.dtype)
+    bank = LowRankBank([experts[e]["layer"] for e in experts], site).cast(linear.weight.dtype)
     gate = router.gate(site, state, sorted(experts))
     bank.tune(gate.n_chosen)
     return RoutedLinear("layer", linear, bank.requires_grad_(trainable), gate, Slot(mix)), state["layer.vectors"]
@@ -93,7 +92,7 @@ def routed_model(
     state = router.fit(experts, sites, None)
     parts = {
         name: (
-            LoRA().pack([experts[e][name] for e in experts], site).cast(base.dtype),
+            LowRankBank([experts[e][name] for e in experts], site).cast(base.dtype),
             router.gate(site, state, sorted(experts)),
         )
         for name, site in sites.items()
@@ -122,7 +121,7 @@ def peft_arrow(module: nn.Module, experts: Experts, state: State, *, k: int = 4)
         layer: Any = model.get_submodule(f"base_model.model.{site}")
         for name, expert in zip(names, experts.values(), strict=True):
             w = expert[site]
-            assert isinstance(w, LowRankWeights)
+            assert isinstance(w, Weights)
             layer.lora_A[name], layer.lora_B[name] = _linear(w.a), _linear(w.b)
             layer.scaling[name] = w.scale
         arrow = layer.lora_arrow["arrow_router"]

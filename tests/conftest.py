@@ -17,6 +17,8 @@ import pytest
 
 pytest.register_assert_rewrite("lorary.testing.contracts")
 
+collect_ignore = ["plugin_package"]  # installed and run by tests/docs/test_plugin_package.py
+
 _LOCAL = ("127.0.0.1", "::1", "localhost", None)
 
 

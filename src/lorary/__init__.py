@@ -1,9 +1,9 @@
 """lorary: build and reuse a library of LoRA experts on one frozen language model.
 
-The front door: all public names, resolved when they are first used, so that `import lorary` costs no torch.
+The front door: all public names, resolved when they are used, so that `import lorary` costs no torch. Verbs and things
+are listed here; methods are found in their folders, and those of plug-ins through their entry points. The types are in
+__init__.pyi, which `make docs` writes.
 """
-
-TYPE_CHECKING = False  # as in typing, whose import takes longer than all else before a command hears Ctrl-C
 
 __version__ = "0.1.0"
 
@@ -15,80 +15,88 @@ _HOMES = {
     "builtin_tasks": "lorary.tasks.builtin",
     "builtin_heldout": "lorary.tasks.builtin",
     "look": "lorary.tasks.look",
+    "Look": "lorary.tasks.look",
     "Library": "lorary.library.library",
+    "Expert": "lorary.library.adapter.expert",
+    "Provenance": "lorary.library.adapter.provenance",
     "check": "lorary.library.adapter.check",
-    "LoRA": "lorary.adapters.kinds.lora",
+    "LoRA": "lorary.adapters.lora",
+    "Site": "lorary.adapters.contract",
+    "Weights": "lorary.adapters.contract",
+    "Experts": "lorary.adapters.contract",
+    "Mix": "lorary.adapters.contract",
     "load_base": "lorary.model.base.base_model",
+    "BaseModel": "lorary.model.base.base_model",
     "route": "lorary.model.routed.route",
     "load": "lorary.model.routed.load",
+    "RoutedModel": "lorary.model.routed.routed_model",
+    "Trace": "lorary.model.routed.trace",
     "export": "lorary.model.saved.export",
-    "Private": "lorary.building.builders.private",
-    "Shared": "lorary.building.builders.shared",
-    "PerCluster": "lorary.building.builders.per_cluster",
-    "UniformMerge": "lorary.building.builders.uniform",
-    "Weighted": "lorary.building.builders.weighted",
-    "Ties": "lorary.building.builders.ties",
-    "Dare": "lorary.building.builders.dare",
-    "PiTuning": "lorary.building.builders.pi_tuning",
-    "Neighbours": "lorary.building.builders.neighbours",
-    "LoraHub": "lorary.building.builders.lorahub",
-    "Svd": "lorary.building.builders.svd",
-    "Poly": "lorary.building.builders.poly",
-    "MHR": "lorary.building.builders.mhr",
-    "FromExpert": "lorary.building.builders.from_expert",
-    "LibMu": "lorary.building.builders.lib_mu",
-    "LibPoly": "lorary.building.builders.lib_poly",
-    "LibPolyZ": "lorary.building.builders.lib_polyz",
-    "Phatgoose": "lorary.building.builders.phatgoose",
-    "MBC": "lorary.building.clustering.clusterers.mbc",
-    "Embeddings": "lorary.building.clustering.clusterers.embeddings",
-    "RandomTasks": "lorary.building.clustering.clusterers.random_tasks",
-    "RandomExamples": "lorary.building.clustering.clusterers.random_examples",
+    "Builder": "lorary.building.contract",
+    "Job": "lorary.building.contract",
+    "JobStep": "lorary.building.contract",
+    "Made": "lorary.building.contract",
     "build": "lorary.building.build",
     "FullFineTuning": "lorary.building.finetune",
     "finetune": "lorary.building.finetune",
     "Recipe": "lorary.building.recipe",
     "read_recipe": "lorary.building.recipe",
     "build_recipe": "lorary.building.build",
+    "Backend": "lorary.work.backend",
+    "Order": "lorary.work.backend",
     "cluster": "lorary.building.clustering.cluster",
     "join": "lorary.building.clustering.cluster",
-    "Arrow": "lorary.routing.routers.arrow",
-    "Centroid": "lorary.routing.routers.centroid",
-    "Compass": "lorary.routing.routers.compass",
-    "MHRRouter": "lorary.routing.routers.mhr",
-    "PolyRouter": "lorary.routing.routers.poly",
-    "PhatgooseRouter": "lorary.routing.routers.phatgoose",
-    "Oracle": "lorary.routing.routers.oracle",
-    "TaskPredictor": "lorary.routing.routers.task_predictor",
-    "SpectR": "lorary.routing.routers.spectr",
-    "Uniform": "lorary.routing.routers.uniform",
-    "Choice": "lorary.evaluation.evaluators.choice",
-    "ExactMatch": "lorary.evaluation.evaluators.exact_match",
-    "Perplexity": "lorary.evaluation.evaluators.perplexity",
-    "RougeL": "lorary.evaluation.evaluators.rouge_l",
+    "Clusterer": "lorary.building.clustering.contract",
+    "TaskProbe": "lorary.building.clustering.contract",
+    "Clusters": "lorary.building.clustering.clusters",
+    "read_clusters": "lorary.building.clustering.clusters",
+    "Router": "lorary.routing.contract",
+    "Gate": "lorary.routing.contract",
+    "Routing": "lorary.routing.contract",
+    "Context": "lorary.routing.contract",
+    "Probe": "lorary.routing.contract",
+    "State": "lorary.routing.contract",
+    "Evaluator": "lorary.evaluation.contract",
+    "Outcome": "lorary.evaluation.contract",
+    "LanguageModel": "lorary.evaluation.contract",
+    "LogLikelihood": "lorary.evaluation.contract",
     "evaluate": "lorary.evaluation.run",
     "Setup": "lorary.grid.setup",
     "evaluate_grid": "lorary.grid.evaluate_grid",
+    "Scores": "lorary.evaluation.scores",
+    "read_scores": "lorary.evaluation.scores",
     "compare": "lorary.evaluation.compare",
+    "Comparison": "lorary.evaluation.compare",
     "report": "lorary.reporting.report",
+    "Options": "lorary.options",
     "LoraryError": "lorary.errors",
+    "OptionError": "lorary.errors",
+    "TaskError": "lorary.errors",
+    "LibraryError": "lorary.errors",
+    "AdapterError": "lorary.errors",
+    "RoutingError": "lorary.errors",
+    "ModelError": "lorary.errors",
+    "BuildError": "lorary.errors",
+    "EvaluationError": "lorary.errors",
 }
 
-__all__ = ["__version__", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 
-if TYPE_CHECKING:
-    from typing import Any
-
-    from lorary.adapters.kinds.lora import LoRA as LoRA
-
-
-def __getattr__(name: str) -> "Any":
+def __getattr__(name: str) -> object:
     import importlib
 
-    if name not in _HOMES:
-        raise AttributeError(f"module 'lorary' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    if name == "__all__":
+        return __dir__()
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name[:1].isupper():
+        from lorary.folder import find_class
+
+        if found := find_class(name):
+            return found
+    raise AttributeError(f"module 'lorary' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    from lorary.folder import class_names
+
+    return sorted({"__version__", *_HOMES} | class_names())

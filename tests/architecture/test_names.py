@@ -15,7 +15,6 @@ METHODS = (
     "building/clustering/clusterers",
     "work/backends",
     "evaluation/evaluators",
-    "adapters/kinds",
 )
 # "me" is nobody; a bracket keeps a pattern from finding itself.
 MACHINE_PATHS = re.compile(r"(?<![\w.~:-])/(?:home|root|Users|work|mnt|media|data|tmp)/(?!me/)[\w.-]+/?[\w./-]*")

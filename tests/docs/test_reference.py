@@ -27,7 +27,7 @@ def test_every_public_name_is_described() -> None:
     assert not missing, f"src/lorary/cli/python_reference.py lacks {missing}"
 
 
-METHODS = (folder.BUILDERS, folder.CLUSTERERS, folder.ROUTERS, folder.EVALUATORS, folder.KINDS)
+METHODS = (folder.BUILDERS, folder.CLUSTERERS, folder.ROUTERS, folder.EVALUATORS)
 
 
 def registry_names(registry: folder.Folder) -> set[str]:

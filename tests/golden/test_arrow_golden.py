@@ -5,8 +5,8 @@ import torch
 from golden_peft import answer, assert_same, ids, library_of, make_adapter, peft_only, routed_answer
 from peft import ArrowConfig, create_arrow_model
 
-from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.contract import Weights
+from lorary.adapters.lora import LoRA
 from lorary.formats.peft import read_experts
 from lorary.library.library import Library
 from lorary.routing.directions import right_singular
@@ -104,7 +104,7 @@ def inject_prototypes(model, experts):
 def test_directions_are_those_of_a_dense_svd(d_in, d_out, rank):
     generator = torch.Generator().manual_seed(rank)
     a, b = torch.randn(rank, d_in, generator=generator), torch.randn(d_out, rank, generator=generator)
-    vectors, values = right_singular(LowRankWeights(a, b, 0.5))
+    vectors, values = right_singular(Weights(a, b, 0.5))
     _, dense_values, dense = torch.linalg.svd(0.5 * b.double() @ a.double(), full_matrices=False)
     n = min(d_in, d_out, rank)
     torch.testing.assert_close(values[:n], dense_values[:n].float(), atol=1e-5, rtol=1e-5)
@@ -113,7 +113,7 @@ def test_directions_are_those_of_a_dense_svd(d_in, d_out, rank):
     torch.testing.assert_close(agreement, torch.ones(n, dtype=torch.float64), atol=1e-6, rtol=0)
 
     m = torch.randn(rank, rank, generator=generator) + 3 * torch.eye(rank)
-    turned, _ = right_singular(LowRankWeights(m @ a, b @ torch.linalg.inv(m), 0.5))
+    turned, _ = right_singular(Weights(m @ a, b @ torch.linalg.inv(m), 0.5))
     torch.testing.assert_close(turned[0], vectors[0], atol=1e-4, rtol=0)
 
 
@@ -141,11 +141,11 @@ def keep(w):
 
 
 def negate_both(w):
-    return LowRankWeights(-w.a, -w.b, w.scale)
+    return Weights(-w.a, -w.b, w.scale)
 
 
 def silence(w):
-    return LowRankWeights(w.a, 0 * w.b, w.scale)
+    return Weights(w.a, 0 * w.b, w.scale)
 
 
 @pytest.mark.parametrize("mix", ["outputs", "factors"])

@@ -9,7 +9,8 @@ import torch
 from golden_peft import answer, assert_same, ids, library_of, make_adapter, peft_answer, routed_answer
 
 import lorary
-from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.lora import LoRA
+from lorary.adapters.low_rank import LowRankBank
 from lorary.errors import LoraryError
 from lorary.formats.peft import read_experts
 from lorary.library.adapter.expert import read_expert
@@ -40,7 +41,7 @@ def static_answer(base, library, by_site, mix):
     for name, site in base.sites.items():
         if any(name in expert for expert in experts.values()):
             weights = [by_site(name).get(expert, 0.0) for expert in sorted(library)]
-            parts[name] = (LoRA().pack([experts[e].get(name) for e in sorted(library)], site), Fixed(weights))
+            parts[name] = (LowRankBank([experts[e].get(name) for e in sorted(library)], site), Fixed(weights))
     attachment = Attachment(base.hf, parts, Slot(mix))
     try:
         return answer(base.hf)

@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
-from lorary.adapters.contract import Site
-from lorary.adapters.low_rank import LowRankBank, LowRankWeights
+from lorary.adapters.contract import Site, Weights
+from lorary.adapters.low_rank import LowRankBank
 from lorary.building.builders.pi_tuning import _layer_of, _SharesGate, _sum
 from lorary.routing.contract import Context
 
 SITE = Site("q", 2, 2)
-ONE = LowRankWeights(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0], [3.0]]), scale=1.0)
-TWO = LowRankWeights(torch.tensor([[5.0, -2.0]]), torch.tensor([[-1.0], [1.0]]), scale=2.0)
+ONE = Weights(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0], [3.0]]), scale=1.0)
+TWO = Weights(torch.tensor([[5.0, -2.0]]), torch.tensor([[-1.0], [1.0]]), scale=2.0)
 X = torch.tensor([[[1.0, 1.0]]])
 
 

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import lorary
-from lorary.adapters.contract import Site
-from lorary.adapters.low_rank import LowRankBank, LowRankWeights
+from lorary.adapters.contract import Site, Weights
+from lorary.adapters.low_rank import LowRankBank
 from lorary.building.build import build
 from lorary.building.builders.mhr import MHR
 from lorary.building.builders.poly import Poly
@@ -25,8 +25,8 @@ from lorary.testing.pico import pico_base, random_library
 
 SITE = Site("q", 2, 2)
 LN3 = math.log(3)  # sigmoid(ln 3) = 3/4, sigmoid(-ln 3) = 1/4, sigmoid(0) = 1/2
-ONE = LowRankWeights(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0], [3.0]]), scale=1.0)
-TWO = LowRankWeights(torch.tensor([[5.0, -2.0]]), torch.tensor([[-1.0], [1.0]]), scale=2.0)
+ONE = Weights(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0], [3.0]]), scale=1.0)
+TWO = Weights(torch.tensor([[5.0, -2.0]]), torch.tensor([[-1.0], [1.0]]), scale=2.0)
 X = torch.tensor([[[1.0, 1.0]]])
 
 

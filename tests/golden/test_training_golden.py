@@ -7,7 +7,7 @@ import torch
 from golden_peft import ATTENTION, peft_only
 from peft import LoraConfig, get_peft_model
 
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.contract import Weights
 from lorary.building.builders.private import Private
 from lorary.building.training.packs import fresh_starts, packed
 from lorary.model.text.scoring import row_losses
@@ -21,7 +21,7 @@ def started(jobs, base, builder):
     """Start experts that change something: B isn't zero."""
     generator = torch.Generator().manual_seed(1)
     return [
-        {s: LowRankWeights(w.a, torch.randn(w.b.shape, generator=generator) * 0.1, w.scale) for s, w in start.items()}
+        {s: Weights(w.a, torch.randn(w.b.shape, generator=generator) * 0.1, w.scale) for s, w in start.items()}
         for start in fresh_starts(builder, len(jobs), base)[1]
     ]
 

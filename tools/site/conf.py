@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lorary import __version__
-from lorary.cli.python_reference import CHAPTERS, front_door
+from lorary.cli.python_reference import ALIASES, CHAPTERS, front_door
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,7 +54,7 @@ def _render_python(_: Any, page: str, source: list[str]) -> None:
         lines += [f"## {chapter}", "", "```{eval-rst}"]
         for name in names:
             home, _, last = name.rpartition(".")
-            kind = "function" if last[0].islower() else "class"
+            kind = "function" if last[0].islower() else "data" if last in ALIASES else "class"
             lines += [f".. auto{kind}:: {home or homes[name]}.{last}", "   :members:" if kind == "class" else "", ""]
         lines += ["```", ""]
     source[0] = "\n".join(lines)

@@ -1,10 +1,10 @@
-"""Site, Weights, Bank, Kind: the four words of an adapted layer.
+"""Site, Weights, Bank: the three words of an adapted layer.
 
 Shape letters: B batch, T time, E experts, k kept, r rank, R sum of ranks at a site.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,24 +23,40 @@ class Site:
     d_out: int
 
 
-class Weights(ABC):
-    """One expert at one site; immutable."""
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """One expert at one site: scale · B A; immutable.
 
-    d_in: int
-    d_out: int
+    a: input-side factor (r, d_in), PEFT's lora_A (the paper's B transposed).
+    b: output-side factor (d_out, r), PEFT's lora_B (the paper's A).
+    """
+
+    a: Tensor
+    b: Tensor
+    scale: float
 
     @property
-    @abstractmethod
+    def d_in(self) -> int:
+        """Width of the input."""
+        return self.a.shape[1]
+
+    @property
+    def d_out(self) -> int:
+        """Width of the output."""
+        return self.b.shape[0]
+
+    @property
     def rank(self) -> int:
-        """Number of rows of the input-side factor."""
+        """Rows of a."""
+        return self.a.shape[0]
 
-    @abstractmethod
     def delta(self) -> Tensor:
-        """Compute what the expert adds to the base weight, (d_out, d_in), scale included."""
+        """Compute scale · B A in float32: what the expert adds to the base weight, (d_out, d_in)."""
+        return self.scale * (self.b.float() @ self.a.float())
 
-    @abstractmethod
     def factors(self) -> tuple[Tensor, Tensor]:
-        """Give the input-side factor (r, d_in) and the output-side factor (d_out, r), scale included in the latter."""
+        """Give a (r, d_in) and scale · b (d_out, r) in float32."""
+        return self.a.float(), self.scale * self.b.float()
 
 
 Experts = Mapping[str, Mapping[str, Weights]]
@@ -62,20 +78,3 @@ class Bank(nn.Module, ABC):
     @abstractmethod
     def forward(self, x: Tensor, y: Tensor, weights: Tensor, experts: Tensor | None, mix: Mix) -> Tensor:
         """Add what the weighted experts make of x (B, T, d_in) to y (B, T, d_out)."""
-
-
-@dataclass(frozen=True)
-class Kind(ABC):
-    """Options of fresh experts of one form."""
-
-    @abstractmethod
-    def fresh(self, site: Site, generator: torch.Generator) -> Weights:
-        """Make weights for one site that change nothing yet."""
-
-    @abstractmethod
-    def pack(self, weights: Sequence[Weights | None], site: Site) -> Bank:
-        """Pack the experts of one site; None stands for an expert that has no weights here."""
-
-    @abstractmethod
-    def peft_config(self, sites: Sequence[str]) -> dict[str, object]:
-        """Write these options as PEFT's adapter_config.json has them."""

@@ -1,7 +1,7 @@
-"""Low-rank weights and their bank: what LoRA-like kinds share."""
+"""The bank of all experts at a site."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -12,42 +12,6 @@ from lorary.adapters.mixing.mix import mix_low_rank
 from lorary.adapters.mixing.tuning import Plan, Strategy, forced_strategy, measured, measures
 from lorary.adapters.room import Room, in_room, splice
 from lorary.errors import AdapterError
-
-
-@dataclass(frozen=True, eq=False)
-class LowRankWeights(Weights):
-    """One low-rank expert at one site: scale · B A.
-
-    a: input-side factor (r, d_in), PEFT's lora_A (the paper's B transposed).
-    b: output-side factor (d_out, r), PEFT's lora_B (the paper's A).
-    """
-
-    a: Tensor
-    b: Tensor
-    scale: float
-
-    @property
-    def d_in(self) -> int:  # type: ignore[override]
-        """Width of the input."""
-        return self.a.shape[1]
-
-    @property
-    def d_out(self) -> int:  # type: ignore[override]
-        """Width of the output."""
-        return self.b.shape[0]
-
-    @property
-    def rank(self) -> int:
-        """Rows of a."""
-        return self.a.shape[0]
-
-    def delta(self) -> Tensor:
-        """Compute scale · B A in float32, (d_out, d_in)."""
-        return self.scale * (self.b.float() @ self.a.float())
-
-    def factors(self) -> tuple[Tensor, Tensor]:
-        """Give a (r, d_in) and scale · b (d_out, r) in float32."""
-        return self.a.float(), self.scale * self.b.float()
 
 
 class LowRankBank(Bank):
@@ -62,7 +26,7 @@ class LowRankBank(Bank):
     rooms: tuple[Room | None, Room | None]
     """Where a and b lie, with memory to spare behind them."""
 
-    def __init__(self, weights: Sequence[LowRankWeights | None], site: Site) -> None:
+    def __init__(self, weights: Sequence[Weights | None], site: Site) -> None:
         super().__init__()
         present = [w for w in weights if w is not None]
         for w in present:
@@ -117,7 +81,7 @@ class LowRankBank(Bank):
         self,
         index: int,
         leaving: int,
-        coming: Sequence[LowRankWeights | None],
+        coming: Sequence[Weights | None],
         site: Site,
         *,
         like: "LowRankBank | None" = None,
@@ -150,10 +114,10 @@ class LowRankBank(Bank):
         )
         return bank
 
-    def unpack(self, index: int) -> LowRankWeights:
+    def unpack(self, index: int) -> Weights:
         """Take one expert out again, with its present values."""
         rows = self.layout.owner == index
-        return LowRankWeights(
+        return Weights(
             self.a.detach()[rows].clone(), self.b.detach()[rows].T.contiguous(), float(self.layout.scale[index])
         )
 
@@ -165,15 +129,15 @@ class LowRankBank(Bank):
 Roomy = tuple[Tensor, Room | None]
 
 
-def _ranks(weights: Sequence[LowRankWeights | None]) -> list[int]:
+def _ranks(weights: Sequence[Weights | None]) -> list[int]:
     return [0 if w is None else w.rank for w in weights]
 
 
-def _scales(weights: Sequence[LowRankWeights | None]) -> list[float]:
+def _scales(weights: Sequence[Weights | None]) -> list[float]:
     return [0.0 if w is None else w.scale for w in weights]
 
 
-def _check_widths(weights: LowRankWeights, site: Site) -> None:
+def _check_widths(weights: Weights, site: Site) -> None:
     found = f"{weights.d_in} -> {weights.d_out}"
     if (weights.d_in, weights.d_out) != (site.d_in, site.d_out):
         raise AdapterError(

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lorary.adapters.contract import Bank, Mix
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.contract import Bank, Mix, Weights
 
 
 @dataclass
@@ -31,7 +30,7 @@ class PackedBank(Bank):
     does not grow with N. Routings are not looked at, `rows` says who speaks. Changes y in place.
     """
 
-    def __init__(self, weights: Sequence[LowRankWeights], rows: Rows) -> None:
+    def __init__(self, weights: Sequence[Weights], rows: Rows) -> None:
         super().__init__()
         self.n_experts = len(weights)
         self.rows = rows
@@ -43,10 +42,10 @@ class PackedBank(Bank):
         """Keep float32, which training needs; products are made in the dtype of x."""
         return self
 
-    def unpack(self, index: int) -> LowRankWeights:
+    def unpack(self, index: int) -> Weights:
         """Take one expert out, with its present values, on the CPU."""
         a, b = self.a.detach()[index].cpu(), self.b.detach()[index].cpu()
-        return LowRankWeights(a.clone(), b.T.contiguous(), self.scale)
+        return Weights(a.clone(), b.T.contiguous(), self.scale)
 
     def forward(self, x: Tensor, y: Tensor, weights: Tensor, experts: Tensor | None, mix: Mix) -> Tensor:
         """Add each row's own expert's answer to y (B, T, d_out)."""

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from lorary.adapters.contract import Weights
-from lorary.adapters.low_rank import LowRankWeights
 from lorary.errors import AdapterError
 
 BLOCK_BYTES = 32 << 20
@@ -24,7 +23,7 @@ STRIP_ROWS = 128
 SKETCH_SHARE, OVERSAMPLED = 8, 16
 
 Expert = Mapping[str, Weights]
-Side = Callable[[LowRankWeights, slice], Tensor]
+Side = Callable[[Weights, slice], Tensor]
 """Reads some columns of one factor of an expert, (r, columns)."""
 
 
@@ -60,17 +59,11 @@ def _signs(width: int, n: int, side: int) -> Tensor:
     return torch.randint(0, 2, (width, n), generator=generator).float() * 2 - 1
 
 
-def _at_site(experts: Sequence[Expert], site: str) -> dict[int, LowRankWeights]:
-    found = {}
-    for index, expert in enumerate(experts):
-        if site in expert:
-            weights = expert[site]
-            assert isinstance(weights, LowRankWeights), type(weights)
-            found[index] = weights
-    return found
+def _at_site(experts: Sequence[Expert], site: str) -> dict[int, Weights]:
+    return {index: expert[site] for index, expert in enumerate(experts) if site in expert}
 
 
-def check_widths(weights: Sequence[LowRankWeights], site: str) -> None:
+def check_widths(weights: Sequence[Weights], site: str) -> None:
     """Refuse experts of different widths at a site (E-SHAPE)."""
     if len({(w.d_in, w.d_out) for w in weights}) > 1:
         found = sorted({(w.d_in, w.d_out) for w in weights})
@@ -78,7 +71,7 @@ def check_widths(weights: Sequence[LowRankWeights], site: str) -> None:
         raise AdapterError("E-SHAPE", f"site {site!r}: experts are {shapes}.", "Were they trained on different bases?")
 
 
-def _add_site(total: Tensor, present: Mapping[int, LowRankWeights], block_bytes: int) -> None:
+def _add_site(total: Tensor, present: Mapping[int, Weights], block_bytes: int) -> None:
     """Add one site's inner products to total (N, N), on and above the diagonal: a tile of experts at a time."""
     indices, weights = list(present), list(present.values())
     for start, stop in runs([w.rank for w in weights], max(1, block_bytes // (12 * sum(w.rank for w in weights)))):
@@ -91,15 +84,15 @@ def _add_site(total: Tensor, present: Mapping[int, LowRankWeights], block_bytes:
         total[torch.tensor(indices[start:stop]).unsqueeze(1), torch.tensor(indices[start:])] += found
 
 
-def _input_side(weights: LowRankWeights, columns: slice) -> Tensor:
+def _input_side(weights: Weights, columns: slice) -> Tensor:
     return weights.a[:, columns]
 
 
-def _output_side(weights: LowRankWeights, columns: slice) -> Tensor:
+def _output_side(weights: Weights, columns: slice) -> Tensor:
     return weights.b[columns].T
 
 
-def _side_products(weights: Sequence[LowRankWeights], n_tile: int, side: Side, width: int, block_bytes: int) -> Tensor:
+def _side_products(weights: Sequence[Weights], n_tile: int, side: Side, width: int, block_bytes: int) -> Tensor:
     """Multiply the rows of the first n_tile experts' factors with those of all, (R_tile, R) float32."""
     ranks = [w.rank for w in weights]
     out = torch.zeros(sum(ranks[:n_tile]), sum(ranks))
@@ -159,7 +152,7 @@ class ThinSVD:
         """How many singular values are more than rounding."""
         return int((self.s > 1e-6 * self.s[:1]).sum())
 
-    def keep(self, rank: int) -> tuple[LowRankWeights, float]:
+    def keep(self, rank: int) -> tuple[Weights, float]:
         """Keep the `rank` largest, with balanced factors and scale 1.
 
         Also gives the squared Frobenius norm of what is left out.
@@ -167,17 +160,17 @@ class ThinSVD:
         root = self.s[:rank].sqrt()
         a = (root.unsqueeze(1) * self.v[:, :rank].T).float()
         b = (self.u[:, :rank] * root).float()
-        return LowRankWeights(a, b, 1.0), max(0.0, self.norm2 - float(self.s[:rank].pow(2).sum()))
+        return Weights(a, b, 1.0), max(0.0, self.norm2 - float(self.s[:rank].pow(2).sum()))
 
 
-def padded(weights: LowRankWeights, rank: int) -> LowRankWeights:
+def padded(weights: Weights, rank: int) -> Weights:
     """Add rows and columns of zeros up to a rank; the product stays the same."""
     missing = rank - weights.rank
     a = torch.nn.functional.pad(weights.a, (0, 0, 0, missing))
-    return LowRankWeights(a, torch.nn.functional.pad(weights.b, (0, missing)), weights.scale)
+    return Weights(a, torch.nn.functional.pad(weights.b, (0, missing)), weights.scale)
 
 
-def svd_of_sum(parts: Sequence[LowRankWeights], shares: Sequence[float]) -> ThinSVD:
+def svd_of_sum(parts: Sequence[Weights], shares: Sequence[float]) -> ThinSVD:
     """Decompose sum_i share_i s_i B_i A_i exactly: O(d R^2) for R ranks in all."""
     a = torch.cat([w.a.double() for w in parts])  # (R, d_in)
     b = torch.cat([share * w.scale * w.b.double() for w, share in zip(parts, shares, strict=True)], dim=1)  # (d_out, R)

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lorary.adapters.contract import Mix
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.contract import Mix, Weights
 from lorary.adapters.products import thin_svd
 from lorary.errors import AdapterError
 from lorary.library.adapter.numbers import MAX_ABS
@@ -21,13 +20,13 @@ from lorary.library.adapter.numbers import MAX_ABS
 class StaticMix:
     """One expert in the place of several. Squared Frobenius norms: of what it is to be, and of what it leaves out."""
 
-    weights: LowRankWeights
+    weights: Weights
     norm2: float
     missing2: float
 
 
 def mix_static(
-    parts: Sequence[LowRankWeights], shares: Sequence[float], mix: Mix, rank: int | None, *, site: str
+    parts: Sequence[Weights], shares: Sequence[float], mix: Mix, rank: int | None, *, site: str
 ) -> StaticMix:
     """Mix experts in fixed shares; the outcome has scale 1 and float32 factors.
 
@@ -38,7 +37,7 @@ def mix_static(
     check_factors(a, b, site)  # in float64, before anything is squared
     limit = min(rank or a.shape[0], *a.shape[1:], b.shape[0])
     if a.shape[0] <= limit:
-        return StaticMix(LowRankWeights(a.float(), b.float(), 1.0), _norm2(a, b), 0.0)
+        return StaticMix(Weights(a.float(), b.float(), 1.0), _norm2(a, b), 0.0)
     svd = thin_svd(a, b)
     kept = svd.keep(limit)[0]
     check_factors(kept.a, kept.b, site)
@@ -58,7 +57,7 @@ def check_factors(a: Tensor, b: Tensor, site: str) -> None:
             raise AdapterError("E-NONFINITE", f"{what}{MAX_ABS:g}.", "Give other shares.")
 
 
-def _stacked(parts: Sequence[LowRankWeights], shares: Sequence[float], mix: Mix) -> tuple[Tensor, Tensor]:
+def _stacked(parts: Sequence[Weights], shares: Sequence[float], mix: Mix) -> tuple[Tensor, Tensor]:
     """Give a (R, d_in) and b (d_out, R), float64, whose product is the mixture."""
     left = [w.a.double() for w in parts]
     right = [share * w.scale * w.b.double() for w, share in zip(parts, shares, strict=True)]

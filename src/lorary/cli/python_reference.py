@@ -6,17 +6,24 @@ from importlib.util import find_spec
 from pathlib import Path
 
 CHAPTERS = {
-    "Data": ("read_tasks", "builtin_tasks", "builtin_heldout", "look", "Tasks", "Task", "Example"),
-    "Libraries": ("Library", "lorary.library.adapter.expert.Expert", "check"),
-    "Building": ("build", "finetune", "FullFineTuning", "cluster", "join", "Recipe", "read_recipe", "build_recipe"),
-    "Models": (
-        "load_base", "route", "load", "export", "lorary.model.routed.routed_model.RoutedModel",
-        "lorary.model.base.base_model.BaseModel", "lorary.model.routed.trace.Trace",
+    "Data": ("read_tasks", "builtin_tasks", "builtin_heldout", "look", "Look", "Tasks", "Task", "Example"),
+    "Libraries": ("Library", "Expert", "Provenance", "check"),
+    "Building": ("build", "finetune", "FullFineTuning", "cluster", "join", "Recipe", "read_recipe", "build_recipe",
+                 "LoRA"),
+    "Models": ("load_base", "route", "load", "export", "RoutedModel", "BaseModel", "Trace"),
+    "Scores": ("evaluate", "evaluate_grid", "Setup", "compare", "report", "Scores", "read_scores", "Comparison"),
+    "Errors": (
+        "LoraryError", "OptionError", "TaskError", "LibraryError", "AdapterError", "RoutingError", "ModelError",
+        "BuildError", "EvaluationError",
     ),
-    "Scores": ("evaluate", "evaluate_grid", "Setup", "compare", "report", "lorary.evaluation.scores.Scores"),
-    "Errors": ("LoraryError",),
+    "Writing methods": (
+        "Options", "Router", "Gate", "Routing", "Context", "Probe", "State", "Site", "Weights", "Experts", "Mix",
+        "Builder", "Job", "JobStep", "Made", "Clusterer", "Clusters", "read_clusters", "TaskProbe",
+        "Evaluator", "Outcome", "LanguageModel", "LogLikelihood", "Backend", "Order",
+    ),
 }  # fmt: skip
-"""Public names, and the classes of what they give, which need not be called by name."""
+ALIASES = ("State", "Experts", "Mix")
+"""Public names by chapter; a name with a path is none, but the class of what one gives. ALIASES: of types."""
 
 
 def python_page() -> Iterator[str]:
@@ -29,6 +36,9 @@ def python_page() -> Iterator[str]:
         yield f"## {chapter}\n"
         for name in names:
             home, _, last = name.rpartition(".")
+            if name in ALIASES:
+                yield from _describe_alias(homes[name], name)
+                continue
             node = _find(home or homes[name], last)
             yield from _describe(node, "lo." + last if not home else last)
 
@@ -42,6 +52,16 @@ def front_door() -> dict[str, str]:
 
 def _find(module: str, name: str) -> ast.ClassDef | ast.FunctionDef:
     return next(n for n in _parse(module) if isinstance(n, ast.ClassDef | ast.FunctionDef) and n.name == name)
+
+
+def _describe_alias(module: str, name: str) -> Iterator[str]:
+    body = _parse(module)
+    at = next(i for i, n in enumerate(body) if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == name)
+    yield f"### lo.{name}\n\n```text\n{ast.unparse(body[at])}"
+    told = body[at + 1] if at + 1 < len(body) else None
+    if isinstance(told, ast.Expr) and isinstance(told.value, ast.Constant):
+        yield str(told.value.value)
+    yield "```\n"
 
 
 def _parse(module: str) -> list[ast.stmt]:

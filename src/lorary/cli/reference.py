@@ -21,7 +21,6 @@ _CHAPTERS = (
     ("Clusterers", "CLUSTERERS", "`lorary cluster --method NAME:key=value`"),
     ("Routers", "ROUTERS", "`lorary ask --router NAME:key=value`, `lorary eval --router NAME:key=value`"),
     ("Metrics", "EVALUATORS", "`lorary eval --metric NAME:key=value`"),
-    ("Kinds", "KINDS", "The form of an adapter; only from Python"),
 )
 
 

@@ -11,8 +11,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from lorary.adapters.contract import Weights
-from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.lora import LoRA
 from lorary.errors import AdapterError, LibraryError
 from lorary.formats.tensor_file import write_tensors
 from lorary.library.adapter.expert import Expert
@@ -34,7 +33,7 @@ def read_weights(expert: Expert) -> dict[str, Weights]:
     weights: dict[str, Weights] = {}
     for site, (a_key, b_key) in expert.sites.items():
         a, b = tensors[a_key], tensors[b_key]
-        weights[site] = LowRankWeights(a, b, expert.scales[site])
+        weights[site] = Weights(a, b, expert.scales[site])
     return weights
 
 
@@ -141,7 +140,7 @@ class _OpenExpert(Mapping[str, Weights]):
     def __getitem__(self, site: str) -> Weights:
         expert = self.expert
         factors = [self._read(key) for key in expert.sites[site]]
-        return LowRankWeights(factors[0], factors[1], expert.scales[site])
+        return Weights(factors[0], factors[1], expert.scales[site])
 
     def _read(self, key: str) -> Tensor:
         tensor: Tensor = self._file.get_tensor(key)
@@ -168,7 +167,7 @@ def check_numbers(name: str, key: str, tensor: Tensor) -> None:
         raise AdapterError("E-NONFINITE", f"expert {name!r}: {message}", hint)
 
 
-def write_weights(directory: Path, kind: LoRA, weights: Mapping[str, LowRankWeights], *, base_name: str) -> None:
+def write_weights(directory: Path, kind: LoRA, weights: Mapping[str, Weights], *, base_name: str) -> None:
     """Write adapter_config.json and adapter_model.safetensors, float32, as PEFT has them.
 
     `kind` says rank and scale; sites that have others are named in rank_pattern and alpha_pattern. A `base_name` that
@@ -187,7 +186,7 @@ def write_weights(directory: Path, kind: LoRA, weights: Mapping[str, LowRankWeig
     (directory / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
-def write_factors(directory: Path, expert: Expert, weights: Mapping[str, LowRankWeights]) -> None:
+def write_factors(directory: Path, expert: Expert, weights: Mapping[str, Weights]) -> None:
     """Write an expert's adapter_model.safetensors with other values at its sites, in their dtype. Raises E-NONFINITE.
 
     Its adapter_config.json stays true: ranks and scales are the expert's.
@@ -200,7 +199,7 @@ def write_factors(directory: Path, expert: Expert, weights: Mapping[str, LowRank
     write_tensors(tensors, directory / "adapter_model.safetensors", {"format": "pt"})
 
 
-def _patterns(kind: LoRA, weights: Mapping[str, LowRankWeights]) -> dict[str, object]:
+def _patterns(kind: LoRA, weights: Mapping[str, Weights]) -> dict[str, object]:
     other = {site: w for site, w in sorted(weights.items()) if w.rank != kind.rank}
     if not other:
         return {}

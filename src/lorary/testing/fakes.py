@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lorary.adapters.contract import Experts, Site
-from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.lora import LoRA
 from lorary.hashing import hash_json
 from lorary.routing.contract import Context, Router, Routing, State
 from lorary.routing.task_skills import pack_state
@@ -20,6 +20,11 @@ def fake_experts(names: Mapping[str, int] | Sequence[str], *, rank: int = 3) -> 
     """Make random experts; a mapping gives each the seed of its numbers, so that they can be renamed."""
     seeds = names if isinstance(names, Mapping) else {name: i for i, name in enumerate(names)}
     return {name: random_weights(LoRA(rank=rank), list(SITES.values()), seed=seed) for name, seed in seeds.items()}
+
+
+def numbers_of(experts: Experts) -> list[Tensor]:
+    """Copy all numbers of experts, to see later whether they were touched."""
+    return [t.clone() for sites in experts.values() for w in sites.values() for t in (*w.factors(), w.delta())]
 
 
 class FakeProbe:

@@ -1,9 +1,8 @@
 """Random two-layer models with a tokenizer, and random libraries for them: built in memory, without a network."""
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -20,14 +19,11 @@ from transformers import (
 )
 
 from lorary.adapters.contract import Site, Weights
-from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.lora import LoRA
 from lorary.formats.peft import write_weights
 from lorary.library.adapter.provenance import Provenance
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
-
-W = TypeVar("W", bound=Weights)
 
 _SPECIAL = ("<pad>", "<eos>")
 _N_LETTERS = 256
@@ -80,24 +76,20 @@ def pico_base(architecture: str = "llama", *, dtype: torch.dtype = torch.float32
     return BaseModel(hf.to(dtype), pico_tokenizer(), f"pico-{architecture}")
 
 
-def randomised(weights: W, generator: torch.Generator, *, size: float = 0.15) -> W:
-    """Replace all tensors of one expert's weights at one site by random ones, so that it changes something."""
-    tensors = {
-        f.name: torch.randn(value.shape, generator=generator) * size
-        for f in dataclasses.fields(weights)  # type: ignore[arg-type]
-        if isinstance(value := getattr(weights, f.name), torch.Tensor)
-    }
-    return dataclasses.replace(weights, **tensors)  # type: ignore[type-var]
+def randomised(weights: Weights, generator: torch.Generator, *, size: float = 0.15) -> Weights:
+    """Replace both factors of one expert's weights at one site by random ones, so that it changes something."""
+    a, b = (torch.randn(factor.shape, generator=generator) * size for factor in (weights.a, weights.b))
+    return Weights(a, b, weights.scale)
 
 
-def random_weights(kind: LoRA, sites: Sequence[Site], *, seed: int) -> dict[str, LowRankWeights]:
+def random_weights(kind: LoRA, sites: Sequence[Site], *, seed: int) -> dict[str, Weights]:
     """Make one expert that changes something at every site."""
     generator = torch.Generator().manual_seed(seed)
     fresh = {site.name: kind.fresh(site, generator) for site in sites}
-    return {name: randomised(w, generator) for name, w in fresh.items() if isinstance(w, LowRankWeights)}
+    return {name: randomised(w, generator) for name, w in fresh.items()}
 
 
-def add_expert(library: Library, name: str, base: BaseModel, kind: LoRA, weights: Mapping[str, LowRankWeights]) -> None:
+def add_expert(library: Library, name: str, base: BaseModel, kind: LoRA, weights: Mapping[str, Weights]) -> None:
     """Write an expert whose one task bears its name."""
     with library.stage(name) as stage:
         write_weights(stage, kind, weights, base_name=base.name)

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from lorary.adapters.contract import Site
-from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.contract import Site, Weights
+from lorary.adapters.low_rank import LowRankBank
 from lorary.adapters.mixing import compiled
 from lorary.adapters.mixing.mix import mix_low_rank
 from lorary.errors import AdapterError
@@ -73,12 +72,10 @@ def test_built_once_and_used_where_they_fit(built, monkeypatch):
 @torch.inference_mode()
 def test_the_numbers_are_those_of_the_plain_path(d_in, d_out, rank, n, k, n_tokens, mix, built):
     site = Site("layer", d_in, d_out)
-    experts = {
-        f"e{i}": {"layer": LowRankWeights(torch.randn(rank, d_in), torch.randn(d_out, rank), 0.5)} for i in range(n)
-    }
+    experts = {f"e{i}": {"layer": Weights(torch.randn(rank, d_in), torch.randn(d_out, rank), 0.5)} for i in range(n)}
     router = Arrow(top_k=k, temperature=0.7)
     gate = router.gate(site, router.fit(experts, {"layer": site}, None), sorted(experts))
-    bank = LoRA().pack([e["layer"] for e in experts.values()], site)
+    bank = LowRankBank([e["layer"] for e in experts.values()], site)
     x, y = torch.randn(1, n_tokens, d_in), torch.randn(1, n_tokens, d_out)
     assert compiled.usable(x) is not None
     routing = gate(x, Context())

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lorary.adapters.contract import Site
-from lorary.adapters.low_rank import LowRankBank, LowRankWeights
+from lorary.adapters.contract import Site, Weights
+from lorary.adapters.low_rank import LowRankBank
 from lorary.adapters.mixing.mix import mix_low_rank
 from lorary.adapters.mixing.tuning import STRATEGIES
 from lorary.errors import AdapterError
@@ -21,7 +21,7 @@ SETTINGS = settings(max_examples=60, deadline=None, derandomize=True)
 @dataclass
 class Case:
     site: Site
-    experts: list[LowRankWeights | None]
+    experts: list[Weights | None]
     x: torch.Tensor
     y: torch.Tensor
     routing: Routing
@@ -44,7 +44,7 @@ def cases(draw, *, equal_ranks=False, n_splits=1):
     def random(*shape):
         return torch.randn(*shape, generator=generator)
 
-    experts = [LowRankWeights(random(r, d_in), random(d_out, r), 0.5 + i) if r else None for i, r in enumerate(ranks)]
+    experts = [Weights(random(r, d_in), random(d_out, r), 0.5 + i) if r else None for i, r in enumerate(ranks)]
     kept = draw(st.none() | st.integers(1, n_experts))
     shared = [draw(st.booleans()) for _ in range(2)]
     shape = (1 if shared[0] else n_batch, 1 if shared[1] else n_time, n_splits, kept or n_experts)
@@ -140,9 +140,7 @@ def test_what_stands_in_a_padded_row_touches_no_other(case, mix, data):
 
 def expert(rank, d_in=4, d_out=6, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return LowRankWeights(
-        torch.randn(rank, d_in, generator=generator), torch.randn(d_out, rank, generator=generator), 1.0
-    )
+    return Weights(torch.randn(rank, d_in, generator=generator), torch.randn(d_out, rank, generator=generator), 1.0)
 
 
 SITE = Site("layers.0.q", 4, 6)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.lora import LoRA
 from lorary.adapters.low_rank import LowRankBank
 from lorary.adapters.packed import Dropped, InputDropout, PackedBank, Rows
 from lorary.testing.fakes import SITES

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.contract import Weights
+from lorary.adapters.lora import LoRA
 from lorary.errors import AdapterError, LibraryError, OptionError
 from lorary.formats.peft import read_experts, read_weights, write_weights
 from lorary.library.adapter.expert import read_expert
@@ -19,7 +19,7 @@ SITE = "model.layers.0.self_attn.q_proj"
 def write(directory, a, b, **options):
     directory.mkdir()
     kind = LoRA(rank=a.shape[0], **options)
-    write_weights(directory, kind, {SITE: LowRankWeights(a, b, kind.scale)}, base_name="pico")
+    write_weights(directory, kind, {SITE: Weights(a, b, kind.scale)}, base_name="pico")
     return read_expert(directory, directory.name)
 
 
@@ -91,7 +91,7 @@ def test_experts_come_in_order_of_their_names(tmp_path):
 
 
 def test_weights_know_their_widths():
-    weights = LowRankWeights(torch.randn(2, 3), torch.randn(5, 2), 0.5)
+    weights = Weights(torch.randn(2, 3), torch.randn(5, 2), 0.5)
     assert (weights.d_in, weights.d_out, weights.rank) == (3, 5, 2)
     a, b = weights.factors()
     torch.testing.assert_close(b @ a, weights.delta())

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.contract import Weights
 from lorary.adapters.products import inner_products, padded, runs, sketch, svd_of, svd_of_sum
 from lorary.errors import AdapterError
 from lorary.testing.fakes import fake_experts
@@ -14,7 +14,7 @@ def mixed_experts():
     found = []
     for i in range(7):
         expert = dict(fake_experts({"x": i}, rank=i % 4 + 1)["x"])
-        found.append({site: LowRankWeights(w.a, w.b, 0.5 + i) for site, w in expert.items()})
+        found.append({site: Weights(w.a, w.b, 0.5 + i) for site, w in expert.items()})
     del found[3]["layers.0.q"]
     return found
 
@@ -39,8 +39,7 @@ def test_it_does_not_matter_how_the_factors_are_written():
     experts = mixed_experts()
     turn = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(0))).Q * 3
     written = {
-        site: LowRankWeights(turn @ w.a, w.b @ torch.linalg.inv(turn) * w.scale / 2, 2.0)
-        for site, w in experts[-4].items()
+        site: Weights(turn @ w.a, w.b @ torch.linalg.inv(turn) * w.scale / 2, 2.0) for site, w in experts[-4].items()
     }
     before = inner_products(experts)
     after = inner_products([*experts[:-4], written, *experts[-3:]])
@@ -55,12 +54,12 @@ def test_sketches_are_as_long_and_as_far_apart_as_the_products():
     found = [(x * y).sum() for x, y in ((one, one), (other, other), (one, other))]
     torch.testing.assert_close(torch.stack(found), torch.stack(exact), rtol=0, atol=0.02 * float(max(exact)))
     turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0)))[0]
-    again = LowRankWeights(turn @ ant.a, ant.b @ turn.T, ant.scale)
+    again = Weights(turn @ ant.a, ant.b @ turn.T, ant.scale)
     torch.testing.assert_close(sketch(again, 64), sketch(ant, 64))
 
 
 def test_experts_of_different_bases_are_refused():
-    narrow = {"layers.0.q": LowRankWeights(torch.ones(2, 5), torch.ones(10, 2), 1.0)}
+    narrow = {"layers.0.q": Weights(torch.ones(2, 5), torch.ones(10, 2), 1.0)}
     with pytest.raises(AdapterError) as caught:
         inner_products([*mixed_experts()[:1], narrow])
     assert str(caught.value) == (

@@ -8,9 +8,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
-from lorary.adapters.contract import Site
-from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.contract import Site, Weights
+from lorary.adapters.low_rank import LowRankBank
 from lorary.adapters.mixing.mix import mix_low_rank
 from lorary.adapters.mixing.tuning import STRATEGIES
 from lorary.model.attached.attachment import RoutedLinear
@@ -31,10 +30,10 @@ def routed(n=N, d=D, *, rank=3, top_k=4, mix="outputs"):
     def random(*shape):
         return torch.randn(*shape, generator=generator)
 
-    experts = {f"e{i:03d}": {"layer": LowRankWeights(random(rank, d), random(d, rank), 0.5)} for i in range(n)}
+    experts = {f"e{i:03d}": {"layer": Weights(random(rank, d), random(d, rank), 0.5)} for i in range(n)}
     router = Arrow(top_k=top_k)
     gate = router.gate(site, router.fit(experts, {"layer": site}, None), sorted(experts))
-    bank = LoRA().pack([experts[name]["layer"] for name in sorted(experts)], site)
+    bank = LowRankBank([experts[name]["layer"] for name in sorted(experts)], site)
     base = nn.Linear(d, d)
     base.weight.data, base.bias.data = random(d, d), random(d)
     return RoutedLinear("layer", base.requires_grad_(False), bank, gate, Slot(mix))

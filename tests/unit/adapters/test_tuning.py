@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lorary.adapters.contract import Site
-from lorary.adapters.low_rank import LowRankBank, LowRankWeights
+from lorary.adapters.contract import Site, Weights
+from lorary.adapters.low_rank import LowRankBank
 from lorary.adapters.mixing import tuning
 from lorary.adapters.mixing.tuning import STRATEGIES, TOKENS, Plan
 from lorary.errors import OptionError
@@ -41,7 +41,7 @@ def test_what_was_measured_comes_before_the_rule_for_the_number_kept():
 
 
 def bank(n=64, d=40):
-    return LowRankBank([LowRankWeights(torch.randn(4, d), torch.randn(d, 4), 1.0)] * n, Site("layer", d, d))
+    return LowRankBank([Weights(torch.randn(4, d), torch.randn(d, 4), 1.0)] * n, Site("layer", d, d))
 
 
 @pytest.fixture

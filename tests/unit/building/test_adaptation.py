@@ -5,9 +5,8 @@ import json
 import pytest
 import torch
 
-from lorary.adapters.contract import Site
-from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.contract import Site, Weights
+from lorary.adapters.lora import LoRA
 from lorary.building.build import build
 from lorary.building.builders.from_expert import FromExpert
 from lorary.building.builders.lib_mu import LibMu
@@ -56,8 +55,8 @@ def test_the_mean_by_hand():
 
     A third expert, absent here, makes them (2, 0) and (-1/3, 5/3): it counts and adds nothing.
     """
-    one = LowRankWeights(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0], [3.0]]), scale=1.0)
-    two = LowRankWeights(torch.tensor([[5.0, -2.0]]), torch.tensor([[-1.0], [1.0]]), scale=2.0)
+    one = Weights(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0], [3.0]]), scale=1.0)
+    two = Weights(torch.tensor([[5.0, -2.0]]), torch.tensor([[-1.0], [1.0]]), scale=2.0)
     mean = mean_factors({"one": {"q": one}, "two": {"q": two}})["q"]
     assert mean.a.tolist() == [[3.0, 0.0]] and (mean.scale * mean.b).tolist() == [[-0.5], [2.5]]
     mean = mean_factors({"one": {"q": one}, "three": {}, "two": {"q": two}})["q"]
@@ -160,8 +159,8 @@ def test_unequal_ranks_are_refused(builder, base, toy, tmp_path):
 
 
 def test_patterns_are_refused():
-    weights = {"a": LowRankWeights(torch.zeros(2, 3), torch.zeros(3, 2), 1.0)}
-    weights["b"] = LowRankWeights(torch.zeros(1, 3), torch.zeros(3, 1), 4.0)
+    weights = {"a": Weights(torch.zeros(2, 3), torch.zeros(3, 2), 1.0)}
+    weights["b"] = Weights(torch.zeros(1, 3), torch.zeros(3, 1), 4.0)
     with pytest.raises(BuildError) as caught:
         form_of("expert 'x'", weights)
     assert str(caught.value) == (

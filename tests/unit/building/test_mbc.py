@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from sklearn.cluster import KMeans
 
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.contract import Weights
 from lorary.building.clustering.cluster import cluster
 from lorary.building.clustering.clusterers.mbc import MBC, _thresholds, cosine_map, gram
 from lorary.errors import AdapterError, BuildError, LibraryError, OptionError
@@ -23,9 +23,7 @@ def related(n_groups=4):
     common, own = fake_experts([f"c{i}" for i in range(n_groups)]), fake_experts(NAMES, rank=3)
     parts = {name: common[f"c{i % n_groups}"] for i, name in enumerate(NAMES)}
     return {
-        name: {
-            s: LowRankWeights(w.a + 0.5 * own[name][s].a, w.b + 0.5 * own[name][s].b, w.scale) for s, w in sites.items()
-        }
+        name: {s: Weights(w.a + 0.5 * own[name][s].a, w.b + 0.5 * own[name][s].b, w.scale) for s, w in sites.items()}
         for name, sites in parts.items()
     }
 

@@ -63,10 +63,10 @@ def test_a_rank_truncates_to_the_nearest_and_says_its_error(library, base, tmp_p
 
 def test_ties_by_hand():
     """Three experts of one entry row; trimmed to 2 of 4, signs by the sum, mean of those that agree."""
-    from lorary.adapters.low_rank import LowRankWeights
+    from lorary.adapters.contract import Weights
 
     rows = {"a": [3.0, -2.0, 1.0, 0.0], "b": [-1.0, -4.0, 0.5, 5.0], "c": [-6.0, 0.1, 0.2, 7.0]}
-    parts = {name: LowRankWeights(torch.tensor([row]), torch.ones(1, 1), 1.0) for name, row in rows.items()}
+    parts = {name: Weights(torch.tensor([row]), torch.ones(1, 1), 1.0) for name, row in rows.items()}
     found = BUILDERS.parse("ties:density=0.5").combine(parts, sorted(parts), "site")
     # trimmed: a [3 -2 0 0], b [0 -4 0 5], c [-6 0 0 7]; sums -3 -6 0 12; agreeing: c; a and b; none; b and c
     expected = torch.tensor([[-6.0, -3.0, 0.0, 6.0]])

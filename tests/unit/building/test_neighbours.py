@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.lora import LoRA
 from lorary.building.build import build
 from lorary.building.builders.neighbours import Neighbours
 from lorary.building.builders.pi_tuning import PiTuning

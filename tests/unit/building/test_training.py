@@ -14,7 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.lora import LoRA
 from lorary.building.build import build
 from lorary.building.builders.per_cluster import PerCluster
 from lorary.building.builders.poly import Poly

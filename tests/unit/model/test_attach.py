@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.lora import LoRA
+from lorary.adapters.low_rank import LowRankBank
 from lorary.errors import AdapterError, RoutingError
 from lorary.folder import ROUTERS
 from lorary.hashing import hash_json
@@ -36,7 +37,7 @@ def state_of(base):
 def make_parts(base, targets=("q_proj", "down_proj")):
     sites = base.target_sites(targets)
     weights = random_weights(LoRA(), sites, seed=1)
-    return {s.name: (LoRA().pack([weights[s.name]], s), Uniform().gate(s, {}, ["x"])) for s in sites}
+    return {s.name: (LowRankBank([weights[s.name]], s), Uniform().gate(s, {}, ["x"])) for s in sites}
 
 
 def logits(base):
@@ -167,7 +168,7 @@ def test_the_strength_of_a_mixture_multiplies_its_answer(mix):
 
     site = SITES["layers.0.q"]
     experts = fake_experts(["ant", "bee"])
-    bank = LoRA().pack([experts[name][site.name] for name in experts], site)
+    bank = LowRankBank([experts[name][site.name] for name in experts], site)
     x, base = torch.randn(2, 5, site.d_in, generator=torch.Generator().manual_seed(0)), torch.nn.Linear(12, 10)
     slot, strength = Slot(mix), torch.arange(1.0, 6.0).view(1, 5, 1, 1)
     loud, plain = (
@@ -181,7 +182,7 @@ def test_autocast_chooses_the_same(name):
     router, site = ROUTERS.load(name)(), next(iter(SITES.values()))
     seeds = {name: i for i, name in enumerate("abcde")}
     experts = fake_experts(seeds)
-    bank = LoRA().pack([weights[site.name] for weights in experts.values()], site)
+    bank = LowRankBank([weights[site.name] for weights in experts.values()], site)
     gate = router.gate(site, router.fit(experts, SITES, FakeProbe(seeds)), sorted(experts))
     layer = RoutedLinear(site.name, torch.nn.Linear(site.d_in, site.d_out), bank, gate, Slot("outputs"))
     found = []
@@ -203,7 +204,7 @@ def test_routing_never_waits_for_the_device(n_tokens, mix):
     site, router = sites[0], Arrow(top_k=4)
     state = router.fit(experts, {s.name: s for s in sites}, None)
     layer = RoutedLinear(
-        site.name, base.hf.get_submodule(site.name), LoRA().pack([e[site.name] for e in experts.values()], site),
+        site.name, base.hf.get_submodule(site.name), LowRankBank([e[site.name] for e in experts.values()], site),
         router.gate(site, state, sorted(experts)), Slot(mix),
     )  # fmt: skip
     with FakeTensorMode(allow_non_fake_inputs=True) as fake, torch.inference_mode():

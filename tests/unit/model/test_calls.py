@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lorary.adapters.contract import Site
-from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.low_rank import LowRankBank
 from lorary.errors import LoraryError
 from lorary.formats.peft import read_experts
 from lorary.model.attached.attachment import RoutedLinear
@@ -139,7 +139,7 @@ def loud_layer(shape):
     slot = Slot("outputs")
     slot.shape, slot.context = shape, Context()
     torch.manual_seed(0)
-    return RoutedLinear("layer", nn.Linear(12, 10), LoRA().pack([expert], site), _Loud(), slot)
+    return RoutedLinear("layer", nn.Linear(12, 10), LowRankBank([expert], site), _Loud(), slot)
 
 
 def test_tokens_that_are_given_again_are_routed_as_they_were():

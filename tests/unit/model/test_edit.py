@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.lora import LoRA
 from lorary.errors import AdapterError, LibraryError, OptionError, RoutingError
 from lorary.formats.peft import write_weights
 from lorary.library.adapter.provenance import Provenance

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import lorary
-from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.contract import Weights
+from lorary.adapters.lora import LoRA
 from lorary.cli.main import main
 from lorary.errors import LoraryError
 from lorary.library.library import Library
@@ -51,7 +51,7 @@ def hijacked(base, tmp_path):
     weights = random_weights(LoRA(rank=4), sites, seed=99)
     for name, w in weights.items():
         towards = torch.nn.functional.normalize(means[name].clone(), dim=0)
-        weights[name] = LowRankWeights(towards.expand(w.a.shape).clone() * 3, w.b, w.scale)
+        weights[name] = Weights(towards.expand(w.a.shape).clone() * 3, w.b, w.scale)
     add_expert(library, "evil", base, LoRA(rank=4), weights)
     return Library.open(library.path)
 
@@ -125,7 +125,7 @@ def test_one_expert_or_two_take_what_there_is(base, tmp_path):
 def test_who_changes_nothing_is_no_rival(base, tmp_path):
     library = random_library(tmp_path / "lib", base, 1)
     weights = random_weights(LoRA(rank=4), base.target_sites(["attention"]), seed=3)
-    zero = {name: LowRankWeights(w.a, torch.zeros_like(w.b), w.scale) for name, w in weights.items()}
+    zero = {name: Weights(w.a, torch.zeros_like(w.b), w.scale) for name, w in weights.items()}
     for name in ("x", "y", "z"):
         add_expert(library, name, base, LoRA(rank=4), zero)
     with warnings.catch_warnings():
@@ -152,9 +152,9 @@ def test_zeros_and_twins_are_told_of(base, tmp_path, capsys):
     library = random_library(tmp_path / "lib", base, 2)
     sites = base.target_sites(["attention"])
     weights = random_weights(LoRA(rank=4), sites, seed=3)
-    zero = {name: LowRankWeights(w.a, torch.zeros_like(w.b), w.scale) for name, w in weights.items()}
+    zero = {name: Weights(w.a, torch.zeros_like(w.b), w.scale) for name, w in weights.items()}
     add_expert(library, "zero", base, LoRA(rank=4), zero)
-    minus = {name: LowRankWeights(-torch.zeros_like(w.a), w.b, w.scale) for name, w in weights.items()}
+    minus = {name: Weights(-torch.zeros_like(w.a), w.b, w.scale) for name, w in weights.items()}
     add_expert(library, "minus", base, LoRA(rank=4), minus)
     half = {name: zero[name] if i else w for i, (name, w) in enumerate(weights.items())}
     add_expert(library, "half", base, LoRA(rank=4), half)

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import lorary
-from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.lora import LoRA
 from lorary.errors import LoraryError
 from lorary.formats.peft import write_weights
 from lorary.hashing import hash_file

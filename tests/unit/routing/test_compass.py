@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lorary.adapters.contract import Site
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.contract import Site, Weights
 from lorary.errors import OptionError, RoutingError
 from lorary.folder import ROUTERS
 from lorary.routing.contract import Context
@@ -27,7 +26,7 @@ def hidden(t=6, seed=3):
 
 def random_product(site, generator):
     a, b = (torch.randn(*shape, generator=generator) for shape in ((4, site.d_in), (site.d_out, 4)))
-    return LowRankWeights(a, b, scale=0.5)
+    return Weights(a, b, scale=0.5)
 
 
 def gate_by_hand(router, vectors, written):

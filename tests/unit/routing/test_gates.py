@@ -8,8 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lorary.adapters.contract import Site
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.contract import Site, Weights
 from lorary.errors import OptionError, RoutingError
 from lorary.folder import ROUTERS
 from lorary.options import to_spec
@@ -31,7 +30,7 @@ H = torch.tensor([[[3.0, 4.0], [0.0, 0.0], [-2.0, 0.0]]])  # (1, 3, 2)
 
 def pointing(x, y):
     """Make an expert that listens to one direction."""
-    return {"q": LowRankWeights(torch.tensor([[x, y]]), torch.ones(1, 1), 1.0)}
+    return {"q": Weights(torch.tensor([[x, y]]), torch.ones(1, 1), 1.0)}
 
 
 def weights_of(router, experts, h=H, context=None, probe=None):
@@ -247,8 +246,8 @@ def test_the_best_are_those_of_a_stable_sort(scores, k, never_negative, n_tokens
 
 def test_equal_experts_have_equal_directions():
     a, b = torch.randn(3, 5), torch.randn(4, 3)
-    vectors, values = right_singular(LowRankWeights(a, b, 2.0))
-    flipped, same = right_singular(LowRankWeights(-a, b, 2.0))
+    vectors, values = right_singular(Weights(a, b, 2.0))
+    flipped, same = right_singular(Weights(-a, b, 2.0))
     assert torch.equal(vectors, flipped) and torch.equal(values, same)
     assert (vectors.gather(1, vectors.abs().argmax(1, keepdim=True)) > 0).all()
     torch.testing.assert_close(vectors @ vectors.T, torch.eye(3), atol=1e-5, rtol=0)
@@ -256,8 +255,8 @@ def test_equal_experts_have_equal_directions():
 
 def test_half_precision_factors_have_directions_too():
     a, b = torch.randn(3, 5), torch.randn(4, 3)
-    half, _ = right_singular(LowRankWeights(a.bfloat16(), b.bfloat16(), 1.0))
-    full, _ = right_singular(LowRankWeights(a.bfloat16().float(), b.bfloat16().float(), 1.0))
+    half, _ = right_singular(Weights(a.bfloat16(), b.bfloat16(), 1.0))
+    full, _ = right_singular(Weights(a.bfloat16().float(), b.bfloat16().float(), 1.0))
     assert torch.equal(half, full)
 
 

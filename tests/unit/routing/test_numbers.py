@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.contract import Weights
 from lorary.errors import OptionError
 from lorary.folder import ROUTERS
 from lorary.model.routed.route import route
@@ -39,15 +39,15 @@ def hidden(n=4, t=9):
 def cancelling():
     """B A = 0, and neither factor is."""
     row = draw(1, SITE.d_in)
-    return LowRankWeights(torch.cat([row, row]), torch.tensor([[1.0, -1.0]] * SITE.d_out), 1.0)
+    return Weights(torch.cat([row, row]), torch.tensor([[1.0, -1.0]] * SITE.d_out), 1.0)
 
 
 SILENT = {
-    "b is zero": LowRankWeights(draw(3, SITE.d_in), torch.zeros(SITE.d_out, 3), 1.0),
-    "a is zero": LowRankWeights(torch.zeros(3, SITE.d_in), draw(SITE.d_out, 3), 1.0),
-    "both are": LowRankWeights(torch.zeros(3, SITE.d_in), torch.zeros(SITE.d_out, 3), 1.0),
+    "b is zero": Weights(draw(3, SITE.d_in), torch.zeros(SITE.d_out, 3), 1.0),
+    "a is zero": Weights(torch.zeros(3, SITE.d_in), draw(SITE.d_out, 3), 1.0),
+    "both are": Weights(torch.zeros(3, SITE.d_in), torch.zeros(SITE.d_out, 3), 1.0),
     "their product is": cancelling(),
-    "and in many": LowRankWeights(
+    "and in many": Weights(
         torch.cat([draw(2, SITE.d_in)] * 2), torch.cat([draw(SITE.d_out, 2), -draw(SITE.d_out, 2)], 1), 0.7
     ),
 }
@@ -68,16 +68,16 @@ def test_who_changes_nothing_is_never_chosen(name, router):
 @pytest.mark.parametrize("size", [1e-30, 1e-18, 1e-6, 1e6, 1e15])
 def test_the_size_of_an_expert_changes_no_direction(size):
     a, b = draw(3, SITE.d_in), draw(SITE.d_out, 3, seed=1)
-    plain = prototypes({"one": {"q": LowRankWeights(a, b, 1.0)}}, ["q"])["q"]
-    sized = prototypes({"one": {"q": LowRankWeights(a * size, b, 1.0)}}, ["q"])["q"]
+    plain = prototypes({"one": {"q": Weights(a, b, 1.0)}}, ["q"])["q"]
+    sized = prototypes({"one": {"q": Weights(a * size, b, 1.0)}}, ["q"])["q"]
     torch.testing.assert_close(sized[0], plain[0], atol=1e-5, rtol=0)
 
 
 def test_a_rank_that_is_not_used_changes_no_direction():
     """Of rank 4 on paper and of rank 1 in truth."""
     a, b = draw(1, SITE.d_in), draw(SITE.d_out, 1, seed=1)
-    lone, value = right_singular(LowRankWeights(a, b, 1.0))
-    vectors, values = right_singular(LowRankWeights(a.expand(4, -1), b.expand(-1, 4) / 4, 1.0))
+    lone, value = right_singular(Weights(a, b, 1.0))
+    vectors, values = right_singular(Weights(a.expand(4, -1), b.expand(-1, 4) / 4, 1.0))
     torch.testing.assert_close(vectors[0], lone[0], atol=1e-5, rtol=0)
     torch.testing.assert_close(values[0], value[0])
     assert not values[1:].any()
@@ -86,7 +86,7 @@ def test_a_rank_that_is_not_used_changes_no_direction():
 def test_equal_singular_values_still_give_a_unit_vector_in_their_span():
     """Which one isn't said: any of them is as good."""
     a = torch.eye(SITE.d_in)[:3]
-    vectors, values = right_singular(LowRankWeights(a, torch.eye(SITE.d_out)[:, :3], 1.0))
+    vectors, values = right_singular(Weights(a, torch.eye(SITE.d_out)[:, :3], 1.0))
     torch.testing.assert_close(values, torch.ones(3))
     torch.testing.assert_close(vectors @ vectors.T, torch.eye(3), atol=1e-6, rtol=0)
     torch.testing.assert_close(vectors @ a.T @ a, vectors, atol=1e-6, rtol=0)
@@ -111,7 +111,7 @@ def test_the_sign_of_a_direction_means_nothing(router):
 @pytest.mark.parametrize("router", ["arrow:top_k=2", "spectr:top_k=2", "arrow:top_k=none"])
 def test_twins_are_heard_alike_and_ties_go_to_the_first_name(router):
     name, router, twin = router, ROUTERS.parse(router), fake_experts({"one": 3})["one"]
-    opposite = {site: LowRankWeights(-w.a, -w.b, w.scale) for site, w in twin.items()}  # the same product
+    opposite = {site: Weights(-w.a, -w.b, w.scale) for site, w in twin.items()}  # the same product
     experts = {"a": twin, "b": opposite, "c": twin}
     routing = router.gate(SITE, router.fit(experts, SITES, None), sorted(experts))(hidden(), Context())
     kept = router.top_k or 3
@@ -167,8 +167,8 @@ def test_all_at_a_huge_temperature_are_uniform(name):
 def test_factors_in_half_precision_are_decomposed_in_full():
     a, b = draw(3, SITE.d_in).bfloat16(), draw(SITE.d_out, 3, seed=1).bfloat16()
     for half, full in zip(
-        right_singular(LowRankWeights(a, b, 1.0)),
-        right_singular(LowRankWeights(a.float(), b.float(), 1.0)),
+        right_singular(Weights(a, b, 1.0)),
+        right_singular(Weights(a.float(), b.float(), 1.0)),
         strict=True,
     ):
         assert half.dtype == torch.float32 and torch.equal(half, full)

@@ -12,9 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lorary.adapters.contract import Experts, Mix
-from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.contract import Experts, Mix, Weights
+from lorary.adapters.low_rank import LowRankBank
 from lorary.adapters.products import svd_of_sum
 from lorary.building.contract import Builder, Job, JobStep, Made, OneExpertJob, Report, jobs_of, require_source
 from lorary.building.limits import check_positive
@@ -148,13 +147,13 @@ def _mixed(base: BaseModel, source: Library, experts: Experts, mix: Mix) -> Iter
     gate = _Fixed()
     parts = {}
     for name, site in find_sites(base, source).items():
-        bank = LoRA().pack([experts[expert].get(name) for expert in sorted(experts)], site).cast(base.dtype)
+        bank = LowRankBank([experts[expert].get(name) for expert in sorted(experts)], site).cast(base.dtype)
         parts[name] = (bank.to(base.device), gate)
     with attached(base.hf, parts, mix) as attachment:
         yield attachment, gate
 
 
-def merge_weights(experts: Experts, point: Sequence[float], mix: Mix) -> dict[str, LowRankWeights]:
+def merge_weights(experts: Experts, point: Sequence[float], mix: Mix) -> dict[str, Weights]:
     """Make one expert of all with fixed weights, as `mix` combines them; experts in order of their names."""
     made = {}
     for site in sorted({site for expert in experts.values() for site in expert}):
@@ -164,9 +163,9 @@ def merge_weights(experts: Experts, point: Sequence[float], mix: Mix) -> dict[st
         if mix == "factors":
             factors = [[w * side for side in weights.factors()] for w, weights in present]
             a, b = (torch.stack(sides).sum(0) for sides in zip(*factors, strict=True))
-            made[site] = LowRankWeights(a, b, 1.0)
+            made[site] = Weights(a, b, 1.0)
         else:
-            parts = [weights for _, weights in present if isinstance(weights, LowRankWeights)]
+            parts = [weights for _, weights in present]
             found = svd_of_sum(parts, [w for w, _ in present])
             made[site], _ = found.keep(max(1, found.rank))
     return made

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lorary.adapters.contract import Bank, Experts, Site
-from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.low_rank import LowRankBank
 from lorary.adapters.packed import Rows
 from lorary.building.contract import Builder, Job, Made, Report, jobs_of, own_tasks, require_source
 from lorary.building.limits import check_positive
@@ -109,7 +109,7 @@ def _gated(
 
 
 def _frozen(experts: Experts, names: Sequence[str], site: Site, base: BaseModel) -> Bank:
-    return LoRA().pack([experts[name].get(site.name) for name in names], site).cast(base.dtype).to(base.device)
+    return LowRankBank([experts[name].get(site.name) for name in names], site).cast(base.dtype).to(base.device)
 
 
 class _OwnGate(Gate):

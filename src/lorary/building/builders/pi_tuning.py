@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lorary.adapters.low_rank import LowRankBank, LowRankWeights
+from lorary.adapters.contract import Weights
+from lorary.adapters.low_rank import LowRankBank
 from lorary.adapters.products import svd_of_sum
 from lorary.building.contract import Builder, Job, Made, Report, failing_alone, jobs_of, require_source
 from lorary.building.limits import check_adapter, check_positive
 from lorary.building.merging.merge import check_rank, parents_of, plain_size, sums_of_ranks, write_plain
 from lorary.building.merging.neighbourhood import Known, check_neighbourhood, known_hashes, nearest, split_tasks
-from lorary.building.training.adaptation import low_rank, started_from
+from lorary.building.training.adaptation import started_from
 from lorary.building.training.curve import Curve
 from lorary.building.training.job import TrainingJob, expert_name, training_job
 from lorary.building.training.loop import train
@@ -143,7 +144,7 @@ class PiTuning(TrainingOptions, Builder):
         report: Report | None,
     ) -> tuple["_Found", Curve]:
         """Train a task's own expert and its neighbours with the shares that add them up."""
-        experts = [own, *low_rank(read_experts({name: job.library[name] for name in cosines})).values()]
+        experts = [own, *read_experts({name: job.library[name] for name in cosines}).values()]
         first = torch.tensor([1.0, *(cosines[name] for name in sorted(cosines))]) / self.temperature
         layers: dict[str, _SharesGate] = {}
         gates = {s.name: layers.setdefault(_layer_of(s.name), _SharesGate(first)) for s in sites_of(experts, base)}
@@ -181,7 +182,7 @@ def _layer_of(site: str) -> str:
     return site.rpartition(".")[0]
 
 
-def _sum(expert: str, site: str, bank: LowRankBank, shares: Sequence[float]) -> LowRankWeights:
+def _sum(expert: str, site: str, bank: LowRankBank, shares: Sequence[float]) -> Weights:
     """Add up the experts of a site, exactly."""
     present = [i for i, rank in enumerate(bank.layout.ranks) if rank]
     total = svd_of_sum([bank.unpack(i) for i in present], [shares[i] for i in present])
@@ -206,7 +207,7 @@ def _shifted(report: Report | None, n_before: int, n_steps: int) -> Report | Non
 class _Found:
     """What tuning made: the sum by site, and the mean over layers of the own expert's and the neighbours' shares."""
 
-    weights: Mapping[str, LowRankWeights]
+    weights: Mapping[str, Weights]
     own_share: float
     shares: Mapping[str, float]
 

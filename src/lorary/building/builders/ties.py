@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.contract import Weights
 from lorary.adapters.products import ThinSVD, svd_of
 from lorary.building.contract import Builder, Job, Made, Report, require_source
 from lorary.building.merging.merge import MergeOptions, Parts, merged_size, plan_merge, run_merges
@@ -67,7 +67,7 @@ class Ties(MergeOptions, Builder):
             count += agrees
         return svd_of(self.strength * total / count.clamp(min=1), self.rank)
 
-    def _trimmed(self, weights: LowRankWeights) -> Tensor:
+    def _trimmed(self, weights: Weights) -> Tensor:
         delta = weights.delta()
         n_dropped = delta.numel() - max(1, int(self.density * delta.numel()))
         if n_dropped:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.lora import LoRA
 from lorary.adapters.low_rank import LowRankBank
 from lorary.building.training.batches import mix_seed
 from lorary.model.attached.attachment import attached
@@ -34,8 +34,7 @@ def fisher(base: BaseModel, examples: Sequence[Example], *, kind: LoRA, targets:
         banks = {}
         for site in sites:
             fresh = kind.fresh(site, torch.Generator().manual_seed(mix_seed(seed, site.name)))
-            bank = kind.pack([fresh] * len(group), site)
-            assert isinstance(bank, LowRankBank)
+            bank = LowRankBank([fresh] * len(group), site)
             banks[site.name] = bank.to(base.device)
             bank.b.requires_grad_(True)
         parts = {s.name: (banks[s.name], Oracle().gate(s, {}, names).to(base.device)) for s in sites}

@@ -14,8 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from lorary.adapters.contract import Experts, Weights
-from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.lora import LoRA
 from lorary.adapters.products import ThinSVD, check_widths, padded
 from lorary.adapters.static import check_factors
 from lorary.building import limits
@@ -30,7 +29,7 @@ from lorary.model.base.base_model import BaseModel
 from lorary.model.ensemble.ensemble import check_library, check_places, find_sites
 from lorary.options import Options, as_dict
 
-Parts = Mapping[str, LowRankWeights]
+Parts = Mapping[str, Weights]
 """Expert name -> its weights at one site; who has none there adds zero."""
 
 
@@ -133,7 +132,7 @@ def plain_size(ranks: Mapping[str, int], base: BaseModel, limit: int | None = No
     return min(rank, limit or rank) * sum(site.d_in + site.d_out for site in sites)
 
 
-def write_plain(stage: Path, weights: Mapping[str, LowRankWeights], base_name: str) -> None:
+def write_plain(stage: Path, weights: Mapping[str, Weights], base_name: str) -> None:
     """Write weights of scale 1 as a PEFT adapter of one rank for all sites, which every server reads.
 
     Raises E-NONFINITE for numbers that no adapter may hold.
@@ -197,12 +196,12 @@ class MergeJob(OneExpertJob):
             "parents": parents_of(self.source, self.merged),
         }
 
-    def _weights(self) -> tuple[dict[str, LowRankWeights], float]:
+    def _weights(self) -> tuple[dict[str, Weights], float]:
         """Combine site by site; also gives the share of the whole Frobenius norm that the rank leaves out."""
         experts = self._open()
         kept, lost, total = {}, 0.0, 0.0
         for site in sorted({site for expert in experts.values() for site in expert}):
-            parts = {name: _low_rank(expert[site]) for name, expert in experts.items() if site in expert}
+            parts = {name: expert[site] for name, expert in experts.items() if site in expert}
             check_widths(list(parts.values()), site)
             found = self._combine(parts, site)
             kept[site], left = found.keep(self._rank(found, site))
@@ -220,8 +219,3 @@ class MergeJob(OneExpertJob):
         rank = self.options.rank or max(1, found.rank)
         check_rank(rank, self.name, site, "Give a rank to truncate to, as in rank=16.")
         return rank
-
-
-def _low_rank(weights: Weights) -> LowRankWeights:
-    assert isinstance(weights, LowRankWeights), type(weights)
-    return weights

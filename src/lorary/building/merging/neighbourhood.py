@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.lora import LoRA
 from lorary.building.contract import Failures, failing_alone, own_tasks
 from lorary.building.limits import check_positive, check_targets
 from lorary.building.merging.fisher import fisher

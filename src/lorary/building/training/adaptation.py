@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from lorary.adapters.contract import Experts, Weights
-from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.lora import LoRA
 from lorary.building.contract import Job, jobs_of
 from lorary.building.training.job import TrainingJob, expert_name, training_job
 from lorary.building.training.mixture import Skills
@@ -54,7 +53,7 @@ def mean_size(job: Job, base: BaseModel) -> int:
 
 def read_skills(job: TrainingJob, base: BaseModel) -> Skills:
     """Read the experts that a mixture starts from. Raises as `read_start`."""
-    return low_rank(read_start(job, base))
+    return read_start(job, base)
 
 
 def forms_of(skills: Skills) -> dict[str, LoRA]:
@@ -85,22 +84,22 @@ def read_start(job: TrainingJob, base: BaseModel) -> Experts:
     return read_experts(members)
 
 
-def mean_factors(experts: Experts) -> dict[str, LowRankWeights]:
+def mean_factors(experts: Experts) -> dict[str, Weights]:
     """Average A and s B apart; who has no weights at a site counts and adds nothing, as in `uniform`.
 
     The scale is that of the first expert, so that means of one library are of one form. Ranks are equal at each site.
     """
-    mean: dict[str, LowRankWeights] = {}
+    mean: dict[str, Weights] = {}
     for site in sorted({site for weights in experts.values() for site in weights}):
-        parts = [weights[site] for weights in low_rank(experts).values() if site in weights]
+        parts = [weights[site] for weights in experts.values() if site in weights]
         scale = parts[0].scale
         a = torch.stack([w.a.float() for w in parts]).sum(0) / len(experts)  # (r, d_in)
         b = torch.stack([w.scale / scale * w.b.float() for w in parts]).sum(0) / len(experts)  # (d_out, r)
-        mean[site] = LowRankWeights(a, b, scale)
+        mean[site] = Weights(a, b, scale)
     return mean
 
 
-def form_of(what: str, weights: Mapping[str, LowRankWeights]) -> LoRA:
+def form_of(what: str, weights: Mapping[str, Weights]) -> LoRA:
     """Find the one rank and scale that weights have at all sites. Raises E-RANK if there are several."""
     forms = {(w.rank, w.scale) for w in weights.values()}
     if len(forms) > 1:
@@ -108,13 +107,3 @@ def form_of(what: str, weights: Mapping[str, LowRankWeights]) -> LoRA:
         raise BuildError("E-RANK", message, "Start from experts without rank or alpha patterns.")
     ((rank, scale),) = forms
     return LoRA(rank=rank, alpha=scale * rank)
-
-
-def low_rank(experts: Experts) -> dict[str, dict[str, LowRankWeights]]:
-    """Read the weights of experts all of whose weights are low-rank, in order of their names."""
-    return {name: {site: _narrow(w) for site, w in weights.items()} for name, weights in experts.items()}
-
-
-def _narrow(weights: Weights) -> LowRankWeights:
-    assert isinstance(weights, LowRankWeights), type(weights)
-    return weights

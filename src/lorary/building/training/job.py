@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.contract import Weights
+from lorary.adapters.lora import LoRA
 from lorary.building.training.curve import Curve
 from lorary.building.training.learner import Pupil
 from lorary.building.training.options import TrainingOptions
@@ -125,7 +125,7 @@ class TrainingJob:
         return sorted(map(len, rows))[len(rows) * 3 // 4]
 
     def write(
-        self, stage: Path, kind: LoRA, weights: Mapping[str, LowRankWeights], curve: Curve, base: BaseModel
+        self, stage: Path, kind: LoRA, weights: Mapping[str, Weights], curve: Curve, base: BaseModel
     ) -> dict[str, Any]:
         """Write one expert's PEFT files and metrics.jsonl; give the provenance's fields."""
         write_weights(stage, kind, weights, base_name=base.name)

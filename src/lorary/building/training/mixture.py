@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lorary.adapters.contract import Bank, Mix, Site
-from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.low_rank import LowRankBank, LowRankWeights
+from lorary.adapters.contract import Bank, Mix, Site, Weights
+from lorary.adapters.lora import LoRA
+from lorary.adapters.low_rank import LowRankBank
 from lorary.adapters.packed import Dropped, InputDropout, Rows
 from lorary.building.contract import Made, Report, Write
 from lorary.building.training.batches import mix_seed
@@ -31,7 +31,7 @@ from lorary.model.base.base_model import BaseModel
 from lorary.routing.contract import Gate
 from lorary.routing.task_skills import TaskGate, pack_state
 
-Skills = Mapping[str, Mapping[str, LowRankWeights]]
+Skills = Mapping[str, Mapping[str, Weights]]
 """Expert name -> its weights by site, in order of the names."""
 
 LOGIT_BOUND = 1e-3
@@ -99,7 +99,7 @@ def train_fresh_mixture(
 
 def _drawn(options: FreshLoRA, kind: LoRA, names: Sequence[str], base: BaseModel) -> Skills:
     """Draw experts that differ: from one A they would learn the same, as each gets almost the same share."""
-    drawn: dict[str, dict[str, LowRankWeights]] = {name: {} for name in names}
+    drawn: dict[str, dict[str, Weights]] = {name: {} for name in names}
     for site in base.target_sites(options.targets):
         generator = torch.Generator().manual_seed(mix_seed(options.seed, site.name))
         for name in names:
@@ -113,7 +113,7 @@ def skill_names(n: int) -> tuple[str, ...]:
     return tuple(f"k{i:0{width}}" for i in range(n))
 
 
-def sites_of(experts: Sequence[Mapping[str, LowRankWeights]], base: BaseModel) -> list[Site]:
+def sites_of(experts: Sequence[Mapping[str, Weights]], base: BaseModel) -> list[Site]:
     """List the base's sites where any of the experts sits."""
     return [site for name, site in base.sites.items() if any(name in weights for weights in experts)]
 
@@ -122,7 +122,7 @@ def sites_of(experts: Sequence[Mapping[str, LowRankWeights]], base: BaseModel) -
 def mixed(
     pupil: Pupil,
     base: BaseModel,
-    experts: Sequence[Mapping[str, LowRankWeights]],
+    experts: Sequence[Mapping[str, Weights]],
     gates: Mapping[str, Gate],
     logits: Sequence[nn.Parameter],
     mix: Mix,

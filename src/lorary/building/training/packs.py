@@ -9,9 +9,8 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from lorary.adapters.contract import Bank
-from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.contract import Bank, Weights
+from lorary.adapters.lora import LoRA
 from lorary.adapters.packed import Dropped, InputDropout, PackedBank, Rows
 from lorary.building.contract import Failures, Job, Made, Report, failing_alone, jobs_of
 from lorary.building.training.batches import mix_seed
@@ -27,7 +26,7 @@ from lorary.routing.contract import Context, Gate, Routing
 
 J = TypeVar("J", bound=TrainingJob)
 
-Start = Mapping[str, LowRankWeights]
+Start = Mapping[str, Weights]
 """Site -> the weights that an expert starts from."""
 
 

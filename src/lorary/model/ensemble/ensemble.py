@@ -9,7 +9,7 @@ from typing import Any, get_args
 from torch import Tensor
 
 from lorary.adapters.contract import Bank, Experts, Mix, Site, Weights
-from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.low_rank import LowRankBank
 from lorary.errors import AdapterError, LibraryError, OptionError, RoutingError, known_names
 from lorary.formats.peft import read_weights
 from lorary.hashing import short_key
@@ -97,7 +97,7 @@ class Ensemble:
         """Pack the weights of all experts at one site, or what fetches them."""
         if self.pager is not None:
             return PagedBank([self.experts[name] for name in self.names], site, self.pager)
-        return LoRA().pack([self.experts[name].get(site.name) for name in self.names], site)
+        return LowRankBank([self.experts[name].get(site.name) for name in self.names], site)
 
 
 def make_pager(base: BaseModel, memory: str | int | None) -> Pager | None:

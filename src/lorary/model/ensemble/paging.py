@@ -21,7 +21,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from lorary.adapters.contract import Bank, Mix, Site, Weights
-from lorary.adapters.low_rank import LowRankBank, LowRankWeights
+from lorary.adapters.low_rank import LowRankBank
 from lorary.disk.reading import signature
 from lorary.errors import LibraryError, OptionError, quote
 from lorary.formats.peft import check_numbers
@@ -56,7 +56,7 @@ class Pager:
 
     def __init__(self, budget_bytes: int, dtype: torch.dtype, device: torch.device) -> None:
         self._budget, self._dtype, self._device = budget_bytes, dtype, device
-        self._held: OrderedDict[tuple[PagedExpert, str], LowRankWeights] = OrderedDict()
+        self._held: OrderedDict[tuple[PagedExpert, str], Weights] = OrderedDict()
         self._size = self._hits = self._misses = 0
         self._lock = threading.Lock()
 
@@ -65,7 +65,7 @@ class Pager:
         """How it went so far."""
         return PagingFacts(self._hits, self._misses, self._size, self._budget)
 
-    def get(self, expert: "PagedExpert", site: str) -> LowRankWeights:
+    def get(self, expert: "PagedExpert", site: str) -> Weights:
         """Give an expert's weights at one site, in the base's dtype on its device."""
         key = (expert, site)
         with self._lock:
@@ -76,7 +76,7 @@ class Pager:
             self._misses += 1
         read = expert[site]
         a, b = (t.to(self._device, self._dtype, copy=True) for t in (read.a, read.b))
-        weights = LowRankWeights(a, b, read.scale)
+        weights = Weights(a, b, read.scale)
         with self._lock:
             if key not in self._held:
                 self._size += _size_of(weights)
@@ -86,11 +86,11 @@ class Pager:
         return weights
 
 
-def _size_of(weights: LowRankWeights) -> int:
+def _size_of(weights: Weights) -> int:
     return weights.a.nbytes + weights.b.nbytes
 
 
-class PagedExpert(Mapping[str, LowRankWeights]):
+class PagedExpert(Mapping[str, Weights]):
     """One expert on disk: site -> its weights, read whenever they are asked for, in the file's own dtype."""
 
     def __init__(self, expert: Expert) -> None:
@@ -99,7 +99,7 @@ class PagedExpert(Mapping[str, LowRankWeights]):
         self._seen = self._signature()
         expert.confirm(recorded=True)
 
-    def __getitem__(self, site: str) -> LowRankWeights:
+    def __getitem__(self, site: str) -> Weights:
         """Read the weights at one site. Raises E-FILE, E-NONFINITE."""
         expert = self._expert
         keys = expert.sites[site]
@@ -113,7 +113,7 @@ class PagedExpert(Mapping[str, LowRankWeights]):
             raise self._changed() from None
         for key, tensor in zip(keys, tensors, strict=True):
             check_numbers(expert.name, key, tensor)
-        return LowRankWeights(tensors[0], tensors[1], expert.scales[site])
+        return Weights(tensors[0], tensors[1], expert.scales[site])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._expert.sites)
@@ -184,6 +184,6 @@ class PagedBank(Bank):
         mixed: Tensor = bank(x, y, weights, chosen, mix)
         return mixed
 
-    def _fetch(self, index: int) -> LowRankWeights | None:
+    def _fetch(self, index: int) -> Weights | None:
         expert = self._experts[index]
         return None if expert is None else self.pager.get(expert, self.site.name)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
 from lorary.adapters.contract import Bank, Experts, Site
-from lorary.adapters.kinds.lora import LoRA
+from lorary.adapters.low_rank import LowRankBank
 from lorary.errors import RoutingError
 from lorary.model.attached.attachment import attached
 from lorary.model.attached.slot import Slot
@@ -151,7 +151,7 @@ def _lone_parts(base: BaseModel, weights: Mapping[str, Any]) -> dict[str, tuple[
     parts: dict[str, tuple[Bank, Gate]] = {}
     for name, w in weights.items():
         site = base.sites[name]
-        bank = LoRA().pack([w], site).cast(base.dtype)
+        bank = LowRankBank([w], site).cast(base.dtype)
         parts[name] = (bank.to(base.device), Uniform().gate(site, {}, ["alone"]).to(base.device))
     return parts
 

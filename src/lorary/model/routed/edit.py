@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import NoneType
 
-from lorary.adapters.contract import Site, Weights
-from lorary.adapters.low_rank import LowRankBank, LowRankWeights
+from lorary.adapters.contract import Site
+from lorary.adapters.low_rank import LowRankBank
 from lorary.errors import LibraryError, RoutingError, known_names
 from lorary.library.adapter.expert import Expert
 from lorary.library.layout import check_free
@@ -138,14 +138,8 @@ def _make_parts(base: BaseModel, old: Ensemble, new: Ensemble, parts: Parts, nam
     for place, site in new.sites.items():
         bank = parts[place][0] if place in parts else make_bank(base, new, site)
         if place in parts and isinstance(bank, LowRankBank):
-            like = bank = bank.splice(index, leaving, [_at(expert, place) for expert in coming], site, like=like)
+            like = bank = bank.splice(index, leaving, [expert.get(place) for expert in coming], site, like=like)
         elif place in parts and isinstance(bank, PagedBank):
             bank = bank.splice(index, leaving, coming)
         made[place] = bank, make_gate(base, new, site)
     return made
-
-
-def _at(expert: Mapping[str, Weights], site: str) -> LowRankWeights | None:
-    weights = expert.get(site)
-    assert weights is None or isinstance(weights, LowRankWeights)
-    return weights

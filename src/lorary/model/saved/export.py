@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lorary.adapters.contract import Mix
-from lorary.adapters.kinds.lora import LoRA
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.lora import LoRA
 from lorary.adapters.static import StaticMix, mix_static
 from lorary.disk.arrival import arriving
 from lorary.errors import LibraryError, OptionError, RoutingError, known_names
@@ -68,7 +67,7 @@ def export(
     for site, named in sorted(by_site.items()):
         present = [(weights[name][site], share) for name, share in sorted(named.items()) if share]
         if present:
-            parts = [w for w, _ in present if isinstance(w, LowRankWeights)]
+            parts = [w for w, _ in present]
             mixed[site] = mix_static(parts, [share for _, share in present], mix, rank, site=site)
     if not mixed:
         raise LibraryError("E-EMPTY", "the shares leave nothing to export.", "Give at least one expert a share.")

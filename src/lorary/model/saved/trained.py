@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lorary.adapters.low_rank import LowRankBank, LowRankWeights
+from lorary.adapters.contract import Weights
+from lorary.adapters.low_rank import LowRankBank
 from lorary.disk.writing import write_whole
 from lorary.errors import RoutingError
 from lorary.formats.peft import write_factors
@@ -36,11 +37,11 @@ def _changed(ensemble: Ensemble, site: str, bank: LowRankBank) -> Iterator[str]:
     factors = (t.detach().cpu().split(ranks) for t in (bank.a, bank.b))
     for name, a, b in zip(ensemble.names, *factors, strict=True):
         stored = ensemble.experts[name].get(site)
-        if isinstance(stored, LowRankWeights) and not _holds(stored, a, b):
+        if stored is not None and not _holds(stored, a, b):
             yield name
 
 
-def _holds(stored: LowRankWeights, a: Tensor, b: Tensor) -> bool:
+def _holds(stored: Weights, a: Tensor, b: Tensor) -> bool:
     return torch.equal(a, stored.a.to(a.dtype)) and torch.equal(b, stored.b.T.to(b.dtype))
 
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn.functional import hardshrink
 
 from lorary.adapters.contract import Experts, Weights
-from lorary.adapters.low_rank import LowRankWeights
 from lorary.adapters.products import BLOCK_BYTES, add_upper_products, inner_products
 from lorary.building.clustering.clusters import Clusters, name_groups
 from lorary.building.clustering.contract import Clusterer, TaskProbe
@@ -101,20 +100,15 @@ def _all_flat_factors(experts: Sequence[Mapping[str, Weights]]) -> Iterator[list
 
 def _flat_factors(experts: Sequence[Mapping[str, Weights]], site: str) -> tuple[list[Tensor], list[Tensor]]:
     """Give every expert's factors at a site, flattened: all input-side ones, all output-side ones."""
-    found = [_low_rank(expert[site]) for expert in experts if site in expert]
+    found = [expert[site] for expert in experts if site in expert]
     if len(found) < len(experts) or len({(w.a.shape, w.b.shape) for w in found}) > 1:
         hint = 'Build them alike, or use space="products".'
         raise BuildError("E-CLUSTERS", f"mbc: experts differ in shape or are missing at {site!r}.", hint)
     return [w.a.flatten() for w in found], [w.b.flatten() for w in found]
 
 
-def _low_rank(weights: Weights) -> LowRankWeights:
-    assert isinstance(weights, LowRankWeights), type(weights)
-    return weights
-
-
 def _factors(expert: Mapping[str, Weights]) -> list[Tensor]:
-    weights = [_low_rank(expert[site]) for site in sorted(expert)]
+    weights = [expert[site] for site in sorted(expert)]
     return [factor.flatten() for w in weights for factor in (w.a, w.b)]
 
 

@@ -1,4 +1,4 @@
-"""Low-rank adapters: LoRA and rsLoRA."""
+"""The form of an adapter: LoRA or rsLoRA."""
 
 import math
 from collections.abc import Sequence
@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
-from lorary.adapters.contract import Bank, Kind, Site, Weights
-from lorary.adapters.low_rank import LowRankBank, LowRankWeights
+from lorary.adapters.contract import Site, Weights
 from lorary.errors import OptionError
 
 
 @dataclass(frozen=True)
-class LoRA(Kind):
+class LoRA:
     """Add a product of two thin matrices, scaled by alpha / rank (rsLoRA: alpha / sqrt(rank)).
 
     Input-side factor A (r, d_in) starts uniform in ±1/sqrt(d_in), output-side factor B (d_out, r) at zero.
@@ -34,15 +33,11 @@ class LoRA(Kind):
         """The number that multiplies B A."""
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
-    def fresh(self, site: Site, generator: torch.Generator) -> LowRankWeights:
+    def fresh(self, site: Site, generator: torch.Generator) -> Weights:
         """Draw A from the generator, set B to zero."""
         bound = 1 / math.sqrt(site.d_in)
         a = torch.empty(self.rank, site.d_in, dtype=torch.float32).uniform_(-bound, bound, generator=generator)
-        return LowRankWeights(a, torch.zeros(site.d_out, self.rank), self.scale)
-
-    def pack(self, weights: Sequence[Weights | None], site: Site) -> Bank:
-        """Stack the factors of all experts, any ranks, in one tensor a side."""
-        return LowRankBank([w if w is None else _low_rank(w) for w in weights], site)
+        return Weights(a, torch.zeros(site.d_out, self.rank), self.scale)
 
     def peft_config(self, sites: Sequence[str]) -> dict[str, object]:
         """Write the fields by which PEFT finds rank, scale and places again."""
@@ -59,8 +54,3 @@ class LoRA(Kind):
             "inference_mode": True,
             "init_lora_weights": True,
         }
-
-
-def _low_rank(weights: Weights) -> LowRankWeights:
-    assert isinstance(weights, LowRankWeights), type(weights)
-    return weights

@@ -1,0 +1,1 @@
+"""A router and a metric for lorary."""
