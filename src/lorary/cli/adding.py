@@ -14,6 +14,7 @@ from lorary.errors import LibraryError, LoraryError
 if TYPE_CHECKING:
     from lorary.library.adapter.check import Finding
     from lorary.library.adapter.expert import Expert
+    from lorary.library.adapter.opened import OpenAdapter
     from lorary.library.library import Library
 
 _STOPPING = ("E-DISK", "E-PERM")
@@ -65,11 +66,8 @@ class Arrivals:
 
     def take(self, adapter: Adapter, name: str | None, stack: contextlib.ExitStack | None = None) -> Added:
         """Check one and make it an expert. Raises what is wrong with it."""
-        from lorary.library.adapter.brought import look_for_template
-        from lorary.library.adapter.check import inspect, raise_errors
-        from lorary.library.adapter.expert import read_expert
+        from lorary.library.adapter.opened import open_adapter
         from lorary.library.layout import check_name
-        from lorary.library.sameness import look_for_twins, look_for_zeros
 
         if adapter.error is not None:
             raise adapter.error
@@ -79,22 +77,31 @@ class Arrivals:
             raise LibraryError(
                 "E-EXISTS", f"two of the adapters would be called {name!r}.", "Add one apart, with --as."
             )
-        found = read_expert(adapter.directory, name)
-        base_name, sizes = self._base.judge(found)
-        findings = inspect(adapter.directory, base=sizes).findings
-        raise_errors(findings, name)
+        with open_adapter(adapter.directory) as opened:
+            return self._take(opened, name, adapter, stack)
+
+    def _take(self, opened: "OpenAdapter", name: str, adapter: Adapter, stack: contextlib.ExitStack | None) -> Added:
+        from lorary.library.adapter.brought import judge_template
+        from lorary.library.adapter.expert import accept
+        from lorary.library.sameness import look_for_twins, look_for_zeros
+
+        try:
+            base_name, sizes = self._base.judge(name, opened.config or {}, opened.provenance)
+        except LoraryError:
+            accept(opened, name)  # raises what is wrong with it on any base, which comes first
+            raise
+        accepted = accept(opened, name, base=sizes)
+        findings, found = accepted.findings, accepted.expert
         _warn(findings, adapter if adapter.is_one_of_many else None)
         library = self._home()
         if stack is not None and not self.added:
             stack.enter_context(library.noted_once())
         stands = name in library or name in library.bad
-        put = library.replace if self._replace and stands else library.add
-        expert = put(
-            adapter.directory, name, provenance=self._provenance(found, adapter), base=sizes, base_name=base_name
-        )
+        made = self._provenance(found, adapter)
+        expert = library.take(accepted, provenance=made, base_name=base_name, replace=self._replace and stands)
         self._base.settle(expert)
         more = [*look_for_zeros(expert), *look_for_twins(expert, library)]
-        more += look_for_template(adapter.directory, expert.directory, self._base.template)
+        more += judge_template(opened.template, expert.directory, self._base.template)
         _warn(more, adapter if adapter.is_one_of_many else None)
         findings = [*findings, *more]
         about = f"rank {expert.rank}, {len(expert.sites)} sites"

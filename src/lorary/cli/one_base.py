@@ -1,6 +1,7 @@
 """The base that all adapters of a library share: how it is called, and its sizes, where it is on this machine."""
 
 import contextlib
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from lorary.errors import LibraryError, LoraryError, ModelError
 if TYPE_CHECKING:
     from lorary.library.adapter.check import BaseFacts
     from lorary.library.adapter.expert import Expert
+    from lorary.library.adapter.provenance import Provenance
     from lorary.library.library import Library
 
 _UNCHECKED = "W-BASE"
@@ -44,19 +46,19 @@ class OneBase:
             raise ModelError("E-BASE", what, f"If that is the same one, give it by this name: --base {self._names[0]}.")
         self._names = self._names or [name_of(asked)]
 
-    def judge(self, expert: "Expert") -> "tuple[str | None, BaseFacts | None]":
+    def judge(self, name: str, config: Mapping[str, Any], made: "Provenance") -> "tuple[str | None, BaseFacts | None]":
         """Say how the copy has to call its base, None: as it does, and what sizes must fit. Raises E-BASE."""
         from lorary.library.adapter.provenance import require_same_base
 
-        require_same_base(expert.provenance.base_fingerprint, self._fingerprint, expert.name)
-        theirs = str(expert.config.get("base_model_name_or_path") or "")
+        require_same_base(made.base_fingerprint, self._fingerprint, name)
+        theirs = str(config.get("base_model_name_or_path") or "")
         if not self._names or self._is_ours(theirs):
-            return None, self._sizes(theirs, expert.name)
-        if theirs and not self._asked and not (self._fingerprint and expert.provenance.base_fingerprint):
-            what = f"expert {expert.name!r} was trained on base {theirs!r}, the library is of {self._names[0]!r}."
+            return None, self._sizes(theirs, name)
+        if theirs and not self._asked and not (self._fingerprint and made.base_fingerprint):
+            what = f"expert {name!r} was trained on base {theirs!r}, the library is of {self._names[0]!r}."
             hint = f"If that is the same one under another name, say so: --base {self._names[0]}."
             raise LibraryError("E-BASE", what, hint)
-        return self._names[0], self._sizes(self._names[0], expert.name)
+        return self._names[0], self._sizes(self._names[0], name)
 
     def settle(self, expert: "Expert") -> None:
         """Learn the name of the base from the first expert of a library."""

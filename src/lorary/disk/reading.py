@@ -1,7 +1,6 @@
-"""Open only regular files, and copy them; where the cache is."""
+"""Open only regular files, and tell them apart; where the cache is."""
 
 import os
-import shutil
 import stat
 from pathlib import Path
 from typing import BinaryIO
@@ -86,11 +85,3 @@ def require_plain_directory(path: Path) -> None:
     what = "a link" if stat.S_ISLNK(mode) else "no directory"
     hint = "Look at it and remove it: nothing is written or deleted outside a library."
     raise LibraryError("E-PATH", f"{quote(str(path), 200)} is {what}, expected a directory of its own.", hint)
-
-
-def copy_durably(source: Path, target: Path) -> None:
-    """Copy a regular file to a new file and wait until it is on the disk."""
-    with open_regular(source) as reader, target.open("xb") as writer:
-        shutil.copyfileobj(reader, writer, 1 << 20)
-        writer.flush()
-        os.fsync(writer.fileno())

@@ -35,6 +35,14 @@ def open_regular(path: Path, *, through_links: bool = True) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file that isn't there yet, and wait until it is on the disk."""
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file beside and rename it into place: a reader sees the old bytes or the new, never a part.
 

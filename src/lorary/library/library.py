@@ -8,21 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from lorary.disk.reading import identity, require_plain_directory
-from lorary.disk.writing import ELSEWHERE, check_writable, code_of, disk_errors, need_space, write_whole
+from lorary.disk.writing import ELSEWHERE, check_writable, code_of, disk_errors
 from lorary.errors import LibraryError, known_names, listed, quote
-from lorary.hashing import hash_file
 from lorary.library import staging
 from lorary.library.adapter.check import BaseFacts
-from lorary.library.adapter.config import config_bytes, neutralised
-from lorary.library.adapter.expert import Expert, copy_adapter, hash_experts, read_expert
-from lorary.library.adapter.findings import raise_errors
-from lorary.library.adapter.numbers import check_numbers
-from lorary.library.adapter.provenance import Provenance, read_provenance, require_same_base
+from lorary.library.adapter.expert import Accepted, Expert, accept, hash_experts, read_expert
+from lorary.library.adapter.opened import open_adapter
+from lorary.library.adapter.provenance import Provenance, require_same_base
+from lorary.library.arrivals import Arrival, seal_copy, seal_stage, warn_of_inner
 from lorary.library.card import write_card
-from lorary.library.layout import CONFIG, PROVENANCE, WEIGHTS, Layout, check_free, find_layout
+from lorary.library.layout import Layout, check_free, find_layout
 from lorary.library.manifest import Manifest, read_manifest, this_version, write_manifest
 from lorary.library.notes import Notes
 
+_Commit = Callable[[Path, Path], None]
 _MANY = 20
 _MOST_READS = 8  # of one expert, if others replace it again and again
 
@@ -141,12 +140,18 @@ class Library(Mapping[str, Expert]):
         calls its base. What would let PEFT import code is neutralised in the copy. The source is not modified.
         Raises LibraryError: all that `check` finds, numbers included, E-NAME, E-EXISTS, E-BASE, E-DISK, E-PERM, E-PATH.
         """
-        self._require_writable()
-        check_free(name, self._layout.expert_names())
-        checked = read_expert(Path(source), name, base=base)
-        with self._arriving(name, base, staging.commit) as stage:
-            _copy_in(self._layout, checked, stage, provenance, base_name)
-        return self[name]
+        self._require_free(name)
+        warn_of_inner(Path(source))
+        with open_adapter(Path(source)) as adapter:
+            return self._put(accept(adapter, name, base=base), provenance, base_name, staging.commit)
+
+    def take(
+        self, accepted: Accepted, *, provenance: Provenance | None = None, base_name: str | None = None,
+        replace: bool = False,
+    ) -> Expert:  # fmt: skip
+        """Copy in an adapter that was judged, while its files are open; `add` or `replace` without reading it again."""
+        (self._require_known if replace else self._require_free)(accepted.expert.name)
+        return self._put(accepted, provenance, base_name, staging.commit_over if replace else staging.commit)
 
     @contextlib.contextmanager
     def stage(self, name: str, *, base: BaseFacts | None = None) -> Iterator[Path]:
@@ -155,10 +160,10 @@ class Library(Mapping[str, Expert]):
         The block writes adapter_config.json, adapter_model.safetensors and, if it likes, expert.json. If it raises, or
         what it wrote doesn't pass `check`, nothing remains. Raises LibraryError as `add` does.
         """
-        self._require_writable()
-        check_free(name, self._layout.expert_names())
-        with self._arriving(name, base, staging.commit) as stage:
-            yield stage
+        self._require_free(name)
+        with self._arriving(name, staging.commit) as arrival:
+            yield arrival.stage
+            arrival.expert = seal_stage(arrival.stage, name, self.base, base)
 
     def replace(
         self, source: Path | str, name: str, *, provenance: Provenance | None = None, base: BaseFacts | None = None,
@@ -166,10 +171,9 @@ class Library(Mapping[str, Expert]):
     ) -> Expert:  # fmt: skip
         """Put an adapter in an expert's place, even a bad one's; who has the old one open keeps it. Raises as `add`."""
         self._require_known(name)
-        checked = read_expert(Path(source), name, base=base)
-        with self._arriving(name, base, staging.commit_over) as stage:
-            _copy_in(self._layout, checked, stage, provenance, base_name)
-        return self[name]
+        warn_of_inner(Path(source))
+        with open_adapter(Path(source)) as adapter:
+            return self._put(accept(adapter, name, base=base), provenance, base_name, staging.commit_over)
 
     def remove(self, name: str) -> None:
         """Take an expert out, sound or bad, and delete its files; who has them open keeps them.
@@ -208,25 +212,37 @@ class Library(Mapping[str, Expert]):
             with contextlib.suppress(OSError):  # by the way: what the disk refuses, the change will say
                 staging.clean(self._layout)
 
+    def _require_free(self, name: str) -> None:
+        self._require_writable()
+        check_free(name, self._layout.expert_names())
+
     def _require_known(self, name: str) -> None:
         self._require_writable()
         if name not in self.bad:
             self[name]
 
+    def _put(self, accepted: Accepted, provenance: Provenance | None, base_name: str | None, commit: _Commit) -> Expert:
+        name = accepted.expert.name
+        with self._arriving(name, commit) as arrival:
+            arrival.expert = seal_copy(accepted, arrival.stage, self.base, provenance, base_name)
+        return self[name]
+
     @contextlib.contextmanager
-    def _arriving(self, name: str, base: BaseFacts | None, commit: Callable[[Path, Path], None]) -> Iterator[Path]:
+    def _arriving(self, name: str, commit: _Commit) -> Iterator[Arrival]:
+        """Give an empty directory; the expert that the block makes of it stands under its name when the block ends."""
         doing, target = f"expert {quote(name)}", self._layout.expert(name)
         with disk_errors(doing):
-            stage = staging.new_stage(self._layout.staging, name)
+            arrival = Arrival(staging.new_stage(self._layout.staging, name))
             target.parent.mkdir(exist_ok=True)
         try:
-            yield stage
+            yield arrival
             with disk_errors(doing):
-                expert = _sealed(stage, name, self.base, base)
-                commit(stage, target)
+                commit(arrival.stage, target)
         finally:
-            staging.discard(stage)
-        self._experts = dict(sorted({**self._experts, name: dataclasses.replace(expert, directory=target)}.items()))
+            staging.discard(arrival.stage)
+        assert arrival.expert is not None
+        expert = dataclasses.replace(arrival.expert, directory=target)
+        self._experts = dict(sorted({**self._experts, name: expert}.items()))
         self.bad.pop(name, None)
         self._notes.changed()
 
@@ -251,36 +267,6 @@ def _note_all(layout: Layout, manifest: Manifest, known: Mapping[str, Expert], b
             write_card(layout, base, list(experts.values()))
             if seen == layout.expert_names():
                 break  # else another writer's change, and perhaps its notes, came before ours were written
-
-
-def _copy_in(layout: Layout, source: Expert, stage: Path, provenance: Provenance | None, base_name: str | None) -> None:
-    with disk_errors(f"expert {quote(source.name)}"):
-        need_space(layout.root, source.weights_path.stat().st_size)
-        copy_adapter(source.directory, stage)
-        if provenance is not None:
-            if provenance.weights_sha256 == source.provenance.weights_sha256:  # the copy's may be another
-                provenance = dataclasses.replace(provenance, weights_sha256=read_provenance(stage).weights_sha256)
-            write_whole(stage / PROVENANCE, provenance.to_json())
-        if base_name is not None:
-            write_whole(stage / CONFIG, config_bytes({**source.config, "base_model_name_or_path": base_name}))
-
-
-def _sealed(stage: Path, name: str, library_base: Mapping[str, Any] | None, base: BaseFacts | None) -> Expert:
-    """Check what was staged, not what was promised; neutralise its config, write its sha256 into expert.json."""
-    expert = read_expert(stage, name, base=base)
-    raise_errors(check_numbers(expert.weights_path, expert.header), name)
-    require_same_base(expert.provenance.base_fingerprint, library_base, name)
-    expert.hash  # noqa: B018 - raises when expert.json promises other bytes
-    provenance = dataclasses.replace(
-        expert.provenance,
-        weights_sha256=expert.provenance.weights_sha256 or hash_file(stage / WEIGHTS),
-        created_by=expert.provenance.created_by or this_version(),
-    )
-    write_whole(stage / PROVENANCE, provenance.to_json())
-    config = neutralised(expert.config)
-    if config != expert.config:
-        write_whole(stage / CONFIG, config_bytes(config))
-    return dataclasses.replace(expert, provenance=provenance, config=config)
 
 
 def standing(path: Path | str) -> Library | None:

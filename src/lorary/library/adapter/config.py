@@ -49,9 +49,14 @@ _WITHOUT_EFFECT = {
 }  # fmt: skip
 
 
-def read_config(directory: Path) -> dict[str, Any]:
-    """Read adapter_config.json strictly. Raises LibraryError E-FILE, E-PATH or E-CONFIG."""
-    return parse_object(read_capped(directory / CONFIG, MAX_BYTES, "E-CONFIG"), CONFIG, "E-CONFIG")
+def read_config_bytes(directory: Path) -> bytes:
+    """Read adapter_config.json as it is. Raises LibraryError E-FILE, E-PATH or E-CONFIG."""
+    return read_capped(directory / CONFIG, MAX_BYTES, "E-CONFIG")
+
+
+def parse_config(data: bytes) -> dict[str, Any]:
+    """Understand the bytes of adapter_config.json, strictly. Raises LibraryError E-CONFIG."""
+    return parse_object(data, CONFIG, "E-CONFIG")
 
 
 def check_config(config: Mapping[str, Any]) -> list[Finding]:

@@ -48,10 +48,21 @@ def read_provenance(directory: Path) -> Provenance:
 
     Raises LibraryError: E-CONFIG for an ill-typed field or bad JSON, E-PATH when it isn't a regular file.
     """
+    data = read_provenance_bytes(directory)
+    return Provenance() if data is None else parse_provenance(data)
+
+
+def read_provenance_bytes(directory: Path) -> bytes | None:
+    """Read expert.json as it is, None if there is none. Raises as `read_provenance`."""
     path = directory / PROVENANCE
     if not path.exists() and not path.is_symlink():
-        return Provenance()
-    return from_fields(parse_object(read_capped(path, MAX_BYTES, "E-CONFIG"), PROVENANCE, "E-CONFIG"))
+        return None
+    return read_capped(path, MAX_BYTES, "E-CONFIG")
+
+
+def parse_provenance(data: bytes) -> Provenance:
+    """Understand the bytes of expert.json. Raises E-CONFIG."""
+    return from_fields(parse_object(data, PROVENANCE, "E-CONFIG"))
 
 
 def from_fields(fields: Mapping[str, Any]) -> Provenance:

@@ -1,0 +1,77 @@
+"""How what was staged becomes an expert: copied from an open adapter or written by a builder, then sealed."""
+
+import dataclasses
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lorary.disk.writing import disk_errors, need_space, write_whole
+from lorary.errors import listed, quote
+from lorary.hashing import hash_file
+from lorary.library.adapter.check import BaseFacts
+from lorary.library.adapter.config import config_bytes, neutralised
+from lorary.library.adapter.expert import Accepted, Expert, read_expert
+from lorary.library.adapter.findings import raise_errors
+from lorary.library.adapter.numbers import check_numbers
+from lorary.library.adapter.opened import require_promised
+from lorary.library.adapter.provenance import Provenance, require_same_base
+from lorary.library.layout import CONFIG, PROVENANCE, inner_adapters
+from lorary.library.manifest import this_version
+
+
+@dataclasses.dataclass
+class Arrival:
+    """A directory that is being filled, and the expert in it once it was sealed."""
+
+    stage: Path
+    expert: Expert | None = None
+
+
+LibraryBase = Mapping[str, Any] | None  # its fingerprint
+
+
+def warn_of_inner(source: Path) -> None:
+    """Name the adapters in folders of an adapter's own directory: whoever adds that alone leaves them (W-INNER)."""
+    if left := inner_adapters(source):
+        what = f"{quote(source.name)} holds {len(left)} more adapters, which are left out: {listed(left)}."
+        hint = "lorary.add(library, directory) takes them too."
+        warnings.warn(f"warning[W-INNER] {what} {hint}", RuntimeWarning, stacklevel=3)
+
+
+def seal_copy(
+    accepted: Accepted, stage: Path, base: LibraryBase, provenance: Provenance | None, base_name: str | None
+) -> Expert:
+    """Copy an accepted adapter, whose files are open, into a stage. Raises as `Library.add`."""
+    source = accepted.expert
+    with disk_errors(f"expert {quote(source.name)}"):
+        need_space(stage, source.weights_path.stat().st_size)
+        made = accepted.adapter.copy_to(stage, base_name=base_name)
+    kept = made.provenance
+    if provenance is not None:
+        is_same = provenance.weights_sha256 == source.provenance.weights_sha256  # the copy's may be another
+        kept = dataclasses.replace(provenance, weights_sha256=kept.weights_sha256) if is_same else provenance
+    return _sealed(Expert(source.name, stage, made.config, made.header, kept), made.sha256, base)
+
+
+def seal_stage(stage: Path, name: str, base: LibraryBase, sizes: BaseFacts | None) -> Expert:
+    """Read what a builder left in a stage, and leave out of its config what imports code. Raises as `Library.stage`."""
+    expert = read_expert(stage, name, base=sizes)
+    sealed = _sealed(expert, hash_file(expert.weights_path), base)
+    config = neutralised(expert.config)
+    if config != expert.config:
+        with disk_errors(f"expert {quote(name)}"):
+            write_whole(stage / CONFIG, config_bytes(config))
+    return dataclasses.replace(sealed, config=config)
+
+
+def _sealed(expert: Expert, sha256: str, base: LibraryBase) -> Expert:
+    """Check what stands in the stage, not what was promised, and write its sha256 into expert.json."""
+    made = expert.provenance
+    raise_errors(check_numbers(expert.weights_path, expert.header), expert.name)
+    require_same_base(made.base_fingerprint, base, expert.name)
+    require_promised(sha256, made.weights_sha256 or sha256, expert.name)
+    made = dataclasses.replace(made, weights_sha256=sha256, created_by=made.created_by or this_version())
+    with disk_errors(f"expert {quote(expert.name)}"):
+        write_whole(expert.directory / PROVENANCE, made.to_json())
+    return dataclasses.replace(expert, provenance=made)
