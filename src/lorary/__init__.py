@@ -17,6 +17,8 @@ _HOMES = {
     "look": "lorary.tasks.look",
     "Library": "lorary.library.library",
     "check": "lorary.library.adapter.check",
+    "add": "lorary.using.add",
+    "open_model": "lorary.using.open_model",
     "LoRA": "lorary.adapters.kinds.lora",
     "load_base": "lorary.model.base.base_model",
     "route": "lorary.model.routed.route",

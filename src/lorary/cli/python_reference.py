@@ -7,10 +7,10 @@ from pathlib import Path
 
 CHAPTERS = {
     "Data": ("read_tasks", "builtin_tasks", "builtin_heldout", "look", "Tasks", "Task", "Example"),
-    "Libraries": ("Library", "lorary.library.adapter.expert.Expert", "check"),
+    "Libraries": ("Library", "lorary.library.adapter.expert.Expert", "check", "add", "lorary.using.add.Additions"),
     "Building": ("build", "finetune", "FullFineTuning", "cluster", "join", "Recipe", "read_recipe", "build_recipe"),
     "Models": (
-        "load_base", "route", "load", "export", "lorary.model.routed.routed_model.RoutedModel",
+        "load_base", "route", "load", "open_model", "export", "lorary.model.routed.routed_model.RoutedModel",
         "lorary.model.base.base_model.BaseModel", "lorary.model.routed.trace.Trace",
     ),
     "Scores": ("evaluate", "compare", "report", "lorary.evaluation.scores.Scores"),

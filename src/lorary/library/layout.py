@@ -35,6 +35,7 @@ WEIGHTS = "adapter_model.safetensors"
 PICKLE = "adapter_model.bin"
 PROVENANCE = "expert.json"
 WORK = ".work"
+MODEL = "model.json"
 _MANIFEST = "library.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _PEFT_WORDS = {"lora", "weight", "default", "base"}
@@ -112,6 +113,11 @@ class Layout:
 def is_adapter(directory: Path) -> bool:
     """Tell whether a directory looks like a PEFT adapter, sound or not."""
     return any((directory / file).exists() for file in (CONFIG, WEIGHTS, PICKLE))
+
+
+def is_saved_model(directory: Path) -> bool:
+    """Tell whether a directory holds a saved model, whose copied experts open as a library too."""
+    return (directory / MODEL).is_file()
 
 
 def inner_adapters(directory: Path) -> list[str]:

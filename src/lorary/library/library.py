@@ -12,10 +12,12 @@ from lorary.disk.writing import ELSEWHERE, check_writable, code_of, disk_errors
 from lorary.errors import LibraryError, known_names, listed, quote
 from lorary.library import staging
 from lorary.library.adapter.check import BaseFacts
+from lorary.library.adapter.config import BASE_NAME
 from lorary.library.adapter.expert import Accepted, Expert, accept, hash_experts, read_expert
 from lorary.library.adapter.opened import open_adapter
 from lorary.library.adapter.provenance import Provenance, require_same_base
 from lorary.library.arrivals import Arrival, seal_copy, seal_stage, warn_of_inner
+from lorary.library.base_names import shared_name
 from lorary.library.card import write_card
 from lorary.library.layout import Layout, check_free, find_layout
 from lorary.library.manifest import Manifest, read_manifest, this_version, write_manifest
@@ -122,6 +124,17 @@ class Library(Mapping[str, Expert]):
         if self._manifest.base is not None:
             return self._manifest.base
         return next((e.provenance.base_fingerprint for e in self.values() if e.provenance.base_fingerprint), None)
+
+    @property
+    def base_names(self) -> list[str]:
+        """How its experts call their base, sorted; "" if they don't.
+
+        Those that carry its fingerprint were made on it: where some do, the others' names don't count.
+        """
+        made_on_it = [expert for expert in self.values() if expert.provenance.base_fingerprint]
+        names = {str(e.config.get(BASE_NAME) or "") for e in made_on_it or self.values()}
+        # Older lorary wrote paths, which say where to look as well: of both forms of one, the path is told.
+        return sorted({shared_name(name): name for name in sorted(names)}.values())
 
     @property
     def hash(self) -> str:

@@ -8,7 +8,7 @@ import typer
 from lorary.cli.application import resumable
 from lorary.cli.console import print_json, print_table, progress
 from lorary.cli.loading import Loading, Reading
-from lorary.cli.models import LibraryOrBase, facts_ahead, opened
+from lorary.cli.models import LibraryOrBase, choose, opened
 from lorary.cli.parameters import BaseOfLibrary, HowToMix, Json, MaxShare, Router, count_option, method_option
 from lorary.cli.work import ExampleWatcher
 
@@ -47,10 +47,11 @@ def evaluate(
 
     evaluator, data = EVALUATORS.parse(metric), read_tasks(tasks, **reading.options)
     check_tasks(evaluator, data)
-    check_into(into, foresee(evaluator, data, into=into, limit=limit, model=facts_ahead(library, router, mix)))
-    routing: Any = {"router": router, "mix": mix, "base": base, "tasks": train_tasks}
+    routing: Any = {"router": router, "mix": mix, "base": base, "max_share": max_share}
+    choice = choose(library, reading, **routing, tasks=train_tasks, tasks_option="--train-tasks")
+    check_into(into, foresee(evaluator, data, into=into, limit=limit, model=choice.identity))
     with (
-        opened(library, how, reading, **routing, tasks_option="--train-tasks", max_share=max_share) as model,
+        opened(choice, how) as model,
         progress("examples") as tell,
         ExampleWatcher(tell).hearing(model) as watcher,
         resumable(),

@@ -19,6 +19,7 @@ from lorary.library.adapter.scale import Patterns
 from lorary.library.base_names import shared_name
 from lorary.library.layout import CONFIG
 
+BASE_NAME = "base_model_name_or_path"
 MAX_BYTES = 1_000_000
 MAX_RANK = 512
 MAX_ALPHA = 1_000_000
@@ -41,9 +42,9 @@ _HARMLESS_INITS = ("gaussian", "orthogonal", "eva", "mica", "lora_ga")
 _CHANGED_BASE = {"pissa": "PiSSA", "olora": "OLoRA", "corda": "CorDA", "loftq": "LoftQ"}
 """How the names of initialisations begin that take the factors out of the base: what is trained fits the rest only."""
 _DROPPED = ("auto_mapping", "megatron_config")
-_NAMES_FILES = ("base_model_name_or_path", "loftq_config", "eva_config", "corda_config", "lora_ga_config")
+_NAMES_FILES = (BASE_NAME, "loftq_config", "eva_config", "corda_config", "lora_ga_config")
 _WITHOUT_EFFECT = {
-    "base_model_name_or_path", "revision", "task_type", "peft_version", "inference_mode", "lora_dropout",
+    BASE_NAME, "revision", "task_type", "peft_version", "inference_mode", "lora_dropout",
     "layers_pattern", "megatron_core", "loftq_config", "eva_config", "corda_config", "lora_ga_config",
     "qalora_group_size", "ensure_weight_tying", "runtime_config",
 }  # fmt: skip
@@ -139,7 +140,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "exclude_modules": (_is_names, "a list of names or a string"),
     "layers_to_transform": (_is_layers, "a list of layer numbers"),
     "layers_pattern": (_is_names, "a list of names or a string"),
-    "base_model_name_or_path": (lambda value: value is None or isinstance(value, str), "a string"),
+    BASE_NAME: (lambda value: value is None or isinstance(value, str), "a string"),
     "init_lora_weights": (lambda value: _is_flag(value) or isinstance(value, str), "true, false or a name"),
 }
 

@@ -20,7 +20,7 @@ from lorary.library.adapter.opened import BRING_BACK, OpenAdapter, odd_names, op
 from lorary.library.adapter.provenance import Provenance, read_provenance
 from lorary.library.adapter.scale import scales_of
 from lorary.library.adapter.site_keys import site_tensors
-from lorary.library.layout import PROVENANCE, WEIGHTS
+from lorary.library.layout import CONFIG, PROVENANCE, WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -162,6 +162,8 @@ def copy_adapter(source: Path, target: Path) -> None:
     expert.json the hash of the file that comes of it. A chat template that can be read goes along, as a file of its
     own. Raises E-FILE, E-PATH, E-CONFIG.
     """
+    if not source.exists():
+        raise LibraryError("E-FILE", f"expert {quote(source.name)}: {CONFIG} is missing.", BRING_BACK)
     with open_adapter(source) as adapter:
         made = adapter.copy_to(target)
     if made.provenance_bytes is not None:

@@ -89,7 +89,7 @@ class OpenAdapter:
         if self.config is None or self.tensors is None:
             code, _, message, hint = dataclasses.astuple(self.unread[0])
             raise LibraryError(code, f"expert {quote(self.directory.name)}: {message}", hint or BRING_BACK)
-        named = self.config if base_name is None else {**self.config, "base_model_name_or_path": base_name}
+        named = self.config if base_name is None else {**self.config, adapter_config.BASE_NAME: base_name}
         config = adapter_config.neutralised(named)
         is_same = config == self.config
         write_new(stage / CONFIG, self.config_bytes if is_same else adapter_config.config_bytes(config))
