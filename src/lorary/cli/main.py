@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _say_warning(message: Warning | str, *_where: Any, **_more: Any) -> None:
     """Tell a warning as any other word on stderr; where in the code it was raised helps nobody here."""
-    from lorary.cli.console import say
+    from lorary.cli.printing.console import say
 
     text = str(message)
     say(text if text.startswith("warning") else f"warning: {text}")
@@ -133,7 +133,7 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 
 def _leave_interrupted(*notes: str) -> NoReturn:
-    from lorary.cli.console import say
+    from lorary.cli.printing.console import say
 
     say(" ".join(["interrupted.", *notes]))
     raise SystemExit(INTERRUPTED) from None

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorary.cli.completion import offer_word_or_file
-from lorary.cli.console import Tell, progress, say
-from lorary.cli.loading import Loading, Reading
-from lorary.cli.parameters import Mix
+from lorary.cli.options.completion import offer_word_or_file
+from lorary.cli.options.loading import Loading, Reading
+from lorary.cli.options.parameters import Mix
+from lorary.cli.printing.console import Tell, progress, say
 
 if TYPE_CHECKING:
     from lorary.library.library import Library

@@ -17,8 +17,8 @@ import pytest
 from cli_line import Run, World
 
 from lorary import __version__
-from lorary.cli.console import print_json
-from lorary.cli.parameters import EMBEDDED
+from lorary.cli.options.parameters import EMBEDDED
+from lorary.cli.printing.console import print_json
 from lorary.errors import BuildError
 from lorary.folder import CLUSTERERS
 from lorary.library.library import Library

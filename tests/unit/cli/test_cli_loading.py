@@ -11,7 +11,7 @@ import typer
 from cli_line import Run, World
 
 from lorary.building.recipe import make_recipe
-from lorary.cli.groups import Group, grouped
+from lorary.cli.options.groups import Group, grouped
 from lorary.errors import OptionError
 from lorary.library.library import Library
 from lorary.model.base import base_model

@@ -9,8 +9,8 @@ from io import RawIOBase
 
 import pytest
 
-from lorary.cli.console import progress
-from lorary.cli.pace import Pace, in_time
+from lorary.cli.printing.console import progress
+from lorary.cli.printing.pace import Pace, in_time
 from lorary.cli.work import RoadWatcher
 
 

@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from lorary.cli.application import resumable
-from lorary.cli.console import print_json, say
 from lorary.cli.exit_codes import FAILED
-from lorary.cli.loading import VocabSize
-from lorary.cli.parameters import Json, base_option
+from lorary.cli.options.loading import VocabSize
+from lorary.cli.options.parameters import Json, base_option
+from lorary.cli.printing.console import print_json, say
 
 
 def add(

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorary.cli.console import print_json, print_table, printable, say
-from lorary.cli.loading import Loading, Reading
 from lorary.cli.models import BARE, LibraryOrBase, choose, opened, through_template
-from lorary.cli.parameters import BaseOfLibrary, HowToMix, Json, MaxShare, Router, TasksOfLibrary, count_option
+from lorary.cli.options.loading import Loading, Reading
+from lorary.cli.options.parameters import BaseOfLibrary, HowToMix, Json, MaxShare, Router, TasksOfLibrary, count_option
+from lorary.cli.printing.console import print_json, print_table, printable, say
 
 if TYPE_CHECKING:
     from lorary.model.routed.trace import Trace

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorary.cli.console import print_json, print_table, say
-from lorary.cli.loading import Loading, Reading
 from lorary.cli.models import load
-from lorary.cli.parameters import BaseOfLibrary, Json, TasksOfLibrary, method_option
+from lorary.cli.options.loading import Loading, Reading
+from lorary.cli.options.parameters import BaseOfLibrary, Json, TasksOfLibrary, method_option
+from lorary.cli.printing.console import print_json, print_table, say
 
 if TYPE_CHECKING:
     from lorary.building.clustering.clusters import Clusters

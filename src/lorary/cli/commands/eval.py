@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lorary.cli.application import resumable
-from lorary.cli.console import print_json, print_table, progress
-from lorary.cli.loading import Loading, Reading
 from lorary.cli.models import LibraryOrBase, choose, opened
-from lorary.cli.parameters import BaseOfLibrary, HowToMix, Json, MaxShare, Router, count_option, method_option
+from lorary.cli.options.loading import Loading, Reading
+from lorary.cli.options.parameters import BaseOfLibrary, HowToMix, Json, MaxShare, Router, count_option, method_option
+from lorary.cli.printing.console import print_json, print_table, progress
 from lorary.cli.work import ExampleWatcher
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from lorary.cli.console import print_json, printable
-from lorary.cli.loading import Loading, Reading
 from lorary.cli.models import choose, opened
-from lorary.cli.parameters import BaseOfLibrary, HowToMix, Json, Mix, count_option, method_option
+from lorary.cli.options.loading import Loading, Reading
+from lorary.cli.options.parameters import BaseOfLibrary, HowToMix, Json, Mix, count_option, method_option
+from lorary.cli.printing.console import print_json, printable
 
 
 def export(

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from lorary.cli.console import print_json
-from lorary.cli.loading import Loading, Reading
 from lorary.cli.models import choose, opened
-from lorary.cli.parameters import BaseOfLibrary, HowToMix, Json, MaxShare, Router, TasksOfLibrary
+from lorary.cli.options.loading import Loading, Reading
+from lorary.cli.options.parameters import BaseOfLibrary, HowToMix, Json, MaxShare, Router, TasksOfLibrary
+from lorary.cli.printing.console import print_json
 
 
 def save(

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorary.cli.completion import offer_experts_in
-from lorary.cli.console import in_words, print_json, print_table, printable
 from lorary.cli.exit_codes import FAILED, PARTLY
-from lorary.cli.parameters import Json
-from lorary.cli.shown import COLUMNS, adapter_facts, base_in_words, facts_of, saved_facts, saved_in_words
+from lorary.cli.options.completion import offer_experts_in
+from lorary.cli.options.parameters import Json
+from lorary.cli.printing.console import in_words, print_json, print_table, printable
+from lorary.cli.printing.shown import COLUMNS, adapter_facts, base_in_words, facts_of, saved_facts, saved_in_words
 
 if TYPE_CHECKING:
     from lorary.library.library import Library

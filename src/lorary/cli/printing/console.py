@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from lorary.cli.pace import Pace
+from lorary.cli.printing.pace import Pace
 
 _WIDE = 240  # columns, where no screen says how many there are
 _SHOWN = 4  # of many items, so that a row stays a line

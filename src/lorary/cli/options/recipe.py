@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lorary.cli.console import say
 from lorary.cli.models import check_base
-from lorary.cli.parameters import EMBEDDED
+from lorary.cli.options.parameters import EMBEDDED
+from lorary.cli.printing.console import say
 from lorary.errors import BuildError
 from lorary.extras import EXTRAS, require_extra
 
