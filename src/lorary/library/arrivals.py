@@ -1,14 +1,16 @@
 """How what was staged becomes an expert: copied from an open adapter or written by a builder, then sealed."""
 
+import contextlib
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from lorary.disk.writing import disk_errors, need_space, write_whole
 from lorary.errors import listed, quote
 from lorary.hashing import hash_file
+from lorary.library import staging
 from lorary.library.adapter.check import BaseFacts
 from lorary.library.adapter.config import config_bytes, neutralised
 from lorary.library.adapter.expert import Accepted, Expert, read_expert
@@ -16,7 +18,7 @@ from lorary.library.adapter.findings import raise_errors
 from lorary.library.adapter.numbers import check_numbers
 from lorary.library.adapter.opened import require_promised
 from lorary.library.adapter.provenance import Provenance, require_same_base
-from lorary.library.layout import CONFIG, PROVENANCE, inner_adapters
+from lorary.library.layout import CONFIG, PROVENANCE, Layout, inner_adapters
 from lorary.library.manifest import this_version
 
 
@@ -25,9 +27,29 @@ class Arrival:
     """A directory that is being filled, and the expert in it once it was sealed."""
 
     stage: Path
-    expert: Expert | None = None
+    expert: Expert = dataclasses.field(init=False)
 
 
+@contextlib.contextmanager
+def arriving_expert(layout: Layout, name: str, *, replaces: bool) -> Iterator[Arrival]:
+    """Give an empty directory; the expert that the block makes of it stands under its name when the block ends.
+
+    replaces: in the place of the one that stands there. If the block raises, nothing remains.
+    """
+    doing, target = f"expert {quote(name)}", layout.expert(name)
+    with disk_errors(doing):
+        arrival = Arrival(staging.new_stage(layout.staging, name))
+        target.parent.mkdir(exist_ok=True)
+    try:
+        yield arrival
+        with disk_errors(doing):
+            (staging.commit_over if replaces else staging.commit)(arrival.stage, target)
+        arrival.expert = dataclasses.replace(arrival.expert, directory=target)
+    finally:
+        staging.discard(arrival.stage)
+
+
+_INNER = "W-INNER"
 LibraryBase = Mapping[str, Any] | None  # its fingerprint
 
 
@@ -36,7 +58,7 @@ def warn_of_inner(source: Path) -> None:
     if left := inner_adapters(source):
         what = f"{quote(source.name)} holds {len(left)} more adapters, which are left out: {listed(left)}."
         hint = "lorary.add(library, directory) takes them too."
-        warnings.warn(f"warning[W-INNER] {what} {hint}", RuntimeWarning, stacklevel=3)
+        warnings.warn(f"warning[{_INNER}] {what} {hint}", RuntimeWarning, stacklevel=4)
 
 
 def seal_copy(

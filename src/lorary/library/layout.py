@@ -25,8 +25,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorary.disk.reading import require_plain_directory
-from lorary.disk.writing import near_path
+from lorary.disk.reading import near_path, require_plain_directory
 from lorary.errors import LibraryError, quote
 
 SCHEMA_VERSION = 1

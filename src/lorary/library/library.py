@@ -1,9 +1,8 @@
 """Library: experts on disk, as a mapping. See `layout` for the format and for what a crash can leave behind."""
 
 import contextlib
-import dataclasses
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,13 @@ from lorary.library.adapter.config import BASE_NAME
 from lorary.library.adapter.expert import Accepted, Expert, accept, hash_experts, read_expert
 from lorary.library.adapter.opened import open_adapter
 from lorary.library.adapter.provenance import Provenance, require_same_base
-from lorary.library.arrivals import Arrival, seal_copy, seal_stage, warn_of_inner
-from lorary.library.base_names import shared_name
+from lorary.library.arrivals import Arrival, arriving_expert, seal_copy, seal_stage, warn_of_inner
+from lorary.library.base_names import distinct_names
 from lorary.library.card import write_card
 from lorary.library.layout import Layout, check_free, find_layout
 from lorary.library.manifest import Manifest, read_manifest, this_version, write_manifest
 from lorary.library.notes import Notes
 
-_Commit = Callable[[Path, Path], None]
 _MANY = 20
 _MOST_READS = 8  # of one expert, if others replace it again and again
 
@@ -47,7 +45,7 @@ class Library(Mapping[str, Expert]):
         self._layout = layout
         self._manifest = manifest
         self._experts = dict(experts)
-        self._notes = Notes(self._write_notes)
+        self._notes = Notes(lambda: _note_all(layout, manifest, self._experts, self.base))
         self._is_clean = False
         self.bad = dict(bad)
 
@@ -126,17 +124,6 @@ class Library(Mapping[str, Expert]):
         return next((e.provenance.base_fingerprint for e in self.values() if e.provenance.base_fingerprint), None)
 
     @property
-    def base_names(self) -> list[str]:
-        """How its experts call their base, sorted; "" if they don't.
-
-        Those that carry its fingerprint were made on it: where some do, the others' names don't count.
-        """
-        made_on_it = [expert for expert in self.values() if expert.provenance.base_fingerprint]
-        names = {str(e.config.get(BASE_NAME) or "") for e in made_on_it or self.values()}
-        # Older lorary wrote paths, which say where to look as well: of both forms of one, the path is told.
-        return sorted({shared_name(name): name for name in sorted(names)}.values())
-
-    @property
     def hash(self) -> str:
         """Identity: the names and hashes of all experts. Reads all weights once; order and paths don't matter."""
         return hash_experts(self._experts)
@@ -150,21 +137,19 @@ class Library(Mapping[str, Expert]):
         """Check an adapter directory and copy it in, whole or not at all; the first writer of a name wins.
 
         `provenance` replaces the source's expert.json; with `base`, the sites must fit it; `base_name`: what the copy
-        calls its base. What would let PEFT import code is neutralised in the copy. The source is not modified.
+        calls its base. What would let PEFT import code is neutralised in the copy. The source is not modified. Adapters
+        in folders of it are left, with a warning (W-INNER): `lorary.add` takes all.
         Raises LibraryError: all that `check` finds, numbers included, E-NAME, E-EXISTS, E-BASE, E-DISK, E-PERM, E-PATH.
         """
-        self._require_free(name)
-        warn_of_inner(Path(source))
-        with open_adapter(Path(source)) as adapter:
-            return self._put(accept(adapter, name, base=base), provenance, base_name, staging.commit)
+        return self._take_from(source, name, base, provenance, base_name, replace=False)
 
     def take(
         self, accepted: Accepted, *, provenance: Provenance | None = None, base_name: str | None = None,
         replace: bool = False,
     ) -> Expert:  # fmt: skip
         """Copy in an adapter that was judged, while its files are open; `add` or `replace` without reading it again."""
-        (self._require_known if replace else self._require_free)(accepted.expert.name)
-        return self._put(accepted, provenance, base_name, staging.commit_over if replace else staging.commit)
+        self._require(accepted.expert.name, replace=replace)
+        return self._put(accepted, provenance, base_name, replace=replace)
 
     @contextlib.contextmanager
     def stage(self, name: str, *, base: BaseFacts | None = None) -> Iterator[Path]:
@@ -173,29 +158,26 @@ class Library(Mapping[str, Expert]):
         The block writes adapter_config.json, adapter_model.safetensors and, if it likes, expert.json. If it raises, or
         what it wrote doesn't pass `check`, nothing remains. Raises LibraryError as `add` does.
         """
-        self._require_free(name)
-        with self._arriving(name, staging.commit) as arrival:
+        self._require(name, replace=False)
+        with arriving_expert(self._layout, name, replaces=False) as arrival:
             yield arrival.stage
             arrival.expert = seal_stage(arrival.stage, name, self.base, base)
+        self._stands(arrival)
 
     def replace(
         self, source: Path | str, name: str, *, provenance: Provenance | None = None, base: BaseFacts | None = None,
         base_name: str | None = None,
     ) -> Expert:  # fmt: skip
         """Put an adapter in an expert's place, even a bad one's; who has the old one open keeps it. Raises as `add`."""
-        self._require_known(name)
-        warn_of_inner(Path(source))
-        with open_adapter(Path(source)) as adapter:
-            return self._put(accept(adapter, name, base=base), provenance, base_name, staging.commit_over)
+        return self._take_from(source, name, base, provenance, base_name, replace=True)
 
     def remove(self, name: str) -> None:
         """Take an expert out, sound or bad, and delete its files; who has them open keeps them.
 
         Raises E-NAME, E-PATH, E-PERM.
         """
-        self._require_known(name)
-        gone_already = contextlib.suppress(FileNotFoundError)  # another writer was first
-        with disk_errors(f"expert {quote(name)}"), gone_already:
+        self._require(name, replace=True)
+        with disk_errors(f"expert {quote(name)}"), contextlib.suppress(FileNotFoundError):  # another was first
             staging.take_out(self._layout.experts / name, self._layout.staging)
         self._experts.pop(name, None)
         self.bad.pop(name, None)
@@ -225,42 +207,30 @@ class Library(Mapping[str, Expert]):
             with contextlib.suppress(OSError):  # by the way: what the disk refuses, the change will say
                 staging.clean(self._layout)
 
-    def _require_free(self, name: str) -> None:
+    def _require(self, name: str, *, replace: bool) -> None:
+        """Refuse a name that is taken, or to `replace` one that isn't. Raises as `_require_ours`, too."""
         self._require_writable()
-        check_free(name, self._layout.expert_names())
-
-    def _require_known(self, name: str) -> None:
-        self._require_writable()
-        if name not in self.bad:
+        if not replace:
+            check_free(name, self._layout.expert_names())
+        elif name not in self.bad:
             self[name]
 
-    def _put(self, accepted: Accepted, provenance: Provenance | None, base_name: str | None, commit: _Commit) -> Expert:
-        name = accepted.expert.name
-        with self._arriving(name, commit) as arrival:
-            arrival.expert = seal_copy(accepted, arrival.stage, self.base, provenance, base_name)
-        return self[name]
+    def _take_from(self, source: Path | str, name: str, base: BaseFacts | None, *how: Any, replace: bool) -> Expert:
+        self._require(name, replace=replace)  # before anything is read
+        warn_of_inner(Path(source))
+        with open_adapter(Path(source)) as adapter:
+            return self._put(accept(adapter, name, base=base), *how, replace=replace)
 
-    @contextlib.contextmanager
-    def _arriving(self, name: str, commit: _Commit) -> Iterator[Arrival]:
-        """Give an empty directory; the expert that the block makes of it stands under its name when the block ends."""
-        doing, target = f"expert {quote(name)}", self._layout.expert(name)
-        with disk_errors(doing):
-            arrival = Arrival(staging.new_stage(self._layout.staging, name))
-            target.parent.mkdir(exist_ok=True)
-        try:
-            yield arrival
-            with disk_errors(doing):
-                commit(arrival.stage, target)
-        finally:
-            staging.discard(arrival.stage)
-        assert arrival.expert is not None
-        expert = dataclasses.replace(arrival.expert, directory=target)
-        self._experts = dict(sorted({**self._experts, name: expert}.items()))
-        self.bad.pop(name, None)
+    def _put(self, accepted: Accepted, made: Provenance | None, base_name: str | None, *, replace: bool) -> Expert:
+        with arriving_expert(self._layout, accepted.expert.name, replaces=replace) as arrival:
+            arrival.expert = seal_copy(accepted, arrival.stage, self.base, made, base_name)
+        return self._stands(arrival)
+
+    def _stands(self, arrival: Arrival) -> Expert:
+        self._experts = dict(sorted({**self._experts, arrival.expert.name: arrival.expert}.items()))
+        self.bad.pop(arrival.expert.name, None)
         self._notes.changed()
-
-    def _write_notes(self) -> None:
-        _note_all(self._layout, self._manifest, self._experts, self.base)
+        return arrival.expert
 
 
 def _require_ours(layout: Layout) -> None:
@@ -280,6 +250,15 @@ def _note_all(layout: Layout, manifest: Manifest, known: Mapping[str, Expert], b
             write_card(layout, base, list(experts.values()))
             if seen == layout.expert_names():
                 break  # else another writer's change, and perhaps its notes, came before ours were written
+
+
+def names_of_base(library: Library) -> list[str]:
+    """List how a library's experts call its base, sorted; "" if they don't.
+
+    Those that carry its fingerprint were made on it: where some do, the others' names don't count.
+    """
+    made_on_it = [expert for expert in library.values() if expert.provenance.base_fingerprint]
+    return distinct_names(str(e.config.get(BASE_NAME) or "") for e in made_on_it or library.values())
 
 
 def standing(path: Path | str) -> Library | None:

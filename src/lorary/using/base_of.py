@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lorary.errors import ModelError, quote
 from lorary.library.base_names import is_relative
-from lorary.library.library import Library
+from lorary.library.library import Library, names_of_base
 from lorary.model.base.embedded_needs import EMBEDDED
 from lorary.model.base.named_bases import absence, find_base
 
@@ -21,7 +21,7 @@ def base_of(library: Library) -> str:
 def named_base_of(library: Library) -> tuple[str, str]:
     """Give the name of a library's base, and what to load for it. Raises as `base_of`."""
     # Without a name the embedded one is meant.
-    named = sorted({name or EMBEDDED for name in library.base_names}) or [EMBEDDED]
+    named = sorted({name or EMBEDDED for name in names_of_base(library)}) or [EMBEDDED]
     here = {name: find_base(name, library.base) for name in named}
     place = here[named[0]]
     if len(set(here.values())) == 1 and place is not None:

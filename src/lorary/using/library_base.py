@@ -11,7 +11,7 @@ from lorary.library.adapter.config import BASE_NAME
 from lorary.library.adapter.expert import Expert
 from lorary.library.adapter.provenance import Provenance, require_same_base
 from lorary.library.base_names import shared_name
-from lorary.library.library import Library
+from lorary.library.library import Library, names_of_base
 from lorary.model.base.embedded import embedded_directory
 from lorary.model.base.embedded_needs import EMBEDDED
 from lorary.model.base.fingerprint import size_facts
@@ -42,7 +42,7 @@ class LibraryBase:
     ) -> None:
         self._asked, self._vocab_size, self._tell = asked, vocab_size, tell
         self._fingerprint = library.base if library is not None else None
-        self._names = [name for name in library.base_names if name] if library else []
+        self._names = [name for name in names_of_base(library) if name] if library else []
         self._is_told = False
         self._find_here, self._facts = cache(find_here), cache(_facts)  # for many adapters of one base
         self.template: str | None = None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorary.library.layout import is_saved_model
-from lorary.library.library import Library
+from lorary.library.library import Library, names_of_base
 from lorary.model.base.embedded_needs import EMBEDDED, is_embedded, require_embedded
 
 BARE = "base"
@@ -54,6 +54,6 @@ def require_base(base: str | None, library: Library | None = None) -> None:
 
     base: None means that of the library, or without one the embedded one.
     """
-    names = library.base_names if library is not None else [""]
+    names = names_of_base(library) if library is not None else [""]
     if base == EMBEDDED or (base is None and names and all(map(is_embedded, names))):
         require_embedded()

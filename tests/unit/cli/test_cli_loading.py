@@ -14,20 +14,20 @@ from lorary.building.recipe import make_recipe
 from lorary.cli.options.groups import Group, grouped
 from lorary.errors import OptionError
 from lorary.library.library import Library
-from lorary.model.base import base_model
+from lorary.using import open_model
 
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     """What each base was loaded with, beside its name."""
     seen: list[dict] = []
-    load = base_model.load_base
+    load = open_model.load_base
 
     def listen(name: str, **options: object) -> object:
         seen.append(options)
         return load(name, **options)
 
-    monkeypatch.setattr(base_model, "load_base", listen)
+    monkeypatch.setattr(open_model, "load_base", listen)
     return seen
 
 

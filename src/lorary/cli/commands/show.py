@@ -48,9 +48,11 @@ def show(
 
 
 def _show_library(library: "Library", json: bool) -> int | None:
+    from lorary.library.library import names_of_base
+
     facts = [facts_of(expert, library) for expert in library.values()]
     if json:
-        about = {"library": str(library.path), "base": library.base, "base_names": library.base_names}
+        about = {"library": str(library.path), "base": library.base, "base_names": names_of_base(library)}
         print_json({**about, "experts": facts, "bad": library.bad})
     else:
         print(printable(f"base: {base_in_words(library)}"))

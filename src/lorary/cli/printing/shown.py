@@ -43,7 +43,9 @@ def findings_of(expert: "Expert", library: "Library") -> "list[Finding]":
 
 def base_in_words(library: "Library") -> str:
     """Name a library's base, with what its fingerprint tells."""
-    names = [name or "(no name)" for name in library.base_names]
+    from lorary.library.library import names_of_base
+
+    names = [name or "(no name)" for name in names_of_base(library)]
     return _with_sizes(" and ".join(names) or "not known yet", library.base or {})
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lorary.disk.reading import read_capped
-from lorary.disk.strict_json import parse_object
+from lorary.disk.strict_json import is_texts, parse_object
 from lorary.errors import LibraryError, quote
 from lorary.library.adapter.findings import Finding, error, warning
 from lorary.library.adapter.scale import Patterns
@@ -107,12 +107,8 @@ def _is_rank(value: Any) -> bool:
     return type(value) is int and value >= 1
 
 
-def _is_name_list(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
 def _is_names(value: Any) -> bool:
-    return value is None or isinstance(value, str) or _is_name_list(value)
+    return value is None or isinstance(value, str) or is_texts(value)
 
 
 def _is_layers(value: Any) -> bool:

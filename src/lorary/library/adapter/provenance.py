@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lorary.disk.reading import read_capped
-from lorary.disk.strict_json import parse_object
+from lorary.disk.strict_json import is_texts, parse_object
 from lorary.errors import LibraryError, quote
 from lorary.library.layout import PROVENANCE
 
@@ -83,10 +83,6 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
 def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
@@ -100,7 +96,7 @@ def _is_numbers(value: Any) -> bool:
 
 
 _TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "tasks": (_is_texts, "a list of names"),
+    "tasks": (is_texts, "a list of names"),
     "data_hash": (_is_text, "a string"),
     "builder": (_is_object, "an object"),
     "seed": (_is_count, "a whole number"),
@@ -109,7 +105,7 @@ _TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "weights_sha256": (_is_text, "a string"),
     "base_fingerprint": (_is_object, "an object"),
     "licence": (_is_text, "a string"),
-    "parents": (_is_texts, "a list of names"),
+    "parents": (is_texts, "a list of names"),
     "created_by": (_is_text, "a string"),
 }
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from lorary.adapters.contract import Site
-from lorary.disk.writing import near_path
+from lorary.disk.reading import near_path
 from lorary.errors import LibraryError, ModelError, OptionError
 from lorary.evaluation.contract import LogLikelihood
 from lorary.formats.tensor_file import filled_by_others
