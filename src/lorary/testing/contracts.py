@@ -30,6 +30,7 @@ from lorary.building.contract import Builder, JobStep
 from lorary.formats.peft import read_weights, write_weights
 from lorary.hashing import hash_file
 from lorary.library.adapter.expert import read_expert
+from lorary.library.layout import CONFIG, WEIGHTS, Layout
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.routing.contract import Context, Router
@@ -228,7 +229,7 @@ class KindContract(_OptionsContract):
         write_weights(tmp_path / "one", kind, {SITE.name: weights}, base_name="b")  # type: ignore[dict-item]
         read = read_weights(read_expert(tmp_path / "one", "one"))
         write_weights(tmp_path / "two", kind, read, base_name="b")  # type: ignore[arg-type]
-        for file in ("adapter_model.safetensors", "adapter_config.json"):
+        for file in (WEIGHTS, CONFIG):
             assert hash_file(tmp_path / "one" / file) == hash_file(tmp_path / "two" / file)
         assert torch.equal(read[SITE.name].delta(), weights.delta())
 
@@ -301,7 +302,7 @@ class BuilderContract(_OptionsContract):
             try:
                 build(builder(tasks), tasks, base, source=source, into=tmp_path / "cut" / "lib", report=_killer(step))
             except Killed:
-                assert not files_of(tmp_path / "cut" / "lib" / "experts")
+                assert not files_of(Layout(tmp_path / "cut" / "lib").experts)
             else:
                 raise AssertionError("the build was too short to be killed")
         steps: list[JobStep] = []

@@ -31,7 +31,7 @@ def show(
     Of a library its base and experts, of an expert where it comes from. Findings come from settings and sizes alone;
     no weights are read.
     """
-    from lorary.library.layout import is_adapter, is_saved_model
+    from lorary.library.layout import is_adapter, is_saved_model, place_of
     from lorary.library.library import Library
 
     if is_adapter(path):
@@ -41,8 +41,7 @@ def show(
         shown = [(key, in_words(value)) for key, value in saved_in_words({"model": path, **facts}).items() if value]
         print_json({"model": str(path), **facts}) if json else print_table(shown)
         return None
-    if not path.exists() and (path.parent / "experts").is_dir():
-        named = path.parent / "experts" / path.name  # shown even if it is bad
+    if (named := place_of(path)) is not None:  # shown even if it is bad
         return _show_adapter(named if is_adapter(named) else Library.open(path.parent)[path.name].directory, json)
     return _show_library(Library.open(path, skip_bad=True), json)
 

@@ -1,8 +1,8 @@
-"""Where an expert comes from: expert.json, the file beside the adapter that PEFT ignores."""
+"""Where an expert comes from: expert.json and metrics.jsonl, files beside the adapter that PEFT ignores."""
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from lorary.disk.reading import read_capped
 from lorary.disk.strict_json import is_texts, parse_object
 from lorary.errors import LibraryError, quote
-from lorary.library.layout import PROVENANCE
+from lorary.library.layout import METRICS, PROVENANCE
 
 MAX_BYTES = 1_000_000
 _NOT_COMPARED = {"name", "revision"}  # what a base is called says nothing of what it is
@@ -58,6 +58,22 @@ def read_provenance_bytes(directory: Path) -> bytes | None:
     if not path.exists() and not path.is_symlink():
         return None
     return read_capped(path, MAX_BYTES, "E-CONFIG")
+
+
+def write_provenance(directory: Path, made: Provenance) -> None:
+    """Write expert.json to a directory that is being filled."""
+    (directory / PROVENANCE).write_bytes(made.to_json())
+
+
+def write_metrics(directory: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write how a training went to metrics.jsonl, a row a line."""
+    lines = [json.dumps(row, sort_keys=True) + "\n" for row in rows]
+    (directory / METRICS).write_text("".join(lines), encoding="utf-8")
+
+
+def read_metrics(directory: Path) -> list[dict[str, Any]]:
+    """Read how an expert's training went, as it was written."""
+    return [json.loads(line) for line in (directory / METRICS).read_text(encoding="utf-8").splitlines()]
 
 
 def parse_provenance(data: bytes) -> Provenance:
