@@ -1,4 +1,4 @@
-"""How what was staged becomes an expert: copied from an open adapter or written by a builder, then sealed."""
+"""How what was staged becomes an expert: copied from an open adapter or written by a builder, then checked."""
 
 import contextlib
 import dataclasses
@@ -21,10 +21,13 @@ from lorary.library.adapter.provenance import Provenance, require_same_base
 from lorary.library.layout import CONFIG, PROVENANCE, Layout, inner_adapters
 from lorary.library.manifest import this_version
 
+_INNER = "W-INNER"
+LibraryBase = Mapping[str, Any] | None  # its fingerprint
+
 
 @dataclasses.dataclass
 class Arrival:
-    """A directory that is being filled, and the expert in it once it was sealed."""
+    """A directory that is being filled, and the expert in it once it was checked."""
 
     stage: Path
     expert: Expert = dataclasses.field(init=False)
@@ -49,10 +52,6 @@ def arriving_expert(layout: Layout, name: str, *, replaces: bool) -> Iterator[Ar
         staging.discard(arrival.stage)
 
 
-_INNER = "W-INNER"
-LibraryBase = Mapping[str, Any] | None  # its fingerprint
-
-
 def warn_of_inner(source: Path) -> None:
     """Name the adapters in folders of an adapter's own directory: whoever adds that alone leaves them (W-INNER)."""
     if left := inner_adapters(source):
@@ -61,7 +60,7 @@ def warn_of_inner(source: Path) -> None:
         warnings.warn(f"warning[{_INNER}] {what} {hint}", RuntimeWarning, stacklevel=4)
 
 
-def seal_copy(
+def copy_in(
     accepted: Accepted, stage: Path, base: LibraryBase, provenance: Provenance | None, base_name: str | None
 ) -> Expert:
     """Copy an accepted adapter, whose files are open, into a stage. Raises as `Library.add`."""
@@ -73,21 +72,21 @@ def seal_copy(
     if provenance is not None:
         is_same = provenance.weights_sha256 == source.provenance.weights_sha256  # the copy's may be another
         kept = dataclasses.replace(provenance, weights_sha256=kept.weights_sha256) if is_same else provenance
-    return _sealed(Expert(source.name, stage, made.config, made.header, kept), made.sha256, base)
+    return _checked(Expert(source.name, stage, made.config, made.header, kept), made.sha256, base)
 
 
-def seal_stage(stage: Path, name: str, base: LibraryBase, sizes: BaseFacts | None) -> Expert:
+def accept_stage(stage: Path, name: str, base: LibraryBase, sizes: BaseFacts | None) -> Expert:
     """Read what a builder left in a stage, and leave out of its config what imports code. Raises as `Library.stage`."""
     expert = read_expert(stage, name, base=sizes)
-    sealed = _sealed(expert, hash_file(expert.weights_path), base)
+    checked = _checked(expert, hash_file(expert.weights_path), base)
     config = neutralised(expert.config)
     if config != expert.config:
         with disk_errors(f"expert {quote(name)}"):
             write_whole(stage / CONFIG, config_bytes(config))
-    return dataclasses.replace(sealed, config=config)
+    return dataclasses.replace(checked, config=config)
 
 
-def _sealed(expert: Expert, sha256: str, base: LibraryBase) -> Expert:
+def _checked(expert: Expert, sha256: str, base: LibraryBase) -> Expert:
     """Check what stands in the stage, not what was promised, and write its sha256 into expert.json."""
     made = expert.provenance
     raise_errors(check_numbers(expert.weights_path, expert.header), expert.name)

@@ -15,7 +15,7 @@ from lorary.library.adapter.config import BASE_NAME
 from lorary.library.adapter.expert import Accepted, Expert, accept, hash_experts, read_expert
 from lorary.library.adapter.opened import open_adapter
 from lorary.library.adapter.provenance import Provenance, require_same_base
-from lorary.library.arrivals import Arrival, arriving_expert, seal_copy, seal_stage, warn_of_inner
+from lorary.library.arrivals import Arrival, accept_stage, arriving_expert, copy_in, warn_of_inner
 from lorary.library.base_names import distinct_names
 from lorary.library.card import write_card
 from lorary.library.layout import Layout, check_free, find_layout
@@ -161,8 +161,8 @@ class Library(Mapping[str, Expert]):
         self._require(name, replace=False)
         with arriving_expert(self._layout, name, replaces=False) as arrival:
             yield arrival.stage
-            arrival.expert = seal_stage(arrival.stage, name, self.base, base)
-        self._stands(arrival)
+            arrival.expert = accept_stage(arrival.stage, name, self.base, base)
+        self._register(arrival)
 
     def replace(
         self, source: Path | str, name: str, *, provenance: Provenance | None = None, base: BaseFacts | None = None,
@@ -223,10 +223,10 @@ class Library(Mapping[str, Expert]):
 
     def _put(self, accepted: Accepted, made: Provenance | None, base_name: str | None, *, replace: bool) -> Expert:
         with arriving_expert(self._layout, accepted.expert.name, replaces=replace) as arrival:
-            arrival.expert = seal_copy(accepted, arrival.stage, self.base, made, base_name)
-        return self._stands(arrival)
+            arrival.expert = copy_in(accepted, arrival.stage, self.base, made, base_name)
+        return self._register(arrival)
 
-    def _stands(self, arrival: Arrival) -> Expert:
+    def _register(self, arrival: Arrival) -> Expert:
         self._experts = dict(sorted({**self._experts, arrival.expert.name: arrival.expert}.items()))
         self.bad.pop(arrival.expert.name, None)
         self._notes.changed()

@@ -10,7 +10,7 @@ from types import NoneType
 from typing import Any
 
 from lorary.errors import LibraryError, LoraryError, OptionError
-from lorary.library.adapter.brought import judge_template
+from lorary.library.adapter.chat_template import judge_template
 from lorary.library.adapter.check import Finding
 from lorary.library.adapter.expert import accept
 from lorary.library.adapter.opened import OpenAdapter, open_adapter

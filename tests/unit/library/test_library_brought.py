@@ -7,7 +7,7 @@ import pytest
 from library_pico import write_adapter
 
 from lorary.errors import LibraryError
-from lorary.library.adapter.brought import judge_template, read_template
+from lorary.library.adapter.chat_template import judge_template, read_template
 from lorary.library.adapter.opened import open_adapter
 from lorary.library.library import Library
 

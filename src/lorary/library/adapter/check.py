@@ -61,7 +61,7 @@ def judge(adapter: OpenAdapter, *, base: BaseFacts | None = None) -> list[Findin
     """Find what is wrong or doubtful in what was read of an adapter, errors first; reads nothing."""
     findings = _judge(adapter.config, adapter.header, base, adapter.unread)
     findings.sort(key=lambda finding: finding.level)  # stable: "error" before "warning"
-    return [_told_of_hub(finding, adapter.directory) for finding in findings]
+    return [_with_hub_hint(finding, adapter.directory) for finding in findings]
 
 
 def _judge(
@@ -84,7 +84,7 @@ def _judge(
     return findings
 
 
-def _told_of_hub(finding: Finding, directory: Path) -> Finding:
+def _with_hub_hint(finding: Finding, directory: Path) -> Finding:
     """In the Hub's cache all files are links: say how they are reached."""
     parts = directory.absolute().parts
     places = [i for i, part in enumerate(parts[:-2]) if part.startswith("models--") and parts[i + 1] == "snapshots"]

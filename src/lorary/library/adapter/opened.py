@@ -14,7 +14,7 @@ from lorary.disk.reading import is_plain_directory
 from lorary.disk.writing import write_new
 from lorary.errors import LibraryError, quote
 from lorary.library.adapter import config as adapter_config
-from lorary.library.adapter.brought import TEMPLATE, read_template
+from lorary.library.adapter.chat_template import TEMPLATE, read_template
 from lorary.library.adapter.findings import Finding, error, from_exception
 from lorary.library.adapter.header import Header, TensorFile, copied_header, open_tensors
 from lorary.library.adapter.provenance import Provenance, parse_provenance, read_provenance_bytes
