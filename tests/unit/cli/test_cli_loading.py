@@ -14,6 +14,7 @@ from lorary.building.recipe import make_recipe
 from lorary.cli.options.groups import Group, grouped
 from lorary.errors import OptionError
 from lorary.library.library import Library
+from lorary.model.base import base_model
 from lorary.using import open_model
 
 
@@ -27,7 +28,8 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
         seen.append(options)
         return load(name, **options)
 
-    monkeypatch.setattr(open_model, "load_base", listen)
+    for home in (base_model, open_model):  # of saved models, and of all else
+        monkeypatch.setattr(home, "load_base", listen)
     return seen
 
 
