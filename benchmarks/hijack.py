@@ -15,8 +15,8 @@ from collections import defaultdict
 from pathlib import Path
 
 import lorary as lo
-from lorary.cli.models import base_of
 from lorary.model.routed.shares import takes_most
+from lorary.using.base_of import base_of
 
 
 def main() -> None:

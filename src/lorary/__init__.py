@@ -25,6 +25,8 @@ _HOMES = {
     "Weights": "lorary.adapters.contract",
     "Experts": "lorary.adapters.contract",
     "Mix": "lorary.adapters.contract",
+    "add": "lorary.using.add",
+    "open_model": "lorary.using.open_model",
     "load_base": "lorary.model.base.base_model",
     "BaseModel": "lorary.model.base.base_model",
     "route": "lorary.model.routed.route",

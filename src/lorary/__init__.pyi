@@ -6,6 +6,7 @@ from lorary.adapters.contract import Site as Site
 from lorary.adapters.contract import Weights as Weights
 from lorary.adapters.lora import LoRA as LoRA
 from lorary.building.build import build as build
+from lorary.building.build import build_recipe as build_recipe
 from lorary.building.builders.dare import Dare as Dare
 from lorary.building.builders.from_expert import FromExpert as FromExpert
 from lorary.building.builders.lib_mu import LibMu as LibMu
@@ -42,11 +43,6 @@ from lorary.building.finetune import FullFineTuning as FullFineTuning
 from lorary.building.finetune import finetune as finetune
 from lorary.building.recipe import Recipe as Recipe
 from lorary.building.recipe import read_recipe as read_recipe
-from lorary.building.work.backend import Backend as Backend
-from lorary.building.work.backend import Order as Order
-from lorary.building.work.backend import build_recipe as build_recipe
-from lorary.building.work.backends.local import Local as Local
-from lorary.building.work.backends.ray import Ray as Ray
 from lorary.errors import AdapterError as AdapterError
 from lorary.errors import BuildError as BuildError
 from lorary.errors import EvaluationError as EvaluationError
@@ -69,6 +65,8 @@ from lorary.evaluation.evaluators.rouge_l import RougeL as RougeL
 from lorary.evaluation.run import evaluate as evaluate
 from lorary.evaluation.scores import Scores as Scores
 from lorary.evaluation.scores import read_scores as read_scores
+from lorary.grid.evaluate_grid import evaluate_grid as evaluate_grid
+from lorary.grid.setup import Setup as Setup
 from lorary.library.adapter.check import check as check
 from lorary.library.adapter.expert import Expert as Expert
 from lorary.library.adapter.provenance import Provenance as Provenance
@@ -106,6 +104,12 @@ from lorary.tasks.look import look as look
 from lorary.tasks.read import read_tasks as read_tasks
 from lorary.tasks.task import Task as Task
 from lorary.tasks.task import Tasks as Tasks
+from lorary.using.add import add as add
+from lorary.using.open_model import open_model as open_model
+from lorary.work.backend import Backend as Backend
+from lorary.work.backend import Order as Order
+from lorary.work.backends.local import Local as Local
+from lorary.work.backends.ray import Ray as Ray
 
 __version__: str
 __all__: list[str]

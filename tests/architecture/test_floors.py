@@ -10,7 +10,7 @@ FLOORS = {
     **dict.fromkeys(("adapters", "evaluation"), 2),
     **dict.fromkeys(("formats", "routing"), 3),
     "model": 4,
-    **dict.fromkeys(("building", "grid"), 5),
+    **dict.fromkeys(("building", "grid", "using"), 5),
     **dict.fromkeys(("reporting", "serving"), 6),
     "studies": 7,
     **dict.fromkeys(("cli", "testing"), 8),
@@ -30,6 +30,7 @@ NEVER = {
     "routing": {"library", "tasks"},
     "evaluation": {"library"},
     "building": {"evaluation"},
+    "using": {"evaluation"},
     "reporting": {"building", "library", "model"},
 }
 """What a floor must not know, although it is below."""

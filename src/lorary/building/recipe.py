@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lorary.disk.writing import near_path, open_regular
+from lorary.disk.reading import near_path, open_file
 from lorary.errors import OptionError, known_names
 from lorary.folder import BUILDERS
 from lorary.library.library import Library
@@ -96,7 +96,7 @@ def read_recipe(path: Path, given: Mapping[str, Any] | None = None) -> Recipe:
     what the builder raises.
     """
     try:
-        with open_regular(path) as file:
+        with open_file(path) as file:
             data = file.read(_MOST_BYTES + 1)
         if len(data) > _MOST_BYTES:
             raise OptionError("E-OPTION", f"recipe {path} has more than {_MOST_BYTES:,} bytes.", "Is this a recipe?")

@@ -14,7 +14,8 @@ from lorary.building.estimate import remember_rate
 from lorary.errors import BuildError, LibraryError, quote
 from lorary.hashing import hash_file
 from lorary.library import derived
-from lorary.library.adapter.provenance import Provenance, read_provenance
+from lorary.library.adapter.provenance import Provenance, read_provenance, write_provenance
+from lorary.library.layout import WEIGHTS
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.model.ensemble.learned import seal_learned
@@ -68,12 +69,12 @@ class BuildRunner(Runner):
                 facts = made.experts[name](stage)
                 provenance = Provenance(
                     **facts,
-                    weights_sha256=hash_file(stage / "adapter_model.safetensors"),
+                    weights_sha256=hash_file(stage / WEIGHTS),
                     base_fingerprint=self.base.fingerprint,
                     created_by=f"lorary {__version__}",
                     extra={"job": key, **settings_of(self.base)},
                 )
-                (stage / "expert.json").write_bytes(provenance.to_json())
+                write_provenance(stage, provenance)
         except LibraryError as error:
             if error.code != "E-EXISTS" or built_by(self.library, name) != key:
                 raise  # else a worker that thought us dead was first, with the same bytes

@@ -22,7 +22,7 @@ from lorary.cli.commands.save import save
 from lorary.cli.commands.show import show
 from lorary.cli.commands.status import status
 from lorary.cli.commands.study import study
-from lorary.cli.groups import grouped
+from lorary.cli.options.groups import grouped
 
 
 def make_app() -> typer.Typer:

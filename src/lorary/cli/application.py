@@ -10,8 +10,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from lorary.cli.console import print_json, print_table, say
 from lorary.cli.exit_codes import FAILED, INTERRUPTED, PARTLY, READER_GONE
+from lorary.cli.printing.console import print_json, print_table, say
 from lorary.errors import LoraryError
 
 _JSON = "lorary.json"

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lorary.cli.application import resumable
-from lorary.cli.console import print_json, print_table, progress, say
-from lorary.cli.groups import Group
-from lorary.cli.loading import Loading
-from lorary.cli.models import BARE, base_of, check_base, facts_ahead, is_saved, opened, require_library
-from lorary.cli.parameters import EMBEDDED, count_option, method_option
-from lorary.cli.recipe import check_backend, choose_backend
+from lorary.cli.models import BARE, choose, opened, refuse_for_libraries
+from lorary.cli.options.groups import Group
+from lorary.cli.options.loading import Loading
+from lorary.cli.options.parameters import EMBEDDED, count_option, method_option
+from lorary.cli.options.recipe import check_backend, choose_backend
+from lorary.cli.printing.console import print_json, print_table, progress, say
 from lorary.cli.work import ExampleWatcher, Work
 
 if TYPE_CHECKING:
@@ -74,11 +74,11 @@ def evaluate_one(asked: Asked, how: Loading, reading: Any) -> "Scores":
 
     evaluator, router = asked.metrics[0], next(iter(asked.routers), None)
     check_tasks(evaluator, asked.tasks)
-    facts = facts_ahead(asked.target, router, asked.routing["mix"])
+    choice = choose(asked.target, reading, router=router, **asked.routing, tasks_option="--train-tasks")
     name, limit = asked.into.stem, asked.limit
-    check_into(asked.into, foresee(evaluator, asked.tasks, name=name, limit=limit, model=facts))
+    check_into(asked.into, foresee(evaluator, asked.tasks, name=name, limit=limit, model=choice.identity))
     with (
-        opened(asked.target, how, reading, router=router, **asked.routing, tasks_option="--train-tasks") as model,
+        opened(choice, how) as model,
         progress("examples") as tell,
         ExampleWatcher(tell).hearing(model) as watcher,
         resumable(),
@@ -119,20 +119,16 @@ def evaluate_many(asked: Asked, how: Loading, reading: Any, workers: Workers) ->
 
 def _base_for(asked: Asked) -> str | None:
     """Name the base to load; None: that of the saved model."""
-    base: str | None = asked.routing["base"]
-    if asked.target == BARE or is_saved(asked.target):
-        given = {"--router": asked.routers or None, "--mix": asked.routing["mix"]}
-        given |= {"--train-tasks": asked.routing["tasks"], "--max-share": asked.routing["max_share"]}
-        require_library(asked.target, given)
-        if asked.target == BARE:
-            check_base(base or EMBEDDED)
-            return base or EMBEDDED
-        return base
-    from lorary.library.library import Library
+    from lorary.using.base_of import base_of
+    from lorary.using.target import find_target
 
-    library = Library.open(asked.target)
-    check_base(base, library)
-    return base or base_of(library)
+    target = find_target(asked.target, asked.routing["base"])
+    if target.library is not None:
+        return target.base or base_of(target.library)
+    given = {"--router": asked.routers or None, "--mix": asked.routing["mix"]}
+    given |= {"--train-tasks": asked.routing["tasks"], "--max-share": asked.routing["max_share"]}
+    refuse_for_libraries(target, given)
+    return target.base or (EMBEDDED if target.is_bare else None)
 
 
 def print_run(into: Path, scores: "Scores", *, json: bool) -> None:

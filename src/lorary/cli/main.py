@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to fail
-    with _stoppable(), _unheard(), warnings.catch_warnings():
+    with _stoppable(), _without_reader(), warnings.catch_warnings():
         warnings.showwarning = _say_warning
         from lorary.cli.app import make_app  # in here, since it takes a moment in which Ctrl-C may come
 
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _say_warning(message: Warning | str, *_where: Any, **_more: Any) -> None:
     """Tell a warning as any other word on stderr; where in the code it was raised helps nobody here."""
-    from lorary.cli.console import say
+    from lorary.cli.printing.console import say
 
     text = str(message)
     say(text if text.startswith("warning") else f"warning: {text}")
@@ -57,7 +57,7 @@ def _debug_first(arguments: list[str]) -> list[str]:
 
 
 @contextmanager
-def _unheard() -> Iterator[None]:
+def _without_reader() -> Iterator[None]:
     """End without noise when stdout can't be written: its reader has gone, as `| head` does, or the disk is full."""
     try:
         yield
@@ -133,7 +133,7 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 
 def _leave_interrupted(*notes: str) -> NoReturn:
-    from lorary.cli.console import say
+    from lorary.cli.printing.console import say
 
     say(" ".join(["interrupted.", *notes]))
     raise SystemExit(INTERRUPTED) from None

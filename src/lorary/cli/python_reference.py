@@ -7,10 +7,10 @@ from pathlib import Path
 
 CHAPTERS = {
     "Data": ("read_tasks", "builtin_tasks", "builtin_heldout", "look", "Look", "Tasks", "Task", "Example"),
-    "Libraries": ("Library", "Expert", "Provenance", "check"),
+    "Libraries": ("Library", "Expert", "Provenance", "check", "add", "lorary.using.add.Additions"),
     "Building": ("build", "finetune", "FullFineTuning", "cluster", "join", "Recipe", "read_recipe", "build_recipe",
                  "LoRA"),
-    "Models": ("load_base", "route", "load", "export", "RoutedModel", "BaseModel", "Trace"),
+    "Models": ("load_base", "route", "load", "open_model", "export", "RoutedModel", "BaseModel", "Trace"),
     "Scores": ("evaluate", "evaluate_grid", "Setup", "compare", "report", "Scores", "read_scores", "Comparison"),
     "Errors": (
         "LoraryError", "OptionError", "TaskError", "LibraryError", "AdapterError", "RoutingError", "ModelError",

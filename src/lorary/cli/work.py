@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorary.cli.application import PartlyDone
-from lorary.cli.console import Tell, in_words, print_rich, say
+from lorary.cli.printing.console import Tell, in_words, print_rich, say
 from lorary.errors import LoraryError
 
 if TYPE_CHECKING:

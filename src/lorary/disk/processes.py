@@ -71,7 +71,7 @@ def is_marked(name: str) -> bool:
     return _MARK.search(name) is not None
 
 
-def is_left(path: Path) -> bool:
+def is_abandoned(path: Path) -> bool:
     """Tell whether who was writing this is gone: dead as seen from here, or elsewhere and silent for a day.
 
     Raises FileNotFoundError if it is gone itself.
@@ -92,7 +92,7 @@ def collect_beside(directory: Path) -> list[str]:
         names = [name for name in os.listdir(directory) if name.startswith(".") and is_marked(name)]
         for path in (directory / name for name in sorted(names)):
             with contextlib.suppress(OSError):
-                if is_left(path) and _deleted(path):
+                if is_abandoned(path) and _deleted(path):
                     done.append(path.name)
     return done
 

@@ -1,13 +1,19 @@
-"""Open only regular files, and copy them; where the cache is."""
+"""Paths as they are given, and what stands there: only regular files are opened, and told apart; where the cache is."""
 
+import contextlib
+import difflib
+import errno
 import os
-import shutil
 import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from lorary.disk import writing
+from lorary.disk.writing import FORBIDDEN
 from lorary.errors import LibraryError, quote
+
+NOT_REGULAR = errno.EINVAL
+# Windows has none of these flags, nor the FIFOs they are for.
+_SAFE_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 def cache_directory() -> Path:
@@ -25,17 +31,29 @@ def as_path(given: Path | str) -> Path:
     return Path(text).absolute()
 
 
+def open_file(path: Path, *, through_links: bool = True) -> BinaryIO:
+    """Open a file for reading, if it is one: never a FIFO, device or directory. Those could hang, or have no end.
+
+    Raises OSError, "not a regular file" for what is none.
+    """
+    descriptor = os.open(path, _SAFE_READ | (0 if through_links else getattr(os, "O_NOFOLLOW", 0)))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(NOT_REGULAR, "not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading, if it is one: never through a symlink, never a FIFO or device (which could hang).
+    """Open a file of a library or of something else that strangers fill: as `open_file`, and never through a symlink.
 
     Raises LibraryError: E-FILE when it is missing, E-PATH when it is something else, E-PERM when it is forbidden.
     """
     try:
-        return writing.open_regular(path, through_links=False)
+        return open_file(path, through_links=False)
     except FileNotFoundError:
         raise LibraryError("E-FILE", f"{path.name} is missing.") from None
     except OSError as error:
-        if error.errno in writing.FORBIDDEN:
+        if error.errno in FORBIDDEN:
             raise LibraryError("E-PERM", f"{path.name} can't be read: {error.strerror}.") from None
         message = f"{path.name} is not a regular file."
         raise LibraryError("E-PATH", message, "Copy the real file there (cp -L), not a link.") from None
@@ -58,6 +76,15 @@ def signature(path: Path | int) -> tuple[int, ...]:
     """
     found = os.fstat(path) if isinstance(path, int) else os.stat(path, follow_symlinks=False)
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def near_path(path: Path) -> str:
+    """Say what stands beside a path that isn't there and is called nearly so; nothing if that's nothing."""
+    with contextlib.suppress(OSError, ValueError):
+        siblings = [] if os.path.lexists(path) else sorted(sibling.name for sibling in path.parent.iterdir())
+        if near := difflib.get_close_matches(path.name, siblings, n=1, cutoff=0.6):
+            return f"Did you mean {str(path.parent / near[0])!r}?"
+    return ""
 
 
 def read_capped(path: Path, max_bytes: int, code: str) -> bytes:
@@ -86,11 +113,3 @@ def require_plain_directory(path: Path) -> None:
     what = "a link" if stat.S_ISLNK(mode) else "no directory"
     hint = "Look at it and remove it: nothing is written or deleted outside a library."
     raise LibraryError("E-PATH", f"{quote(str(path), 200)} is {what}, expected a directory of its own.", hint)
-
-
-def copy_durably(source: Path, target: Path) -> None:
-    """Copy a regular file to a new file and wait until it is on the disk."""
-    with open_regular(source) as reader, target.open("xb") as writer:
-        shutil.copyfileobj(reader, writer, 1 << 20)
-        writer.flush()
-        os.fsync(writer.fileno())

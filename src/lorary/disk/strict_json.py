@@ -15,6 +15,14 @@ class _RefusedError(ValueError):
     """Valid for the json module, but ambiguous or not finite."""
 
 
+class DoubleKeyError(_RefusedError):
+    """An object gives a key twice, so that it is anybody's guess what it says."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(f"key {quote(key)} is given twice")
+
+
 def parse_object(data: bytes, called: str, code: str) -> dict[str, Any]:
     """Parse bytes that must be one JSON object; `called` names the file in messages.
 
@@ -37,7 +45,7 @@ def parse_array(data: bytes, called: str, code: str) -> list[Any]:
 
 def _parse_all(data: bytes, called: str, code: str) -> Any:
     value = _parse(_decode(data, called, code), called, code)
-    if _is_deep(value):
+    if is_deep(value):
         raise LibraryError(code, f"{called} is nested deeper than {MAX_DEPTH} levels.")
     if b"\\ud" in data.lower():
         _refuse_surrogates(value, called, code)
@@ -56,7 +64,7 @@ def _decode(data: bytes, called: str, code: str) -> str:
 def _parse(text: str, called: str, code: str) -> Any:
     try:
         return json.loads(
-            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole
+            text, object_pairs_hook=unique_keys, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole
         )
     except json.JSONDecodeError as error:
         where = f"{called}:{error.lineno}:{error.colno}"
@@ -69,12 +77,13 @@ def _parse(text: str, called: str, code: str) -> Any:
         raise LibraryError(code, f"{called} holds an integer with too many digits.") from None
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its pairs, for `json.loads(object_pairs_hook=...)`. Raises DoubleKeyError, a ValueError."""
     result = dict(pairs)
     if len(result) != len(pairs):
         counts = Counter(key for key, _ in pairs)
         twice = next(key for key, n in counts.items() if n > 1)
-        raise _RefusedError(f"key {quote(twice)} is given twice")
+        raise DoubleKeyError(twice)
     return result
 
 
@@ -97,7 +106,8 @@ def _whole(text: str) -> int:
     return value
 
 
-def _is_deep(value: Any) -> bool:
+def is_deep(value: Any) -> bool:
+    """Tell whether lists and objects are nested deeper than 32 levels."""
     level = [value]
     for _ in range(MAX_DEPTH):
         parents = [item for item in level if isinstance(item, dict | list)]
@@ -105,6 +115,11 @@ def _is_deep(value: Any) -> bool:
             return False
         level = [child for item in parents for child in (item.values() if isinstance(item, dict) else item)]
     return True
+
+
+def is_texts(value: Any) -> bool:
+    """Tell whether a value is a list of texts."""
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _refuse_surrogates(value: Any, called: str, code: str) -> None:

@@ -1,14 +1,11 @@
-"""Open only regular files; write whole files or none, as the umask wants them; say plainly what the disk refused."""
+"""Write whole files or none, as the umask wants them; say plainly what the disk refused."""
 
 import contextlib
-import difflib
 import errno
 import os
 import shutil
-import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from lorary.disk.processes import beside, collect_beside
 from lorary.errors import LibraryError
@@ -19,20 +16,13 @@ SPARE_BYTES = 1 << 20  # for directories, manifest and card
 COPY_IT = "Copy the library to a place you can write to; reading needs no permission."
 ELSEWHERE = "Choose a place you can write to."
 
-# Windows has none of these flags, nor the FIFOs they are for.
-_SAFE_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
-
-def open_regular(path: Path, *, through_links: bool = True) -> BinaryIO:
-    """Open a file for reading, if it is one: never a FIFO, device or directory. Those could hang, or have no end.
-
-    Raises OSError, "not a regular file" for what is none.
-    """
-    descriptor = os.open(path, _SAFE_READ | (0 if through_links else getattr(os, "O_NOFOLLOW", 0)))
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return os.fdopen(descriptor, "rb")
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file that isn't there yet, and wait until it is on the disk."""
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -40,19 +30,9 @@ def write_whole(path: Path, data: bytes) -> None:
 
     What writers that were killed left beside it goes.
     """
-    with replacing(path) as file:
-        file.write(data)
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Give a file to write, which takes the place of `path` when the `with` block ends, and not if it raises."""
     arriving = beside(path)
     try:
-        with arriving.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        write_new(arriving, data)
         os.replace(arriving, path)
     except OSError as error:
         if error.errno is not None:
@@ -62,15 +42,6 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         discard(arriving)
     sync(path.parent)
     collect_beside(path.parent)
-
-
-def near_path(path: Path) -> str:
-    """Say what stands beside a path that isn't there and is called nearly so; nothing if that's nothing."""
-    with contextlib.suppress(OSError, ValueError):
-        siblings = [] if os.path.lexists(path) else sorted(sibling.name for sibling in path.parent.iterdir())
-        if near := difflib.get_close_matches(path.name, siblings, n=1, cutoff=0.6):
-            return f"Did you mean {str(path.parent / near[0])!r}?"
-    return ""
 
 
 def check_writable(path: Path) -> None:

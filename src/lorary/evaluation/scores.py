@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lorary.disk.writing import FORBIDDEN, near_path, open_regular
+from lorary.disk.reading import near_path, open_file
+from lorary.disk.strict_json import MAX_DEPTH, is_deep
+from lorary.disk.writing import FORBIDDEN
 from lorary.errors import EvaluationError
 from lorary.evaluation.bootstrap import central_interval, resampled_means
 from lorary.evaluation.contract import Outcome
 
 FORMAT = 1
-_DEEPEST = 32  # levels of lists and objects in a line
 _MOST = 1 << 53  # examples of a task
 _HEADER = {
     "name": str,
@@ -116,7 +117,7 @@ def read_scores(path: str | Path) -> Scores:
 def read_run(path: Path) -> bytes | None:
     """Read a file's bytes, None if there is none. Raises E-RUN for a pipe, device or directory, and E-PERM."""
     try:
-        with open_regular(path) as file:
+        with open_file(path) as file:
             return file.read()
     except FileNotFoundError:
         return None
@@ -197,23 +198,13 @@ def _value_and_details(fields: Mapping[str, Any], where: str) -> tuple[float, Ma
 def _parse_line(line: bytes, where: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
-        is_deep = _is_deep(value)
+        is_refused = is_deep(value)
     except ValueError:
-        value, is_deep = None, False
+        value, is_refused = None, False
     except RecursionError:
-        is_deep = True
-    if is_deep:
-        raise EvaluationError("E-RUN", f"{where}: nested deeper than {_DEEPEST} levels.", "Is this a file of scores?")
+        is_refused = True
+    if is_refused:
+        raise EvaluationError("E-RUN", f"{where}: nested deeper than {MAX_DEPTH} levels.", "Is this a file of scores?")
     if not isinstance(value, dict):
         raise EvaluationError("E-RUN", f"{where}: not a JSON object: {line[:40]!r}.", "Is this a file of scores?")
     return value
-
-
-def _is_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(_DEEPEST):
-        parents = [item for item in level if isinstance(item, (dict, list))]
-        if not parents:
-            return False
-        level = [child for item in parents for child in (item.values() if isinstance(item, dict) else item)]
-    return True

@@ -19,6 +19,7 @@ from lorary.library.adapter.header import ITEM_BYTES, Header, TensorInfo
 from lorary.library.adapter.numbers import MAX_ABS, in_words
 from lorary.library.adapter.site_keys import PREFIX
 from lorary.library.base_names import shared_name
+from lorary.library.layout import CONFIG, WEIGHTS
 
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -177,13 +178,13 @@ def write_weights(directory: Path, kind: LoRA, weights: Mapping[str, Weights], *
     for site in sorted(weights):
         tensors[f"{PREFIX}{site}.lora_A.weight"] = weights[site].a.detach().float().cpu().contiguous()
         tensors[f"{PREFIX}{site}.lora_B.weight"] = weights[site].b.detach().float().cpu().contiguous()
-    write_tensors(tensors, directory / "adapter_model.safetensors", metadata={"format": "pt"})
+    write_tensors(tensors, directory / WEIGHTS, metadata={"format": "pt"})
     config = {
         "base_model_name_or_path": shared_name(base_name),
         **kind.peft_config(sorted(weights)),
         **_patterns(kind, weights),
     }
-    (directory / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+    (directory / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
 def write_factors(directory: Path, expert: Expert, weights: Mapping[str, Weights]) -> None:
@@ -196,7 +197,7 @@ def write_factors(directory: Path, expert: Expert, weights: Mapping[str, Weights
         for key, tensor in ((a_key, weights[site].a), (b_key, weights[site].b)):
             check_numbers(expert.name, key, tensor)
             tensors[key] = tensor.detach().cpu().contiguous()
-    write_tensors(tensors, directory / "adapter_model.safetensors", {"format": "pt"})
+    write_tensors(tensors, directory / WEIGHTS, {"format": "pt"})
 
 
 def _patterns(kind: LoRA, weights: Mapping[str, Weights]) -> dict[str, object]:

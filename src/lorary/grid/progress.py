@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from lorary.disk.writing import near_path, open_regular
+from lorary.disk.reading import near_path, open_regular
 from lorary.errors import EvaluationError
 from lorary.work.survey import Survey, survey
 

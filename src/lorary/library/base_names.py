@@ -3,6 +3,7 @@
 import ntpath
 import posixpath
 import re
+from collections.abc import Iterable
 
 from lorary.hashing import short_key
 
@@ -22,6 +23,12 @@ def shared_name(name: str) -> str:
     paths = ntpath if "\\" in path or path[1:2] == ":" else posixpath
     plain = re.sub(r"^/{2,}", "/", paths.normpath(path)) if paths is posixpath else paths.normpath(path)
     return f"./{paths.basename(plain) or 'base'}~{short_key(plain)[:8]}"
+
+
+def distinct_names(names: Iterable[str]) -> list[str]:
+    """List names of bases once each, sorted, also where one is a path and another is what `shared_name` made of it."""
+    # Older lorary wrote paths, which say where to look as well: of both forms of one, the path is told.
+    return sorted({shared_name(name): name for name in sorted(set(names))}.values())
 
 
 def is_relative(name: str) -> bool:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from lorary.disk.processes import collect_beside, is_left, marked
+from lorary.disk.processes import collect_beside, is_abandoned, marked
 from lorary.disk.reading import require_plain_directory
 from lorary.disk.writing import disk_errors, sync
 from lorary.errors import LibraryError, quote
@@ -99,7 +99,7 @@ def _files(layout: Layout, folder: Path) -> list[Path]:
 def _is_left(path: Path) -> bool:
     """Tell a temporary file whose writer is gone."""
     with contextlib.suppress(FileNotFoundError):
-        return path.name.startswith(".") and is_left(path)
+        return path.name.startswith(".") and is_abandoned(path)
     return False
 
 

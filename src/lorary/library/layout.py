@@ -4,7 +4,7 @@
       library.json       schema_version, base (fingerprint or null), created_by, experts (a summary, never read back)
       README.md          model card, generated after changes while it carries our mark
       experts/<name>/    adapter_config.json  adapter_model.safetensors  expert.json: a plain PEFT adapter directory
-                         chat_template.jinja, if one came with it
+                         metrics.jsonl, how its training went; chat_template.jinja, if one came with it
       derived/           <kind>-<key>.<suffix>: rebuildable, named by the hash of their origins and by who made them
       learned/           <kind>-<key>.<suffix>: not rebuildable without data; never collected
       .work/             what a build that isn't done keeps there: see work/worklist.py
@@ -26,8 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorary.disk.processes import WORK
-from lorary.disk.reading import require_plain_directory
-from lorary.disk.writing import near_path
+from lorary.disk.reading import near_path, require_plain_directory
 from lorary.errors import LibraryError, quote
 
 SCHEMA_VERSION = 1
@@ -35,6 +34,9 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PICKLE = "adapter_model.bin"
 PROVENANCE = "expert.json"
+METRICS = "metrics.jsonl"
+EXPERTS = "experts"
+MODEL = "model.json"
 _MANIFEST = "library.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _PEFT_WORDS = {"lora", "weight", "default", "base"}
@@ -61,7 +63,7 @@ class Layout:
     @property
     def experts(self) -> Path:
         """The parent of the adapter directories."""
-        nested = self.root / "experts"
+        nested = self.root / EXPERTS
         return nested if self.is_ours or nested.is_dir() else self.root
 
     @property
@@ -114,6 +116,11 @@ def is_adapter(directory: Path) -> bool:
     return any((directory / file).exists() for file in (CONFIG, WEIGHTS, PICKLE))
 
 
+def is_saved_model(directory: Path) -> bool:
+    """Tell whether a directory holds a saved model, whose copied experts open as a library too."""
+    return (directory / MODEL).is_file()
+
+
 def inner_adapters(directory: Path) -> list[str]:
     """List the adapters in folders of an adapter's own directory, where PEFT puts all but the one called "default"."""
     if not directory.is_dir() or directory.is_symlink():
@@ -121,6 +128,12 @@ def inner_adapters(directory: Path) -> list[str]:
     with os.scandir(directory) as entries:
         names = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
     return sorted(name for name in names if is_adapter(directory / name))
+
+
+def place_of(named: Path) -> Path | None:
+    """Find the directory that LIBRARY/EXPERT means, sound or not; None for a path that stands for itself."""
+    experts = named.parent / EXPERTS
+    return experts / named.name if not named.exists() and experts.is_dir() else None
 
 
 def find_layout(path: Path) -> Layout:

@@ -1,25 +1,24 @@
 """Library: experts on disk, as a mapping. See `layout` for the format and for what a crash can leave behind."""
 
 import contextlib
-import dataclasses
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from lorary.disk.reading import identity, require_plain_directory
-from lorary.disk.writing import ELSEWHERE, check_writable, code_of, disk_errors, need_space, write_whole
+from lorary.disk.writing import ELSEWHERE, check_writable, code_of, disk_errors
 from lorary.errors import LibraryError, known_names, listed, quote
-from lorary.hashing import hash_file
 from lorary.library import staging
 from lorary.library.adapter.check import BaseFacts
-from lorary.library.adapter.config import config_bytes, neutralised
-from lorary.library.adapter.expert import Expert, copy_adapter, hash_experts, read_expert
-from lorary.library.adapter.findings import raise_errors
-from lorary.library.adapter.numbers import check_numbers
-from lorary.library.adapter.provenance import Provenance, read_provenance, require_same_base
+from lorary.library.adapter.config import BASE_NAME
+from lorary.library.adapter.expert import Accepted, Expert, accept, hash_experts, read_expert
+from lorary.library.adapter.opened import open_adapter
+from lorary.library.adapter.provenance import Provenance, require_same_base
+from lorary.library.arrivals import Arrival, accept_stage, arriving_expert, copy_in, warn_of_inner
+from lorary.library.base_names import distinct_names
 from lorary.library.card import write_card
-from lorary.library.layout import CONFIG, PROVENANCE, WEIGHTS, Layout, check_free, find_layout
+from lorary.library.layout import Layout, check_free, find_layout
 from lorary.library.manifest import Manifest, read_manifest, this_version, write_manifest
 from lorary.library.notes import Notes
 
@@ -46,7 +45,7 @@ class Library(Mapping[str, Expert]):
         self._layout = layout
         self._manifest = manifest
         self._experts = dict(experts)
-        self._notes = Notes(self._write_notes)
+        self._notes = Notes(lambda: _note_all(layout, manifest, self._experts, self.base))
         self._is_clean = False
         self.bad = dict(bad)
 
@@ -138,15 +137,19 @@ class Library(Mapping[str, Expert]):
         """Check an adapter directory and copy it in, whole or not at all; the first writer of a name wins.
 
         `provenance` replaces the source's expert.json; with `base`, the sites must fit it; `base_name`: what the copy
-        calls its base. What would let PEFT import code is neutralised in the copy. The source is not modified.
+        calls its base. What would let PEFT import code is neutralised in the copy. The source is not modified. Adapters
+        in folders of it are left, with a warning (W-INNER): `lorary.add` takes all.
         Raises LibraryError: all that `check` finds, numbers included, E-NAME, E-EXISTS, E-BASE, E-DISK, E-PERM, E-PATH.
         """
-        self._require_writable()
-        check_free(name, self._layout.expert_names())
-        checked = read_expert(Path(source), name, base=base)
-        with self._arriving(name, base, staging.commit) as stage:
-            _copy_in(self._layout, checked, stage, provenance, base_name)
-        return self[name]
+        return self._take_from(source, name, base, provenance, base_name, replace=False)
+
+    def take(
+        self, accepted: Accepted, *, provenance: Provenance | None = None, base_name: str | None = None,
+        replace: bool = False,
+    ) -> Expert:  # fmt: skip
+        """Copy in an adapter that was judged, while its files are open; `add` or `replace` without reading it again."""
+        self._require(accepted.expert.name, replace=replace)
+        return self._put(accepted, provenance, base_name, replace=replace)
 
     @contextlib.contextmanager
     def stage(self, name: str, *, base: BaseFacts | None = None) -> Iterator[Path]:
@@ -155,30 +158,26 @@ class Library(Mapping[str, Expert]):
         The block writes adapter_config.json, adapter_model.safetensors and, if it likes, expert.json. If it raises, or
         what it wrote doesn't pass `check`, nothing remains. Raises LibraryError as `add` does.
         """
-        self._require_writable()
-        check_free(name, self._layout.expert_names())
-        with self._arriving(name, base, staging.commit) as stage:
-            yield stage
+        self._require(name, replace=False)
+        with arriving_expert(self._layout, name, replaces=False) as arrival:
+            yield arrival.stage
+            arrival.expert = accept_stage(arrival.stage, name, self.base, base)
+        self._register(arrival)
 
     def replace(
         self, source: Path | str, name: str, *, provenance: Provenance | None = None, base: BaseFacts | None = None,
         base_name: str | None = None,
     ) -> Expert:  # fmt: skip
         """Put an adapter in an expert's place, even a bad one's; who has the old one open keeps it. Raises as `add`."""
-        self._require_known(name)
-        checked = read_expert(Path(source), name, base=base)
-        with self._arriving(name, base, staging.commit_over) as stage:
-            _copy_in(self._layout, checked, stage, provenance, base_name)
-        return self[name]
+        return self._take_from(source, name, base, provenance, base_name, replace=True)
 
     def remove(self, name: str) -> None:
         """Take an expert out, sound or bad, and delete its files; who has them open keeps them.
 
         Raises E-NAME, E-PATH, E-PERM.
         """
-        self._require_known(name)
-        gone_already = contextlib.suppress(FileNotFoundError)  # another writer was first
-        with disk_errors(f"expert {quote(name)}"), gone_already:
+        self._require(name, replace=True)
+        with disk_errors(f"expert {quote(name)}"), contextlib.suppress(FileNotFoundError):  # another was first
             staging.take_out(self._layout.experts / name, self._layout.staging)
         self._experts.pop(name, None)
         self.bad.pop(name, None)
@@ -208,30 +207,30 @@ class Library(Mapping[str, Expert]):
             with contextlib.suppress(OSError):  # by the way: what the disk refuses, the change will say
                 staging.clean(self._layout)
 
-    def _require_known(self, name: str) -> None:
+    def _require(self, name: str, *, replace: bool) -> None:
+        """Refuse a name that is taken, or to `replace` one that isn't. Raises as `_require_ours`, too."""
         self._require_writable()
-        if name not in self.bad:
+        if not replace:
+            check_free(name, self._layout.expert_names())
+        elif name not in self.bad:
             self[name]
 
-    @contextlib.contextmanager
-    def _arriving(self, name: str, base: BaseFacts | None, commit: Callable[[Path, Path], None]) -> Iterator[Path]:
-        doing, target = f"expert {quote(name)}", self._layout.expert(name)
-        with disk_errors(doing):
-            stage = staging.new_stage(self._layout.staging, name)
-            target.parent.mkdir(exist_ok=True)
-        try:
-            yield stage
-            with disk_errors(doing):
-                expert = _sealed(stage, name, self.base, base)
-                commit(stage, target)
-        finally:
-            staging.discard(stage)
-        self._experts = dict(sorted({**self._experts, name: dataclasses.replace(expert, directory=target)}.items()))
-        self.bad.pop(name, None)
-        self._notes.changed()
+    def _take_from(self, source: Path | str, name: str, base: BaseFacts | None, *how: Any, replace: bool) -> Expert:
+        self._require(name, replace=replace)  # before anything is read
+        warn_of_inner(Path(source))
+        with open_adapter(Path(source)) as adapter:
+            return self._put(accept(adapter, name, base=base), *how, replace=replace)
 
-    def _write_notes(self) -> None:
-        _note_all(self._layout, self._manifest, self._experts, self.base)
+    def _put(self, accepted: Accepted, made: Provenance | None, base_name: str | None, *, replace: bool) -> Expert:
+        with arriving_expert(self._layout, accepted.expert.name, replaces=replace) as arrival:
+            arrival.expert = copy_in(accepted, arrival.stage, self.base, made, base_name)
+        return self._register(arrival)
+
+    def _register(self, arrival: Arrival) -> Expert:
+        self._experts = dict(sorted({**self._experts, arrival.expert.name: arrival.expert}.items()))
+        self.bad.pop(arrival.expert.name, None)
+        self._notes.changed()
+        return arrival.expert
 
 
 def _require_ours(layout: Layout) -> None:
@@ -253,34 +252,13 @@ def _note_all(layout: Layout, manifest: Manifest, known: Mapping[str, Expert], b
                 break  # else another writer's change, and perhaps its notes, came before ours were written
 
 
-def _copy_in(layout: Layout, source: Expert, stage: Path, provenance: Provenance | None, base_name: str | None) -> None:
-    with disk_errors(f"expert {quote(source.name)}"):
-        need_space(layout.root, source.weights_path.stat().st_size)
-        copy_adapter(source.directory, stage)
-        if provenance is not None:
-            if provenance.weights_sha256 == source.provenance.weights_sha256:  # the copy's may be another
-                provenance = dataclasses.replace(provenance, weights_sha256=read_provenance(stage).weights_sha256)
-            write_whole(stage / PROVENANCE, provenance.to_json())
-        if base_name is not None:
-            write_whole(stage / CONFIG, config_bytes({**source.config, "base_model_name_or_path": base_name}))
+def names_of_base(library: Library) -> list[str]:
+    """List how a library's experts call its base, sorted; "" if they don't.
 
-
-def _sealed(stage: Path, name: str, library_base: Mapping[str, Any] | None, base: BaseFacts | None) -> Expert:
-    """Check what was staged, not what was promised; neutralise its config, write its sha256 into expert.json."""
-    expert = read_expert(stage, name, base=base)
-    raise_errors(check_numbers(expert.weights_path, expert.header), name)
-    require_same_base(expert.provenance.base_fingerprint, library_base, name)
-    expert.hash  # noqa: B018 - raises when expert.json promises other bytes
-    provenance = dataclasses.replace(
-        expert.provenance,
-        weights_sha256=expert.provenance.weights_sha256 or hash_file(stage / WEIGHTS),
-        created_by=expert.provenance.created_by or this_version(),
-    )
-    write_whole(stage / PROVENANCE, provenance.to_json())
-    config = neutralised(expert.config)
-    if config != expert.config:
-        write_whole(stage / CONFIG, config_bytes(config))
-    return dataclasses.replace(expert, provenance=provenance, config=config)
+    Those that carry its fingerprint were made on it: where some do, the others' names don't count.
+    """
+    made_on_it = [expert for expert in library.values() if expert.provenance.base_fingerprint]
+    return distinct_names(str(e.config.get(BASE_NAME) or "") for e in made_on_it or library.values())
 
 
 def standing(path: Path | str) -> Library | None:

@@ -11,12 +11,11 @@ import hashlib
 import hmac
 import os
 import secrets
-import stat
 from functools import cache
 from pathlib import Path
 
 from lorary.disk.processes import beside, collect_beside
-from lorary.disk.reading import cache_directory
+from lorary.disk.reading import NOT_REGULAR, cache_directory, open_file
 from lorary.hashing import hash_json
 
 _BYTES = 32
@@ -64,15 +63,18 @@ def _key(places: tuple[Path, ...]) -> bytes:
 
 def _read(place: Path) -> bytes | None:
     """Read a key that is private: a plain file of this user's that nobody else can read; None for anything else."""
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        descriptor = os.open(place, flags)
+        file = open_file(place, through_links=False)
     except FileNotFoundError:
         return None
-    with os.fdopen(descriptor, "rb") as file:
+    except OSError as error:
+        if error.errno == NOT_REGULAR:
+            return None
+        raise
+    with file:
         found = os.fstat(file.fileno())
         is_private = os.name != "posix" or (found.st_uid == os.geteuid() and not found.st_mode & 0o077)
-        if not stat.S_ISREG(found.st_mode) or not is_private:
+        if not is_private:
             return None
         key = file.read(_BYTES + 1)
     return key if len(key) == _BYTES else None

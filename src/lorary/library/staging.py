@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from lorary.disk.processes import collect_beside, is_left, is_marked, marked
+from lorary.disk.processes import collect_beside, is_abandoned, is_marked, marked
 from lorary.disk.reading import is_plain_directory, require_plain_directory
 from lorary.disk.writing import sync
 from lorary.errors import LibraryError, quote
@@ -158,7 +158,7 @@ def _settle(stage: Path, experts: Path) -> list[str]:
 
 def _is_left(stage: Path) -> bool:
     is_a_writers = is_marked(stage.name) or _AS_BEFORE.fullmatch(stage.name) is not None
-    return not is_a_writers or is_left(stage)
+    return not is_a_writers or is_abandoned(stage)
 
 
 def _sync_tree(directory: Path) -> None:

@@ -1,6 +1,5 @@
 """The whole road on the embedded base and the built-in tasks, or on the user's own; ends in a report."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from lorary.building.clustering.k_means import k_curve
 from lorary.building.training.job import expert_name
 from lorary.errors import TaskError
 from lorary.evaluation.scores import Scores
+from lorary.library.adapter.provenance import read_metrics
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel, load_base
 from lorary.model.base.embedded_needs import EMBEDDED
@@ -153,8 +153,7 @@ def _curves(libraries: Mapping[str, Library]) -> list[Curve]:
     curves = []
     for name, library in libraries.items():
         for expert in library.values():
-            lines = (expert.directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-            rows = [row for row in map(json.loads, lines) if row.get("valid_loss") is not None]
+            rows = [row for row in read_metrics(expert.directory) if row.get("valid_loss") is not None]
             curves.append(Curve(name, expert.name, [r["step"] for r in rows], [r["valid_loss"] for r in rows]))
     return curves
 

@@ -21,7 +21,7 @@ from transformers import (
 from lorary.adapters.contract import Site, Weights
 from lorary.adapters.lora import LoRA
 from lorary.formats.peft import write_weights
-from lorary.library.adapter.provenance import Provenance
+from lorary.library.adapter.provenance import Provenance, write_provenance
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 
@@ -94,7 +94,7 @@ def add_expert(library: Library, name: str, base: BaseModel, kind: LoRA, weights
     with library.stage(name) as stage:
         write_weights(stage, kind, weights, base_name=base.name)
         provenance = Provenance(tasks=(name,), base_fingerprint=base.fingerprint)
-        (stage / "expert.json").write_bytes(provenance.to_json())
+        write_provenance(stage, provenance)
 
 
 def random_library(

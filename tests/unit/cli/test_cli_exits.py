@@ -17,8 +17,8 @@ import pytest
 from cli_line import Run, World
 
 from lorary import __version__
-from lorary.cli.console import print_json
-from lorary.cli.parameters import EMBEDDED
+from lorary.cli.options.parameters import EMBEDDED
+from lorary.cli.printing.console import print_json
 from lorary.errors import BuildError
 from lorary.folder import CLUSTERERS
 from lorary.library.library import Library
@@ -114,7 +114,7 @@ def test_a_study_refuses_seeds_before_it_loads_anything(run: Run, monkeypatch: p
 def test_what_can_be_known_at_once_is_told_before_anything_is_loaded(
     run: Run, world: World, in_empty: Path, monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:
-    monkeypatch.setattr("lorary.cli.models.load", None)
+    monkeypatch.setattr("lorary.using.open_model.load_base", None)
     answer = run(*(part.format(cwd=in_empty, **vars(world)) for part in line.split()))
     assert answer.err in (
         f"error[E-RUN] {in_empty}: can't be read: not a regular file.\n",
@@ -521,7 +521,7 @@ def test_another_run_is_refused_before_a_base_is_loaded(
     metric = ("--metric", "rouge_l:max_new_tokens=1")
     assert run(*line, *metric).code == 0
     whole = into.read_bytes()
-    monkeypatch.setattr("lorary.cli.models.load", None)
+    monkeypatch.setattr("lorary.using.open_model.load_base", None)
     option, value = change.split()
     given = {"--router": "uniform", "--metric": "rouge_l:max_new_tokens=1", option: value}
     other = [word for pair in given.items() for word in pair]
@@ -552,7 +552,7 @@ def test_ranks_that_do_not_mix_are_refused_before_a_base_is_loaded(
     assert run(*line).code == 0
     library = Library.open(copied)
     library.replace(Library.open(tmp_path / "two")["copy"].directory, "copy")
-    monkeypatch.setattr("lorary.cli.models.load", None)
+    monkeypatch.setattr("lorary.using.open_model.load_base", None)
     answer = run("ask", copied, "hello")
     assert answer.code == 1
     assert answer.err.startswith("error[E-RANK] expert 'swap': rank 4 at ")
@@ -588,7 +588,7 @@ def test_a_saved_model_s_other_run_is_refused_before_a_base_is_loaded(
     into, metric = tmp_path / "run.jsonl", ("--metric", "rouge_l:max_new_tokens=1")
     assert run("eval", world.library, world.tasks, "--router", "uniform", "--into", into, *metric).code == 0
     assert run("save", world.library, "--router", "oracle", "--into", tmp_path / "saved").code == 0
-    monkeypatch.setattr("lorary.cli.models._loaded", None)
+    monkeypatch.setattr("lorary.using.open_model.load", None)
     answer = run("eval", tmp_path / "saved", world.tasks, "--into", into, *metric)
     assert (answer.code, answer.out) == (1, "")
     assert answer.err.startswith(f"error[E-RUN] {into}: holds another run: model.router was ")

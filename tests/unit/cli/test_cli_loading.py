@@ -11,23 +11,25 @@ import typer
 from cli_line import Run, World
 
 from lorary.building.recipe import make_recipe
-from lorary.cli.groups import Group, grouped
+from lorary.cli.options.groups import Group, grouped
 from lorary.errors import OptionError
 from lorary.library.library import Library
 from lorary.model.base import base_model
+from lorary.using import open_model
 
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     """What each base was loaded with, beside its name."""
     seen: list[dict] = []
-    load = base_model.load_base
+    load = open_model.load_base
 
     def listen(name: str, **options: object) -> object:
         seen.append(options)
         return load(name, **options)
 
-    monkeypatch.setattr(base_model, "load_base", listen)
+    for home in (base_model, open_model):  # of saved models, and of all else
+        monkeypatch.setattr(home, "load_base", listen)
     return seen
 
 

@@ -9,8 +9,8 @@ from io import RawIOBase
 
 import pytest
 
-from lorary.cli.console import progress
-from lorary.cli.pace import Pace, in_time
+from lorary.cli.printing.console import progress
+from lorary.cli.printing.pace import Pace, in_time
 from lorary.cli.work import RoadWatcher
 
 
@@ -41,11 +41,11 @@ def go(clock: Clock, pace: Pace) -> Run:
     """Work at a speed for a time, heard of at every tick."""
 
     def run(speed: float, seconds: float, tick: float = 1.0) -> None:
-        pace.hear(run.done)
+        pace.record(run.done)
         for _ in range(round(seconds / tick)):
             clock.now += tick
             run.done += speed * tick
-            pace.hear(run.done)
+            pace.record(run.done)
 
     run.done = 0.0  # type: ignore[attr-defined]
     return run

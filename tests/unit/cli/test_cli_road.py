@@ -11,7 +11,7 @@ from cli_line import Run, World
 
 from lorary.building.builders.private import Private
 from lorary.building.contract import JobStep
-from lorary.cli.samples import show_samples
+from lorary.cli.printing.samples import show_samples
 from lorary.cli.work import Work
 from lorary.library.library import Library
 from lorary.tasks.task import Task

@@ -7,10 +7,16 @@ import pytest
 from library_pico import write_adapter
 
 from lorary.errors import LibraryError
-from lorary.library.adapter.brought import brought_template, look_for_template
+from lorary.library.adapter.chat_template import judge_template, read_template
+from lorary.library.adapter.opened import open_adapter
 from lorary.library.library import Library
 
 TEXT = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}"
+
+
+def look_for_template(directory, expert, own):
+    with open_adapter(directory) as adapter:
+        return judge_template(adapter.template, expert, own)
 
 
 def in_tokenizer(directory, value):
@@ -51,7 +57,7 @@ def test_it_is_kept_with_the_expert_and_told_of(way, tmp_path):
     expert = Library.create(tmp_path / "lib").add(source, "chat")
     assert (expert.directory / "chat_template.jinja").read_text() == TEXT
     copied = expert.copy_to(tmp_path / "copy")
-    assert brought_template(copied) == TEXT
+    assert read_template(copied) == TEXT
     (finding,) = look_for_template(source, expert.directory, None)
     assert (finding.code, finding.level) == ("W-CHAT", "warning")
     assert finding.hint.endswith(f"--chat-template {str(expert.directory / 'chat_template.jinja')!r}.")
@@ -72,7 +78,7 @@ def test_one_that_cannot_be_read_is_left_out_and_named(way, tmp_path):
     source = write_adapter(tmp_path / "odd")
     BROKEN[way](source)
     with pytest.raises(LibraryError):
-        brought_template(source)
+        read_template(source)
     expert = Library.create(tmp_path / "lib").add(source, "odd")
     assert sorted(path.name for path in expert.directory.iterdir()) == [
         "adapter_config.json", "adapter_model.safetensors", "expert.json",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from library_pico import write_adapter
 
-from lorary import processes
+from lorary.disk import processes
 from lorary.disk.processes import SAFE_AGE_S, is_running, marked, place
 from lorary.disk.writing import write_whole
 from lorary.library import derived, staging

@@ -125,7 +125,7 @@ def test_a_copy_leaves_out_what_adding_leaves_out(tmp_path):
 
 
 def test_json_for_machines_steers_no_terminal(capsys):
-    from lorary.cli.console import print_json
+    from lorary.cli.printing.console import print_json
 
     told = {"a\u202eb": "\x1b[31m\x9b\u2066\u200f\U000e0001 \u00e9\u4eca"}
     print_json(told)

@@ -10,7 +10,6 @@ import pytest
 
 import lorary
 from lorary.cli.main import main
-from lorary.cli.models import base_of
 from lorary.errors import LoraryError
 from lorary.library.library import Library
 from lorary.model.base.base_model import load_base
@@ -19,6 +18,7 @@ from lorary.model.base.named_bases import find_here
 from lorary.model.base.outline import outline
 from lorary.model.routed.route import route
 from lorary.testing.pico import pico_base, random_library
+from lorary.using.base_of import base_of
 
 TRAP = """
 open({mark!r}, "w").write("ran")

@@ -24,6 +24,7 @@ from lorary.disk.writing import write_whole
 from lorary.errors import BuildError
 from lorary.formats.peft import read_experts
 from lorary.hashing import short_key
+from lorary.library.adapter.provenance import write_metrics
 from lorary.library.library import Library
 from lorary.model.attached.attachment import Attachment, attached
 from lorary.model.base.base_model import BaseModel
@@ -202,8 +203,7 @@ class _SearchJob(OneExpertJob):
         best = min(rows, key=lambda row: (row["loss"], row["step"]))
         weights = merge_weights(experts, best["weights"], self.options.mix)
         write_plain(stage, weights, base_name)
-        lines = [json.dumps(row, sort_keys=True) + "\n" for row in rows]
-        (stage / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")
+        write_metrics(stage, rows)
         chosen = dict(zip(sorted(experts), best["weights"], strict=True))
         return {
             "tasks": self.tasks,

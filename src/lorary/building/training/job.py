@@ -1,6 +1,5 @@
 """The unit of a builder's work that trains."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from lorary.errors import BuildError, ModelError
 from lorary.formats.peft import write_weights
 from lorary.hashing import hash_json, short_key
 from lorary.library.adapter.expert import Expert, copy_adapter
+from lorary.library.adapter.provenance import write_metrics
 from lorary.library.layout import fitting_name
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
@@ -138,8 +138,7 @@ class TrainingJob:
 
     def write_facts(self, stage: Path, curve: Curve) -> dict[str, Any]:
         """Write metrics.jsonl beside an expert's weights; give the provenance's fields."""
-        lines = [json.dumps(row, sort_keys=True) + "\n" for row in curve.rows]
-        (stage / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")
+        write_metrics(stage, curve.rows)
         return {
             "tasks": self.tasks,
             "data_hash": self.data_hash,

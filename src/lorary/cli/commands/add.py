@@ -6,13 +6,11 @@ from typing import Annotated
 
 import typer
 
-from lorary.cli.adding import Arrivals
 from lorary.cli.application import resumable
-from lorary.cli.console import print_json
 from lorary.cli.exit_codes import FAILED
-from lorary.cli.loading import VocabSize
-from lorary.cli.parameters import Json, base_option
-from lorary.cli.sources import find_adapters
+from lorary.cli.options.loading import VocabSize
+from lorary.cli.options.parameters import Json, base_option
+from lorary.cli.printing.console import print_json, say
 
 
 def add(
@@ -51,21 +49,24 @@ def add(
     library unchanged. From a folder, all that pass are added; exit code 1 means that some did not. Whom they would
     drown is seen when a router is fitted, or here with --probe.
     """
+    from lorary.using.sources import find_sources
+
     with tempfile.TemporaryDirectory(prefix="lorary-") as folder:
-        found = find_adapters(source, Path(folder))
-        if name is not None and (len(source) > 1 or found[0].is_one_of_many):
+        found = find_sources(source, Path(folder), say)  # before anything slow is imported
+        is_lone = len(found) == 1 and not found[0].is_one_of_many
+        if name is not None and not is_lone:
             raise typer.BadParameter(
                 "it names a single adapter; several keep the names of their directories.", param_hint="--as"
             )
-        arrivals = Arrivals(library, tasks=task or [], base=base, replace=replace, vocab_size=vocab_size)
-        if len(source) == 1 and not found[0].is_one_of_many:
-            added = arrivals.take(found[0], name)
-            lines = [f"{library}/{added.expert}: {added.about}"]
-        else:
-            with resumable():
-                arrivals.take_all(found)
-            lines = [arrivals.summary]
-        if probe:
-            arrivals.probe()
-    print_json(arrivals.as_json()) if json else print("\n".join(lines))
-    return FAILED if arrivals.refused else None
+        from lorary.using.add import add as run
+
+        with resumable():
+            done = run(
+                library, found, name=name, tasks=task or (), base=base, vocab_size=vocab_size, replace=replace,
+                probe=probe, tell=say,
+            )  # fmt: skip
+    if json:
+        print_json(done.plain())
+    else:
+        print(*(f"{library}/{one.expert}: {one.about}" for one in done.added) if is_lone else (done,), sep="\n")
+    return FAILED if done.refused else None

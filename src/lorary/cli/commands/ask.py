@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorary.cli.console import print_json, print_table, printable, say
-from lorary.cli.loading import Loading, Reading
-from lorary.cli.models import BARE, LibraryOrBase, opened, through_template
-from lorary.cli.parameters import BaseOfLibrary, HowToMix, Json, MaxShare, Router, TasksOfLibrary, count_option
+from lorary.cli.models import BARE, LibraryOrBase, choose, opened, through_template
+from lorary.cli.options.loading import Loading, Reading
+from lorary.cli.options.parameters import BaseOfLibrary, HowToMix, Json, MaxShare, Router, TasksOfLibrary, count_option
+from lorary.cli.printing.console import print_json, print_table, printable, say
 
 if TYPE_CHECKING:
     from lorary.model.routed.trace import Trace
@@ -42,7 +42,8 @@ def ask(
     from lorary.tasks.example import Example, Message
 
     asked = Example(question, "", messages=(Message("user", question),) if chat else ())
-    with opened(library, how, reading, router=router, mix=mix, max_share=max_share, base=base, tasks=tasks) as model:
+    choice = choose(library, reading, router=router, mix=mix, max_share=max_share, base=base, tasks=tasks)
+    with opened(choice, how) as model:
         with through_template(model) if chat else nullcontext():
             answer = model.generate_text([asked], max_new_tokens=max_new_tokens, stop=stop or ())[0]
         trace = model.explain(asked, max_new_tokens=max_new_tokens) if explain else None

@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from lorary.cli.application import resumable
-from lorary.cli.console import print_json, progress, say
-from lorary.cli.loading import Reading, RecipeLoading
-from lorary.cli.parameters import TASKS, Json, OnlyTasks, base_option, count_option, method_option
-from lorary.cli.plan import print_plan
-from lorary.cli.recipe import check_backend, choose_backend, gather
+from lorary.cli.options.loading import Reading, RecipeLoading
+from lorary.cli.options.parameters import TASKS, Json, OnlyTasks, base_option, count_option, method_option
+from lorary.cli.options.recipe import check_backend, choose_backend, gather
+from lorary.cli.printing.console import print_json, progress, say
+from lorary.cli.printing.plan import print_plan
 from lorary.cli.work import Work
 
 

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorary.cli.console import print_json, print_table, say
-from lorary.cli.loading import Loading, Reading
-from lorary.cli.models import base_of, load
-from lorary.cli.parameters import BaseOfLibrary, Json, TasksOfLibrary, method_option
+from lorary.cli.models import load
+from lorary.cli.options.loading import Loading, Reading
+from lorary.cli.options.parameters import BaseOfLibrary, Json, TasksOfLibrary, method_option
+from lorary.cli.printing.console import print_json, print_table, say
 
 if TYPE_CHECKING:
     from lorary.building.clustering.clusters import Clusters
@@ -45,6 +45,7 @@ def cluster(
     from lorary.folder import CLUSTERERS
     from lorary.library.library import Library
     from lorary.tasks.read import read_tasks
+    from lorary.using.base_of import base_of
 
     opened = Library.open(library)
     check_groups_place(into)
@@ -55,8 +56,7 @@ def cluster(
     if join is not None:
         groups = run_join(read_clusters(join), opened)
     else:
-        clusterer = CLUSTERERS.parse(str(method))
-        data = read_tasks(tasks, **reading.options) if tasks else None
+        clusterer, data = CLUSTERERS.parse(str(method)), read_tasks(tasks, **reading.options) if tasks else None
         needs_base = "examples" in clusterer.needs and data is not None
         loaded = load(base or base_of(opened), how) if needs_base else None
         groups = run(clusterer, opened, base=loaded, tasks=data)

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from lorary.cli.evaluating import Asked, Workers, evaluate_many, evaluate_one, print_run, print_runs
-from lorary.cli.loading import Loading, Reading
 from lorary.cli.models import LibraryOrBase
-from lorary.cli.parameters import BaseOfLibrary, HowToMix, Json, MaxShare, count_option, method_option
+from lorary.cli.options.loading import Loading, Reading
+from lorary.cli.options.parameters import BaseOfLibrary, HowToMix, Json, MaxShare, count_option, method_option
 
 _ROUTER = "How to route, e.g. arrow:top_k=4 (`list` shows all); compass by default; repeatable."
 _METRIC = "How to score, e.g. choice:normalise=byte (`list` shows all); rouge_l by default; repeatable."

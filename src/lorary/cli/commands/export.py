@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from lorary.cli.console import print_json, printable
-from lorary.cli.loading import Loading, Reading
-from lorary.cli.models import opened
-from lorary.cli.parameters import BaseOfLibrary, HowToMix, Json, Mix, count_option, method_option
+from lorary.cli.models import choose, opened
+from lorary.cli.options.loading import Loading, Reading
+from lorary.cli.options.parameters import BaseOfLibrary, HowToMix, Json, Mix, count_option, method_option
+from lorary.cli.printing.console import print_json, printable
 
 
 def export(
@@ -54,7 +54,7 @@ def export(
 
         data = read_tasks(texts, **reading.options)
         prompts = [example for task in data.values() for example in task.train[:limit]]
-        with opened(library, how, reading, router=router, mix=mix, base=base, tasks=None) as model:
+        with opened(choose(library, reading, router=router, mix=mix, base=base, tasks=None), how) as model:
             told = run(model.experts, model.choices(prompts), into=into, mix=model.mix, rank=rank)
     if json:
         return print_json({"adapter": str(into), "ranks": told.ranks, "error": told.error, "worst": told.worst})

@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from lorary.cli.application import resumable
-from lorary.cli.console import print_json, progress
-from lorary.cli.loading import Loading, Reading
 from lorary.cli.models import check_base, load
-from lorary.cli.parameters import EMBEDDED, TASKS, BaseToBuildOn, Json, OnlyTasks
+from lorary.cli.options.loading import Loading, Reading
+from lorary.cli.options.parameters import EMBEDDED, TASKS, BaseToBuildOn, Json, OnlyTasks
+from lorary.cli.printing.console import print_json, progress
 
 
 def finetune(

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from lorary.cli.console import print_json, printable
-from lorary.cli.parameters import Json
+from lorary.cli.options.parameters import Json
+from lorary.cli.printing.console import print_json, printable
 
 
 def gc(

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from lorary.cli.application import resumable
-from lorary.cli.console import print_json, print_rich, progress
-from lorary.cli.loading import Loading, Reading
 from lorary.cli.models import check_base
-from lorary.cli.parameters import EMBEDDED, BaseToBuildOn, HowToMix, Json, Mix, count_option
+from lorary.cli.options.loading import Loading, Reading
+from lorary.cli.options.parameters import EMBEDDED, BaseToBuildOn, HowToMix, Json, Mix, count_option
+from lorary.cli.printing.console import print_json, print_rich, progress
 from lorary.cli.work import RoadWatcher
 
 _MANY = "repeatable."

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from lorary.cli.completion import offer_experts
-from lorary.cli.console import print_json
-from lorary.cli.parameters import Json
+from lorary.cli.options.completion import offer_experts
+from lorary.cli.options.parameters import Json
+from lorary.cli.printing.console import print_json
 
 
 def remove(

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from lorary.cli.console import print_json
-from lorary.cli.loading import Loading, Reading
-from lorary.cli.models import opened
-from lorary.cli.parameters import BaseOfLibrary, HowToMix, Json, MaxShare, Router, TasksOfLibrary
+from lorary.cli.models import choose, opened
+from lorary.cli.options.loading import Loading, Reading
+from lorary.cli.options.parameters import BaseOfLibrary, HowToMix, Json, MaxShare, Router, TasksOfLibrary
+from lorary.cli.printing.console import print_json
 
 
 def save(
@@ -31,7 +31,8 @@ def save(
     from lorary.disk.arrival import check_target
 
     check_target(into)
-    with opened(library, how, reading, router=router, mix=mix, max_share=max_share, base=base, tasks=tasks) as model:
+    choice = choose(library, reading, router=router, mix=mix, max_share=max_share, base=base, tasks=tasks)
+    with opened(choice, how) as model:
         model.save(into, experts="refer" if refer else "copy")
         names, identity = model.names, model.identity
     if json:

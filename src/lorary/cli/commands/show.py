@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorary.cli.completion import offer_experts_in
-from lorary.cli.console import in_words, print_json, print_table, printable
 from lorary.cli.exit_codes import FAILED, PARTLY
-from lorary.cli.models import is_saved, names_of_base
-from lorary.cli.parameters import Json
-from lorary.cli.shown import COLUMNS, adapter_facts, base_in_words, facts_of, saved_facts, saved_in_words
+from lorary.cli.options.completion import offer_experts_in
+from lorary.cli.options.parameters import Json
+from lorary.cli.printing.console import in_words, print_json, print_table, printable
+from lorary.cli.printing.shown import COLUMNS, adapter_facts, base_in_words, facts_of, saved_facts, saved_in_words
 
 if TYPE_CHECKING:
     from lorary.library.library import Library
@@ -32,23 +31,24 @@ def show(
     Of a library its base and experts, of an expert where it comes from. Findings come from settings and sizes alone;
     no weights are read.
     """
-    from lorary.library.layout import is_adapter
+    from lorary.library.layout import is_adapter, is_saved_model, place_of
     from lorary.library.library import Library
 
     if is_adapter(path):
         return _show_adapter(path, json)
-    if is_saved(str(path)):
-        facts = saved_facts(path / "model.json")
+    if is_saved_model(path):
+        facts = saved_facts(path)
         shown = [(key, in_words(value)) for key, value in saved_in_words({"model": path, **facts}).items() if value]
         print_json({"model": str(path), **facts}) if json else print_table(shown)
         return None
-    if not path.exists() and (path.parent / "experts").is_dir():
-        named = path.parent / "experts" / path.name  # shown even if it is bad
+    if (named := place_of(path)) is not None:  # shown even if it is bad
         return _show_adapter(named if is_adapter(named) else Library.open(path.parent)[path.name].directory, json)
     return _show_library(Library.open(path, skip_bad=True), json)
 
 
 def _show_library(library: "Library", json: bool) -> int | None:
+    from lorary.library.library import names_of_base
+
     facts = [facts_of(expert, library) for expert in library.values()]
     if json:
         about = {"library": str(library.path), "base": library.base, "base_names": names_of_base(library)}

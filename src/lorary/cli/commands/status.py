@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorary.cli.console import print_json, print_table
 from lorary.cli.exit_codes import PARTLY
-from lorary.cli.pace import in_time
-from lorary.cli.parameters import Json
+from lorary.cli.options.parameters import Json
+from lorary.cli.printing.console import print_json, print_table
+from lorary.cli.printing.pace import in_time
 
 if TYPE_CHECKING:
     from lorary.work.survey import JobState, Survey

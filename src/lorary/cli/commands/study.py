@@ -7,10 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from lorary.cli.application import resumable
-from lorary.cli.console import print_json, say
-from lorary.cli.loading import Loading
 from lorary.cli.models import check_base, load
-from lorary.cli.parameters import (
+from lorary.cli.options.loading import Loading
+from lorary.cli.options.parameters import (
     EMBEDDED,
     BaseToBuildOn,
     Json,
@@ -20,6 +19,7 @@ from lorary.cli.parameters import (
     numbers,
     refuse_given,
 )
+from lorary.cli.printing.console import print_json, say
 
 _EVIDENCE_ONLY = ("data", "arms", "sizes", "others", "n_score", "n_answer")
 

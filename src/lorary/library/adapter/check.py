@@ -10,22 +10,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lorary.disk.reading import is_plain_directory
 from lorary.errors import LibraryError, listed, quote
 from lorary.library.adapter import config as adapter_config
 from lorary.library.adapter.findings import Finding, error, from_exception, raise_errors, warning
-from lorary.library.adapter.header import Header, read_header
+from lorary.library.adapter.header import Header
 from lorary.library.adapter.numbers import check_numbers
+from lorary.library.adapter.opened import OpenAdapter, open_adapter
 from lorary.library.adapter.scale import ranks_of
 from lorary.library.adapter.site_keys import PREFIX, endings, site_tensors
 from lorary.library.adapter.targets import Names, Targets
 from lorary.library.adapter.tensor_keys import check_keys, check_places
-from lorary.library.layout import PICKLE, WEIGHTS
+from lorary.library.layout import WEIGHTS
 
 BaseFacts = Mapping[str, tuple[int, int]]  # site name -> (d_in, d_out)
 _CONFIG_UNUSABLE = ("E-CONFIG", "E-LIMIT", "E-REGEX")
 
-__all__ = ["BaseFacts", "Finding", "Inspection", "check", "inspect", "raise_errors"]
+__all__ = ["BaseFacts", "Finding", "Inspection", "check", "inspect", "judge", "raise_errors"]
 
 
 @dataclass(frozen=True)
@@ -53,30 +53,15 @@ def inspect(directory: Path, *, base: BaseFacts | None = None) -> Inspection:
 
     Reads adapter_config.json and the safetensors header only. Never raises LibraryError.
     """
-    if not directory.exists() and not directory.is_symlink():
-        message = f"there is no directory {quote(str(directory), 200)}."
-        return Inspection([error("E-FILE", message, "Check the path.")])
-    if directory.is_file() and not directory.is_symlink():
-        message = f"{quote(str(directory), 200)} is a file, expected an adapter's directory."
-        return Inspection([error("E-PATH", message, "Give the directory that it stands in.")])
-    if not is_plain_directory(directory):
-        return Inspection(
-            [error("E-PATH", f"{quote(directory.name)} is not a plain directory.", "Copy it, don't link.")]
-        )
-    findings: list[Finding] = []
-    config: dict[str, Any] | None = None
-    header: Header | None = None
-    try:
-        config = adapter_config.read_config(directory)
-    except LibraryError as caught:
-        findings.append(from_exception(caught))
-    try:
-        header = _read_weights_header(directory)
-    except LibraryError as caught:
-        findings.append(from_exception(caught))
-    findings = _judge(config, header, base, findings)
+    with open_adapter(directory) as adapter:
+        return Inspection(judge(adapter, base=base), adapter.config or {}, adapter.header or {})
+
+
+def judge(adapter: OpenAdapter, *, base: BaseFacts | None = None) -> list[Finding]:
+    """Find what is wrong or doubtful in what was read of an adapter, errors first; reads nothing."""
+    findings = _judge(adapter.config, adapter.header, base, adapter.unread)
     findings.sort(key=lambda finding: finding.level)  # stable: "error" before "warning"
-    return Inspection([_told_of_hub(finding, directory) for finding in findings], config or {}, header or {})
+    return [_with_hub_hint(finding, adapter.directory) for finding in findings]
 
 
 def _judge(
@@ -99,7 +84,7 @@ def _judge(
     return findings
 
 
-def _told_of_hub(finding: Finding, directory: Path) -> Finding:
+def _with_hub_hint(finding: Finding, directory: Path) -> Finding:
     """In the Hub's cache all files are links: say how they are reached."""
     parts = directory.absolute().parts
     places = [i for i, part in enumerate(parts[:-2]) if part.startswith("models--") and parts[i + 1] == "snapshots"]
@@ -109,15 +94,6 @@ def _told_of_hub(finding: Finding, directory: Path) -> Finding:
     name = "/".join(["hf:/", repo.replace("--", "/", 1), *folders]) + f"@{revision}"
     hint = f"It is in the Hub's cache: give {name} instead, with HF_HUB_OFFLINE=1 where there is no network."
     return replace(finding, hint=hint)
-
-
-def _read_weights_header(directory: Path) -> Header:
-    weights = directory / WEIGHTS
-    if not weights.exists() and not weights.is_symlink() and (directory / PICKLE).exists():
-        message = f"only {PICKLE} is there, a pickle that could run code; it is never opened."
-        hint = "Convert it in a sandbox: torch.load(weights_only=True), then safetensors.torch.save_file."
-        raise LibraryError("E-PICKLE", message, hint)
-    return read_header(weights)
 
 
 # ---- sites --------------------------------------------------------------------------------------

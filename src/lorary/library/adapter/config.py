@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from lorary.disk.reading import read_capped
-from lorary.disk.strict_json import parse_object
+from lorary.disk.strict_json import is_texts, parse_object
 from lorary.errors import LibraryError, quote
 from lorary.library.adapter.findings import Finding, error, warning
 from lorary.library.adapter.scale import Patterns
 from lorary.library.base_names import shared_name
 from lorary.library.layout import CONFIG
 
+BASE_NAME = "base_model_name_or_path"
 MAX_BYTES = 1_000_000
 MAX_RANK = 512
 MAX_ALPHA = 1_000_000
@@ -41,17 +42,22 @@ _HARMLESS_INITS = ("gaussian", "orthogonal", "eva", "mica", "lora_ga")
 _CHANGED_BASE = {"pissa": "PiSSA", "olora": "OLoRA", "corda": "CorDA", "loftq": "LoftQ"}
 """How the names of initialisations begin that take the factors out of the base: what is trained fits the rest only."""
 _DROPPED = ("auto_mapping", "megatron_config")
-_NAMES_FILES = ("base_model_name_or_path", "loftq_config", "eva_config", "corda_config", "lora_ga_config")
+_NAMES_FILES = (BASE_NAME, "loftq_config", "eva_config", "corda_config", "lora_ga_config")
 _WITHOUT_EFFECT = {
-    "base_model_name_or_path", "revision", "task_type", "peft_version", "inference_mode", "lora_dropout",
+    BASE_NAME, "revision", "task_type", "peft_version", "inference_mode", "lora_dropout",
     "layers_pattern", "megatron_core", "loftq_config", "eva_config", "corda_config", "lora_ga_config",
     "qalora_group_size", "ensure_weight_tying", "runtime_config",
 }  # fmt: skip
 
 
-def read_config(directory: Path) -> dict[str, Any]:
-    """Read adapter_config.json strictly. Raises LibraryError E-FILE, E-PATH or E-CONFIG."""
-    return parse_object(read_capped(directory / CONFIG, MAX_BYTES, "E-CONFIG"), CONFIG, "E-CONFIG")
+def read_config_bytes(directory: Path) -> bytes:
+    """Read adapter_config.json as it is. Raises LibraryError E-FILE, E-PATH or E-CONFIG."""
+    return read_capped(directory / CONFIG, MAX_BYTES, "E-CONFIG")
+
+
+def parse_config(data: bytes) -> dict[str, Any]:
+    """Understand the bytes of adapter_config.json, strictly. Raises LibraryError E-CONFIG."""
+    return parse_object(data, CONFIG, "E-CONFIG")
 
 
 def check_config(config: Mapping[str, Any]) -> list[Finding]:
@@ -101,12 +107,8 @@ def _is_rank(value: Any) -> bool:
     return type(value) is int and value >= 1
 
 
-def _is_name_list(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
 def _is_names(value: Any) -> bool:
-    return value is None or isinstance(value, str) or _is_name_list(value)
+    return value is None or isinstance(value, str) or is_texts(value)
 
 
 def _is_layers(value: Any) -> bool:
@@ -134,7 +136,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "exclude_modules": (_is_names, "a list of names or a string"),
     "layers_to_transform": (_is_layers, "a list of layer numbers"),
     "layers_pattern": (_is_names, "a list of names or a string"),
-    "base_model_name_or_path": (lambda value: value is None or isinstance(value, str), "a string"),
+    BASE_NAME: (lambda value: value is None or isinstance(value, str), "a string"),
     "init_lora_weights": (lambda value: _is_flag(value) or isinstance(value, str), "true, false or a name"),
 }
 

@@ -1,27 +1,25 @@
 """Expert: a named adapter in a library, read as far as one can without tensors."""
 
-import contextlib
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lorary.disk.arrival import arriving
-from lorary.disk.reading import copy_durably, open_regular, signature
-from lorary.disk.writing import write_whole
+from lorary.disk.reading import open_regular, signature
+from lorary.disk.writing import write_new
 from lorary.errors import LibraryError, quote
-from lorary.hashing import hash_file, hash_json, hash_open
-from lorary.library.adapter.brought import TEMPLATE, brought_template
-from lorary.library.adapter.check import BaseFacts, inspect
-from lorary.library.adapter.config import config_bytes, neutralised, read_config
-from lorary.library.adapter.findings import from_exception, raise_errors
-from lorary.library.adapter.header import Header, read_header, rename_tensors, renamed
+from lorary.hashing import hash_json, hash_open
+from lorary.library.adapter.check import BaseFacts, judge
+from lorary.library.adapter.findings import Finding, from_exception, raise_errors
+from lorary.library.adapter.header import Header, open_tensors
+from lorary.library.adapter.opened import BRING_BACK, OpenAdapter, odd_names, open_adapter, require_promised
 from lorary.library.adapter.provenance import Provenance, read_provenance
 from lorary.library.adapter.scale import scales_of
-from lorary.library.adapter.site_keys import peft_key, site_tensors
+from lorary.library.adapter.site_keys import site_tensors
 from lorary.library.layout import CONFIG, PROVENANCE, WEIGHTS
 
 
@@ -84,12 +82,13 @@ class Expert:
     @cached_property
     def copied_hash(self) -> str:
         """The identity that a copy has, whose tensors bear PEFT's names. Raises as `hash`."""
-        if not (odd := _odd_names(self.header)):
+        if not (odd := odd_names(self.header)):
             return self.hash
         self.confirm()
         digest = hashlib.sha256()
-        for block in renamed(self.weights_path, odd):
-            digest.update(block)
+        with open_tensors(self.weights_path) as tensors:
+            for block in tensors.blocks(odd):
+                digest.update(block)
         return hash_json([digest.hexdigest(), self.scales])
 
     @cached_property
@@ -117,7 +116,7 @@ class Expert:
                 found = hash_open(file)
         except LibraryError as caught:
             raise _named(caught, self.name) from None
-        _require_promised(found, self.provenance.weights_sha256 or self._seen.get("sha256", found), self.name)
+        require_promised(found, self.provenance.weights_sha256 or self._seen.get("sha256", found), self.name)
         self._seen.update(sha256=found, signature=touched)
 
     def _is_vouched_for(self) -> bool:
@@ -163,62 +162,41 @@ def copy_adapter(source: Path, target: Path) -> None:
     expert.json the hash of the file that comes of it. A chat template that can be read goes along, as a file of its
     own. Raises E-FILE, E-PATH, E-CONFIG.
     """
-    for name in (CONFIG, WEIGHTS, PROVENANCE):
-        path = source / name
-        if name != PROVENANCE or path.exists() or path.is_symlink():
-            try:
-                copy_durably(path, target / name)
-            except LibraryError as caught:
-                raise _named(caught, source.name) from None
-    config = read_config(target)
-    if (safe := neutralised(config)) != config:
-        write_whole(target / CONFIG, config_bytes(safe))
-    with contextlib.suppress(LibraryError):  # `add` tells of it
-        if template := brought_template(source):
-            write_whole(target / TEMPLATE, template.encode())
-    try:
-        header = read_header(target / WEIGHTS)
-    except LibraryError as caught:
-        raise _named(caught, source.name) from None
-    if odd := _odd_names(header):
-        _respell(target, odd, source.name)
-
-
-def _odd_names(header: Header) -> dict[str, str]:
-    """Name the tensors that PEFT names otherwise, and say how."""
-    return {key: name for key in header if (name := peft_key(key)) != key}
-
-
-def _respell(directory: Path, names: Mapping[str, str], called: str) -> None:
-    """Rename tensors of a copy, once it is known to be what its expert.json promises. Raises E-FILE."""
-    weights, provenance = directory / WEIGHTS, read_provenance(directory)
-    if promised := provenance.weights_sha256:
-        _require_promised(hash_file(weights), promised, called)
-    rename_tensors(weights, names)
-    if promised:
-        write_whole(directory / PROVENANCE, replace(provenance, weights_sha256=hash_file(weights)).to_json())
-
-
-def _require_promised(found: str, expected: str, name: str) -> None:
-    if found != expected:
-        message = f"expert {quote(name)}: {WEIGHTS} has changed: sha256 {found[:12]}, expected {expected[:12]}."
-        hint = "Open the library again if another process replaced it; else fetch it again."
-        raise LibraryError("E-FILE", message, hint)
+    if not source.exists():
+        raise LibraryError("E-FILE", f"expert {quote(source.name)}: {CONFIG} is missing.", BRING_BACK)
+    with open_adapter(source) as adapter:
+        made = adapter.copy_to(target)
+    if made.provenance_bytes is not None:
+        write_new(target / PROVENANCE, made.provenance_bytes)
 
 
 def _named(caught: LibraryError, name: str) -> LibraryError:
-    hint = caught.hint or "Bring it back, or leave the expert out."
+    hint = caught.hint or BRING_BACK
     return LibraryError(caught.code, f"expert {quote(name)}: {caught.message}", hint)
 
 
 def read_expert(directory: Path, name: str, *, base: BaseFacts | None = None) -> Expert:
     """Read and check one adapter directory. Raises LibraryError with all its errors, the first one's code."""
-    inspection = inspect(directory, base=base)
-    findings = list(inspection.findings)
-    provenance = Provenance()
+    with open_adapter(directory) as adapter:
+        return accept(adapter, name, base=base).expert
+
+
+class Accepted(NamedTuple):
+    """An adapter that passed `judge`, with what is doubtful about it; while its files are open, it can be copied."""
+
+    expert: Expert
+    findings: list[Finding]
+    adapter: OpenAdapter
+
+
+def accept(adapter: OpenAdapter, name: str, *, base: BaseFacts | None = None) -> Accepted:
+    """Judge an open adapter by config and header, and call it `name`. Raises as `read_expert`."""
+    findings, provenance = judge(adapter, base=base), Provenance()
     try:
-        provenance = read_provenance(directory)
+        provenance = adapter.provenance
     except LibraryError as caught:
         findings.append(from_exception(caught))
     raise_errors(findings, name)
-    return Expert(name, directory, inspection.config, inspection.header, provenance)
+    return Accepted(
+        Expert(name, adapter.directory, adapter.config or {}, adapter.header or {}, provenance), findings, adapter
+    )

@@ -4,16 +4,17 @@ Stricter than the safetensors library, because headers come from strangers: smal
 and offsets that cover the data exactly.
 """
 
+import contextlib
 import json
 import math
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from lorary.disk.reading import open_regular
 from lorary.disk.strict_json import parse_object
-from lorary.disk.writing import replacing
 from lorary.errors import LibraryError, quote
 
 MAX_HEADER_BYTES = 4_000_000
@@ -23,6 +24,7 @@ ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 _STATE_BYTES = {**ITEM_BYTES, "F64": 8, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
 _MAX_STATE_HEADER_BYTES = 8_000_000
 _MAX_STATE_TENSORS = 60_000
+_BLOCK = 1 << 20
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
@@ -37,67 +39,102 @@ class TensorInfo(NamedTuple):
 Header = Mapping[str, TensorInfo]
 
 
+@dataclass(frozen=True, eq=False)
+class TensorFile:
+    """An open safetensors file whose header was read; `head` is its bytes: the length and the JSON.
+
+    Another file may come to bear its name meanwhile: what is read of this one goes with its header.
+    """
+
+    file: BinaryIO
+    name: str
+    head: bytes
+    header: dict[str, TensorInfo]
+    metadata: dict[str, str]
+
+    def blocks(self, names: Mapping[str, str] | None = None) -> Iterator[bytes]:
+        """Give the whole file, block by block; `names`: what tensors are to be called, their bytes and metadata stay.
+
+        Raises LibraryError E-FILE if somebody cuts it meanwhile.
+        """
+        yield self.renamed(names) if names else self.head
+        yield from self.data()
+
+    def data(self) -> Iterator[bytes]:
+        """Give what follows the header, block by block. Raises as `blocks`."""
+        self.file.seek(len(self.head))
+        n_left = max((_end(tensor) for tensor in self.header.values()), default=len(self.head)) - len(self.head)
+        while n_left:
+            block = self.file.read(min(_BLOCK, n_left))
+            if not block:
+                raise _damaged(self.name, f"{n_left:,} bytes went while it was read")
+            n_left -= len(block)
+            yield block
+
+    def renamed(self, names: Mapping[str, str]) -> bytes:
+        """Write the head that has other names for some tensors, each one once."""
+        entries: dict[str, Any] = {"__metadata__": self.metadata} if self.metadata else {}
+        for key, tensor in self.header.items():
+            offsets = [tensor.start - len(self.head), _end(tensor) - len(self.head)]
+            entry = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": offsets}
+            entries[names.get(key, key)] = entry
+        text = json.dumps(entries).encode()
+        text += b" " * (-len(text) % 8)
+        return len(text).to_bytes(8, "little") + text
+
+
+@contextlib.contextmanager
+def open_tensors(path: Path) -> Iterator[TensorFile]:
+    """Open an adapter's file and read its header. Raises as `read_header`."""
+    with open_regular(path) as file:
+        yield _read(file, path.name, ITEM_BYTES, MAX_HEADER_BYTES, MAX_TENSORS)
+
+
 def read_header(path: Path) -> dict[str, TensorInfo]:
     """Read name -> (dtype, shape, start) of all tensors of an adapter, sorted by name; reads no tensor.
 
     Raises LibraryError: E-FILE (missing, damaged), E-PATH (not a regular file), E-PICKLE, E-LIMIT (too large to be an
     adapter) and E-DTYPE (not F32, F16 or BF16).
     """
-    return _read(path, ITEM_BYTES, MAX_HEADER_BYTES, MAX_TENSORS)[0]
-
-
-def rename_tensors(path: Path, names: Mapping[str, str]) -> None:
-    """Put in a file's place what `renamed` makes of it. Raises as `read_header`."""
-    with replacing(path) as file:
-        for block in renamed(path, names):
-            file.write(block)
-
-
-def renamed(path: Path, names: Mapping[str, str]) -> Iterator[bytes]:
-    """Give a sound file with other names for its tensors, block by block; their bytes and the metadata stay.
-
-    names: from what a tensor is called to what it is to be called, each one once. Raises as `read_header`.
-    """
-    header, metadata = _read(path, ITEM_BYTES, MAX_HEADER_BYTES, MAX_TENSORS)
-    start = min(tensor.start for tensor in header.values())
-    entries: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
-    for key, (dtype, shape, begin) in header.items():
-        end = begin + math.prod(shape) * ITEM_BYTES[dtype]
-        offsets = [begin - start, end - start]
-        entries[names.get(key, key)] = {"dtype": dtype, "shape": list(shape), "data_offsets": offsets}
-    text = json.dumps(entries).encode()
-    text += b" " * (-len(text) % 8)
-    yield len(text).to_bytes(8, "little") + text
-    with open_regular(path) as file:
-        file.seek(start)
-        while block := file.read(1 << 20):
-            yield block
+    with open_tensors(path) as tensors:
+        return tensors.header
 
 
 def read_state_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     """Read the same of a file of a router's, which may hold whole numbers too, and its metadata. Raises as that."""
-    return _read(path, _STATE_BYTES, _MAX_STATE_HEADER_BYTES, _MAX_STATE_TENSORS)
+    with open_regular(path) as file:
+        found = _read(file, path.name, _STATE_BYTES, _MAX_STATE_HEADER_BYTES, _MAX_STATE_TENSORS)
+    return found.header, found.metadata
+
+
+def copied_header(header: Header, names: Mapping[str, str], moved: int) -> dict[str, TensorInfo]:
+    """Tell the header of a copy whose tensors have other names, and lie by `moved` bytes elsewhere."""
+    renamed = {names.get(key, key): tensor._replace(start=tensor.start + moved) for key, tensor in header.items()}
+    return dict(sorted(renamed.items()))
+
+
+def _end(tensor: TensorInfo) -> int:
+    return tensor.start + math.prod(tensor.shape) * ITEM_BYTES[tensor.dtype]
 
 
 def _read(
-    path: Path, item_bytes: Mapping[str, int], max_header_bytes: int, max_tensors: int
-) -> tuple[dict[str, TensorInfo], dict[str, str]]:
-    with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        data = _header_bytes(file, size, path.name, max_header_bytes)
-    entries = parse_object(data, f"{path.name} header", "E-FILE")
-    metadata = _checked_metadata(entries.pop("__metadata__", {}), path.name)
+    file: BinaryIO, name: str, item_bytes: Mapping[str, int], max_header_bytes: int, max_tensors: int
+) -> TensorFile:
+    size = os.fstat(file.fileno()).st_size
+    head = _head(file, size, name, max_header_bytes)
+    entries = parse_object(head[8:], f"{name} header", "E-FILE")
+    metadata = _checked_metadata(entries.pop("__metadata__", {}), name)
     if len(entries) > max_tensors:
-        raise LibraryError("E-LIMIT", f"{path.name} has {len(entries):,} tensors, the limit is {max_tensors:,}.")
+        raise LibraryError("E-LIMIT", f"{name} has {len(entries):,} tensors, the limit is {max_tensors:,}.")
     spans, header = [], {}
     for key in sorted(entries):
-        header[key], span = _read_entry(key, entries[key], path.name, 8 + len(data), item_bytes)
+        header[key], span = _read_entry(key, entries[key], name, len(head), item_bytes)
         spans.append(span)
-    _check_cover(spans, 8 + len(data), size, path.name)
-    return header, metadata
+    _check_cover(spans, len(head), size, name)
+    return TensorFile(file, name, head, header, metadata)
 
 
-def _header_bytes(file: BinaryIO, size: int, name: str, max_bytes: int) -> bytes:
+def _head(file: BinaryIO, size: int, name: str, max_bytes: int) -> bytes:
     start = file.read(8)
     if start.startswith(_PICKLE_STARTS):
         hint = "Convert it in a sandbox: torch.load(weights_only=True), then safetensors.torch.save_file."
@@ -112,7 +149,7 @@ def _header_bytes(file: BinaryIO, size: int, name: str, max_bytes: int) -> bytes
     data = file.read(length)
     if len(data) != length or not data.startswith(b"{"):
         raise _damaged(name, "the header is not a JSON object")
-    return data
+    return start + data
 
 
 def _damaged(name: str, why: str) -> LibraryError:

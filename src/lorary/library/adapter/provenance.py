@@ -1,16 +1,16 @@
-"""Where an expert comes from: expert.json, the file beside the adapter that PEFT ignores."""
+"""Where an expert comes from: expert.json and metrics.jsonl, files beside the adapter that PEFT ignores."""
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lorary.disk.reading import read_capped
-from lorary.disk.strict_json import parse_object
+from lorary.disk.strict_json import is_texts, parse_object
 from lorary.errors import LibraryError, quote
-from lorary.library.layout import PROVENANCE
+from lorary.library.layout import METRICS, PROVENANCE
 
 MAX_BYTES = 1_000_000
 _NOT_COMPARED = {"name", "revision"}  # what a base is called says nothing of what it is
@@ -48,10 +48,37 @@ def read_provenance(directory: Path) -> Provenance:
 
     Raises LibraryError: E-CONFIG for an ill-typed field or bad JSON, E-PATH when it isn't a regular file.
     """
+    data = read_provenance_bytes(directory)
+    return Provenance() if data is None else parse_provenance(data)
+
+
+def read_provenance_bytes(directory: Path) -> bytes | None:
+    """Read expert.json as it is, None if there is none. Raises as `read_provenance`."""
     path = directory / PROVENANCE
     if not path.exists() and not path.is_symlink():
-        return Provenance()
-    return from_fields(parse_object(read_capped(path, MAX_BYTES, "E-CONFIG"), PROVENANCE, "E-CONFIG"))
+        return None
+    return read_capped(path, MAX_BYTES, "E-CONFIG")
+
+
+def write_provenance(directory: Path, made: Provenance) -> None:
+    """Write expert.json to a directory that is being filled."""
+    (directory / PROVENANCE).write_bytes(made.to_json())
+
+
+def write_metrics(directory: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write how a training went to metrics.jsonl, a row a line."""
+    lines = [json.dumps(row, sort_keys=True) + "\n" for row in rows]
+    (directory / METRICS).write_text("".join(lines), encoding="utf-8")
+
+
+def read_metrics(directory: Path) -> list[dict[str, Any]]:
+    """Read how an expert's training went, as it was written."""
+    return [json.loads(line) for line in (directory / METRICS).read_text(encoding="utf-8").splitlines()]
+
+
+def parse_provenance(data: bytes) -> Provenance:
+    """Understand the bytes of expert.json. Raises E-CONFIG."""
+    return from_fields(parse_object(data, PROVENANCE, "E-CONFIG"))
 
 
 def from_fields(fields: Mapping[str, Any]) -> Provenance:
@@ -72,10 +99,6 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
 def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
@@ -89,7 +112,7 @@ def _is_numbers(value: Any) -> bool:
 
 
 _TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "tasks": (_is_texts, "a list of names"),
+    "tasks": (is_texts, "a list of names"),
     "data_hash": (_is_text, "a string"),
     "builder": (_is_object, "an object"),
     "seed": (_is_count, "a whole number"),
@@ -98,7 +121,7 @@ _TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "weights_sha256": (_is_text, "a string"),
     "base_fingerprint": (_is_object, "an object"),
     "licence": (_is_text, "a string"),
-    "parents": (_is_texts, "a list of names"),
+    "parents": (is_texts, "a list of names"),
     "created_by": (_is_text, "a string"),
 }
 

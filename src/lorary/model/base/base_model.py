@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from lorary.adapters.contract import Site
-from lorary.disk.writing import near_path
+from lorary.disk.reading import near_path
 from lorary.errors import LibraryError, ModelError, OptionError
 from lorary.evaluation.contract import LogLikelihood
 from lorary.formats.tensor_file import filled_by_others
@@ -87,6 +88,12 @@ class BaseModel:
         stops = self.stop_tokens if len(self.stop_tokens) > 1 else eos
         self.hf.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=pad)
         self.max_tokens: int = longest_text(self.hf, self.tokenizer, self.max_tokens)
+
+    def __enter__(self) -> "BaseModel":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        """Do nothing: there are no experts to take out, as there are in a `RoutedModel`."""
 
     @property
     def device(self) -> torch.device:

@@ -14,6 +14,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from lorary.disk.reading import read_capped
 from lorary.disk.strict_json import parse_object
 from lorary.errors import LoraryError, ModelError, OptionError, known_names, listed, quote
+from lorary.library.layout import CONFIG
 from lorary.model.base.config import MAX_BYTES, NO_CODE, asks_for_code, code_refused, read_config
 from lorary.model.base.fingerprint import require_numbers
 from lorary.model.sites import embedding_rows
@@ -97,7 +98,7 @@ def _check_directory(source: Path, what: str) -> None:
     """Refuse a directory that holds no model at all, by what it holds instead. Raises E-BASE."""
     if not source.is_dir() or (source / "config.json").is_file():
         return
-    adapter = source / "adapter_config.json"
+    adapter = source / CONFIG
     if not adapter.is_file():
         raise ModelError("E-BASE", f"{what} is no model: its directory has no config.json.", _SAVE_AGAIN)
     fields: Mapping[str, Any] = parse_object(read_capped(adapter, MAX_BYTES, "E-LIMIT"), adapter.name, "E-CONFIG")

@@ -39,7 +39,7 @@ from lorary.routing.contract import State
 
 @torch.inference_mode(False)  # what is made in that mode can take part in no training
 def load(
-    directory: Path | str,
+    directory: Path | str | Saved,
     *,
     base: BaseModel | None = None,
     device: str = "auto",
@@ -50,6 +50,7 @@ def load(
 ) -> RoutedModel:
     """Load a saved model: on `base`, or on the base that it names, if that is on this machine.
 
+    `directory`: of the saved model, or what `read_saved` read of it already.
     `device`, `dtype` and `reading` (what else `load_base` takes) are for the base that it names; by default its dtype
     is that of the saved one.
     `memory`: as in `route`. `outside`: let a model that somebody else saved read experts elsewhere on this machine, and
@@ -60,7 +61,7 @@ def load(
     wrong with an expert. A state that this user's lorary didn't write is told of (W-ORIGIN).
     """
     require("base", base, (BaseModel, NoneType), "a base model", "Load one: load_base().")
-    saved = read_saved(directory)
+    saved = directory if isinstance(directory, Saved) else read_saved(directory)
     if not (saved.is_own or outside):
         saved.require_inside()
     members = {name: _open(saved, name, recorded=memory is not None) for name in sorted(saved.experts)}

@@ -23,6 +23,7 @@ from lorary.disk.strict_json import parse_object
 from lorary.errors import LibraryError, ModelError, quote
 from lorary.folder import ROUTERS
 from lorary.library.adapter.expert import Expert
+from lorary.library.layout import MODEL as MODEL
 from lorary.library.layout import check_name
 from lorary.library.seal import is_sealed
 from lorary.options import as_dict, make
@@ -30,7 +31,7 @@ from lorary.routing.contract import Router
 
 SCHEMA_VERSION = 1
 MAX_BYTES = 100_000_000
-MODEL, STATE, SEAL = "model.json", "state.safetensors", "seal"
+STATE, SEAL = "state.safetensors", "seal"
 Keep = Literal["copy", "refer"]
 
 
@@ -57,11 +58,6 @@ class Saved:
                 told = f"saved model {quote(self.root.name)} was not saved by you, and its {what} is outside of it: "
                 hint = "If you trust it: lo.load(..., outside=True). Or route the library itself."
                 raise ModelError("E-PATH", f"{told}{quote(found, 200)}.", hint)
-
-
-def is_saved_model(directory: Path | str) -> bool:
-    """Tell whether a directory holds a saved model."""
-    return (Path(directory) / MODEL).is_file()
 
 
 def require_same(expert: Expert, expected: str, *, recorded: bool = False) -> None:

@@ -12,6 +12,7 @@ from lorary.disk.writing import need_space
 from lorary.errors import OptionError, known_names, listed
 from lorary.hashing import hash_file
 from lorary.library.adapter.expert import Expert, copy_adapter, read_expert
+from lorary.library.layout import EXPERTS
 from lorary.library.manifest import this_version
 from lorary.library.seal import seal
 from lorary.model.base.base_model import BaseModel
@@ -40,7 +41,7 @@ def save(base: BaseModel, ensemble: Ensemble, parts: Parts, directory: Path | st
         if experts == "copy":
             need_space(stage, 4 * sum(expert.n_parameters for expert in ensemble.members.values()))
             for name, expert in ensemble.members.items():
-                copy = stage / "experts" / name
+                copy = stage / EXPERTS / name
                 copy.mkdir(parents=True)
                 if name in trained:
                     write_present(copy, name, ensemble, parts)
@@ -48,7 +49,7 @@ def save(base: BaseModel, ensemble: Ensemble, parts: Parts, directory: Path | st
                     copy_adapter(expert.directory, copy)
         kept = {}
         for name, expert in ensemble.members.items():
-            kept[name] = read_expert(stage / "experts" / name if experts == "copy" else expert.directory, name)
+            kept[name] = read_expert(stage / EXPERTS / name if experts == "copy" else expert.directory, name)
             if name not in trained:
                 # What is on disk now may be another.
                 require_same(kept[name], expert.copied_hash if experts == "copy" else expert.hash)
@@ -77,7 +78,7 @@ def _describe(
         "experts": {
             name: {
                 "hash": expert.hash,
-                "directory": f"experts/{name}" if copied else _relative(expert.directory, root),
+                "directory": f"{EXPERTS}/{name}" if copied else _relative(expert.directory, root),
             }
             for name, expert in experts.items()
         },

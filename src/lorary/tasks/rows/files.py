@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, cast
 
-from lorary.disk.writing import near_path, open_regular
+from lorary.disk.reading import near_path, open_file
 from lorary.errors import TaskError
 from lorary.tasks.example import short
 from lorary.tasks.rows.arrow_rows import Dataset, dataset_rows, parquet_rows
@@ -57,7 +57,7 @@ def _file_rows(path: Path) -> Iterator[Row]:
 def _streamed_rows(path: Path) -> Placed:
     read = _FORMATS[Path(path.name.removesuffix(".gz")).suffix]
     try:
-        with open_regular(path) as plain, gzip.open(plain) if path.name.endswith(".gz") else plain as file:
+        with open_file(path) as plain, gzip.open(plain) if path.name.endswith(".gz") else plain as file:
             yield from read(cast(BinaryIO, file), path)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise TaskError("E-DATA", f"{path}: damaged gzip file ({error}).", "Copy or compress it again.") from None

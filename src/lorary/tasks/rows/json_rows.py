@@ -2,10 +2,11 @@
 
 import codecs
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lorary.disk.strict_json import DoubleKeyError, unique_keys
 from lorary.errors import TaskError
 from lorary.tasks.rows.fields import Placed
 from lorary.tasks.rows.shapes import is_row
@@ -120,13 +121,15 @@ def decoded(data: bytes, place: str, of: str = "file", *, is_first: bool = True)
 
 def _parse(text: str, place: str, hint: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_unique)
+        return json.loads(text, object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
         line = f"line {error.lineno}, " if error.lineno > 1 else ""
         raise TaskError("E-DATA", f"{place}: not JSON: {error.msg} at {line}column {error.colno}.", hint) from None
     except RecursionError:
         raise TaskError("E-DATA", f"{place}: not a row: nested too deeply.", "Write one flat object a line.") from None
-    except ValueError as error:  # a key that comes twice, or a number of thousands of digits
+    except DoubleKeyError as error:
+        raise TaskError("E-DATA", f"{place}: not a row: key {error.key!r} comes twice.") from None
+    except ValueError as error:  # a number of thousands of digits
         raise TaskError("E-DATA", f"{place}: not a row: {error}.") from None
 
 
@@ -134,13 +137,4 @@ def _as_row(values: Any, place: str, hint: str) -> Mapping[str, Any]:
     if not isinstance(values, dict):
         found = type(values).__name__
         raise TaskError("E-DATA", f"{place}: expected a JSON object, found {found}.", hint)
-    return values
-
-
-def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in values:
-            raise ValueError(f"key {key!r} comes twice")
-        values[key] = value
     return values

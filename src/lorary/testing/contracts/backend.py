@@ -4,10 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lorary.building.build import build_recipe
 from lorary.building.recipe import Recipe
-from lorary.building.work.backend import Backend, build_recipe
 from lorary.testing.contracts.builder import files_of
 from lorary.testing.contracts.options import OptionsContract, error_of
+from lorary.work.backend import Backend
 
 
 class BackendContract(OptionsContract):

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from lorary.cli.console import print_json, print_table, say
-from lorary.cli.pace import in_time
-from lorary.cli.parameters import EMBEDDED
-from lorary.cli.samples import samples, show_samples
+from lorary.cli.options.parameters import EMBEDDED
+from lorary.cli.printing.console import print_json, print_table, say
+from lorary.cli.printing.pace import in_time
+from lorary.cli.printing.samples import samples, show_samples
 
 if TYPE_CHECKING:
     from lorary.building.estimate import Cost, Estimate

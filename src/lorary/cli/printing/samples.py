@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lorary.cli.console import printable, say
+from lorary.cli.printing.console import printable, say
 
 if TYPE_CHECKING:
     from lorary.model.base.base_model import BaseModel

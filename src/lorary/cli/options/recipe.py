@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lorary.cli.console import say
-from lorary.cli.models import check_base, named_base_of
-from lorary.cli.parameters import EMBEDDED
+from lorary.cli.models import check_base
+from lorary.cli.options.parameters import EMBEDDED
+from lorary.cli.printing.console import say
 from lorary.errors import BuildError
 from lorary.extras import EXTRAS, require_extra
 
@@ -46,6 +46,7 @@ def gather(path: Path | None, given: Mapping[str, Any], *, to_load: bool = True)
 def _with_base(made: "Recipe", start: "Library | None") -> tuple["Recipe", str | None]:
     from lorary.library.base_names import is_shared_name
     from lorary.library.library import standing
+    from lorary.using.base_of import named_base_of
 
     if made.base is not None:
         return made, None

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorary.cli.models import names_of_base
 from lorary.errors import ModelError
 
 if TYPE_CHECKING:
@@ -44,6 +43,8 @@ def findings_of(expert: "Expert", library: "Library") -> "list[Finding]":
 
 def base_in_words(library: "Library") -> str:
     """Name a library's base, with what its fingerprint tells."""
+    from lorary.library.library import names_of_base
+
     names = [name or "(no name)" for name in names_of_base(library)]
     return _with_sizes(" and ".join(names) or "not known yet", library.base or {})
 
@@ -68,11 +69,13 @@ def saved_facts(path: Path) -> dict[str, Any]:
     """Tell what a saved model's file says: base, router, mix, where its experts are. Raises E-MODEL."""
     from lorary.disk.reading import read_capped
     from lorary.disk.strict_json import parse_object
+    from lorary.library.layout import MODEL
 
-    fields = parse_object(read_capped(path, 100_000_000, "E-MODEL"), str(path), "E-MODEL")
+    file = path / MODEL
+    fields = parse_object(read_capped(file, 100_000_000, "E-MODEL"), str(file), "E-MODEL")
     for key in ("base", "router", "experts"):
         if not isinstance(fields.get(key), dict):
-            raise ModelError("E-MODEL", f"{path}: {key} is no object.", "Save the model again.")
+            raise ModelError("E-MODEL", f"{file}: {key} is no object.", "Save the model again.")
     return {**{key: fields.get(key) for key in _FIELDS}, "experts": list(fields["experts"])}
 
 

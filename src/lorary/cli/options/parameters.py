@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from lorary.cli.application import or_list
-from lorary.cli.completion import offer_methods, offer_word_or_file, offer_words
+from lorary.cli.options.completion import offer_methods, offer_word_or_file, offer_words
 
 EMBEDDED = "smollm2-135m"
 """The base that needs no network; stands here too, so that the help imports nothing of its own home."""

@@ -14,7 +14,7 @@ _TOKENIZER = "tokenizer_config.json"
 _MAX_BYTES = 1_000_000
 
 
-def brought_template(directory: Path) -> str | None:
+def read_template(directory: Path) -> str | None:
     """Read the chat template that an adapter's directory brings, as transformers finds it; None if it brings none.
 
     Raises LibraryError E-CHAT for one that can't be read, E-PATH for what is no regular file.
@@ -38,15 +38,13 @@ def _default(config: dict[str, Any]) -> str | None:
     return found if isinstance(found, str) and found else None
 
 
-def look_for_template(directory: Path, expert: Path, own: str | None) -> list[Finding]:
-    """Tell of a chat template that an adapter brings and its base doesn't have (W-CHAT).
+def judge_template(template: str | LibraryError | None, expert: Path, own: str | None) -> list[Finding]:
+    """Tell of a chat template that an adapter brings, or that can't be read, and its base doesn't have (W-CHAT).
 
     expert: where the adapter was put. own: the template of the base, None: it has none, or isn't known.
     """
-    try:
-        template = brought_template(directory)
-    except LibraryError as caught:
-        return [warning("W-CHAT", f"the chat template that it brings is left out: {caught.message}", caught.hint)]
+    if isinstance(template, LibraryError):
+        return [warning("W-CHAT", f"the chat template that it brings is left out: {template.message}", template.hint)]
     if template is None or template == own:
         return []
     message = "it brings a chat template, which isn't used by itself: turns are written by the base's, if it has one."

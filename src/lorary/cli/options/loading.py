@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from lorary.cli.groups import Group
-from lorary.cli.parameters import (
+from lorary.cli.options.groups import Group
+from lorary.cli.options.parameters import (
     Answers,
     Device,
     DeviceOrRecipe,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from lorary.cli.pace import Pace
+from lorary.cli.printing.pace import Pace
 
 _WIDE = 240  # columns, where no screen says how many there are
 _SHOWN = 4  # of many items, so that a row stays a line
@@ -109,7 +109,7 @@ def progress(title: str) -> Iterator[Tell]:
 
         def tell(done: int, total: int, note: str, before: int = 0, /) -> None:
             if total:
-                pace.hear(done - before)
+                pace.record(done - before)
             left = pace.left(total - done)
             numbers = f"{done}/{total}{f', {left}' if left else ''}{':' if note else ''}" if total else ""
             bar.update(task, completed=done, total=total or None, note=printable(note), numbers=numbers)
@@ -123,7 +123,7 @@ def _lines(title: str) -> Tell:
     def tell(done: int, total: int, note: str, before: int = 0, /) -> None:
         nonlocal last
         if total:
-            pace.hear(done - before)
+            pace.record(done - before)
         tenth = 10 * done // total if total else -1
         if tenth > last:
             last = tenth

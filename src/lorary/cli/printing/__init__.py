@@ -1,0 +1,1 @@
+"""What commands print: data to stdout, words and progress to stderr."""
