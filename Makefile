@@ -62,7 +62,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 docs: $(VENV)/.dev
-	$(BIN)/python -m lorary.cli.reference
+	$(BIN)/python tools/reference
 
 # docs/reference/families.md, from running all families; minutes.
 families: $(VENV)/.dev
@@ -70,7 +70,7 @@ families: $(VENV)/.dev
 
 # The documentation as a site, in build/site; what leads nowhere is an error.
 site: $(VENV)/.dev
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --conf-dir tools/site --doctree-dir build/doctrees docs build/site
+	PYTHONPATH=tools/reference:$$PYTHONPATH $(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --conf-dir tools/site --doctree-dir build/doctrees docs build/site
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .mypy_cache

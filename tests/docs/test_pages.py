@@ -5,9 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
+from file_map import file_map
 from pages import PAGES, RECIPES, ROOT, Block, all_blocks, commands, commands_of, links
-
-from lorary.cli.reference import file_map
 
 PYTHON = [block for block in all_blocks() if block.language == "python"]
 LINES = [(str(block), arguments) for block in all_blocks() for arguments in commands(block)]

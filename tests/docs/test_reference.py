@@ -4,10 +4,10 @@ import re
 
 import pytest
 from pages import ROOT
+from python_page import front_door
+from reference_pages import PAGES
 
 from lorary import folder
-from lorary.cli.python_reference import front_door
-from lorary.cli.reference import PAGES
 
 CODE = re.compile(r"[\"']([EW]-[A-Z]+)\b")
 ROW = re.compile(r"^\|\s*`?([EW]-[A-Z]+)`?\s*\|", re.MULTILINE)
@@ -24,7 +24,7 @@ def test_generated_page_is_fresh(name: str) -> None:
 def test_every_public_name_is_described() -> None:
     page, methods = PAGES["python"](), {name for registry in METHODS for name in registry_names(registry)}
     missing = [name for name in front_door() if name not in methods and f"### lo.{name}\n" not in page]
-    assert not missing, f"src/lorary/cli/python_reference.py lacks {missing}"
+    assert not missing, f"tools/reference/python_page.py lacks {missing}"
 
 
 METHODS = (folder.BUILDERS, folder.CLUSTERERS, folder.ROUTERS, folder.EVALUATORS, folder.KINDS)
