@@ -15,7 +15,7 @@ os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="lorary-test-config-")  
 
 import pytest
 
-pytest.register_assert_rewrite("lorary.testing.contracts")
+pytest.register_assert_rewrite("lorary.testing.contracts", "lorary.testing.contracts_study")
 
 _LOCAL = ("127.0.0.1", "::1", "localhost", None)
 

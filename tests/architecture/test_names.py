@@ -16,6 +16,7 @@ METHODS = (
     "building/work/backends",
     "evaluation/evaluators",
     "adapters/kinds",
+    "studies/questions",
 )
 # "me" is nobody; a bracket keeps a pattern from finding itself.
 MACHINE_PATHS = re.compile(r"(?<![\w.~:-])/(?:home|root|Users|work|mnt|media|data|tmp)/(?!me/)[\w.-]+/?[\w./-]*")

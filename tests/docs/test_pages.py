@@ -99,6 +99,7 @@ def check_methods(place: str, command: str, values: dict[str, object]) -> None:
     from lorary import folder, options
 
     methods = {"method": {"build": "BUILDERS", "cluster": "CLUSTERERS"}.get(command), "router": "ROUTERS"}
+    methods |= {"name": "STUDIES"} if command == "study" else {}
     for option, registry in {**methods, "metric": "EVALUATORS", "backend": "BACKENDS"}.items():
         spec = values.get(option)
         if isinstance(spec, str) and registry:

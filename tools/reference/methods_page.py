@@ -12,6 +12,7 @@ _CHAPTERS = (
     ("Clusterers", "CLUSTERERS", "`lorary cluster --method NAME:key=value`"),
     ("Routers", "ROUTERS", "`lorary ask --router NAME:key=value`, `lorary eval --router NAME:key=value`"),
     ("Metrics", "EVALUATORS", "`lorary eval --metric NAME:key=value`"),
+    ("Studies", "STUDIES", "`lorary study NAME:key=value TASKS`"),
     ("Kinds", "KINDS", "The form of an adapter; only from Python"),
 )
 
