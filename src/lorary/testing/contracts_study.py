@@ -18,7 +18,7 @@ from lorary.building.contract import Builder
 from lorary.evaluation.scores import read_scores
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
-from lorary.studies.contract import Study, Subject
+from lorary.studies.contract import GIVEN, Build, Cell, Study, Subject
 from lorary.studies.cost import foresee
 from lorary.studies.run import REPORT, Finished, run_study
 from lorary.testing.contracts import Killed, files_of
@@ -91,13 +91,14 @@ class StudyContract:
 
     def test_later_builds_start_from_earlier_ones(self, study: Study, subject: Subject) -> None:
         """A plan is in the order in which it can be done, and no path comes twice."""
-        plan, known = study.plan(subject), {None, "source"}
+        plan, known = study.plan(subject), set[str | None]({None, GIVEN})
         for one in plan.builds:
             assert one.source in known
             assert isinstance(one.builder, Builder) or one.like is not None
             known.add(one.path)
         assert {cell.library for cell in plan.cells} <= known
-        paths = [part.path for part in (*plan.builds, *plan.cells)]
+        parts: list[Build | Cell] = [*plan.builds, *plan.cells]
+        paths = [part.path for part in parts]
         assert len(paths) == len(set(paths))
 
 

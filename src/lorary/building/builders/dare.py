@@ -25,8 +25,11 @@ class Dare(MergeBuilder):
     """
 
     density: float = 0.5
+    """Share of each expert's entries that is kept, at random."""
     strength: float = 1.0
+    """Factor on the merged update."""
     seed: int = 42
+    """Seed of all that is drawn at random."""
 
     is_thin: ClassVar[bool] = False
 

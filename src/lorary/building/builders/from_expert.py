@@ -12,11 +12,11 @@ from lorary.library.library import Library
 class FromExpert(AdaptedBuilder):
     """Train one LoRA per new task, starting from one expert of a library, such as the shared one.
 
-    expert: its name; None = the only one there is.
     Source: Ostapenko et al. 2024 (2405.11157) section 4, "Shared".
     """
 
     expert: str | None = None
+    """The expert to start from; None: the only one there is."""
 
     def chosen(self, library: Library) -> Sequence[str]:
         """Take the one. Raises E-NAME for an unknown one, E-OPTION if none is named and there are several."""

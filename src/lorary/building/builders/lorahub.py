@@ -55,12 +55,19 @@ class LoraHub(Builder):
     """
 
     steps: int = 40
+    """Mixtures to try."""
     n_examples: int = 5
+    """Training examples of the task that they are judged by."""
     penalty: float = 0.05
+    """Weight of the mean of |w| in what is minimised."""
     limit: float = 1.5
+    """Largest size of a weight."""
     mix: Mix = "factors"
+    """What is added up: the factors apart, or what the experts add."""
     search: Literal["evolution", "nevergrad"] = "evolution"
+    """Optimiser: evolution needs nothing, nevergrad the package of that name."""
     seed: int = 42
+    """Seed of all that is drawn at random."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

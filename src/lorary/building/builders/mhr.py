@@ -20,6 +20,7 @@ class MHR(FreshMixture):
     left: ClassVar[str] = "mhr"
 
     n_heads: int = 8
+    """Blocks that each side of an expert is cut into."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

@@ -28,16 +28,13 @@ from lorary.tasks.task import Task, Tasks
 class Neighbours(Neighbourhood):
     """Interpolate, for each new task, the experts whose tasks ask the same of an adapter; nothing is trained.
 
-    A task is embedded by the diagonal of the Fisher information of a fresh LoRA's output side, on its first n_examples;
-    the `top_k` experts of the highest cosine are added up, s B A, with shares softmax(cosine / temperature).
-    `adapt_to` names the new tasks; without it, those that no expert was trained on. The given tasks must hold the
-    library's own as well: an expert is embedded by them. rank: of the result, None = exact.
+    The neighbours are added up by their shares, s B A.
     Source: pi-tuning, Wu et al. 2023 (2304.14381), its retrieval; `pi_tuning` goes on to train.
-    Differs: Fisher information at one fresh adapter for all, not at each task's own expert; products are added, so
-    that ranks may differ.
+    Differs: products are added, so that ranks may differ.
     """
 
     rank: int | None = None
+    """Rank of the result; None: what holds it exactly."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

@@ -20,6 +20,7 @@ class PerCluster(TrainedBuilder):
     """
 
     clusters: Clusters = field(kw_only=False)
+    """Groups of tasks that `cluster` made; on the command line the path of its groups.json."""
 
     def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
         """Plan one job per cluster, named after it.

@@ -45,7 +45,9 @@ class Phatgoose(PackBuilder):
     """
 
     steps: int | None = 100
+    """Optimiser steps of each gate."""
     lr: float = 1e-3
+    """Peak learning rate of the gates."""
 
     def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
         """Plan one job per expert, of its name. Raises E-SOURCE, E-EMPTY, and E-DATA for one without examples."""

@@ -48,7 +48,9 @@ class PiTuning(Neighbourhood, TrainedBuilder):
     n_evaluations: int = 10
     patience: int | None = 3
     own_share: float = 0.5
+    """Share of the steps in which the task's own expert trains alone."""
     routing_lr: float = 0.1
+    """Peak learning rate of the weights that mix the experts."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

@@ -20,6 +20,7 @@ class Svd(ProductBuilder):
     """
 
     rank: int | None = 4
+    """Rank that experts are truncated to; None: what holds each exactly."""
 
     def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
         """Plan a job for each expert, under its own name."""

@@ -27,7 +27,9 @@ class Ties(MergeBuilder):
     """
 
     density: float = 0.2
+    """Share of each expert's entries that is kept, the largest."""
     strength: float = 1.0
+    """Factor on the merged update."""
 
     is_thin: ClassVar[bool] = False
 

@@ -21,6 +21,7 @@ class Weighted(MergeBuilder):
     """
 
     weights: tuple[float, ...]
+    """One for each expert, in the order of `experts`, or of the library's names."""
 
     def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
         """Plan the one job. Raises E-OPTION unless there is one weight for each expert."""

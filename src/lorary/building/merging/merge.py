@@ -41,12 +41,13 @@ Parts = Mapping[str, LowRankWeights]
 class ProductBuilder(Builder, ABC):
     """Options of a builder that computes experts from a library's products.
 
-    experts: names of those to take; none given = all. rank: of the result, the nearest there is to the sum
-    (truncated SVD, with its relative error in expert.json); None = what holds it exactly, the same at every site.
+    A `rank` truncates the SVD; the relative error stands in expert.json. None gives one rank for all sites.
     """
 
     experts: tuple[str, ...] = ()
+    """Experts of the library to take; none given: all."""
     rank: int | None = None
+    """Rank of the result, the nearest there is to the sum; None: what holds it exactly."""
 
     is_thin: ClassVar[bool] = True
     """Whether the result's rank is at most the sum of the experts'."""
@@ -91,9 +92,10 @@ class ProductBuilder(Builder, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class MergeBuilder(ProductBuilder, ABC):
-    """Options of a builder that makes one expert of many. called: the name of the result."""
+    """Options of a builder that makes one expert of many."""
 
     called: str = "merged"
+    """Name of the merged expert."""
 
     def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
         """Plan the one job; the tasks aren't looked at."""

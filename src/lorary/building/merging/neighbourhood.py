@@ -30,18 +30,23 @@ class Neighbourhood(Builder, ABC):
 
     A task is embedded by the diagonal of the Fisher information of a fresh LoRA's output side, on its first n_examples;
     the `top_k` experts of the highest cosine are its neighbours, with shares that are softmax(cosine / temperature).
-    `adapt_to` names the new tasks; without it, those that no expert was trained on. The given tasks must hold the
-    library's own as well: an expert is embedded by them. targets: the fresh LoRA's.
+    The given tasks must hold the library's own as well: an expert is embedded by them.
     Source: pi-tuning, Wu et al. 2023 (2304.14381).
     Differs: Fisher information at one fresh adapter for all, not at each task's own expert.
     """
 
     top_k: int = 3
+    """Neighbours of each new task."""
     temperature: float = 0.05
+    """Temperature of the softmax over their cosines."""
     n_examples: int = 32
+    """Training examples that a task is embedded by."""
     adapt_to: tuple[str, ...] = ()
+    """The new tasks; none given: those that no expert was trained on."""
     targets: tuple[str, ...] = ("attention",)
+    """Layers of the fresh LoRA that embeds a task."""
     seed: int = 42
+    """Seed of all that is drawn at random."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

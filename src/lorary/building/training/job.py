@@ -33,29 +33,35 @@ _NOT_DECIDING = ("clusters", "epochs", *_ROUNDING)
 class TrainingOptions(Options):
     """Options of everything that trains.
 
-    steps: optimiser steps; None = `epochs` over the data. batch_size: examples per step. lr: peak learning rate;
-    warm-up over the first `warmup` of the steps, then linear decay to 0. clip: largest norm of the gradient; a large
-    one, as 1e9, never clips.
-    n_evaluations: how often the validation loss is measured, on at most max_valid examples; the best weights are kept.
-    patience: stop after so many evaluations in a row that aren't better than the best; None = never.
-    pass_tokens: most padded tokens that go through the base at once; a step of more is made in several passes whose
-    gradients are added up (equal up to rounding), which bounds memory. A row that alone is longer is a pass of its own.
+    A step of more than `pass_tokens` is made in several passes whose gradients are added up (equal up to rounding),
+    which bounds memory. A row that alone is longer is a pass of its own.
     Source: Ostapenko et al. 2024 (2405.11157) section 9 and its code's configurations: lr 1e-4, AdamW without weight
     decay, warm-up 6 %, clip 0.1, 5 epochs, batch 16.
     Differs: clip 1.0, which small models with few steps need; batch 8.
     """
 
     steps: int | None = None
+    """Optimiser steps of each training run; None: `epochs` over its data."""
     epochs: float = 5.0
+    """Passes over the data where `steps` is None."""
     batch_size: int = 8
+    """Examples in each step."""
     lr: float = 1e-4
+    """Peak learning rate of AdamW, which warms up and then decays linearly to 0."""
     warmup: float = 0.06
+    """Share of the steps in which the learning rate rises."""
     clip: float = 1.0
+    """Largest norm of the gradient; a large one, as 1e9, never clips."""
     n_evaluations: int = 4
+    """How often the validation loss is measured; the best weights are kept."""
     max_valid: int = 64
+    """Validation examples that the loss is measured on, at most."""
     patience: int | None = None
+    """Stop after so many evaluations in a row without a new best; None: never."""
     pass_tokens: int = 1024
+    """Padded tokens that go through the base at once; a larger step is made in several passes."""
     seed: int = 42
+    """Seed of all that is drawn at random."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

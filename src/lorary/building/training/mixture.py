@@ -45,12 +45,13 @@ class MixtureBuilder(TrainingOptions, Builder, ABC):
 
     At every site, task t goes through one LoRA with A = sum_k w_tk A_k and B = sum_k w_tk s_k B_k, where
     w_tk = sigmoid(z_tk) / sum_j sigmoid(z_tj); z (T, K) starts uniform in ±1e-3 and is learned with the experts.
-    routing_lr: peak learning rate of z. dropout: on the adapters' input.
     Source: Ponti et al. 2023 (2202.13914); Ostapenko et al. 2024 (2405.11157) section 3 and its code: 0.1 for z.
     """
 
     dropout: float = 0.05
+    """Dropout on the adapter's input."""
     routing_lr: float = 0.1
+    """Peak learning rate of the weights that mix the experts."""
 
     left: ClassVar[str] = "poly"
     """The kind of the artefact that keeps z."""
@@ -117,10 +118,15 @@ class FreshMixture(MixtureBuilder, ABC):
     """Options of a builder whose n_skills experts k0, k1, ... start from scratch; the others are those of Private."""
 
     rank: int = 4
+    """Rank of the adapter."""
     alpha: float = 16.0
+    """The adapter's scale is alpha / rank."""
     rslora: bool = False
+    """Scale by alpha / sqrt(rank) instead."""
     targets: tuple[str, ...] = ("attention",)
+    """Layers: last parts of module paths, "attention" (q, k, v, o), or "all-linear" (all but the head)."""
     n_skills: int = 8
+    """Experts to train jointly."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

@@ -38,11 +38,11 @@ Start = Mapping[str, LowRankWeights]
 class PackBuilder(TrainingOptions, Builder, ABC):
     """A builder that trains something for each expert on data of its own; several share the passes over the base.
 
-    pack_tokens: experts share a pass until a step of usual width has so many tokens; 512 are as fast as more (measured:
-    docs/log.md). The same number makes the same packs on any machine.
+    The same `pack_tokens` make the same packs on any machine.
     """
 
     pack_tokens: int = 512
+    """Experts share a pass until a step of usual width has so many tokens; 512 are as fast as more."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
@@ -75,9 +75,10 @@ class PackBuilder(TrainingOptions, Builder, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class LoRABuilder(PackBuilder, ABC):
-    """A builder that trains each expert on data of its own. dropout: on the adapter's input."""
+    """A builder that trains each expert on data of its own."""
 
     dropout: float = 0.05
+    """Dropout on the adapter's input."""
 
     @abstractmethod
     def start(self, jobs: Sequence[TrainingJob], base: BaseModel) -> tuple[LoRA, Sequence[Start]]:
@@ -161,15 +162,17 @@ class _Everyone(Gate):
 class TrainedBuilder(LoRABuilder, ABC):
     """Options of a builder that trains LoRAs from scratch.
 
-    rank, alpha, rslora, targets: the adapter; targets are last parts of module paths, "attention" (ATT+O),
-    or "all-linear" (all but the head).
     Source: Ostapenko et al. 2024 (2405.11157) section 9: rank 4, alpha 16, dropout 0.05, ATT+O.
     """
 
     rank: int = 4
+    """Rank of the adapter."""
     alpha: float = 16.0
+    """The adapter's scale is alpha / rank."""
     rslora: bool = False
+    """Scale by alpha / sqrt(rank) instead."""
     targets: tuple[str, ...] = ("attention",)
+    """Layers: last parts of module paths, "attention" (q, k, v, o), or "all-linear" (all but the head)."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

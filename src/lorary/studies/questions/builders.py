@@ -213,9 +213,8 @@ class BuilderStudy(Study):
             return Build(path, builder, Tasks([*few.values(), *tasks.values()]), source, (self._alone(), few))
         if isinstance(builder, LoraHub):
             return Build(path, builder, few, source, (Private(steps=builder.steps, batch_size=builder.n_examples), few))
-        is_joint = isinstance(builder, LibPoly | LibPolyZ)
-        like = Shared(steps=builder.steps, **self.training) if is_joint else self._alone()
-        return Build(path, builder, few, source, (like, few))
+        joint = isinstance(builder, LibPoly | LibPolyZ) and Shared(steps=builder.steps, **self.training)
+        return Build(path, builder, few, source, (joint or self._alone(), few))
 
     def _alone(self) -> Private:
         return Private(steps=self.new_steps, **self.training)
