@@ -1,8 +1,10 @@
 """The reference says what the code says."""
 
+import dataclasses
 import re
 
 import pytest
+from option_lines import option_lines
 from pages import ROOT
 from python_page import front_door
 from reference_pages import PAGES
@@ -27,7 +29,32 @@ def test_every_public_name_is_described() -> None:
     assert not missing, f"tools/reference/python_page.py lacks {missing}"
 
 
-METHODS = (folder.BUILDERS, folder.CLUSTERERS, folder.ROUTERS, folder.EVALUATORS, folder.KINDS)
+METHODS = (
+    folder.BUILDERS,
+    folder.BACKENDS,
+    folder.CLUSTERERS,
+    folder.ROUTERS,
+    folder.EVALUATORS,
+    folder.STUDIES,
+    folder.KINDS,
+)
+EACH = [pytest.param(registry, name, id=f"{registry.kind}-{name}") for registry in METHODS for name in registry.names()]
+
+
+@pytest.mark.parametrize(("registry", "name"), EACH)
+def test_every_option_has_a_line_below_its_field(registry: folder.Folder, name: str) -> None:
+    cls = registry.load(name)
+    lines = option_lines(cls)
+    assert set(lines) == {field.name for field in dataclasses.fields(cls)}
+    wrong = [option for option, line in lines.items() if not re.fullmatch(r"[A-Z].{5,118}[^. ]\.", line)]
+    assert not wrong, f"write one sentence below these fields, as those beside them have it: {wrong}"
+
+
+def test_a_line_is_that_of_the_nearest_class_that_has_one() -> None:
+    lines = {name: option_lines(folder.BUILDERS.load(name)) for name in ("phatgoose", "private", "lib_mu")}
+    assert lines["phatgoose"]["lr"] != lines["private"]["lr"]
+    assert lines["lib_mu"]["patience"] == lines["private"]["patience"], "its default is another, not what it does"
+    assert list(lines["phatgoose"])[:2] == ["steps", "lr"], "the method's own come first"
 
 
 def registry_names(registry: folder.Folder) -> set[str]:
