@@ -64,7 +64,7 @@ format: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(BIN)/python tools/front_door.py
-	$(BIN)/python -m lorary.cli.reference
+	$(BIN)/python tools/reference
 
 # docs/reference/families.md, from running all families; minutes.
 families: $(VENV)/.dev
@@ -72,7 +72,7 @@ families: $(VENV)/.dev
 
 # The documentation as a site, in build/site; what leads nowhere is an error.
 site: $(VENV)/.dev
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --conf-dir tools/site --doctree-dir build/doctrees docs build/site
+	PYTHONPATH=tools/reference:$$PYTHONPATH $(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --conf-dir tools/site --doctree-dir build/doctrees docs build/site
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .mypy_cache

@@ -2,7 +2,7 @@
 
     python benchmarks/build_memory.py DATA [--trim] [--dtype bfloat16] [--packs 16] [--pass-tokens 1024]
 
-DATA: as for `lorary study evidence`, whose first 16 private experts are planned; each width that a step of theirs has
+DATA: as for experiments/evidence.py, whose first 16 private experts are planned; each width that a step of theirs has
 is trained once, in the build's order, in one thread. Prints for each pack the resident memory at its start, at the peak
 of its hungriest step and at its end, GiB; at the end tokens per CPU second, and what is left once the C library gave
 back all that is free. --trim: it gives that back after each step, so that the peak is what is in use. Linux, glibc.
@@ -10,6 +10,7 @@ back all that is free. --trim: it gives that back after each step, so that the p
 
 import argparse
 import ctypes
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,7 +27,6 @@ from lorary.building.training.loop import train
 from lorary.building.training.packs import fresh_starts, packed
 from lorary.model.base.base_model import load_base
 from lorary.model.text.tokens import Encoded
-from lorary.studies.evidence_tasks import read_study_tasks
 
 BUILDER = Private(steps=48, batch_size=8, dropout=0.0, pack_tokens=1)
 
@@ -50,6 +50,9 @@ def main() -> None:
     parser.add_argument("--packs", type=int, default=16)
     parser.add_argument("--pass-tokens", type=int, default=BUILDER.pass_tokens)
     given = parser.parse_args()
+    sys.path.append(str(Path(__file__).parents[1] / "experiments"))
+    from evidence_tasks import read_study_tasks
+
     torch.set_num_threads(1)
     one_step = replace(BUILDER, steps=1, pass_tokens=given.pass_tokens)
     give_back = ctypes.CDLL("libc.so.6").malloc_trim

@@ -96,6 +96,12 @@ from lorary.routing.routers.poly import PolyRouter as PolyRouter
 from lorary.routing.routers.spectr import SpectR as SpectR
 from lorary.routing.routers.task_predictor import TaskPredictor as TaskPredictor
 from lorary.routing.routers.uniform import Uniform as Uniform
+from lorary.studies.contract import Study as Study
+from lorary.studies.contract import Subject as Subject
+from lorary.studies.contract import Verdict as Verdict
+from lorary.studies.questions.builders import BuilderStudy as BuilderStudy
+from lorary.studies.questions.routing import RoutingStudy as RoutingStudy
+from lorary.studies.run import run_study as run_study
 from lorary.tasks.builtin import builtin_heldout as builtin_heldout
 from lorary.tasks.builtin import builtin_tasks as builtin_tasks
 from lorary.tasks.example import Example as Example

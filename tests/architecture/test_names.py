@@ -15,6 +15,7 @@ METHODS = (
     "building/clustering/clusterers",
     "work/backends",
     "evaluation/evaluators",
+    "studies/questions",
 )
 # "me" is nobody; a bracket keeps a pattern from finding itself.
 MACHINE_PATHS = re.compile(r"(?<![\w.~:-])/(?:home|root|Users|work|mnt|media|data|tmp)/(?!me/)[\w.-]+/?[\w./-]*")

@@ -8,10 +8,10 @@ import pytest
 
 from lorary.building.clustering.clusters import Clusters
 from lorary.errors import OptionError
-from lorary.folder import BACKENDS, BUILDERS, CLUSTERERS, EVALUATORS, ROUTERS, Folder
+from lorary.folder import BACKENDS, BUILDERS, CLUSTERERS, EVALUATORS, ROUTERS, STUDIES, Folder
 from lorary.options import split_spec, to_spec
 
-FOLDERS = (ROUTERS, BUILDERS, CLUSTERERS, EVALUATORS, BACKENDS)
+FOLDERS = (ROUTERS, BUILDERS, CLUSTERERS, EVALUATORS, BACKENDS, STUDIES)
 METHODS = [pytest.param(folder, name, id=f"{folder.kind}-{name}") for folder in FOLDERS for name in folder.names()]
 NEEDED = {"per_cluster": {"clusters": Clusters({"c0": ("a",)})}, "weighted": {"weights": (1.0,)}}
 TEXTS = ("plain", "two words", "none", "None", "", " ", 'a, "b" (c', "k=v", "it's", '"', "back\\", "ü\n")

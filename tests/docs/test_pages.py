@@ -5,9 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
+from file_map import file_map
 from pages import PAGES, RECIPES, ROOT, Block, all_blocks, commands, commands_of, links
-
-from lorary.cli.reference import file_map
 
 PYTHON = [block for block in all_blocks() if block.language == "python"]
 LINES = [(str(block), arguments) for block in all_blocks() for arguments in commands(block)]
@@ -100,6 +99,7 @@ def check_methods(place: str, command: str, values: dict[str, str | list[str] | 
     from lorary import folder, options
 
     methods = {"method": {"build": "BUILDERS", "cluster": "CLUSTERERS"}.get(command), "router": "ROUTERS"}
+    methods |= {"name": "STUDIES"} if command == "study" else {}
     for option, registry in {**methods, "metric": "EVALUATORS", "backend": "BACKENDS"}.items():
         found = values.get(option)
         for spec in [found] if isinstance(found, str) else found or ():

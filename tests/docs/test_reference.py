@@ -1,13 +1,15 @@
 """The reference says what the code says."""
 
+import dataclasses
 import re
 
 import pytest
+from option_lines import option_lines
 from pages import ROOT
+from python_page import front_door
+from reference_pages import PAGES
 
 from lorary import folder
-from lorary.cli.python_reference import front_door
-from lorary.cli.reference import PAGES
 
 CODE = re.compile(r"[\"']([EW]-[A-Z]+)\b")
 ROW = re.compile(r"^\|\s*`?([EW]-[A-Z]+)`?\s*\|", re.MULTILINE)
@@ -24,10 +26,34 @@ def test_generated_page_is_fresh(name: str) -> None:
 def test_every_public_name_is_described() -> None:
     page, methods = PAGES["python"](), {name for registry in METHODS for name in registry_names(registry)}
     missing = [name for name in front_door() if name not in methods and f"### lo.{name}\n" not in page]
-    assert not missing, f"src/lorary/cli/python_reference.py lacks {missing}"
+    assert not missing, f"tools/reference/python_page.py lacks {missing}"
 
 
-METHODS = (folder.BUILDERS, folder.CLUSTERERS, folder.ROUTERS, folder.EVALUATORS)
+METHODS = (
+    folder.BUILDERS,
+    folder.BACKENDS,
+    folder.CLUSTERERS,
+    folder.ROUTERS,
+    folder.EVALUATORS,
+    folder.STUDIES,
+)
+EACH = [pytest.param(registry, name, id=f"{registry.kind}-{name}") for registry in METHODS for name in registry.names()]
+
+
+@pytest.mark.parametrize(("registry", "name"), EACH)
+def test_every_option_has_a_line_below_its_field(registry: folder.Folder, name: str) -> None:
+    cls = registry.load(name)
+    lines = option_lines(cls)
+    assert set(lines) == {field.name for field in dataclasses.fields(cls)}
+    wrong = [option for option, line in lines.items() if not re.fullmatch(r"[A-Z].{5,118}[^. ]\.", line)]
+    assert not wrong, f"write one sentence below these fields, as those beside them have it: {wrong}"
+
+
+def test_a_line_is_that_of_the_nearest_class_that_has_one() -> None:
+    lines = {name: option_lines(folder.BUILDERS.load(name)) for name in ("phatgoose", "private", "lib_mu")}
+    assert lines["phatgoose"]["lr"] != lines["private"]["lr"]
+    assert lines["lib_mu"]["patience"] == lines["private"]["patience"], "its default is another, not what it does"
+    assert list(lines["phatgoose"])[:2] == ["steps", "lr"], "the method's own come first"
 
 
 def registry_names(registry: folder.Folder) -> set[str]:

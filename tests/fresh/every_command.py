@@ -4,7 +4,6 @@ A command that no line here runs is an error, and so is an exit code other than 
 base would need isn't here: saying so, in one line, is part of what is tried. Run: python every_command.py
 """
 
-import gzip
 import json
 import re
 import subprocess
@@ -13,12 +12,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from lorary.studies.evidence_tasks import UNSEEN
 from lorary.tasks.toy import toy_tasks
 from lorary.testing.pico import pico_base
 
 LORARY = Path(sys.executable).with_name("lorary")
-EVIDENCE = "evidence --data data --sizes 1 --arms answers --n-score 1 --n-answer 1 --base pico --into study"
 LINES = [
     (0, "build tasks --method private:steps=3 --base pico --into libs/private"),
     (0, "build tasks --method shared:steps=3 --base pico --into libs/shared --workers 2"),
@@ -40,7 +37,9 @@ LINES = [
     (0, "gc libs/private"),
     (0, "finetune tasks --base pico --options epochs=1 --into tuned"),
     (0, "quickstart --base pico --tasks tasks --steps 2 --clusters 2 --max-new-tokens 2 --into road"),
-    (0, f"study {EVIDENCE}"),
+    (0, "study builders:steps=2,new_steps=2,libraries=(private),adaptations=(lib_mu) tasks --base pico --dry-run"),
+    (0, "study builders:steps=2,new_steps=2,libraries=(private),adaptations=(lib_mu) tasks --base pico --into study"),
+    (0, "study routing:limit=1 tasks --from libs/private --into routers"),
     (1, "ask base hello"),
     (1, "quickstart"),
     (1, "build tasks --method private --base pico --into libs/ray --backend ray"),
@@ -90,7 +89,7 @@ def problems(code: int, line: str, place: Path) -> Iterator[str]:
 
 
 def prepare(place: Path) -> None:
-    """Write a base, toy tasks, a file that looks like Parquet, and the collections that the study of evidence reads."""
+    """Write a base, toy tasks, and a file that looks like Parquet."""
     pico_base().write(place / "pico")
     (place / "tasks").mkdir()
     (place / "libs").mkdir()
@@ -103,29 +102,6 @@ def prepare(place: Path) -> None:
             for e in getattr(toys[name], part)
         ]
         (place / "tasks" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    write(place / "data/sni/train_tasks.jsonl.gz", *(rows_of(name) for name in ("a", "b", "c")))
-    write(place / "data/sni/heldout.jsonl.gz", *(rows_of(name) for name in UNSEEN))
-    write(place / "data/p3/train.jsonl.gz", rows_of("p"))
-    write(place / "data/induction/tasks.jsonl.gz", rows_of("i"))
-    write(place / "data/zeroshot/boolq.jsonl.gz", [{"passage": f"A passage about {n}."} for n in (1, 2)])
-
-
-def rows_of(task: str) -> list[dict[str, object]]:
-    """Make one task of the study: enough examples to be trained on."""
-    about = {"task_name": task, "category": task, "definition": ""}
-    counts = {"train": 100, "validation": 2, "test": 2}
-    return [
-        {**about, "split": part, "input": f"{task} {i} {part}", "output": [task[:4]]}
-        for part, count in counts.items()
-        for i in range(count)
-    ]
-
-
-def write(path: Path, *tasks: list[dict[str, object]]) -> None:
-    """Write rows as JSON lines, gzipped."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with gzip.open(path, "wt", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for rows in tasks for row in rows)
 
 
 if __name__ == "__main__":

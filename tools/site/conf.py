@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from python_page import ALIASES, CHAPTERS, front_door  # of tools/reference, which `make site` puts on the path
+
 from lorary import __version__
-from lorary.cli.python_reference import ALIASES, CHAPTERS, front_door
 
 ROOT = Path(__file__).parents[2]
 

@@ -19,8 +19,11 @@ class LoRA:
     """
 
     rank: int = 4
+    """Rank of the adapter."""
     alpha: float = 16.0
+    """The adapter's scale is alpha / rank."""
     rslora: bool = False
+    """Scale by alpha / sqrt(rank) instead."""
 
     def __post_init__(self) -> None:
         """Refuse a rank below 1 and an alpha that isn't above 0. Raises E-OPTION."""

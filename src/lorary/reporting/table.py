@@ -30,7 +30,7 @@ class Column:
     @property
     def decimals(self) -> int:
         """How many decimals are worth printing."""
-        return 1 if self.unit == "0-100" else 3
+        return 1 if self.unit in ("0-100", "%") else 3
 
     @property
     def arrow(self) -> str:

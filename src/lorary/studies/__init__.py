@@ -1,1 +1,1 @@
-"""Whole experiments, one a file: what is run, what comes out."""
+"""Whole experiments: what is built and scored on any base and tasks, what comes out, and whether a claim holds."""

@@ -12,7 +12,6 @@ from lorary.adapters.mixing.tuning import nothing_measured
 from lorary.building.clustering.clusters import Clusters
 from lorary.building.clustering.k_means import k_curve
 from lorary.building.training.job import expert_name
-from lorary.errors import TaskError
 from lorary.evaluation.scores import Scores
 from lorary.library.adapter.provenance import read_metrics
 from lorary.library.library import Library
@@ -28,9 +27,8 @@ from lorary.reporting.table import Table
 from lorary.reporting.tokens import TokenTrace
 from lorary.studies.road import TRAINED, UNSEEN, Road, Walked, method_of, walk
 from lorary.studies.stages import Watcher
-from lorary.tasks.builtin import builtin_heldout, builtin_tasks
+from lorary.studies.subject import choose_tasks
 from lorary.tasks.example import Example
-from lorary.tasks.read import read_tasks
 from lorary.tasks.task import Tasks
 
 
@@ -71,25 +69,6 @@ def run_quickstart(
         walked = walk(road, model, to_train, unseen, into, watcher)
         page = _write_page(road, model, to_train, unseen, walked, into, watcher)
     return Finished(walked.table, page)
-
-
-def choose_tasks(
-    source: str | None, heldout: Sequence[str], only: Sequence[str], reading: Mapping[str, Any] | None = None
-) -> tuple[Tasks, Tasks]:
-    """Choose the tasks to train on and those to hold out. Raises E-TASK for an unknown name."""
-    if source is None:
-        found = Tasks([*builtin_tasks().values(), *builtin_heldout().values()])
-        heldout = heldout or list(builtin_heldout())
-    else:
-        found = read_tasks(source, **(reading or {}))
-    if only:
-        found = found.only(dict.fromkeys([*only, *(name for name in heldout if source is not None)]))
-        heldout = [name for name in heldout if name in found]
-    held = list(found.only(heldout)) or list(found)[4::5] or list(found)[-1:]
-    for name in found:
-        if not found[name].test or not (name in held or found[name].train):
-            raise TaskError("E-TASK", f"task {name!r} has no test or no training examples.", "Leave it out.")
-    return found.only(name for name in found if name not in held), found.only(held)
 
 
 def _write_page(

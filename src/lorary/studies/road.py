@@ -34,11 +34,9 @@ from lorary.options import as_dict, to_spec
 from lorary.reporting.table import Table, make_table
 from lorary.routing.routers.compass import Compass
 from lorary.routing.routers.oracle import Oracle
+from lorary.studies.contract import TRAINED, UNSEEN
 from lorary.studies.stages import Stages, Watcher
 from lorary.tasks.task import Tasks
-
-TRAINED = "trained tasks"
-UNSEEN = "unseen tasks"
 
 ROUTERS = {
     "uniform": "uniform",

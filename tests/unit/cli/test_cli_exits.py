@@ -191,15 +191,28 @@ def test_usage(run: Run, line: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "option", ["--data x", "--sizes 4", "--arms routers", "--others mbc", "--n-score 1", "--n-answer 8"]
+    ("line", "message"),
+    [
+        ("nonsense", "error[E-NAME] unknown study 'nonsense'. Known: builders, routing."),
+        ("builders:stepz=1", "error[E-OPTION] builders: unknown option 'stepz'. Did you mean 'steps'?"),
+        ("builders:libraries=(privat)", "error[E-OPTION] study builders: libraries='privat'. Did you mean 'private'?"),
+        ("builders:adaptations=(x)", "error[E-OPTION] study builders: adaptations='x'. Known: private, from_expert,"),
+        ("builders --only nonsense", "error[E-TASK] unknown task 'nonsense'."),
+        ("routing", "error[E-SOURCE] study routing: there is no library to route. Give one: --from LIBRARY."),
+        ("routing --seeds 1", "error[E-OPTION] study routing: it trains nothing, so it has no seeds. Leave them out."),
+        ("routing:routers=(arow) --from {library}", "error[E-NAME] unknown router 'arow'. Did you mean 'arrow'?"),
+        ("routing:metric=x --from {library}", "error[E-NAME] unknown metric 'x'."),
+    ],
 )
-def test_a_study_takes_no_option_that_it_does_not_read(run: Run, option: str) -> None:
-    answer = run("study", "builders", *option.split())
-    flag = option.split()[0]
-    assert answer.err.splitlines()[-1] == (
-        f"Error: Invalid value for {flag}: only the study evidence has this option"
-    ), "also with the value that it has by default"
-    assert (answer.code, answer.out) == (2, "")
+def test_a_study_refuses_what_it_cannot_run_before_it_loads_anything(
+    run: Run, world: World, in_empty: Path, monkeypatch: pytest.MonkeyPatch, line: str, message: str
+) -> None:
+    monkeypatch.setattr("lorary.model.base.base_model.load_base", None)
+    for more in ([], ["--dry-run"]):
+        answer = run("study", *line.format(**vars(world)).split(), *more, "--base", world.base)
+        assert answer.err.startswith(message)
+        assert (answer.code, answer.out) == (1, "")
+    assert list(in_empty.iterdir()) == []
 
 
 # ---- 3: partly done -----------------------------------------------------------------------------

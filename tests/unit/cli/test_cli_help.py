@@ -62,7 +62,7 @@ def test_commands_options_and_words_are_completed() -> None:
         "ex": ["export"],
         "ask --max": ["--max-share", "--max-new-tokens", "--max-tokens"],
         "eval lib tasks --mix o": ["outputs"],
-        "study ": ["builders", "evidence"],
+        "study ": ["builders", "routing", "list"],
         "ask b": ["base"],
         "ask ": [],  # the shell offers files then
         "build --base smo": ["smollm2-135m"],

@@ -1,78 +1,74 @@
-"""`lorary study`: a whole experiment of docs/, run again or taken further."""
+"""`lorary study`: a whole experiment on a base and tasks: libraries, scores, a table, and whether a claim holds."""
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from lorary.cli.application import resumable
+from lorary.cli.application import or_list, resumable
 from lorary.cli.models import check_base, load
-from lorary.cli.options.loading import Loading
-from lorary.cli.options.parameters import (
-    EMBEDDED,
-    BaseToBuildOn,
-    Json,
-    KnownStudy,
-    count_option,
-    names,
-    numbers,
-    refuse_given,
-)
-from lorary.cli.printing.console import print_json, say
-
-_EVIDENCE_ONLY = ("data", "arms", "sizes", "others", "n_score", "n_answer")
+from lorary.cli.options.completion import offer_methods
+from lorary.cli.options.loading import Loading, Reading
+from lorary.cli.options.parameters import EMBEDDED, TASKS, BaseOfLibrary, Json, OnlyTasks, numbers
+from lorary.cli.printing.console import say
+from lorary.cli.printing.findings import print_costs, print_findings
 
 
 def study(
-    context: typer.Context,
-    name: Annotated[KnownStudy, typer.Argument(metavar="NAME", help="Which study: builders or evidence.")],
-    data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="evidence: directory with its collections of tasks.")
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="SPEC",
+            is_eager=True,
+            callback=or_list("STUDIES"),
+            autocompletion=offer_methods("STUDIES"),
+            help="Which study, e.g. builders:steps=20 (`list` shows all).",
+        ),
+    ],
+    tasks: Annotated[str | None, typer.Argument(metavar="TASKS", help=f"{TASKS} By default the built-in ones.")] = None,
+    into: Annotated[Path, typer.Option(metavar="DIR", help="Directory for libraries, runs and the page.")] = Path(
+        "study"
+    ),
+    source: Annotated[
+        Path | None, typer.Option("--from", metavar="LIBRARY", help="The library, for studies that start from one.")
     ] = None,
-    into: Annotated[Path, typer.Option(metavar="DIR", help="For experts, libraries and runs.")] = Path("study"),
-    arms: Annotated[str, typer.Option(metavar="LIST", help="evidence: what to compare.")] = "routers",
-    sizes: Annotated[str, typer.Option(metavar="LIST", help="evidence: experts in a library.")] = "16",
-    seeds: Annotated[str, typer.Option(metavar="LIST", help="Seeds of the training.")] = "42",
-    others: Annotated[str, typer.Option(metavar="LIST", help="evidence: further libraries.")] = "",
-    n_score: Annotated[int, count_option("evidence: test examples per task for the loss.")] = 16,
-    n_answer: Annotated[int, count_option("evidence: test examples per task for Rouge-L.")] = 8,
-    base: BaseToBuildOn = EMBEDDED,
+    heldout: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Task to hold out of training; repeatable.")
+    ] = None,
+    only: OnlyTasks = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Repeat it with each of these seeds, e.g. 42,43,44.")
+    ] = None,
+    base: BaseOfLibrary = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan and cost; train and write nothing.")] = False,
     *,
     how: Loading,
+    reading: Reading,
     json: Json = False,
 ) -> None:
-    """Run one of the documented experiments and print its tables. Interrupted, the same command resumes.
-
-    LIST: numbers or names, separated by commas.
-    """
+    """Build, score and compare, and say whether a study's claims hold here. Interrupted, the same command resumes."""
     from lorary.disk.writing import check_writable
+    from lorary.folder import STUDIES
+    from lorary.library.library import Library
 
-    check_base(base)
+    library = None if source is None else Library.open(source)
+    check_base(base, library)
+    asked = STUDIES.parse(name)
     check_writable(into / "libs")
-    if name == KnownStudy.BUILDERS:
-        refuse_given(context, _EVIDENCE_ONLY, "only the study evidence has this option")
-        from lorary.studies.builders import budgets, run_seeds
+    from lorary.studies.cost import foresee
+    from lorary.studies.run import repeated, run_study
+    from lorary.studies.subject import choose_subject
+    from lorary.using.base_of import base_of
 
-        planned = budgets(numbers(seeds))
-        with resumable():
-            tables = run_seeds(load(base, how), into, say, planned)
-        if json:
-            return print_json([asdict(table) for table in tables])
-        return print(*(f"### {table.title}\n\n{table.to_markdown()}" for table in tables), sep="\n")
-    if data is None:
-        raise typer.BadParameter("evidence needs its collections of tasks", param_hint="--data")
+    repeats = None if seeds is None else numbers(seeds)
+    repeated(asked, repeats)  # what it refuses is told before anything is read
+    subject = choose_subject(tasks, heldout or (), only or (), reading.options, library)
+    named = base or (EMBEDDED if library is None else base_of(library))
+    if dry_run:
+        from lorary.model.base.outline import name_of, outline
 
-    from lorary.studies.evidence import Study, run_study
-    from lorary.studies.evidence_table import make_lines, summarise, to_markdown
-    from lorary.studies.evidence_tasks import read_study_tasks
-
-    lists: dict[str, Any] = {"sizes": numbers(sizes), "seeds": numbers(seeds)}
-    asked = Study(**lists, others=names(others), arms=names(arms), n_score=n_score, n_answer=n_answer)
-    tasks = read_study_tasks(data)
+        return print_costs(foresee(asked, subject, outline(named), name_of(named), repeats), json)
+    asked.plan(subject)
     with resumable():
-        results = run_study(asked, load(base, how), tasks, into, say)
-    lines = make_lines(results, tasks)
-    if json:
-        return print_json([vars(line) for line in lines])
-    return print("\n".join([to_markdown(lines), summarise(lines)]))
+        done = run_study(asked, subject, load(named, how), into=into, seeds=repeats, tell=say)
+    return print_findings(done, json)

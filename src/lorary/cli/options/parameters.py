@@ -1,6 +1,5 @@
 """Options that several commands share, each said once."""
 
-from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -28,13 +27,6 @@ class Mix(StrEnum):
 
     FACTORS = "factors"
     OUTPUTS = "outputs"
-
-
-class KnownStudy(StrEnum):
-    """Whole experiments."""
-
-    BUILDERS = "builders"
-    EVIDENCE = "evidence"
 
 
 def method_option(flag: str, registry: str, about: str) -> Any:
@@ -122,11 +114,3 @@ def numbers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in names(text))
     except ValueError:
         raise typer.BadParameter(f"{text!r} are no numbers separated by commas") from None
-
-
-def refuse_given(context: typer.Context, parameters: Sequence[str], why: str) -> None:
-    """Raise a usage error if one of these options is on the command line, even with its default as the value."""
-    for name in parameters:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name != "DEFAULT":
-            raise typer.BadParameter(why, param_hint=f"--{name.replace('_', '-')}")

@@ -23,6 +23,7 @@ class Choice(Evaluator):
     """
 
     normalise: Literal["token", "byte", "none"] = "token"
+    """What an option's log-likelihood is divided by: its tokens, its UTF-8 bytes, or nothing."""
 
     unit: ClassVar[str] = "0-100"
     higher_is_better: ClassVar[bool] = True

@@ -28,8 +28,11 @@ class ExactMatch(Evaluator):
     """
 
     max_new_tokens: int = 64
+    """Longest answer, in tokens."""
     normalise: bool | Literal["text", "bbh", "none"] = "text"
+    """What is no difference; see above."""
     stop: tuple[str, ...] = ()
+    """Texts at the first of which an answer ends."""
 
     unit: ClassVar[str] = "0-100"
     higher_is_better: ClassVar[bool] = True

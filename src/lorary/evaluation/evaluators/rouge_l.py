@@ -22,7 +22,9 @@ class RougeL(Evaluator):
     """
 
     max_new_tokens: int = 64
+    """Longest answer, in tokens."""
     stop: tuple[str, ...] = ()
+    """Texts at the first of which an answer ends."""
 
     unit: ClassVar[str] = "0-100"
     higher_is_better: ClassVar[bool] = True

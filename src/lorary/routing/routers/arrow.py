@@ -25,7 +25,9 @@ class Arrow(ScoredRouter):
     """
 
     top_k: int | None = 4
+    """Experts kept at each token; None: all."""
     temperature: float = 1.0
+    """Temperature of the softmax over the kept."""
 
     def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
         """Compute the prototypes of every site."""

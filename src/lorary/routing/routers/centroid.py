@@ -27,9 +27,13 @@ class Centroid(ScoredRouter):
     needs: ClassVar[frozenset[str]] = frozenset({"examples"})
 
     n_examples: int = 100
+    """Training prompts of each expert."""
     score: Literal["cosine", "dot"] = "cosine"
+    """How to compare: cosine, or the scaled dot product of the paper's code."""
     top_k: int | None = None
+    """Experts kept at each token; None: all."""
     temperature: float = 1.0
+    """Temperature of the softmax over the kept."""
 
     def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
         """Ask the probe for each expert's mean inputs."""

@@ -44,22 +44,39 @@ class Compass(Router):
     needs: ClassVar[frozenset[str]] = frozenset({"base"})
 
     top_k: int | None = 4
+    """Experts kept at each token; None: all."""
     temperature: float = 1.0
+    """Temperature of the softmax over the kept."""
     normalise: bool = True
+    """Bring each input to root-mean-square 1."""
     n_common: int = 1
+    """Directions to leave out that all prototypes of a site share."""
     calibrate: bool = True
+    """Measure mean and spread of each direction over texts that the base writes."""
     skip_first: bool = True
+    """Take the first token, at which all texts look alike, for no evidence."""
     recent: float = 0.5
+    """Share of the mean over tokens in which earlier tokens fade."""
     half_life: float = 2.0
+    """Tokens after which a token counts half there."""
     now: float = 0.0
+    """Weight of the token's own deviation."""
     along: float = 0.0
+    """Weight of the site's own mean over tokens."""
     up: float = 2.0
+    """Weight of the evidence over all sites so far."""
     strength: float = 0.5
+    """Power of a mixture's weakness that is given back; 1: all of it, 0: nothing."""
     opening: Literal["user", "none"] = "user"
+    """What the base's texts answer to: a user's turn, or only the start token."""
     n_texts: int = 48
+    """Texts that the base writes."""
     n_tokens: int = 64
+    """Tokens of each text."""
     n_sketch: int = 64
+    """Random numbers that stand for each expert's product at a site."""
     seed: int = 0
+    """Seed of all that is drawn at random."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

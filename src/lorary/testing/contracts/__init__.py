@@ -18,3 +18,4 @@ from lorary.testing.contracts.builder import files_of as files_of
 from lorary.testing.contracts.clusterer import ClustererContract as ClustererContract
 from lorary.testing.contracts.evaluator import EvaluatorContract as EvaluatorContract
 from lorary.testing.contracts.router import RouterContract as RouterContract
+from lorary.testing.contracts.study import StudyContract as StudyContract

@@ -34,18 +34,21 @@ _PATIENCE_S = 10.0  # for workers that are asked to stop
 class Local(Backend):
     """Run workers on this machine: this process alone, or several beside it.
 
-    workers: processes; 1, without gpus, is this one. By default as many as cores (or GPUs) and memory allow, at most
-    one per pack that is missing. gpus: device ids that are shared out by CUDA_VISIBLE_DEVICES; by default all that are
-    visible. threads: of each worker; by default the cores shared out to all packs, whatever the number of workers, so
-    that what is made is the same for any. OMP_NUM_THREADS says how many cores may be used.
+    One worker, without gpus, is this process; by default there is at most one for each pack that is missing. GPUs are
+    shared out by CUDA_VISIBLE_DEVICES. The default of threads follows from the packs, whatever the number of workers,
+    so that what is made is the same for any. OMP_NUM_THREADS says how many cores may be used.
     A worker that dies, or whose job makes no step for hang_s seconds, is replaced, unless it is this process; logs:
     .work/logs in the directory.
     """
 
     workers: int | None = None
+    """Processes; by default as many as cores (or GPUs) and memory allow."""
     gpus: tuple[str, ...] = ()
+    """Device ids to share out; by default all that are visible."""
     threads: int | None = None
+    """Threads of each worker; by default the cores are shared out among all packs."""
     hang_s: float = HANG_S
+    """Seconds without a step after which a job's worker is given up."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

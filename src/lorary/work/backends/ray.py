@@ -29,17 +29,19 @@ _STORE_BYTES = 100 << 20  # nothing large travels: all data is on disk
 class Ray(Backend):
     """Run one task per pack in a Ray cluster; needs the package ray, here and on every node, and one shared disk.
 
-    address: of a cluster that runs, as "auto" or "ray://head:10001"; by default one is started on this machine, and
-    ended. cpus, gpus: what a task takes; gpus may be a fraction, so that 0.25 puts four tasks on a GPU, and cpus are
-    its threads as well. retries: after a node or a worker died, or a job made no step for hang_s seconds; a job that
-    fails by an error is tried once. Dashboard and usage statistics are off.
+    A job that fails by an error is tried once. Dashboard and usage statistics are off.
     """
 
     address: str | None = None
+    """The cluster, as "auto" or "ray://head:10001"; by default one is started here, and ended."""
     cpus: float = 1.0
+    """Cores, and threads, of each task."""
     gpus: float = 0.0
+    """GPUs of each task; 0.25 puts four tasks on one."""
     retries: int = 3
+    """How often a pack is tried again whose node or worker died or hung."""
     hang_s: float = HANG_S
+    """Seconds without a step after which a job's worker is given up."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

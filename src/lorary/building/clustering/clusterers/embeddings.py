@@ -30,9 +30,13 @@ class Embeddings(Clusterer):
     needs: ClassVar[frozenset[str]] = frozenset({"examples"})
 
     k: K = 10
+    """Number of clusters; "auto": that of the highest silhouette."""
     layer: int = -2
+    """Layer whose hidden states are averaged; -1 is the last."""
     n_examples: int = 64
+    """Examples of each task."""
     seed: int = 42
+    """Seed of all that is drawn at random."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

@@ -38,10 +38,15 @@ class MBC(Clusterer):
     """
 
     k: K = 10
+    """Number of clusters; "auto": that of the highest silhouette."""
     sparsity: float = 0.5
+    """Share of the entries that is set to 0, the smallest."""
     components: int = 64
+    """Principal axes that experts are compared on."""
     space: Literal["factors", "products"] = "factors"
+    """What is compared: the factors as written, or the products s B A, for experts of any form."""
     seed: int = 42
+    """Seed of all that is drawn at random."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

@@ -19,7 +19,9 @@ class RandomExamples(Clusterer):
     """
 
     k: int = 10
+    """Number of clusters."""
     seed: int = 42
+    """Seed of all that is drawn at random."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

@@ -21,7 +21,9 @@ class RandomTasks(Clusterer):
     """
 
     k: int = 10
+    """Number of clusters."""
     seed: int = 42
+    """Seed of all that is drawn at random."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

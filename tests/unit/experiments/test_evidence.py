@@ -4,17 +4,19 @@ import gzip
 import json
 from dataclasses import replace
 
+import evidence as script
+import evidence_runs as evidence
+import evidence_tasks
 import pytest
+from evidence_runs import Study, run_study
+from evidence_table import make_lines, summarise, to_markdown
+from evidence_tasks import UNSEEN, halves, in_turns, read_study_tasks
+from evidence_texts import route_on_texts
 
 from lorary.errors import OptionError, TaskError
 from lorary.evaluation.contract import Outcome
 from lorary.evaluation.scores import Scores
 from lorary.routing.routers.compass import Compass
-from lorary.studies import evidence, evidence_tasks
-from lorary.studies.evidence import Study, run_study
-from lorary.studies.evidence_table import make_lines, summarise, to_markdown
-from lorary.studies.evidence_tasks import UNSEEN, halves, in_turns, read_study_tasks
-from lorary.studies.evidence_texts import route_on_texts
 from lorary.tasks.example import Example
 from lorary.tasks.task import Task
 
@@ -203,3 +205,18 @@ def test_what_no_library_can_be_made_of_is_refused_at_once(options, message):
     assert (
         str(caught.value).removeprefix("error[E-OPTION] study evidence: ").removeprefix("study evidence: ") == message
     )
+
+
+@pytest.mark.slow
+def test_the_script_prints_its_tables(base, data, short, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(script, "load_base", lambda name, **how: base)
+    asked = ["--data", tmp_path / "data", "--into", tmp_path / "out", "--sizes", "2", "--n-score", "1"]
+    script.main([str(part) for part in asked])
+    told = capsys.readouterr()
+    assert "### routers: seed42-2, mix of factors" in told.out
+    assert "trained b" in told.err
+
+
+def test_the_script_refuses_arms_before_it_reads_anything(tmp_path):
+    with pytest.raises(OptionError, match="unknown 'router'"):
+        script.main(["--data", str(tmp_path / "none"), "--arms", "router"])

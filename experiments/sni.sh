@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # The whole road on real tasks: eight of Super-NaturalInstructions to build from, four of the paper's held-outs.
 #
-#   recipes/sni.sh DIR [INTO]
+#   experiments/sni.sh DIR [INTO]
 #
 # DIR holds JSON lines with task_name, definition, input, output and split (*.jsonl or *.jsonl.gz), as `read_tasks`
 # reads them. About half an hour on two cores. Interrupted, it goes on where it was.
 set -euo pipefail
-data=${1:?usage: recipes/sni.sh DIR [INTO]}
+data=${1:?usage: experiments/sni.sh DIR [INTO]}
 into=${2:-runs/sni}
 
 exec "${LORARY:-lorary}" quickstart --tasks "$data" --into "$into" --steps 32 --max-new-tokens 24 \

@@ -9,6 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from evidence_tasks import StudyTasks
+from evidence_texts import route_on_texts
+from routing_accuracy import RoutingAccuracy
+
 from lorary.adapters.contract import Mix
 from lorary.building.build import build
 from lorary.building.builders.per_cluster import PerCluster
@@ -32,9 +36,6 @@ from lorary.model.routed.routed_model import RoutedModel
 from lorary.options import require_count
 from lorary.reporting.growth import draw_growth
 from lorary.reporting.tokens import TokenTrace
-from lorary.studies.evidence_tasks import StudyTasks
-from lorary.studies.evidence_texts import route_on_texts
-from lorary.studies.routing_accuracy import RoutingAccuracy
 from lorary.studies.seeds import require_seeds
 from lorary.tasks.task import Tasks
 

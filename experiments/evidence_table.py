@@ -5,11 +5,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+from evidence_runs import BASELINES, COMPASS, Cell, Result
+from evidence_tasks import StudyTasks, halves
+
 from lorary.evaluation.compare import Comparison, compare
 from lorary.evaluation.evaluators.exact_match import ExactMatch
 from lorary.evaluation.scores import Scores
-from lorary.studies.evidence import BASELINES, COMPASS, Cell, Result
-from lorary.studies.evidence_tasks import StudyTasks, halves
+from lorary.studies.seeds import averaged
 
 
 @dataclass(frozen=True)
@@ -65,15 +67,8 @@ def _over_seeds(results: Sequence[Result]) -> Iterator[Result]:
     for cell, found in alike.items():
         if len(found) > 1:
             pool = "seeds" + "+".join(result.cell.pool.removeprefix("seed") for result in found)
-            scores = {group: _averaged([result.scores[group] for result in found]) for group in found[0].scores}
+            scores = {group: averaged([result.scores[group] for result in found]) for group in found[0].scores}
             yield Result(replace(cell, pool=pool), scores)
-
-
-def _averaged(several: Sequence[Scores]) -> Scores:
-    """Average each example's value; who bootstraps then draws examples, and keeps the seeds as it keeps the tasks."""
-    rows = zip(*(scores.outcomes for scores in several), strict=True)
-    means = (replace(row[0], value=sum(o.value for o in row) / len(row), details={}) for row in rows)
-    return Scores(several[0].header, tuple(means))
 
 
 Place = tuple[str, int, str, str]

@@ -1,0 +1,29 @@
+"""What a study will cost, and what it found, as it is printed."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from lorary.cli.printing.console import print_json, print_table
+
+if TYPE_CHECKING:
+    from lorary.studies.cost import Cost
+    from lorary.studies.run import Finished
+
+
+def print_costs(costs: "list[Cost]", json: bool) -> None:
+    """Print the parts of a study with their costs, and the sums."""
+    steps, tokens = sum(cost.steps for cost in costs), sum(cost.tokens for cost in costs)
+    if json:
+        return print_json({"parts": [asdict(cost) for cost in costs], "steps": steps, "tokens": tokens})
+    rows = [(c.path, *("-" if n is None else n for n in (c.n_experts, c.n_examples, c.steps, c.tokens))) for c in costs]
+    print_table([("path", "experts", "examples", "steps", "tokens"), *rows])
+    return print(f"{len(costs)} parts, {steps:,} steps, about {tokens:,} tokens.")
+
+
+def print_findings(done: "Finished", json: bool) -> None:
+    """Print tables, then what became of each claim."""
+    if json:
+        found = {"tables": [asdict(table) for table in done.tables], "verdicts": [asdict(v) for v in done.verdicts]}
+        return print_json({**found, "report": str(done.report)})
+    tables = [f"### {table.title}\n\n{table.to_markdown()}" for table in done.tables]
+    return print(*tables, *map(str, done.verdicts), f"report: {done.report}", sep="\n")

@@ -1,0 +1,124 @@
+"""Study, Plan, Verdict: a question that a few libraries and scores answer, on any base and any tasks."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from lorary.adapters.contract import Mix
+from lorary.building.contract import Builder
+from lorary.evaluation.compare import compare
+from lorary.evaluation.contract import Evaluator
+from lorary.evaluation.scores import Scores
+from lorary.library.library import Library
+from lorary.options import Options
+from lorary.reporting.table import Table, make_table
+from lorary.tasks.task import Tasks
+
+TRAINED = "trained tasks"
+UNSEEN = "unseen tasks"
+
+GIVEN = "source"
+"""Stands for the path of the library that the user gave."""
+
+Libraries = Mapping[str, Library]
+"""The libraries that are there so far, by their paths in the run."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a study is run on. heldout: tasks never trained on; source: a library that is there already."""
+
+    tasks: Tasks
+    heldout: Tasks
+    source: Library | None = None
+
+
+@dataclass(frozen=True)
+class Build:
+    """One library that a study makes.
+
+    path: its directory, below that of the run. builder: its options, or how to choose them once the libraries before
+    it are there. source: the path of the library that it starts from. like: a builder that needs no library, and its
+    tasks, which take as many steps, for the plan, where this one can't be planned before others are built; None for no
+    steps.
+    """
+
+    path: str
+    builder: Builder | Callable[[Libraries], Builder]
+    tasks: Tasks
+    source: str | None = None
+    like: tuple[Builder, Tasks] | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One evaluation of a study: a row of its tables, on one group of tasks.
+
+    path: its file of scores, below the directory of the run. library: the path of a build, GIVEN, or None for the base
+    alone. fit: the tasks that some routers learn from. mix: None is "factors" where all experts have one rank, as the
+    paper mixes, else "outputs". limit: test examples of each task.
+    """
+
+    path: str
+    name: str
+    group: str
+    evaluator: Evaluator
+    tasks: Tasks
+    limit: int
+    library: str | None = None
+    router: str = "uniform"
+    mix: Mix | None = None
+    fit: Tasks | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a study makes, in this order: libraries, then scores."""
+
+    builds: Sequence[Build] = ()
+    cells: Sequence[Cell] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a claim held in this run. holds: None if the examples are too few to tell; numbers: what says so."""
+
+    claim: str
+    holds: bool | None
+    numbers: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        found = {True: "true here", False: "not true here", None: "can't be told here"}[self.holds]
+        return f"{self.claim}: {found}. {self.numbers}".rstrip()
+
+
+def judge(claim: str, one: Scores, other: Scores) -> Verdict:
+    """Judge the claim that one run is better than another, by the paired bootstrap over their examples."""
+    found = compare(one, other)
+    is_clear = found.low > 0 or found.high < 0  # no interval of nan is
+    is_better = (found.difference > 0) == one.higher_is_better
+    return Verdict(claim, is_better if is_clear else None, f"{found}.")
+
+
+Results = Mapping[str, Mapping[str, Scores]]
+"""Group of tasks -> row -> scores, in the order of the plan."""
+
+
+@dataclass(frozen=True)
+class Study(Options, ABC):
+    """Options of one question. `seed` among them, if there is one, is that of all training."""
+
+    @abstractmethod
+    def plan(self, subject: Subject) -> Plan:
+        """List what is built and scored; nothing is run. Raises what shows that the study can't be run on this."""
+
+    @abstractmethod
+    def judge(self, results: Results) -> list[Verdict]:
+        """Say of each claim whether it holds, as far as its rows were measured."""
+
+    def tables(self, results: Results, title: str) -> list[Table]:
+        """Lay out what was measured: rows down, groups of tasks across."""
+        labels = {"perplexity": "loss", "rouge_l": "Rouge-L"}
+        metrics = {scores.metric for rows in results.values() for scores in rows.values()}
+        shown = {metric: labels.get(metric.partition(":")[0], metric) for metric in metrics}
+        return [make_table({group: rows.values() for group, rows in results.items()}, title=title, labels=shown)]

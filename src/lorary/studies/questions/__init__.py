@@ -1,0 +1,1 @@
+"""One study a file; a file's name is the study's name."""

@@ -1,0 +1,128 @@
+"""What every study promises, as a test class to inherit from.
+
+In the tests of a plug-in:
+
+    class TestMyStudy(StudyContract):
+        @pytest.fixture
+        def study(self):
+            return MyStudy(steps=2, limit=2)
+
+Fixtures to give: `study`, whose options make it cheap; `base`; `subject`, what it is run on.
+"""
+
+import copy
+import dataclasses
+from pathlib import Path
+
+from lorary.building.contract import Builder
+from lorary.evaluation.scores import read_scores
+from lorary.library.library import Library
+from lorary.model.base.base_model import BaseModel
+from lorary.studies.contract import GIVEN, Build, Cell, Study, Subject
+from lorary.studies.cost import foresee
+from lorary.studies.run import REPORT, Finished, run_study
+from lorary.testing.contracts import Killed, files_of
+
+
+class StudyContract:
+    """What a study promises. Needs the fixtures `study`, `base` and `subject`."""
+
+    def test_the_plan_lists_what_run_does(
+        self, study: Study, base: BaseModel, subject: Subject, tmp_path: Path
+    ) -> None:
+        """It makes the libraries and scores that were foreseen, with their steps, experts and examples; no others."""
+        costs = foresee(study, subject, base, base.name)
+        assert not list(tmp_path.iterdir()), "a plan writes nothing"
+        run_study(study, subject, base, into=tmp_path / "run")
+        made = {str(path.relative_to(tmp_path / "run")): path for path in (tmp_path / "run").rglob("*.jsonl")}
+        runs = {name: path for name, path in made.items() if "experts" not in path.parts}
+        libraries = {path.parent for path in (tmp_path / "run").rglob("library.json")}
+        found = {str(path.relative_to(tmp_path / "run")): Library.open(path) for path in libraries}
+        assert {cost.path for cost in costs} == {*runs, *found}
+        for cost in costs:
+            if cost.path in runs:
+                assert len(read_scores(runs[cost.path]).outcomes) == cost.n_examples
+            else:
+                jobs = {(e.provenance.data_hash, e.provenance.steps) for e in found[cost.path].values()}
+                assert sum(steps or 0 for _, steps in jobs) == cost.steps, cost.path
+                assert cost.n_experts in (None, len(found[cost.path]))
+
+    def test_without_a_base_the_plan_is_the_same_but_for_tokens(
+        self, study: Study, base: BaseModel, subject: Subject
+    ) -> None:
+        """Where the base isn't at hand tokens are guessed."""
+        here, there = (foresee(study, subject, known, base.name) for known in (base, None))
+        assert [dataclasses.replace(cost, tokens=0) for cost in here] == [
+            dataclasses.replace(cost, tokens=0) for cost in there
+        ]
+        assert all((a.tokens > 0) == (b.tokens > 0) for a, b in zip(here, there, strict=True))
+
+    def test_kill_and_resume_is_uninterrupted(
+        self, study: Study, base: BaseModel, subject: Subject, tmp_path: Path
+    ) -> None:
+        """Broken off in the middle of its work and run again, it leaves the files, table and verdicts of one run."""
+        told: list[str] = []
+        whole = run_study(study, subject, base, into=tmp_path / "whole", tell=told.append)
+        for moment in (told[len(told) // 3], told[-1]):
+            _run_until(moment, study, subject, base, tmp_path / "cut")
+        resumed = run_study(study, subject, base, into=tmp_path / "cut")
+        assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole")
+        assert (resumed.tables, resumed.verdicts) == (whole.tables, whole.verdicts)
+        assert [str(verdict) for verdict in resumed.verdicts] == [str(verdict) for verdict in whole.verdicts]
+
+    def test_a_second_call_makes_nothing(self, study: Study, base: BaseModel, subject: Subject, tmp_path: Path) -> None:
+        """It shows what it showed, and writes no library and no score."""
+        one = run_study(study, subject, base, into=tmp_path / "run")
+        before = _times(tmp_path / "run")
+        told: list[str] = []
+        two = run_study(study, subject, base, into=tmp_path / "run", tell=told.append)
+        assert _times(tmp_path / "run") == before
+        assert not [line for line in told if line.startswith("made")]
+        assert (two.tables, two.verdicts, two.report) == (one.tables, one.verdicts, one.report)
+        _check_shown(two)
+
+    def test_it_is_frozen(self, study: Study) -> None:
+        """Equal options are equal objects."""
+        again = copy.copy(study)
+        assert dataclasses.is_dataclass(study)
+        assert (again, hash(again)) == (study, hash(study))
+        assert type(study).__dataclass_params__.frozen  # type: ignore[attr-defined]
+        assert eval(repr(study), {type(study).__name__: type(study)}) == study
+
+    def test_later_builds_start_from_earlier_ones(self, study: Study, subject: Subject) -> None:
+        """A plan is in the order in which it can be done, and no path comes twice."""
+        plan, known = study.plan(subject), set[str | None]({None, GIVEN})
+        for one in plan.builds:
+            assert one.source in known
+            assert isinstance(one.builder, Builder) or one.like is not None
+            known.add(one.path)
+        assert {cell.library for cell in plan.cells} <= known
+        parts: list[Build | Cell] = [*plan.builds, *plan.cells]
+        paths = [part.path for part in parts]
+        assert len(paths) == len(set(paths))
+
+
+def _run_until(moment: str, study: Study, subject: Subject, base: BaseModel, into: Path) -> None:
+    def tell(what: str) -> None:
+        if what == moment:
+            raise Killed
+
+    try:
+        run_study(study, subject, base, into=into, tell=tell)
+    except Killed:
+        assert not (into / REPORT).exists()
+    else:
+        raise AssertionError("the study was too short to be killed")
+
+
+def _times(into: Path) -> dict[str, int]:
+    """When each file was written, the page and the libraries' notes aside."""
+    kept = (path for path in into.rglob("*") if path.suffix in (".jsonl", ".safetensors"))
+    return {str(path): path.stat().st_mtime_ns for path in kept}
+
+
+def _check_shown(done: Finished) -> None:
+    assert done.tables
+    assert all(table.rows for table in done.tables)
+    assert all(verdict.claim and (verdict.holds is None or verdict.numbers) for verdict in done.verdicts)
+    assert done.report.is_file()

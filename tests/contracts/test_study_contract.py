@@ -1,0 +1,37 @@
+"""What every study promises; a new file in studies/questions/ is tested without an edit here."""
+
+import dataclasses
+
+import pytest
+
+from lorary.folder import STUDIES
+from lorary.studies.contract import Study, Subject
+from lorary.testing.contracts.study import StudyContract
+from lorary.testing.pico import random_library
+
+CHEAP = {
+    "steps": 2, "new_steps": 2, "batch_size": 2, "n_clusters": 2, "n_few": 4,
+    "limit": 2, "n_score": 2, "n_score_new": 2,
+    "libraries": ("gated", "mbc", "merge_ties"), "adaptations": ("lib_mu", "pi_tuning"),
+}  # fmt: skip
+"""Options by which a study is done in seconds, of those that it has."""
+
+
+@pytest.mark.parametrize("name", STUDIES.names())
+class TestStudy(StudyContract):
+    @pytest.fixture
+    def study(self, name):
+        cls = STUDIES.load(name)
+        known = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{key: value for key, value in CHEAP.items() if key in known})
+
+    @pytest.fixture
+    def subject(self, base, toy, tmp_path_factory):
+        own = ["copy", "swap", "upper"]
+        library = random_library(tmp_path_factory.mktemp("study") / "lib", base, own, ranks=2)
+        return Subject(toy.only(own), toy.only(["first", "last"]), library)
+
+    def test_it_is_a_study(self, study, name):
+        assert isinstance(study, Study)
+        assert type(STUDIES.parse(name)) is type(study)
+        assert 20 < len(STUDIES.sentence(name)) < 120
