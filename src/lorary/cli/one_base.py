@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorary.cli.console import say
 from lorary.cli.models import names_of_base
-from lorary.errors import LibraryError, LoraryError, ModelError
+from lorary.errors import LibraryError, LoraryError, ModelError, OptionError
 
 if TYPE_CHECKING:
     from lorary.library.adapter.check import BaseFacts
@@ -86,7 +86,7 @@ class OneBase:
         if self._vocab_size is not None and facts:
             if self._vocab_size > facts["vocab_size"]:
                 what = f"--vocab-size {self._vocab_size}: base {name!r} has a vocabulary of {facts['vocab_size']}."
-                raise ModelError("E-OPTION", what, "Give how many rows its embedding had before others were added.")
+                raise OptionError("E-OPTION", what, "Give how many rows its embedding had before others were added.")
             facts["vocab_size"] = self._vocab_size
         require_same_base(facts, self._fingerprint, expert)
         if sizes is None and not self._is_told:
