@@ -57,7 +57,7 @@ def test_one_file_is_all_it_takes(extended: Path, capsys: pytest.CaptureFixture[
     before = {p.relative_to(ROOT / "src").as_posix(): p.read_bytes() for p in (ROOT / "src").rglob("*.py")}
     assert {name for name in files if files[name] != before.get(name)} == new
     run(extended, "-c", PROBE.format(stub=str(ROOT / "tools" / "front_door.py")))
-    page = run(extended, "-m", "lorary.cli.reference", "methods")
+    page = run(extended, "tools/reference", "methods")
     assert [f.kind for f in FOLDERS if f"\n### new_{f.kind}\n" not in page] == []
     found = run(extended, "-m", "pytest", "tests/contracts", "--collect-only", "-p", "no:cacheprovider")
     suites = {

@@ -17,7 +17,6 @@ CHAPTERS = (
     ("Routers", "ROUTERS", "`lorary ask --router NAME:key=value`, `lorary eval --router NAME:key=value`"),
     ("Metrics", "EVALUATORS", "`lorary eval --metric NAME:key=value`"),
     ("Studies", "STUDIES", "`lorary study NAME:key=value TASKS`"),
-    ("Kinds", "KINDS", "The form of an adapter; only from Python"),
 )
 
 _MANY = 1 / 3  # of a chapter's methods: what is said of so many stands once, above them

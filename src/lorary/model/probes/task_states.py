@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lorary.errors import ModelError
+from lorary.errors import ModelError, OptionError
 from lorary.model.base.base_model import BaseModel
 from lorary.model.sites import text_config
 from lorary.model.text.tokens import pad
@@ -27,7 +27,7 @@ class TaskStates:
             raise ModelError("E-DATA", f"task {task!r} has no training examples.", "Check its splits.")
         n_layers = int(text_config(base.hf).num_hidden_layers)
         if not -n_layers - 1 <= layer <= n_layers:
-            raise ModelError("E-OPTION", f"layer={layer}, but the base has {n_layers} layers.")
+            raise OptionError("E-OPTION", f"layer={layer}, but the base has {n_layers} layers.")
         rows = base.encode(examples)
         total = torch.zeros(text_config(base.hf).hidden_size)
         for group in base.in_groups(rows):

@@ -57,7 +57,7 @@ class Saved:
             if found != root and not found.startswith(root.rstrip(os.sep) + os.sep):
                 told = f"saved model {quote(self.root.name)} was not saved by you, and its {what} is outside of it: "
                 hint = "If you trust it: lo.load(..., outside=True). Or route the library itself."
-                raise ModelError("E-PATH", f"{told}{quote(found, 200)}.", hint)
+                raise LibraryError("E-PATH", f"{told}{quote(found, 200)}.", hint)
 
 
 def require_same(expert: Expert, expected: str, *, recorded: bool = False) -> None:

@@ -16,7 +16,7 @@ from lorary.building.clustering.clusters import Clusters, name_groups
 from lorary.building.clustering.contract import Clusterer, TaskProbe
 from lorary.building.clustering.k_means import K, Points, group
 from lorary.building.limits import check_positive
-from lorary.errors import BuildError
+from lorary.errors import BuildError, OptionError
 from lorary.formats.peft import as_vectors
 from lorary.options import as_dict
 
@@ -53,7 +53,7 @@ class MBC(Clusterer):
         super().__post_init__()
         check_positive(self, "components", *(["k"] if self.k != "auto" else []))
         if not 0 <= self.sparsity < 1:
-            raise BuildError("E-OPTION", f"mbc: sparsity={self.sparsity}, expected a share from 0 to below 1.")
+            raise OptionError("E-OPTION", f"mbc: sparsity={self.sparsity}, expected a share from 0 to below 1.")
 
     def cluster(
         self, experts: Experts, tasks_of: Mapping[str, Sequence[str]], probe: TaskProbe | None = None
