@@ -11,7 +11,9 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 import time
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -93,6 +95,22 @@ def collect_beside(directory: Path) -> list[str]:
                 if is_left(path) and _deleted(path):
                     done.append(path.name)
     return done
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """Give a directory for a `with` block, where the system keeps such; take what killed processes left there of theirs.
+
+    Raises OSError.
+    """
+    home = Path(tempfile.gettempdir())
+    collect_beside(home)
+    folder = beside(home / "lorary")
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _deleted(path: Path) -> bool:

@@ -5,14 +5,15 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 from library_pico import write_adapter
 
-from lorary import processes
-from lorary.disk.processes import SAFE_AGE_S, is_running, marked, place
+from lorary.disk import processes
+from lorary.disk.processes import SAFE_AGE_S, is_running, marked, place, scratch
 from lorary.disk.writing import write_whole
 from lorary.library import derived, staging
 from lorary.library import library as module
@@ -46,6 +47,17 @@ import sys, time
 from lorary.disk.arrival import arriving
 with arriving(sys.argv[1]) as stage:
     (stage / "model.safetensors").write_bytes(b"x" * 1000)
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+SCRATCH_AND_HANG = """
+import sys, tempfile, time
+from lorary.disk.processes import scratch
+tempfile.tempdir = sys.argv[1]
+with scratch() as folder:
+    (folder / "0").mkdir()
+    (folder / "0" / "adapter_model.safetensors").write_bytes(b"x" * 1000)
     print("ready", flush=True)
     time.sleep(60)
 """
@@ -183,6 +195,24 @@ def test_a_saved_directory_takes_the_place_of_what_a_killed_one_left(tmp_path):
     second.send_signal(signal.SIGKILL)
     second.wait(timeout=10)
     second.stdout.close()
+
+
+def test_a_place_for_downloads_takes_what_a_killed_process_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    others = [tmp_path / "lorary-mine", tmp_path / ".X11-unix"]
+    for path in others:
+        path.mkdir()
+    first = start(SCRATCH_AND_HANG, tmp_path)
+    (left,) = set(tmp_path.iterdir()) - set(others)
+    with scratch() as folder:
+        assert left.exists(), "who lives keeps his"
+        assert folder.parent == tmp_path and os.stat(folder).st_mode & 0o077 == 0
+    first.send_signal(signal.SIGKILL)
+    first.wait(timeout=10)
+    first.stdout.close()
+    with scratch() as folder:
+        assert sorted(tmp_path.iterdir()) == sorted([*others, folder])
+    assert sorted(tmp_path.iterdir()) == sorted(others)
 
 
 def test_a_file_takes_what_a_killed_writer_left_beside_it_however_long_its_name(tmp_path):
