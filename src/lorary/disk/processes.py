@@ -99,7 +99,7 @@ def collect_beside(directory: Path) -> list[str]:
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
-    """Give a directory for a `with` block, where the system keeps such; take what killed processes left there of theirs.
+    """Give a directory for a `with` block, where the system keeps such; take what killed processes left there.
 
     Raises OSError.
     """

@@ -8,11 +8,14 @@ import pytest
 import safetensors.torch
 
 from lorary.building.build import build
+from lorary.building.builders.lorahub import LoraHub
+from lorary.building.builders.pi_tuning import PiTuning
 from lorary.building.builders.private import Private
 from lorary.building.training import checkpoint
 from lorary.building.training import loop as training
 from lorary.library.seal import seal
 from lorary.testing.contracts import files_of
+from lorary.testing.pico import random_library
 
 BUILDER = Private(steps=6, batch_size=2, rank=2, n_evaluations=3, dropout=0.0, lr=1e-2, pack_tokens=1)
 FOREIGN = (
@@ -69,7 +72,7 @@ def changed(saved, *, by_another=False):
     tensors = {key: tensor + 0.01 for key, tensor in safetensors.torch.load(content).items()}
     header["sha256"] = checkpoint._hash(json.loads(header["facts"]), tensors)
     if by_another:
-        header["seal"] = seal("checkpoint", saved.parent.parent.name, header["sha256"])
+        header["seal"] = seal("checkpoint", "the run", header["sha256"])
     saved.write_bytes(safetensors.torch.save(tensors, header))
 
 
@@ -145,8 +148,8 @@ def test_hosts_with_keys_of_their_own_take_over_from_each_other(base, tasks, who
     assert files == whole
 
 
-def test_a_checkpoint_of_another_pack_is_not_gone_on_from(base, tasks, whole, tmp_path):
-    """One of the user's own, of the same shapes: without the pack in its seal it would become another expert."""
+def test_a_checkpoint_of_another_run_is_not_gone_on_from(base, tasks, whole, tmp_path):
+    """One of the user's own, of the same shapes: without the run in its seal it would become another expert."""
     of_copy = cut(base, tasks.only(["copy"]), tmp_path / "other").read_bytes()
     into = tmp_path / "lib"
     cut(base, tasks.only(["swap"]), into).write_bytes(of_copy)
@@ -166,4 +169,93 @@ def test_what_is_no_file_is_not_opened(kind, base, tasks, tmp_path):
     if kind == "link":
         path.symlink_to(tmp_path / "elsewhere")
     with pytest.warns(RuntimeWarning, match=r"^warning\[W-CHECKPOINT\]"):
-        assert checkpoint.load_checkpoint(path, {}, None) is None
+        assert checkpoint.load_checkpoint(path, "the run", {}, None) is None
+
+
+@pytest.fixture
+def library(base, tmp_path):
+    return random_library(tmp_path / "source", base, ["ant", "bee"], ranks=2)
+
+
+def cut_search(base, tasks, library, into):
+    def stop(step):
+        if step.step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(LoraHub(steps=6), tasks, base, source=library, into=into, report=stop)
+    (tried,) = into.glob(".work/*/*/copy.json")
+    return tried
+
+
+def resume_search(base, tasks, library, into):
+    steps = []
+    made = build(LoraHub(steps=6), tasks, base, source=library, into=into, report=lambda step: steps.append(step.step))
+    return steps[0], files_of(made.path)
+
+
+def forged(told):
+    return {**told, "losses": [9.0, 1.0, 9.0]}
+
+
+@pytest.mark.parametrize(
+    ("damage", "first"),
+    [
+        (None, 4),
+        (lambda told: told["losses"], 1),  # as an older lorary kept it
+        (forged, 1),
+        (lambda told: {**forged(told), "seal": None}, 1),
+        (lambda told: {**forged(told), "seal": "\ud800"}, 1),
+        (lambda told: {"losses": "[", "seal": "]"}, 1),
+    ],
+)
+def test_a_search_goes_on_from_its_own_tries_only(damage, first, base, tasks, library, tmp_path):
+    """Who forges their losses would choose the weights."""
+    only = tasks.only(["copy"])
+    whole = build(LoraHub(steps=6), only, base, source=library, into=tmp_path / "whole" / "lib")
+    into = tmp_path / "cut" / "lib"
+    tried = cut_search(base, only, library, into)
+    if damage:
+        tried.write_text(json.dumps(damage(json.loads(tried.read_text()))))
+    with (
+        warnings.catch_warnings() if first == 4 else pytest.warns(RuntimeWarning, match="W-CHECKPOINT.*not written by")
+    ):
+        if first == 4:
+            warnings.simplefilter("error")
+        assert resume_search(base, only, library, into) == (first, files_of(whole.path))
+
+
+@pytest.mark.parametrize("content", [b"", b"[" * 100_000, b"\xff"])
+def test_damaged_tries_are_made_anew(content, base, tasks, library, tmp_path):
+    only = tasks.only(["copy"])
+    tried = cut_search(base, only, library, tmp_path / "lib")
+    tried.write_bytes(content)
+    with pytest.warns(RuntimeWarning, match="W-CHECKPOINT"):
+        assert resume_search(base, only, library, tmp_path / "lib")[0] == 1
+
+
+def test_pi_tuning_goes_on_with_its_parts(base, tasks, tmp_path):
+    """Its checkpoints lie in folders of their own, in the directory of each owner in turn."""
+    known = build(BUILDER, tasks, base, into=tmp_path / "known" / "lib")
+    builder = PiTuning(
+        steps=6, batch_size=2, rank=2, n_evaluations=2, dropout=0.0, lr=1e-2, top_k=2, adapt_to=("swap",)
+    )
+    given = tasks.only(["copy", "swap"])
+
+    def stop_at(number):
+        def hear(step):
+            if step.step == number:
+                raise KeyboardInterrupt
+
+        return hear
+
+    undisturbed = build(builder, given, base, source=known, into=tmp_path / "whole" / "lib")
+    into, steps = tmp_path / "cut" / "lib", []
+    for number in (2, 5):
+        with pytest.raises(KeyboardInterrupt):
+            build(builder, given, base, source=known, into=into, report=stop_at(number))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = build(builder, given, base, source=known, into=into, report=lambda step: steps.append(step.step))
+    assert steps == [6]
+    assert files_of(made.path) == files_of(undisturbed.path)

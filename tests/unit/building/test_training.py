@@ -342,23 +342,23 @@ def test_a_pack_broken_off_between_two_experts_comes_out_the_same(base, toy, tmp
 def rewritten(tensors=lambda found: found, facts=lambda found: found, *, resealed=True):
     """Damage that leaves a whole safetensors file; `resealed`: with hash and seal of what is in it now."""
 
-    def damage(content, path):
+    def damage(content, run):
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
         changed, told = tensors(safetensors.torch.load(content)), facts(json.loads(header["facts"]))
         if resealed:
             header["sha256"] = checkpoint._hash(told, changed)
-            header["seal"] = seal(*checkpoint._about(path), header["sha256"])
+            header["seal"] = seal("checkpoint", run, header["sha256"])
         return safetensors.torch.save(changed, {**header, "facts": json.dumps(told)})
 
     return damage
 
 
-def flipped(content, path):
+def flipped(content, run):
     """One bit of the last number is another, as a disk may return it."""
     return content[:-1] + bytes([content[-1] ^ 1])
 
 
-def zeroed(content, path):
+def zeroed(content, run):
     """The last page was never written: what a power cut leaves of a file that was renamed before it was synced."""
     return content[:-4096] + b"\0" * min(4096, len(content))
 
@@ -366,9 +366,9 @@ def zeroed(content, path):
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda content, path: b"",
-        lambda content, path: b"\xff" * 100,
-        lambda content, path: content[:-50],
+        lambda content, run: b"",
+        lambda content, run: b"\xff" * 100,
+        lambda content, run: content[:-50],
         rewritten(tensors=lambda found: {"x": torch.zeros(2)}),
         rewritten(tensors=lambda found: {key: t[..., :1].contiguous() for key, t in found.items() if t.dim()}),
         rewritten(facts=lambda found: [1]),
@@ -389,11 +389,12 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(damage, base, toy, tmp
         if step.step == 4:
             raise KeyboardInterrupt
 
-    into = tmp_path / "cut" / "lib"
-    with pytest.raises(KeyboardInterrupt):
+    into, runs, save = tmp_path / "cut" / "lib", [], training.save_checkpoint
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "save_checkpoint", lambda path, run, *rest: (runs.append(run), save(path, run, *rest)))
         build(Private(**QUICK), only(toy, "copy"), base, into=into, report=die)
     (saved,) = into.glob(".work/*/*/checkpoint.safetensors")
-    saved.write_bytes(damage(saved.read_bytes(), saved))
+    saved.write_bytes(damage(saved.read_bytes(), runs.pop()))
     steps = []
     with pytest.warns(RuntimeWarning, match=r"^warning\[W-CHECKPOINT\] .*starts anew"):
         resumed = build(Private(**QUICK), only(toy, "copy"), base, into=into, report=steps.append)

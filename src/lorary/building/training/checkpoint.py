@@ -2,7 +2,7 @@
 
 It bears a hash of all that is in it. After a power cut a file may have its size and not its content, and a disk may
 return other bits than it was given: a run that went on from them would end in another expert, and nobody would notice.
-For the same reason it bears this user's seal of that hash and of the pack: libraries are passed on with their .work/,
+For the same reason it bears this user's seal of that hash and of the run: libraries are passed on with their .work/,
 and weights that a stranger put there would be committed as ours. The header tells it, so nothing else of such a file is
 read.
 """
@@ -27,10 +27,10 @@ from lorary.library.seal import is_sealed, seal
 from lorary.model.base.fingerprint import tensor_facts
 
 _CODE = "W-CHECKPOINT"
+_ABOUT = "checkpoint"
 _ADAM = ("step", "exp_avg", "exp_avg_sq")
-_FOREIGN = (
-    "it was not written by you on this machine for this pack (or before lorary sealed checkpoints, or the key is lost)"
-)
+FOREIGN = "it was not written by you on this machine for this run (or before lorary sealed them, or the key is lost)"
+"""Why what somebody else left isn't gone on from."""
 
 
 class _UnusableError(Exception):
@@ -38,11 +38,11 @@ class _UnusableError(Exception):
 
 
 def save_checkpoint(
-    path: Path, stacks: Mapping[str, Stack], optimizer: optim.Optimizer, step: int, curves: Sequence[Curve]
+    path: Path, run: str, stacks: Mapping[str, Stack], optimizer: optim.Optimizer, step: int, curves: Sequence[Curve]
 ) -> None:
-    """Write weights, best weights, AdamW's state, the step that they are of and each pupil's curve, sealed.
+    """Write weights, best weights, AdamW's state, the step that they are of and each pupil's curve.
 
-    The path is <pack>/<owner>/<name>, as `building/work/claims.py` tells; the seal is good for that pack alone.
+    run: the key of what is trained; the seal is good for that alone.
     """
     tensors: dict[str, Tensor] = {}
     for name, stack in stacks.items():
@@ -53,7 +53,7 @@ def save_checkpoint(
     saved = {name: t.cpu().contiguous() for name, t in tensors.items()}
     facts = {"step": step, "curves": [asdict(curve) for curve in curves]}
     content = _hash(facts, saved)
-    header = {"facts": json.dumps(facts), "sha256": content, "seal": seal(*_about(path), content)}
+    header = {"facts": json.dumps(facts), "sha256": content, "seal": seal(_ABOUT, run, content)}
     write_tensors(saved, staged, metadata=header)
     staged.replace(path)
 
@@ -64,7 +64,7 @@ def checkpoint_bytes(stacks: Mapping[str, Stack]) -> int:
 
 
 def load_checkpoint(
-    path: Path, stacks: Mapping[str, Stack], optimizer: optim.Optimizer
+    path: Path, run: str, stacks: Mapping[str, Stack], optimizer: optim.Optimizer
 ) -> tuple[int, list[Curve]] | None:
     """Restore what was saved and give the step and the curves; None if there is no checkpoint.
 
@@ -72,16 +72,14 @@ def load_checkpoint(
     run starts anew, which costs time and changes no result.
     """
     try:
-        step, curves, tensors = _read(path)
+        step, curves, tensors = _read(path, run)
         if not _fits(tensors, stacks, len(curves)):
             raise _UnusableError("it holds what another run trains")
     except FileNotFoundError:
         return None
     except (_UnusableError, OSError, SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
         why = str(error) if isinstance(error, _UnusableError) else f"{type(error).__name__}: {error}"
-        what = f"{path}: this checkpoint can't be used ({why})."
-        hint = "The training starts anew, which costs time and changes no result."
-        warnings.warn(f"warning[{_CODE}] {what} {hint}", RuntimeWarning, stacklevel=2)
+        warn_unusable(path, why)
         return None
     for name, stack in stacks.items():
         stack.values.data.copy_(tensors[f"now/{name}"])
@@ -90,24 +88,27 @@ def load_checkpoint(
     return step, curves
 
 
-def _read(path: Path) -> tuple[int, list[Curve], dict[str, Tensor]]:
+def warn_unusable(path: Path, why: str) -> None:
+    """Say that work that was broken off starts anew, whatever is left of it (W-CHECKPOINT)."""
+    hint = "The training starts anew, which costs time and changes no result."
+    warnings.warn(
+        f"warning[{_CODE}] {path}: this checkpoint can't be used ({why}). {hint}", RuntimeWarning, stacklevel=3
+    )
+
+
+def _read(path: Path, run: str) -> tuple[int, list[Curve], dict[str, Tensor]]:
     """Read what was saved. Raises _UnusableError if it isn't ours, or not what it was, and what parsers do."""
     open_regular(path, through_links=False).close()  # a FIFO would hang
     with safe_open(path, framework="pt") as file:
         header = file.metadata() or {}
         content = header.get("sha256")
-        if not is_sealed(header.get("seal"), *_about(path), content):
-            raise _UnusableError(_FOREIGN)
+        if not is_sealed(header.get("seal"), _ABOUT, run, content):
+            raise _UnusableError(FOREIGN)
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
     facts = json.loads(header["facts"])
     if content != _hash(facts, tensors):
         raise _UnusableError("it is not what was saved")
     return int(facts["step"]), [Curve(**curve) for curve in facts["curves"]], tensors
-
-
-def _about(path: Path) -> tuple[str, str]:
-    """Say what a seal is about: the pack's name is the key of all that its experts are made of."""
-    return "checkpoint", path.absolute().parent.parent.name
 
 
 def _hash(facts: Any, tensors: Mapping[str, Tensor]) -> str:
