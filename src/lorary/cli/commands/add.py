@@ -12,7 +12,6 @@ from lorary.cli.exit_codes import FAILED
 from lorary.cli.loading import VocabSize
 from lorary.cli.parameters import Json, base_option
 from lorary.cli.sources import find_adapters
-from lorary.disk.processes import scratch
 
 
 def add(
@@ -51,6 +50,8 @@ def add(
     library unchanged. From a folder, all that pass are added; exit code 1 means that some did not. Whom they would
     drown is seen when a router is fitted, or here with --probe.
     """
+    from lorary.disk.processes import scratch
+
     with scratch() as folder:
         found = find_adapters(source, folder)
         if name is not None and (len(source) > 1 or found[0].is_one_of_many):
