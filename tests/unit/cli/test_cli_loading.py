@@ -11,6 +11,7 @@ import typer
 from cli_line import Run, World
 
 from lorary.building.recipe import make_recipe
+from lorary.building.work import backend
 from lorary.cli.groups import Group, grouped
 from lorary.errors import OptionError
 from lorary.library.library import Library
@@ -130,3 +131,15 @@ def test_groups_are_spread_out_into_options() -> None:
     assert spread(first=2, last=True, wide=5, name="y") == 10
     assert list(spread.__annotations__) == ["first", "last", "wide", "name"]
     assert spread.__name__ == "command"
+
+
+def test_a_build_and_its_recipe_say_how_attention_is_computed(
+    run: Run, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(backend, "build_recipe", lambda recipe, **_: asked.append(recipe.loading["attention"]) or {})
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'attention = "sdpa"\nbuilder = "private"\nbase = "{world.base}"\ntasks = "{world.tasks}"\n')
+    line = ("build", "--recipe", recipe, "--into", tmp_path / "lib")
+    assert run(*line).code == run(*line, "--attention", "eager").code == 0
+    assert asked == ["sdpa", "eager"]
