@@ -56,9 +56,14 @@ def is_running(pid: int, start: int = 0) -> bool:
     return is_there and (not start or not began or began == start)
 
 
+def began() -> int:
+    """Say when this process started, in the system's ticks; 0 if unknown. With its number it is like no other here."""
+    return _look(os.getpid())[1]
+
+
 def marked(name: str) -> str:
     """Mark a name as this process's, for what is on its way: no two are the same."""
-    return f"{name}.{place()}-{os.getpid()}-{_look(os.getpid())[1]}.{secrets.token_hex(4)}"
+    return f"{name}.{place()}-{os.getpid()}-{began()}.{secrets.token_hex(4)}"
 
 
 def beside(path: Path) -> Path:
