@@ -22,25 +22,42 @@ from lorary.library.library import Library
 DEAD = f"{place()}-999999999-1.0123abcd"
 ELSEWHERE = "0123456789abcdef-1-1.0123abcd"
 
-REPLACE_AND_REMOVE = """
-import sys
+RACES = """
+import os, signal, sys, time
 from lorary.errors import LibraryError
 from lorary.library.library import Library
-library = Library.open(sys.argv[1])
-print("ready", flush=True)
-for turn in range(10**6):
-    for name in [f"e{i}" for i in range(4)]:
-        for change in (library.replace, library.add):
+
+def replace_and_remove(library):
+    while True:
+        for name in [f"e{i}" for i in range(4)]:
+            for change in (library.replace, library.add):
+                try:
+                    change(sys.argv[2], name)
+                except LibraryError as error:
+                    if error.code not in ("E-NAME", "E-EXISTS"):
+                        raise
             try:
-                change(sys.argv[2], name)
+                library.remove(name)
             except LibraryError as error:
-                if error.code not in ("E-NAME", "E-EXISTS"):
+                if error.code != "E-NAME":
                     raise
-        try:
-            library.remove(name)
-        except LibraryError as error:
-            if error.code != "E-NAME":
-                raise
+
+def racer():
+    if child := os.fork():
+        return child
+    try:
+        replace_and_remove(Library.open(sys.argv[1]))
+    finally:
+        os._exit(1)
+
+print("ready", flush=True)
+for turn in range(6):
+    racers = [racer() for _ in range(2)]
+    time.sleep(0.05 + 0.013 * turn)
+    for one in racers:
+        os.kill(one, signal.SIGKILL)
+    ends = [os.waitpid(one, 0)[1] for one in racers]
+    assert ends == [signal.SIGKILL] * 2, ends
 """
 SAVE_AND_HANG = """
 import sys, time
@@ -130,13 +147,9 @@ def test_a_number_that_another_process_has_by_now_is_no_sign_of_life(library, po
 
 def test_racing_removers_leave_none(library, poems):
     """Two replace, add and remove the same experts and are killed in the middle, again and again."""
-    for turn in range(6):
-        racers = [start(REPLACE_AND_REMOVE, library.path, poems) for _ in range(2)]
-        time.sleep(0.02 + 0.013 * turn)
-        for racer in racers:
-            racer.send_signal(signal.SIGKILL)
-            racer.wait(timeout=10)
-            racer.stdout.close()
+    races = start(RACES, library.path, poems)
+    assert races.wait(timeout=60) == 0
+    races.stdout.close()
     Library.open(library.path).add(poems, "last")
     assert sorted(os.listdir(library.path)) == [".staging", "README.md", "experts", "library.json"]
     assert os.listdir(library.layout.staging) == []
