@@ -273,7 +273,7 @@ NAN, INF = math.nan, math.inf
         ({"seed": -1}, "a whole number from 0 to 4294967295"),
         ({"seed": 2**70}, "a whole number from 0 to 4294967295"),
         ({"targets": ()}, 'names of layers, as in ("attention",)'),
-        ({"targets": "attention"}, "a list, [..., ...], each a text"),
+        ({"targets": ("attention", 3)}, "a list, [..., ...], each a text"),
     ],
 )
 @pytest.mark.parametrize("builder", [Private, Poly])
