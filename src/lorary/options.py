@@ -36,10 +36,13 @@ class Options:
     """
 
     def __post_init__(self) -> None:
-        """Take lists for tuples, and refuse options of other types. Raises E-OPTION."""
+        """Take lists for tuples, one text for a tuple of it, and refuse other types. Raises E-OPTION."""
+        hints = _hints(self)
         for name, value in vars(self).copy().items():
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
+            elif isinstance(value, str) and hints.get(name) == tuple[str, ...]:
+                object.__setattr__(self, name, (value,))
         check_types(self)
 
 

@@ -9,7 +9,8 @@ import pytest
 from lorary.building.clustering.clusters import Clusters
 from lorary.errors import OptionError
 from lorary.folder import BACKENDS, BUILDERS, CLUSTERERS, EVALUATORS, ROUTERS, STUDIES, Folder
-from lorary.options import split_spec, to_spec
+from lorary.hashing import hash_json
+from lorary.options import as_dict, split_spec, to_spec
 
 FOLDERS = (ROUTERS, BUILDERS, CLUSTERERS, EVALUATORS, BACKENDS, STUDIES)
 METHODS = [pytest.param(folder, name, id=f"{folder.kind}-{name}") for folder in FOLDERS for name in folder.names()]
@@ -103,3 +104,15 @@ def test_names_may_stand_in_quotes_as_python_writes_them():
 @pytest.mark.parametrize("none", ["none", "None"])
 def test_none_is_read_as_python_writes_it_too(none):
     assert ROUTERS.parse(f"compass:top_k={none}").top_k is None
+
+
+@pytest.mark.parametrize(("folder", "name"), METHODS)
+def test_one_text_is_a_list_of_it(folder, name):
+    """A text isn't a list of its letters; the same options have the same keys, however they are written."""
+    method = a_method(folder, name)
+    for field, hint in fields_of(method):
+        if hint == tuple[str, ...]:
+            one = dataclasses.replace(method, **{field: "all-linear"})
+            listed = dataclasses.replace(method, **{field: ("all-linear",)})
+            assert one == listed and hash(one) == hash(listed)
+            assert to_spec(one) == to_spec(listed) and hash_json(as_dict(one)) == hash_json(as_dict(listed))

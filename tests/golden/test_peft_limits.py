@@ -59,6 +59,17 @@ def test_it_is_said_before_training_and_at_an_export(toy, tmp_path):
     lo.build(lo.Private(rank=2, steps=1, targets=("in_proj",)), tasks, base, into=tmp_path / "quiet")  # no warning
 
 
+def test_a_merge_says_it_too(tmp_path):
+    base = pico_family("mamba")
+    closed = random_library(tmp_path / "closed", base, 2, targets=["in_proj", "out_proj"])
+    with pytest.warns(
+        RuntimeWarning, match=r"^warning\[W-PEFT\] PEFT can't open an adapter on 'out_proj' of a 'mamba'"
+    ):
+        lo.build("uniform", lo.Tasks([]), base, source=closed, into=tmp_path / "merged")
+    opened = random_library(tmp_path / "opened", base, 2, targets=["in_proj"])
+    lo.build("uniform", lo.Tasks([]), base, source=opened, into=tmp_path / "quiet")  # no warning
+
+
 def test_a_model_type_is_found_by_its_architecture():
     assert model_type_of("MambaForCausalLM") == "mamba"
     assert model_type_of("Glm4MoeForCausalLM") == "glm4_moe"

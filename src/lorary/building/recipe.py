@@ -9,6 +9,7 @@
     into = "libs/mbc"
     device = "auto"
     dtype = "auto"
+    attention = "eager"           # how it is computed; by default as the base says
     max_tokens = 2048             # longest text; by default what the base reads
     template_options = {enable_thinking = false}
     chat_template = "chat.jinja"  # a file; by default the base's own template
@@ -55,6 +56,7 @@ class Recipe:
     source: Path | None = None
     device: str = "auto"
     dtype: str = "auto"
+    attention: str | None = None
     max_tokens: int | None = None
     template_options: Mapping[str, Any] = field(default_factory=dict, hash=False)  # recipes are hashed
     chat_template: str | None = None
@@ -65,7 +67,7 @@ class Recipe:
         """How its base is loaded, as `load_base` takes it."""
         reading = {"max_tokens": self.max_tokens, "template_options": self.template_options}
         known = {"chat_template": self.chat_template, "vocab_size": self.vocab_size}
-        return {"device": self.device, "dtype": self.dtype, **reading, **known}
+        return {"device": self.device, "dtype": self.dtype, "attention": self.attention, **reading, **known}
 
     def read_tasks(self) -> Tasks:
         """Read its tasks; none if it names none, as for a merge. Raises what `read_tasks` raises."""

@@ -11,7 +11,9 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 import time
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -56,9 +58,14 @@ def is_running(pid: int, start: int = 0) -> bool:
     return is_there and (not start or not began or began == start)
 
 
+def began() -> int:
+    """Say when this process started, in the system's ticks; 0 if unknown. With its number it is like no other here."""
+    return _look(os.getpid())[1]
+
+
 def marked(name: str) -> str:
     """Mark a name as this process's, for what is on its way: no two are the same."""
-    return f"{name}.{place()}-{os.getpid()}-{_look(os.getpid())[1]}.{secrets.token_hex(4)}"
+    return f"{name}.{place()}-{os.getpid()}-{began()}.{secrets.token_hex(4)}"
 
 
 def beside(path: Path) -> Path:
@@ -95,6 +102,22 @@ def collect_beside(directory: Path) -> list[str]:
                 if is_abandoned(path) and _deleted(path):
                     done.append(path.name)
     return done
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """Give a directory for a `with` block, where the system keeps such; take what killed processes left there.
+
+    Raises OSError.
+    """
+    home = Path(tempfile.gettempdir())
+    collect_beside(home)
+    folder = beside(home / "lorary")
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _deleted(path: Path) -> bool:

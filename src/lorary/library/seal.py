@@ -29,7 +29,7 @@ def seal(*about: object) -> str:
 
 def is_sealed(told: str | None, *about: object) -> bool:
     """Tell whether `told` is this user's seal of these facts."""
-    return told is not None and hmac.compare_digest(told.encode(), seal(*about).encode())
+    return told is not None and hmac.compare_digest(told.encode("utf-8", "replace"), seal(*about).encode())
 
 
 def sealer() -> str:

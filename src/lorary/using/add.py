@@ -3,12 +3,12 @@
 import contextlib
 import dataclasses
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
+from lorary.disk.processes import scratch
 from lorary.errors import LibraryError, LoraryError, OptionError
 from lorary.library.adapter.chat_template import judge_template
 from lorary.library.adapter.check import Finding
@@ -111,9 +111,9 @@ def add(
         if tell is not None:
             tell(line)
 
-    with tempfile.TemporaryDirectory(prefix="lorary-") as scratch:
+    with scratch() as folder:
         unread = [source for source in given if not isinstance(source, Source)]
-        found = find_sources(unread, Path(scratch), note) if unread else []
+        found = find_sources(unread, folder, note) if unread else []
         found += [source for source in given if isinstance(source, Source)]
         is_lone = len(found) == 1 and not found[0].is_one_of_many
         require_lone(name, is_lone)

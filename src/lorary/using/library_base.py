@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
-from lorary.errors import LibraryError, LoraryError, ModelError
+from lorary.errors import LibraryError, LoraryError, ModelError, OptionError
 from lorary.library.adapter.check import BaseFacts
 from lorary.library.adapter.config import BASE_NAME
 from lorary.library.adapter.expert import Expert
@@ -89,7 +89,7 @@ class LibraryBase:
         if self._vocab_size is not None and facts:
             if self._vocab_size > facts["vocab_size"]:
                 what = f"--vocab-size {self._vocab_size}: base {name!r} has a vocabulary of {facts['vocab_size']}."
-                raise ModelError("E-OPTION", what, "Give how many rows its embedding had before others were added.")
+                raise OptionError("E-OPTION", what, "Give how many rows its embedding had before others were added.")
             facts["vocab_size"] = self._vocab_size
         require_same_base(facts, self._fingerprint, expert)
         if found.sizes is None and not self._is_told:

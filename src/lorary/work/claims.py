@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from lorary.disk.processes import host, is_running, place
+from lorary.disk.processes import began, host, is_running, place
 from lorary.errors import BuildError
 from lorary.work.records import are_losses, is_count, is_flag, is_text, is_time, read_record
 
@@ -57,8 +57,9 @@ class LeaseLostError(BuildError):
 class Lease:
     """What an owner says of itself. Times are seconds since 1970 by its own clock; steps are those of its pack.
 
-    run: names the workers that were started together. tries: how many owners of one run in a row, this one included,
-    died without getting further. losses: of its jobs, in nats per token, each at its last step, None for one that is no
+    start: when its process started, so that another which has its number by now isn't taken for it; 0: unknown. run:
+    names the workers that were started together. tries: how many owners of one run in a row, this one included, died
+    without getting further. losses: of its jobs, in nats per token, each at its last step, None for one that is no
     number; for show.
     """
 
@@ -70,6 +71,7 @@ class Lease:
     since: float
     at: float
     lease_s: float
+    start: int = 0
     beat: int = 0
     first_step: int = 0
     step: int = 0
@@ -80,7 +82,7 @@ class Lease:
     @property
     def is_dead(self) -> bool:
         """Whether its process is seen from here to be gone."""
-        return self.place == place() and not is_running(self.pid)
+        return self.place == place() and not is_running(self.pid, self.start)
 
     @property
     def owner(self) -> str:
@@ -91,7 +93,7 @@ class Lease:
 _FIELDS = {
     **dict.fromkeys(("token", "host", "place", "run"), is_text),
     **dict.fromkeys(("since", "at", "lease_s"), is_time),
-    **dict.fromkeys(("pid", "beat", "first_step", "step", "tries"), is_count),
+    **dict.fromkeys(("pid", "start", "beat", "first_step", "step", "tries"), is_count),
     "is_free": is_flag,
     "losses": are_losses,
 }
@@ -250,7 +252,9 @@ def _next_lease(last: Lease | None, run: str, lease_s: float) -> Lease:
     is_stuck = last is not None and last.run == run and not last.is_free and last.step <= last.first_step
     tries = last.tries + 1 if last and is_stuck else 1
     token = secrets.token_hex(8)
-    return Lease(token, host(), place(), os.getpid(), run, now, now, lease_s, first_step=step, step=step, tries=tries)
+    return Lease(
+        token, host(), place(), os.getpid(), run, now, now, lease_s, began(), first_step=step, step=step, tries=tries
+    )
 
 
 def _is_ours(pack: Path, lease: Lease) -> bool:

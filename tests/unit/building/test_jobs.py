@@ -197,7 +197,7 @@ def test_a_worker_that_was_thought_dead_spoils_nothing(
     def stall():
         monkeypatch.setattr(Claim, "beat", lambda self: hearts.append(self))
         with monkeypatch.context() as patch:
-            patch.setattr(claims, "is_running", lambda pid: True)
+            patch.setattr(claims, "is_running", lambda pid, start: True)
             take_over(into, tasks, other_base, steps)
         monkeypatch.setattr(Claim, "beat", beat if wakes_up else lambda self: None)
         if wakes_up:
@@ -408,7 +408,7 @@ def test_a_pack_that_kills_its_workers_is_given_up(base, tasks, tmp_path, monkey
     worker = enlist(BUILDER, tasks, base, into=into, run="run")
     pack = worker.packs[0]
     with monkeypatch.context() as patch:
-        patch.setattr(claims, "is_running", lambda pid: False)
+        patch.setattr(claims, "is_running", lambda pid, start: False)
         for _ in range(3):
             assert claims.claim(worker.worklist.pack_directory(pack), Watch(), run="run")
         worker.try_pack(pack)

@@ -48,6 +48,22 @@ def test_a_table_and_a_spec_make_the_same_jobs(tasks, base, tmp_path):
     assert keys[0] == keys[1]
 
 
+def test_one_target_is_a_list_of_it_wherever_it_is_given(tasks, base, tmp_path):
+    table = RECIPE.format(tasks=tasks).replace('["q_proj", "v_proj"]', '"all-linear"')
+    recipe = read_recipe(write_recipe(tmp_path, table))
+    options = {"rank": 2, "steps": 6, "lr": 1e-2}
+    made = [recipe.builder, Private(targets="all-linear", **options), Private(targets=("all-linear",), **options)]
+    keys = {builder.plan(recipe.read_tasks())[0].key(base.fingerprint) for builder in made}
+    assert len(keys) == 1
+
+
+def test_a_recipe_says_how_attention_is_computed(tasks, tmp_path):
+    path = write_recipe(tmp_path, 'attention = "eager"\n' + RECIPE.format(tasks=tasks))
+    assert read_recipe(path).loading["attention"] == "eager"
+    assert read_recipe(path, {"attention": "sdpa"}).loading["attention"] == "sdpa"
+    assert read_recipe(write_recipe(tmp_path, RECIPE.format(tasks=tasks))).loading["attention"] is None
+
+
 def test_what_is_given_wins(tasks, tmp_path):
     path = write_recipe(tmp_path, RECIPE.format(tasks=tasks))
     recipe = read_recipe(path, {"into": tmp_path / "other", "builder": "shared:steps=2"})
@@ -80,7 +96,7 @@ def test_paths_hold_anywhere_once_they_are_absolute(tmp_path, monkeypatch):
     [
         (
             "taks = 't'",
-            "unknown key 'taks'. Did you mean 'tasks'? Known: answers, base, builder, chat_template, device, ",
+            "unknown key 'taks'. Did you mean 'tasks'? Known: answers, attention, base, builder, ",
         ),
         ("into = 'x'", 'builder is missing. Write builder = "...".'),
         ("builder = 'private'", 'into is missing. Write into = "...".'),

@@ -2,6 +2,10 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -423,3 +427,32 @@ def test_without_its_base_nothing_can_be_probed_and_what_was_added_stays(
         "Give it with --base, to fetch it.",
     )
     assert list(Library.open(tmp_path / "new")) == ["nameless"]
+
+
+KILLED_IN_THE_MIDDLE = """
+import os, signal, sys, tempfile
+from pathlib import Path
+from lorary.cli.main import main
+from lorary.library import sync
+
+def half(uri, into):
+    Path(into).mkdir()
+    (Path(into) / "adapter_model.safetensors").write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+tempfile.tempdir, sync.pull = sys.argv[1], half
+main(["add", sys.argv[2], "hf://me/lib"])
+"""
+
+
+def test_add_takes_what_a_killed_add_had_fetched(
+    run: Run, world: World, copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = tmp_path / "fetched"
+    fetched.mkdir()
+    killed = subprocess.run([sys.executable, "-c", KILLED_IN_THE_MIDDLE, fetched, copied], check=False, timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(fetched.rglob("adapter_model.safetensors"))) == 1
+    monkeypatch.setattr(tempfile, "tempdir", str(fetched))
+    assert run("add", copied, world.library / "experts" / "swap", "--as", "turned").code == 0
+    assert not list(fetched.iterdir())

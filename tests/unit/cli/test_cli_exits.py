@@ -317,6 +317,37 @@ def test_no_interrupt_is_lost(run: Run, world: World, monkeypatch: pytest.Monkey
     assert sys.unraisablehook is hook
 
 
+DEAF = """
+import sys, time
+from lorary.cli.main import main
+from lorary.library.library import Library
+
+def never_ends(*_, **__):
+    while True:
+        try:
+            print("ready", flush=True)
+            time.sleep(60)
+        except BaseException:
+            pass
+
+Library.open = never_ends
+main(["show", sys.argv[1]])
+"""
+
+
+@pytest.mark.parametrize(("first", "second"), [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGINT)])
+def test_the_second_interrupt_ends_it_at_once_whatever_it_does(
+    world: World, first: signal.Signals, second: signal.Signals
+) -> None:
+    deaf = subprocess.Popen([sys.executable, "-c", DEAF, str(world.library)], stdout=subprocess.PIPE, text=True)
+    assert deaf.stdout is not None and deaf.stdout.readline() == "ready\n"
+    deaf.send_signal(first)
+    assert deaf.stdout.readline() == "ready\n", "it hears the first, and goes on"
+    deaf.send_signal(second)
+    assert deaf.wait(timeout=10) == -second
+    deaf.stdout.close()
+
+
 def test_interrupted_while_it_loads(tmp_path: Path) -> None:
     """Some modules swallow it, or break and say something else: it waits until the import is over."""
     (tmp_path / "typer.py").write_text(

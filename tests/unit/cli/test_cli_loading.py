@@ -16,6 +16,7 @@ from lorary.errors import OptionError
 from lorary.library.library import Library
 from lorary.model.base import base_model
 from lorary.using import open_model
+from lorary.work import backend
 
 
 @pytest.fixture
@@ -132,3 +133,15 @@ def test_groups_are_spread_out_into_options() -> None:
     assert spread(first=2, last=True, wide=5, name="y") == 10
     assert list(spread.__annotations__) == ["first", "last", "wide", "name"]
     assert spread.__name__ == "command"
+
+
+def test_a_build_and_its_recipe_say_how_attention_is_computed(
+    run: Run, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(backend, "build_recipe", lambda recipe, **_: asked.append(recipe.loading["attention"]) or {})
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'attention = "sdpa"\nbuilder = "private"\nbase = "{world.base}"\ntasks = "{world.tasks}"\n')
+    line = ("build", "--recipe", recipe, "--into", tmp_path / "lib")
+    assert run(*line).code == run(*line, "--attention", "eager").code == 0
+    assert asked == ["sdpa", "eager"]

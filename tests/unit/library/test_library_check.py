@@ -1,5 +1,7 @@
 import json
 import os
+import socket
+import stat
 import time
 
 import numpy as np
@@ -151,11 +153,27 @@ def test_missing_file(adapter, name):
     assert codes(check(adapter)) == [("E-FILE", f"{name} is missing.")]
 
 
+def _bind(path, monkeypatch):
+    monkeypatch.chdir(path.parent)  # a socket's path must be short
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(path.name)
+
+
+def _make_device(path):
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 5))  # /dev/zero: it never ends
+    except OSError:
+        pytest.skip("only root makes devices")
+
+
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
-@pytest.mark.parametrize("what", ["symlink", "fifo", "directory"])
-def test_not_a_regular_file(adapter, tmp_path, name, what):
+@pytest.mark.parametrize("what", ["symlink", "fifo", "directory", "socket", "device"])
+def test_not_a_regular_file(adapter, tmp_path, name, what, monkeypatch):
     (adapter / name).rename(tmp_path / "outside")
-    make = {"symlink": lambda p: p.symlink_to(tmp_path / "outside"), "fifo": os.mkfifo, "directory": os.mkdir}[what]
+    make = {
+        "symlink": lambda p: p.symlink_to(tmp_path / "outside"), "fifo": os.mkfifo, "directory": os.mkdir,
+        "socket": lambda p: _bind(p, monkeypatch), "device": _make_device,
+    }[what]  # fmt: skip
     make(adapter / name)
     assert codes(check(adapter)) == [("E-PATH", f"{name} is not a regular file.")]
 

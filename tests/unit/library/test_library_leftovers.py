@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from library_pico import write_adapter
 
 from lorary.disk import processes
-from lorary.disk.processes import SAFE_AGE_S, is_running, marked, place
+from lorary.disk.processes import SAFE_AGE_S, is_running, marked, place, scratch
 from lorary.disk.writing import write_whole
 from lorary.library import derived, staging
 from lorary.library import library as module
@@ -21,31 +22,59 @@ from lorary.library.library import Library
 DEAD = f"{place()}-999999999-1.0123abcd"
 ELSEWHERE = "0123456789abcdef-1-1.0123abcd"
 
-REPLACE_AND_REMOVE = """
-import sys
+RACES = """
+import os, signal, sys, time
 from lorary.errors import LibraryError
 from lorary.library.library import Library
-library = Library.open(sys.argv[1])
-print("ready", flush=True)
-for turn in range(10**6):
-    for name in [f"e{i}" for i in range(4)]:
-        for change in (library.replace, library.add):
+
+def replace_and_remove(library):
+    while True:
+        for name in [f"e{i}" for i in range(4)]:
+            for change in (library.replace, library.add):
+                try:
+                    change(sys.argv[2], name)
+                except LibraryError as error:
+                    if error.code not in ("E-NAME", "E-EXISTS"):
+                        raise
             try:
-                change(sys.argv[2], name)
+                library.remove(name)
             except LibraryError as error:
-                if error.code not in ("E-NAME", "E-EXISTS"):
+                if error.code != "E-NAME":
                     raise
-        try:
-            library.remove(name)
-        except LibraryError as error:
-            if error.code != "E-NAME":
-                raise
+
+def racer():
+    if child := os.fork():
+        return child
+    try:
+        replace_and_remove(Library.open(sys.argv[1]))
+    finally:
+        os._exit(1)
+
+print("ready", flush=True)
+for turn in range(6):
+    racers = [racer() for _ in range(2)]
+    time.sleep(0.05 + 0.013 * turn)
+    for one in racers:
+        os.kill(one, signal.SIGKILL)
+    ends = [os.waitpid(one, 0)[1] for one in racers]
+    assert ends == [signal.SIGKILL] * 2, ends
 """
 SAVE_AND_HANG = """
 import sys, time
 from lorary.disk.arrival import arriving
 with arriving(sys.argv[1]) as stage:
     (stage / "model.safetensors").write_bytes(b"x" * 1000)
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+SCRATCH_AND_HANG = """
+import sys, tempfile, time
+from lorary.disk.processes import scratch
+tempfile.tempdir = sys.argv[1]
+with scratch() as folder:
+    (folder / "0").mkdir()
+    (folder / "0" / "adapter_model.safetensors").write_bytes(b"x" * 1000)
     print("ready", flush=True)
     time.sleep(60)
 """
@@ -118,13 +147,9 @@ def test_a_number_that_another_process_has_by_now_is_no_sign_of_life(library, po
 
 def test_racing_removers_leave_none(library, poems):
     """Two replace, add and remove the same experts and are killed in the middle, again and again."""
-    for turn in range(6):
-        racers = [start(REPLACE_AND_REMOVE, library.path, poems) for _ in range(2)]
-        time.sleep(0.02 + 0.013 * turn)
-        for racer in racers:
-            racer.send_signal(signal.SIGKILL)
-            racer.wait(timeout=10)
-            racer.stdout.close()
+    races = start(RACES, library.path, poems)
+    assert races.wait(timeout=60) == 0
+    races.stdout.close()
     Library.open(library.path).add(poems, "last")
     assert sorted(os.listdir(library.path)) == [".staging", "README.md", "experts", "library.json"]
     assert os.listdir(library.layout.staging) == []
@@ -183,6 +208,24 @@ def test_a_saved_directory_takes_the_place_of_what_a_killed_one_left(tmp_path):
     second.send_signal(signal.SIGKILL)
     second.wait(timeout=10)
     second.stdout.close()
+
+
+def test_a_place_for_downloads_takes_what_a_killed_process_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    others = [tmp_path / "lorary-mine", tmp_path / ".X11-unix"]
+    for path in others:
+        path.mkdir()
+    first = start(SCRATCH_AND_HANG, tmp_path)
+    (left,) = set(tmp_path.iterdir()) - set(others)
+    with scratch() as folder:
+        assert left.exists(), "who lives keeps his"
+        assert folder.parent == tmp_path and os.stat(folder).st_mode & 0o077 == 0
+    first.send_signal(signal.SIGKILL)
+    first.wait(timeout=10)
+    first.stdout.close()
+    with scratch() as folder:
+        assert sorted(tmp_path.iterdir()) == sorted([*others, folder])
+    assert sorted(tmp_path.iterdir()) == sorted(others)
 
 
 def test_a_file_takes_what_a_killed_writer_left_beside_it_however_long_its_name(tmp_path):

@@ -92,13 +92,13 @@ def test_a_base_that_claims_more_than_any_network_has_is_refused_in_no_time(key,
     n = 2_000_000_000
     outer, _, inner = key.partition(".")
     rewrite(directory / "config.json", **{outer: {inner: n} if inner else ["full"] * 100_000 if "types" in key else n})
-    began = time.monotonic()
+    began = time.process_time()
     for opened in (outline, load_base):
         with pytest.raises(
             LoraryError, match=rf"^error\[E-LIMIT\] base .* claims .* {key}, the limit is {MAX_PARTS:,}"
         ):
             opened(str(directory))
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
 
 
 def test_a_giant_config_is_refused_unread(directory):

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from lorary.disk.processes import is_running
+from lorary.disk.processes import began, is_running
 from lorary.errors import BuildError
 from lorary.work import claims
 from lorary.work.claims import Claim, LeaseLostError, Watch, claim, newest, read_lease
@@ -29,7 +29,7 @@ def elsewhere(monkeypatch):
     def claim_there(pack, watch=None, **options):
         with monkeypatch.context() as patch:
             patch.setattr(claims, "place", lambda: "another host")
-            patch.setattr(claims, "is_running", lambda pid: True)
+            patch.setattr(claims, "is_running", lambda pid, start: True)
             return claim(pack, watch or Watch(), **options)
 
     return claim_there
@@ -66,6 +66,27 @@ def test_a_pack_has_one_owner(pack):
     lease = read_lease(pack)
     assert (lease.pid, lease.beat, lease.tries, lease.is_free, lease.is_dead) == (os.getpid(), 0, 1, False, False)
     assert lease.owner.endswith(f":{os.getpid()}")
+
+
+def test_another_process_with_its_number_is_no_sign_of_life(pack):
+    if not began():
+        pytest.skip("this system doesn't say when a process started")
+    mine = taken(pack)
+    assert mine.lease.start == began() and not read_lease(pack).is_dead
+    lease = json.loads((mine.directory / "lease.json").read_text())
+    (mine.directory / "lease.json").write_text(json.dumps({**lease, "start": began() - 1}))  # who had our number before
+    assert read_lease(pack).is_dead
+    assert taken(pack).directory == pack / "2"
+
+
+def test_a_lease_that_does_not_say_when_its_process_started_is_believed(pack):
+    """As an older lorary wrote it."""
+    mine = taken(pack)
+    lease = json.loads((mine.directory / "lease.json").read_text())
+    del lease["start"]
+    (mine.directory / "lease.json").write_text(json.dumps(lease))
+    assert not read_lease(pack).is_dead
+    assert claim(pack, Watch()) is None
 
 
 def test_what_an_owner_leaves_the_next_goes_on_with(pack):
@@ -152,8 +173,8 @@ def test_a_lease_that_cannot_be_read_holds_nobody_back(pack, content):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"at": "x"}, {"since": 1e300}, {"at": -1}, {"pid": "1"}, {"pid": True}, {"losses": 3}, {"losses": {"a": "b"}},
-        {"lease_s": None}, {"step": 10**400}, {"tries": 1.5}, {"is_free": 0}, {"new": 1},
+        {"at": "x"}, {"since": 1e300}, {"at": -1}, {"pid": "1"}, {"pid": True}, {"start": -1}, {"losses": 3},
+        {"losses": {"a": "b"}}, {"lease_s": None}, {"step": 10**400}, {"tries": 1.5}, {"is_free": 0}, {"new": 1},
     ],
     ids=str,
 )  # fmt: skip
@@ -256,7 +277,7 @@ def test_clocks_of_other_hosts_do_not_matter(pack, elsewhere, monkeypatch):
 
 
 def test_a_process_id_of_another_place_says_nothing(pack, elsewhere, monkeypatch):
-    monkeypatch.setattr(claims, "is_running", lambda pid: False)
+    monkeypatch.setattr(claims, "is_running", lambda pid, start: False)
     elsewhere(pack)
     assert not read_lease(pack).is_dead
     assert claim(pack, Watch()) is None

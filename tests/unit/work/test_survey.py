@@ -70,7 +70,7 @@ def test_what_was_left_waits_where_it_was(worklist):
 def test_dead_and_silent_workers_are_stale(worklist, monkeypatch):
     take(worklist, "a2")
     with monkeypatch.context() as patch:
-        patch.setattr(claims, "is_running", lambda pid: False)
+        patch.setattr(claims, "is_running", lambda pid, start: False)
         assert states(worklist)["cat"] == "stale"
     assert states(worklist)["cat"] == "running"
     now = time.time()

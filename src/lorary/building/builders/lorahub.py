@@ -1,6 +1,5 @@
 """Weights over a library, found without gradients from a few examples."""
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,8 +18,8 @@ from lorary.building.contract import Builder, Job, JobStep, Made, OneExpertJob, 
 from lorary.building.limits import check_positive
 from lorary.building.merging.merge import parents_of, plain_size, sums_of_ranks, write_plain
 from lorary.building.merging.search import Evolution, Nevergrad, Search, replay, require_nevergrad
+from lorary.building.merging.tries import read_tries, write_tries
 from lorary.building.training.job import expert_name
-from lorary.disk.writing import write_whole
 from lorary.errors import BuildError
 from lorary.formats.peft import read_experts
 from lorary.hashing import short_key
@@ -112,7 +111,8 @@ def _search(job: "_SearchJob", base: BaseModel, experts: Experts, path: Path, re
     o, examples = job.options, job.examples
     searches: dict[str, Callable[[int, int, float, int], Search]] = {"evolution": Evolution, "nevergrad": Nevergrad}
     search = searches[o.search](len(experts), o.steps, o.limit, o.seed)
-    losses = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    run = short_key(as_dict(o), job.name, job.data_hash, job.source.hash)
+    losses = read_tries(path, run, o.steps)
     points = replay(search, losses)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _mixed(base, job.source, experts, o.mix) as (attachment, gate):
@@ -128,7 +128,7 @@ def _search(job: "_SearchJob", base: BaseModel, experts: Experts, path: Path, re
                 report(JobStep(job.name, step, o.steps, loss))
             losses.append(loss)
             points.append(point)
-            write_whole(path, json.dumps(losses).encode())
+            write_tries(path, run, losses)
     return [{"step": i, "loss": loss, "weights": list(p)} for i, (loss, p) in enumerate(zip(losses, points), start=1)]
 
 

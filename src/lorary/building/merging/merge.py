@@ -167,9 +167,9 @@ class MergeJob(OneExpertJob):
         return {name: self.source[name] for name in self.merged}
 
     def check(self, base: BaseModel) -> None:
-        """Refuse experts of another base. Raises E-BASE, E-TARGET."""
+        """Refuse experts of another base, and say where PEFT opens no adapter. Raises E-BASE, E-TARGET."""
         check_library(base, self.source)
-        find_sites(base, self.members)
+        base.warn_of_peft(sorted(find_sites(base, self.members)))
 
     def _open(self) -> Experts:
         return open_experts(self.members)

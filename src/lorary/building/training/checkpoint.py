@@ -2,6 +2,9 @@
 
 It bears a hash of all that is in it. After a power cut a file may have its size and not its content, and a disk may
 return other bits than it was given: a run that went on from them would end in another expert, and nobody would notice.
+For the same reason it bears this user's seal of that hash and of the run: libraries are passed on with their .work/,
+and weights that a stranger put there would be committed as ours. The header tells it, so nothing else of such a file is
+read.
 """
 
 import json
@@ -17,18 +20,30 @@ from torch import Tensor, optim
 
 from lorary.building.training.curve import Curve
 from lorary.building.training.stack import Stack
+from lorary.disk.reading import open_file
 from lorary.formats.tensor_file import write_tensors
 from lorary.hashing import hash_json
+from lorary.library.seal import is_sealed, seal
 from lorary.model.base.fingerprint import tensor_facts
 
 _CODE = "W-CHECKPOINT"
+_ABOUT = "checkpoint"
 _ADAM = ("step", "exp_avg", "exp_avg_sq")
+FOREIGN = "it was not written by you on this machine for this run (or before lorary sealed them, or the key is lost)"
+"""Why what somebody else left isn't gone on from."""
+
+
+class _UnusableError(Exception):
+    """Why a checkpoint that is there isn't used."""
 
 
 def save_checkpoint(
-    path: Path, stacks: Mapping[str, Stack], optimizer: optim.Optimizer, step: int, curves: Sequence[Curve]
+    path: Path, run: str, stacks: Mapping[str, Stack], optimizer: optim.Optimizer, step: int, curves: Sequence[Curve]
 ) -> None:
-    """Write weights, best weights, AdamW's state, the step that they are of and each pupil's curve."""
+    """Write weights, best weights, AdamW's state, the step that they are of and each pupil's curve.
+
+    run: the key of what is trained; the seal is good for that alone.
+    """
     tensors: dict[str, Tensor] = {}
     for name, stack in stacks.items():
         tensors |= {f"now/{name}": stack.values.detach(), f"best/{name}": stack.best}
@@ -37,7 +52,8 @@ def save_checkpoint(
     staged = path.with_name(path.name + ".tmp")
     saved = {name: t.cpu().contiguous() for name, t in tensors.items()}
     facts = {"step": step, "curves": [asdict(curve) for curve in curves]}
-    header = {"facts": json.dumps(facts), "sha256": _hash(facts, saved)}
+    content = _hash(facts, saved)
+    header = {"facts": json.dumps(facts), "sha256": content, "seal": seal(_ABOUT, run, content)}
     write_tensors(saved, staged, metadata=header)
     staged.replace(path)
 
@@ -48,23 +64,22 @@ def checkpoint_bytes(stacks: Mapping[str, Stack]) -> int:
 
 
 def load_checkpoint(
-    path: Path, stacks: Mapping[str, Stack], optimizer: optim.Optimizer
+    path: Path, run: str, stacks: Mapping[str, Stack], optimizer: optim.Optimizer
 ) -> tuple[int, list[Curve]] | None:
     """Restore what was saved and give the step and the curves; None if there is no checkpoint.
 
-    A damaged one, or one of another run, counts as none, with a warning: the run starts anew, which costs time and
-    changes no result.
+    A damaged one, one of another run, or one that this user's lorary didn't write counts as none, with a warning: the
+    run starts anew, which costs time and changes no result.
     """
     try:
-        step, curves, tensors = _read(path)
+        step, curves, tensors = _read(path, run)
         if not _fits(tensors, stacks, len(curves)):
-            raise ValueError("it holds what another run trains")
+            raise _UnusableError("it holds what another run trains")
     except FileNotFoundError:
         return None
-    except (OSError, SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
-        what = f"{path}: this checkpoint can't be used ({type(error).__name__}: {error})."
-        hint = "The training starts anew, which costs time and changes no result."
-        warnings.warn(f"warning[{_CODE}] {what} {hint}", RuntimeWarning, stacklevel=2)
+    except (_UnusableError, OSError, SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
+        why = str(error) if isinstance(error, _UnusableError) else f"{type(error).__name__}: {error}"
+        warn_unusable(path, why)
         return None
     for name, stack in stacks.items():
         stack.values.data.copy_(tensors[f"now/{name}"])
@@ -73,14 +88,26 @@ def load_checkpoint(
     return step, curves
 
 
-def _read(path: Path) -> tuple[int, list[Curve], dict[str, Tensor]]:
-    """Read what was saved. Raises ValueError if anything of it is not what it was, and what parsers do."""
+def warn_unusable(path: Path, why: str) -> None:
+    """Say that work that was broken off starts anew, whatever is left of it (W-CHECKPOINT)."""
+    hint = "The training starts anew, which costs time and changes no result."
+    warnings.warn(
+        f"warning[{_CODE}] {path}: this checkpoint can't be used ({why}). {hint}", RuntimeWarning, stacklevel=3
+    )
+
+
+def _read(path: Path, run: str) -> tuple[int, list[Curve], dict[str, Tensor]]:
+    """Read what was saved. Raises _UnusableError if it isn't ours, or not what it was, and what parsers do."""
+    open_file(path, through_links=False).close()  # a FIFO would hang
     with safe_open(path, framework="pt") as file:
-        header = file.metadata()
+        header = file.metadata() or {}
+        content = header.get("sha256")
+        if not is_sealed(header.get("seal"), _ABOUT, run, content):
+            raise _UnusableError(FOREIGN)
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
     facts = json.loads(header["facts"])
-    if header["sha256"] != _hash(facts, tensors):
-        raise ValueError("it is not what was saved")
+    if content != _hash(facts, tensors):
+        raise _UnusableError("it is not what was saved")
     return int(facts["step"]), [Curve(**curve) for curve in facts["curves"]], tensors
 
 

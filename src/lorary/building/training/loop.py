@@ -29,6 +29,7 @@ from lorary.building.training.options import TrainingOptions
 from lorary.building.training.stack import clip
 from lorary.disk.writing import try_place
 from lorary.errors import BuildError
+from lorary.hashing import short_key
 from lorary.model.text.batching import enough_tokens
 from lorary.model.text.scoring import row_losses
 from lorary.model.text.tokens import pad
@@ -39,7 +40,10 @@ CHECKPOINT_EVERY_S = 10.0
 
 @dataclass
 class _Run:
-    """whole: the step that the state is of, None while it changes; saved: the step of the checkpoint."""
+    """whole: the step that the state is of, None while it changes; saved: the step of the checkpoint.
+
+    key: tells its checkpoint from those of other runs, whatever directory they lie in.
+    """
 
     learner: Learner
     options: TrainingOptions
@@ -53,6 +57,8 @@ class _Run:
             fused=True,
         )
         self.curves = [Curve() for _ in self.learner.pupils]
+        pupils = [(p.name, len(p.train), len(p.valid), sum(map(len, p.train))) for p in self.learner.pupils]
+        self.key = short_key(self.n_steps, self.options.seed, pupils)
         self.whole: int | None = 0
         self.saved = 0
 
@@ -120,7 +126,7 @@ def _go_on(run: _Run, path: Path, start: int) -> None:
 
 
 def _resume(run: _Run, path: Path) -> int:
-    found = load_checkpoint(path, run.learner.stacks, run.optimizer)
+    found = load_checkpoint(path, run.key, run.learner.stacks, run.optimizer)
     if found is None or found[0] < run.n_steps:
         try_place(path.parent, checkpoint_bytes(run.learner.stacks))
     if found is None:
@@ -135,7 +141,7 @@ def _resume(run: _Run, path: Path) -> int:
 
 
 def _save(run: _Run, path: Path, step: int) -> None:
-    save_checkpoint(path, run.learner.stacks, run.optimizer, step, run.curves)
+    save_checkpoint(path, run.key, run.learner.stacks, run.optimizer, step, run.curves)
     run.saved = step
 
 

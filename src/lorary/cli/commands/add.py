@@ -1,6 +1,5 @@
 """`lorary add`: adapters that others trained -> experts of a library."""
 
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -49,10 +48,11 @@ def add(
     library unchanged. From a folder, all that pass are added; exit code 1 means that some did not. Whom they would
     drown is seen when a router is fitted, or here with --probe.
     """
+    from lorary.disk.processes import scratch
     from lorary.using.sources import find_sources
 
-    with tempfile.TemporaryDirectory(prefix="lorary-") as folder:
-        found = find_sources(source, Path(folder), say)  # before anything slow is imported
+    with scratch() as folder:
+        found = find_sources(source, folder, say)  # before anything slow is imported
         is_lone = len(found) == 1 and not found[0].is_one_of_many
         if name is not None and not is_lone:
             raise typer.BadParameter(

@@ -84,6 +84,7 @@ class RecipeLoading(Group):
 
     device: DeviceOrRecipe = None
     dtype: DtypeOrRecipe = None
+    attention: Attention = None
     max_tokens: MaxTokens = None
     template_option: TemplateOptions = None
     chat_template: ChatTemplate = None
@@ -93,7 +94,7 @@ class RecipeLoading(Group):
     def options(self) -> dict[str, Any]:
         """What a recipe holds of it, as far as it is given."""
         given = {"device": self.device, "dtype": self.dtype, "max_tokens": self.max_tokens}
-        known = {"chat_template": self.chat_template, "vocab_size": self.vocab_size}
+        known = {"attention": self.attention, "chat_template": self.chat_template, "vocab_size": self.vocab_size}
         return given | known | {"template_options": template_options(self.template_option)}
 
 
