@@ -22,7 +22,7 @@ from recipe_files import write_base
 
 pytestmark = pytest.mark.slow
 
-METRICS = (Slow(pause_s=0.7, tag="one"), Slow(pause_s=0.7, tag="two"))
+METRICS = (Slow(pause_s=1.0, tag="one"), Slow(pause_s=1.0, tag="two"))
 ROUTERS = ("uniform", "arrow:top_k=1")
 
 
@@ -98,7 +98,7 @@ def watch(step):
 
 evaluate_grid(
     [Setup(library, router) for router in ("uniform", "arrow:top_k=1")],
-    [Slow(pause_s=0.7, tag="one"), Slow(pause_s=0.7, tag="two")],
+    [Slow(pause_s=1.0, tag="one"), Slow(pause_s=1.0, tag="two")],
     toy_tasks(4, 4, 200).only(["copy", "swap"]),
     base=base, into=into, backend=Ray(address=cluster.address), report=watch,
 )
@@ -108,10 +108,12 @@ cluster.shutdown()
 
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="ray isn't installed")
-def test_a_node_that_dies_changes_nothing(world, tmp_path, undisturbed):
+def test_a_node_that_dies_changes_nothing(world, tmp_path, undisturbed, monkeypatch):
     base, library, _ = world
+    (tmp_path / "meeting").mkdir()
+    monkeypatch.setenv("MEETING", str(tmp_path / "meeting"))
     command = [sys.executable, "-c", textwrap.dedent(DRIVER), base, str(library.path), str(tmp_path / "runs")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout.splitlines()[-1])) == 1, "a node was killed in the middle"
     assert files_of(tmp_path / "runs") == undisturbed

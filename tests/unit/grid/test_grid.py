@@ -265,7 +265,7 @@ def test_scores_on_another_base_are_refused(base, setups, tasks, tmp_path):
         ({"evaluators": ["rouge"]}, "error[E-NAME] unknown metric 'rouge'."),
         ({"evaluators": []}, "error[E-OPTION] 2 setups and 0 metrics: expected 1 or more of each."),
         ({"evaluators": ["rouge_l", "rouge_l"]}, "error[E-NAME] 'lib-uniform' by 'rouge_l' is given twice."),
-        ({"setups": ["arrow"]}, "error[E-OPTION] setups[0] is 'arrow', expected a list of setups, as Setup(library, router)"),
+        ({"setups": ["arrow"]}, "error[E-OPTION] setups[0] is 'arrow', expected a list of setups, as Setup("),
         ({"tasks": "tasks/"}, "error[E-OPTION] tasks is 'tasks/', expected tasks."),
         ({"limit": 0}, "error[E-OPTION] limit"),
         ({"backend": "rey"}, "error[E-NAME] unknown backend 'rey'."),
