@@ -22,9 +22,9 @@ import torch
 from lorary.building.builders.private import Private
 from lorary.building.training.batches import batch_rows
 from lorary.building.training.job import TrainingJob
-from lorary.building.training.learner import Pupil
 from lorary.building.training.loop import train
 from lorary.building.training.packs import fresh_starts, packed
+from lorary.building.training.trainable import Pupil
 from lorary.model.base.base_model import load_base
 from lorary.model.text.tokens import Encoded
 
@@ -64,17 +64,17 @@ def main() -> None:
     for job in jobs[: given.packs]:
         start = hungriest = resident_gib("VmRSS")
         pupil, starts = job.pupil(base), fresh_starts(BUILDER, 1, base)[1]
-        with packed([pupil], base, starts, 0.0, BUILDER.lr, BUILDER.batch_size) as (learner, _):
+        with packed([pupil], base, starts, 0.0, BUILDER.lr, BUILDER.batch_size) as (trainable, _):
             for rows in steps(pupil):
                 width = max(map(len, rows))
                 if width in seen:
                     continue
                 seen.add(width)
                 n_tokens += width * len(rows)
-                learner.pupils = [Pupil(job.name, rows, [], [0] * len(rows))]
+                trainable.pupils = [Pupil(job.name, rows, [], [0] * len(rows))]
                 Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak counts from here
                 with tempfile.TemporaryDirectory() as work:
-                    train(learner, one_step, 1, Path(work))
+                    train(trainable, one_step, 1, Path(work))
                 hungriest = max(hungriest, resident_gib("VmHWM"))
                 if given.trim:
                     give_back(0)

@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 
 from lorary.building.builders.private import Private
-from lorary.building.training.learner import Pupil
 from lorary.building.training.loop import train
 from lorary.building.training.packs import fresh_starts, packed
+from lorary.building.training.trainable import Pupil
 from lorary.model.base.base_model import load_base
 from lorary.model.base.embedded import EMBEDDED
 from lorary.model.text.tokens import Encoded
@@ -38,17 +38,17 @@ def measure(base_name: str, dtype: str, n_experts: int, n_rounds: int) -> tuple[
     generator = torch.Generator().manual_seed(1)
     before = _resident_mib("VmRSS")
     pupils, starts = [job.pupil(base) for job in jobs], fresh_starts(options, len(jobs), base)[1]
-    with packed(pupils, base, starts, 0.0, options.lr, ROWS) as (learner, _):
-        learner.pupils = [
+    with packed(pupils, base, starts, 0.0, options.lr, ROWS) as (trainable, _):
+        trainable.pupils = [
             Pupil(f"t{i}", [_row(generator) for _ in range(8 * ROWS)], [], [0] * 8 * ROWS) for i in range(n_experts)
         ]
         rates = []
         for _ in range(n_rounds + 1):  # the first one warms
             began = time.process_time()
             with tempfile.TemporaryDirectory() as work:
-                train(learner, options, STEPS, Path(work))
+                train(trainable, options, STEPS, Path(work))
             rates.append(STEPS * n_experts * ROWS * LENGTH / (time.process_time() - began))
-        kept = sum(5 * stack.values.numel() * 4 for stack in learner.stacks.values()) / 2**20
+        kept = sum(5 * stack.values.numel() * 4 for stack in trainable.stacks.values()) / 2**20
     return statistics.median(rates[1:]), _resident_mib("VmHWM") - before, kept
 
 

@@ -21,9 +21,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from lorary.building.builders.private import Private
 from lorary.building.training.batches import batch_rows, schedule
-from lorary.building.training.learner import Learner, Pupil
 from lorary.building.training.loop import train
 from lorary.building.training.packs import fresh_starts, packed
+from lorary.building.training.trainable import Pupil, Trainable
 from lorary.model.base.base_model import BaseModel
 from lorary.model.text.scoring import row_losses
 from lorary.model.text.tokens import Encoded, pad
@@ -89,21 +89,21 @@ CASES = {
 class Ours:
     """The pack, trained by lorary's loop."""
 
-    def __init__(self, case: Case, rows: list[list[Encoded]], learner: Learner, options: Private) -> None:
-        self.case, self.learner, self.options = case, learner, options
-        learner.pupils = [Pupil(f"t{i}", own, [], [i] * len(own)) for i, own in enumerate(rows)]
+    def __init__(self, case: Case, rows: list[list[Encoded]], trainable: Trainable, options: Private) -> None:
+        self.case, self.trainable, self.options = case, trainable, options
+        trainable.pupils = [Pupil(f"t{i}", own, [], [i] * len(own)) for i, own in enumerate(rows)]
 
     def steps(self) -> None:
         with tempfile.TemporaryDirectory() as work:
-            train(self.learner, self.options, self.case.steps, Path(work))
+            train(self.trainable, self.options, self.case.steps, Path(work))
 
     def gradients(self) -> list[torch.Tensor]:
         """Gradients of each expert's own mean loss on its first rows, one vector per expert."""
-        rows = [row for i in range(self.case.n_experts) for row in self.learner.batch(i, range(self.case.n_rows))]
+        rows = [row for i in range(self.case.n_experts) for row in self.trainable.batch(i, range(self.case.n_rows))]
         batch = pad([row.text for row in rows])
-        with self.learner.turn(rows):
-            (row_losses(self.learner.model, batch).sum() / batch.n_labels[: self.case.n_rows].sum()).backward()
-        grad = self.learner.stacks["factors"].grad
+        with self.trainable.turn(rows):
+            (row_losses(self.trainable.model, batch).sum() / batch.n_labels[: self.case.n_rows].sum()).backward()
+        grad = self.trainable.stacks["factors"].grad
         found = list(grad.clone())
         grad.zero_()
         return found
@@ -133,11 +133,11 @@ class Peft:
         ids = torch.tensor([row.prompt + row.completion for row in rows])
         return self.model(input_ids=ids, labels=ids).loss
 
-    def gradients(self, learner: Learner) -> list[list[torch.Tensor]]:
+    def gradients(self, trainable: Trainable) -> list[list[torch.Tensor]]:
         """The same experts' gradients on the same rows; each as tensors (a, b) by site."""
         found = []
         for i, rows in enumerate(self.rows):
-            pairs = self._factors(learner, i)
+            pairs = self._factors(trainable, i)
             with torch.no_grad():
                 for ours, theirs in pairs:
                     theirs.copy_(ours)
@@ -147,9 +147,9 @@ class Peft:
             self.model.zero_grad(set_to_none=True)
         return found
 
-    def _factors(self, learner: Learner, expert: int) -> list[tuple[torch.Tensor, torch.nn.Parameter]]:
+    def _factors(self, trainable: Trainable, expert: int) -> list[tuple[torch.Tensor, torch.nn.Parameter]]:
         pairs = []
-        for site, layer in learner.attachment.layers.items():
+        for site, layer in trainable.attachment.layers.items():
             theirs = self.model.get_submodule(f"base_model.model.{site}")
             pairs.append((layer.bank.a[expert], theirs.lora_A["default"].weight))
             pairs.append((layer.bank.b[expert].T, theirs.lora_B["default"].weight))
@@ -174,12 +174,12 @@ def measure(case: Case, n_rounds: int, dtype: torch.dtype) -> tuple[list[float],
     jobs = options.plan(Tasks(Task(f"t{i}", (Example("a", "b"),)) for i in range(case.n_experts)))
     base = BaseModel(case.shape.make(dtype), pico_tokenizer(), "random")
     _, starts = fresh_starts(options, len(jobs), base)
-    with packed([job.pupil(base) for job in jobs], base, starts, 0.0, options.lr, case.n_rows) as (learner, banks):
-        ours, peft = Ours(case, rows, learner, options), Peft(case, rows, options, dtype)
+    with packed([job.pupil(base) for job in jobs], base, starts, 0.0, options.lr, case.n_rows) as (trainable, banks):
+        ours, peft = Ours(case, rows, trainable, options), Peft(case, rows, options, dtype)
         with torch.no_grad():
             for bank in banks.values():
                 bank.b.normal_(std=0.02, generator=generator)
-        difference = largest_difference(ours.gradients(), peft.gradients(learner))
+        difference = largest_difference(ours.gradients(), peft.gradients(trainable))
         cpu_s(ours.steps), cpu_s(peft.steps)  # warm
         return [cpu_s(peft.steps) / cpu_s(ours.steps) for _ in range(n_rounds)], difference
 

@@ -57,14 +57,14 @@ def gate_gradients(base, library, tasks, names, n_rows=3):
     """Losses and gradients of the gates of some experts, from values that aren't zero; by expert, by site."""
     jobs = [job for job in Phatgoose(**QUICK).plan(tasks, library) if job.name in names]
     members = {job.name: library[job.name] for job in jobs}
-    with phatgoose._gated([job.pupil(base) for job in jobs], members, base, 1e-3) as (learner, gates):
+    with phatgoose._gated([job.pupil(base) for job in jobs], members, base, 1e-3) as (trainable, gates):
         for gate in gates.values():
             gate.vectors.data.fill_(0.1)
-        rows = [row for i in range(len(jobs)) for row in learner.batch(i, range(n_rows))]
+        rows = [row for i in range(len(jobs)) for row in trainable.batch(i, range(n_rows))]
         n_tokens = [sum(len(row.text.completion) for row in rows if row.owner == i) for i in range(len(jobs))]
-        losses = training._gradients(training._Run(learner, Phatgoose(**QUICK), 1, None), rows, n_tokens, 5)
+        losses = training._gradients(training._Run(trainable, Phatgoose(**QUICK), 1, None), rows, n_tokens, 5)
         sizes = [gate.vectors.shape[1] for gate in gates.values()]
-        parts = learner.stacks["gates"].grad.split(sizes, dim=1)
+        parts = trainable.stacks["gates"].grad.split(sizes, dim=1)
         return losses, {job.name: dict(zip(gates, (p[i] for p in parts), strict=True)) for i, job in enumerate(jobs)}
 
 

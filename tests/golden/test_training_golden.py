@@ -53,11 +53,11 @@ def test_gradients_of_a_pack_are_those_of_peft(architecture, toy):
     builder = Private(steps=2, targets=(*targets, *FEED_FORWARD.get(architecture, ["up_proj", "down_proj"])))
     jobs = builder.plan(toy.only(["copy", "last"]))
     starts = started(jobs, base, builder)
-    with packed([job.pupil(base) for job in jobs], base, starts, 0.0, 1e-3, 4) as (learner, banks):
-        rows = learner.batch(0, [0, 1]) + learner.batch(1, [0, 1, 2])
-        with learner.turn(rows):
+    with packed([job.pupil(base) for job in jobs], base, starts, 0.0, 1e-3, 4) as (trainable, banks):
+        rows = trainable.batch(0, [0, 1]) + trainable.batch(1, [0, 1, 2])
+        with trainable.turn(rows):
             row_losses(base, pad([row.text for row in rows])).sum().backward()
-        found = learner.stacks["factors"].grad  # (2, all numbers of an expert, site by site)
+        found = trainable.stacks["factors"].grad  # (2, all numbers of an expert, site by site)
     for expert, start in enumerate(starts):
         batch = pad([row.text for row in rows if row.owner == expert])
         of_peft = gradients_of_peft(base, start, batch, builder)

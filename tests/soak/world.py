@@ -172,14 +172,14 @@ def broken_off(do: Callable[[], object]) -> Callable[[], None]:
     """Give a build that is broken off at its fourth step, as by kill -9: nothing is tidied up."""
 
     def begin() -> None:
-        with patch.object(train, "CHECKPOINT_EVERY_S", 0.0), patch.object(train, "_tell", _ends_at_step(4)):
+        with patch.object(train, "CHECKPOINT_EVERY_S", 0.0), patch.object(train, "_report", _ends_at_step(4)):
             do()
 
     return begin
 
 
 def _ends_at_step(last: int) -> Callable[..., None]:
-    tell = train._tell
+    tell = train._report
 
     def tell_or_end(run: Any, step: int, live: Any) -> None:
         if step == last:

@@ -10,10 +10,10 @@ from pathlib import Path
 from lorary import __version__
 from lorary.building.contract import JobStep, Report, other_settings, settings_of
 from lorary.building.training.job import TrainingJob, training_job
-from lorary.building.training.learner import Learner
 from lorary.building.training.loop import train
 from lorary.building.training.options import TrainingOptions
 from lorary.building.training.stack import Stack
+from lorary.building.training.trainable import Trainable
 from lorary.disk.arrival import arriving
 from lorary.disk.writing import ELSEWHERE, check_writable, disk_errors
 from lorary.errors import BuildError, LibraryError, quote
@@ -103,8 +103,8 @@ def _work(
 
 def _make(options: FullFineTuning, job: TrainingJob, base: BaseModel, into: Path, mine: Claim, report: Report) -> None:
     copy = base.trainable_copy()
-    learner = Learner(copy, [job.pupil(copy)], {"weights": Stack(list(copy.hf.parameters()), 1, lr=options.lr)})
-    (curve,) = train(learner, options, job.n_steps, mine.directory, report)
+    trainable = Trainable(copy, [job.pupil(copy)], {"weights": Stack(list(copy.hf.parameters()), 1, lr=options.lr)})
+    (curve,) = train(trainable, options, job.n_steps, mine.directory, report)
     mine.check()
     with arriving(into) as stage:
         facts = job.write_facts(stage, curve)

@@ -90,9 +90,9 @@ class ExampleWatcher:
     @contextmanager
     def hearing(self, model: Any) -> Iterator["ExampleWatcher"]:
         """Hear of the passes through a model's base too."""
-        from lorary.model.base.passes import heard_passes
+        from lorary.model.base.passes import count_passes
 
-        with heard_passes(getattr(model, "base", model), self.on_pass):
+        with count_passes(getattr(model, "base", model), self.on_pass):
             yield self
 
     def on_examples(self, done: int, total: int) -> None:

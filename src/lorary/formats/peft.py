@@ -62,7 +62,7 @@ def _map_file(expert: Expert, *, recorded: bool = False) -> Tensor:
     expert.confirm(recorded=recorded)  # after the mapping: what is put in the file's place from now on isn't read
     if not _are_sane(data, expert.header):
         for key, info in expert.header.items():
-            check_numbers(expert.name, key, _view(data, info))
+            require_numbers(expert.name, key, _view(data, info))
     return data
 
 
@@ -145,7 +145,7 @@ class _OpenExpert(Mapping[str, Weights]):
 
     def _read(self, key: str) -> Tensor:
         tensor: Tensor = self._file.get_tensor(key)
-        check_numbers(self.expert.name, key, tensor)
+        require_numbers(self.expert.name, key, tensor)
         return tensor
 
     def __iter__(self) -> Iterator[str]:
@@ -158,7 +158,7 @@ class _OpenExpert(Mapping[str, Weights]):
         return len(self.expert.sites)
 
 
-def check_numbers(name: str, key: str, tensor: Tensor) -> None:
+def require_numbers(name: str, key: str, tensor: Tensor) -> None:
     """Raise E-NONFINITE for a NaN, an infinity or an absurd number in an expert's tensor, with its place."""
     low, high = torch.aminmax(tensor)  # one pass; a NaN comes out as NaN
     if not (low >= -MAX_ABS and high <= MAX_ABS):
@@ -195,7 +195,7 @@ def write_factors(directory: Path, expert: Expert, weights: Mapping[str, Weights
     tensors: dict[str, Tensor] = {}
     for site, (a_key, b_key) in expert.sites.items():
         for key, tensor in ((a_key, weights[site].a), (b_key, weights[site].b)):
-            check_numbers(expert.name, key, tensor)
+            require_numbers(expert.name, key, tensor)
             tensors[key] = tensor.detach().cpu().contiguous()
     write_tensors(tensors, directory / WEIGHTS, {"format": "pt"})
 

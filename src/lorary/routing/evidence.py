@@ -36,10 +36,10 @@ class Evidence:
         return not self.sums
 
     @property
-    def unheard(self) -> Tensor:
+    def is_missing(self) -> Tensor:
         """Tell of each token whether there is no evidence yet: (B, T, 1), 1 or 0; of the call's own tokens."""
         assert self._clock is not None, "no site has spoken in this call"
-        return self._clock.unheard
+        return self._clock.is_missing
 
     def along_tokens(
         self,
@@ -121,7 +121,7 @@ class _Past:
 class _Clock:
     """What tokens weigh in the means of one call: the same at every site, so that it is worked out once."""
 
-    unheard: Tensor
+    is_missing: Tensor
     blocks: Sequence[Tensor]
     """Of some tokens (t of them) each: (B, t + M, t + M), from values and the sums before to means and sums."""
     past: _Past
@@ -135,12 +135,12 @@ class _Clock:
             past = _Past(real.new_zeros(len(real), 1, 1), real.new_zeros(len(real), len(means), 1))
         steps = real.cumsum(1) + past.n_real
         used = real * (steps > 1) if skip_first else real
-        unheard = 1 - (used.cumsum(1) + past.weights[:, :1]).clamp(max=1)
+        is_missing = 1 - (used.cumsum(1) + past.weights[:, :1]).clamp(max=1)
         blocks = []
         for step, use in zip(steps.split(_TOKENS_AT_ONCE, 1), used.split(_TOKENS_AT_ONCE, 1), strict=True):
             block, past = _weigh(step, use, past, means)
             blocks.append(block)
-        return cls(unheard, blocks, past)
+        return cls(is_missing, blocks, past)
 
     def mean(self, values: Tensor, sums: Tensor | None) -> tuple[Tensor, Tensor]:
         """Give the mean (B, T, E) of values (B, T, E) and of sums (B, M, E), and the sums after them."""

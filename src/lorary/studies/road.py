@@ -27,7 +27,7 @@ from lorary.evaluation.run import evaluate
 from lorary.evaluation.scores import Scores
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
-from lorary.model.base.passes import PER_GENERATED, PER_TRAINED, heard_passes
+from lorary.model.base.passes import PER_GENERATED, PER_TRAINED, count_passes
 from lorary.model.routed.route import route
 from lorary.model.text.tokens import encode
 from lorary.options import as_dict, to_spec
@@ -148,7 +148,7 @@ class _Walk:
 
     def go(self) -> Walked:
         self.watcher.begin(self._foreseen())
-        with heard_passes(self.base, self.stages.pass_on):
+        with count_passes(self.base, self.stages.pass_on):
             return self._go()
 
     def _go(self) -> Walked:

@@ -29,13 +29,13 @@ def gradients(base, builder, tasks, counts):
     """Gradients of each expert's mean loss on its first rows, with dropout."""
     jobs = builder.plan(tasks)
     _, starts = fresh_starts(builder, len(jobs), base)
-    with packed([job.pupil(base) for job in jobs], base, starts, builder.dropout, builder.lr, 3) as (learner, banks):
+    with packed([job.pupil(base) for job in jobs], base, starts, builder.dropout, builder.lr, 3) as (trainable, banks):
         for bank in banks.values():
             bank.b.data.fill_(0.1)
-        rows = [row for i, count in enumerate(counts) for row in learner.batch(i, range(count))]
+        rows = [row for i, count in enumerate(counts) for row in trainable.batch(i, range(count))]
         n_tokens = [sum(len(row.text.completion) for row in rows if row.owner == i) for i in range(len(counts))]
-        losses = training._gradients(training._Run(learner, builder, 1, None), rows, n_tokens, 5)
-        return losses, learner.stacks["factors"].grad
+        losses = training._gradients(training._Run(trainable, builder, 1, None), rows, n_tokens, 5)
+        return losses, trainable.stacks["factors"].grad
 
 
 @pytest.mark.parametrize("counts", [[2, 2, 2], [3, 1, 2]], ids=str)
@@ -108,7 +108,7 @@ def losses_of(scripts):
 
     def measure(run, live):
         now = next(turn)
-        return [scripts[run.learner.pupils[i].name][now] for i in live]
+        return [scripts[run.trainable.pupils[i].name][now] for i in live]
 
     return measure
 
@@ -216,7 +216,7 @@ def diverging(monkeypatch):
         steps.append(sorted({row.owner for row in rows}))
         if len(steps) >= 3 and 1 in steps[-1] and len(run.curves) == 3:
             losses[1] = torch.nan
-            for stack in run.learner.stacks.values():
+            for stack in run.trainable.stacks.values():
                 stack.grad[1] = torch.nan
         return losses
 

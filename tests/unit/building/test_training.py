@@ -95,7 +95,7 @@ def test_the_best_weights_are_kept_not_the_last(base, toy, tmp_path, monkeypatch
 
 
 def snapshot(run):
-    layers = run.learner.attachment.layers
+    layers = run.trainable.attachment.layers
     return {f"{site}.{side}": getattr(layers[site].bank, side).detach().clone() for site in layers for side in "ab"}
 
 

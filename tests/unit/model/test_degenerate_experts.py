@@ -6,7 +6,7 @@ import pytest
 import torch
 from lorary.adapters.kinds.lora import LoRA
 
-from lorary.adapters.low_rank import LowRankWeights
+from lorary.adapters.low_rank import Weights
 from lorary.library.library import Library
 from lorary.model.routed.route import route
 from lorary.testing.pico import add_expert, random_library, random_weights
@@ -33,7 +33,7 @@ def test_rows_that_are_alike_count_as_the_one_direction_they_are(router, base, t
     """Four rows of which each is a quarter of the same product: the expert of rank 1 that it is."""
     thin = random_weights(LoRA(rank=1, alpha=1.0), base.target_sites(["attention"]), seed=3)
     wide = {
-        site: LowRankWeights(w.a.expand(4, -1).contiguous(), w.b.expand(-1, 4).contiguous() / 4, w.scale)
+        site: Weights(w.a.expand(4, -1).contiguous(), w.b.expand(-1, 4).contiguous() / 4, w.scale)
         for site, w in thin.items()
     }
     found = answers(base, library_with(tmp_path / "wide", base, wide, 4), router)
@@ -45,7 +45,7 @@ def test_rows_that_are_alike_count_as_the_one_direction_they_are(router, base, t
 @pytest.mark.parametrize("size", [1e-40, 1e-30], ids=["denormal", "whose product is"])
 def test_numbers_next_to_nothing_give_numbers(size, router, base, tmp_path):
     weights = random_weights(LoRA(rank=4), base.target_sites(["attention"]), seed=3)
-    tiny = {site: LowRankWeights(w.a * size, w.b * size, w.scale) for site, w in weights.items()}
+    tiny = {site: Weights(w.a * size, w.b * size, w.scale) for site, w in weights.items()}
     library = library_with(tmp_path / "lib", base, tiny, 4)
     assert any(w.a.abs().max() > 0 for w in tiny.values())
     assert torch.isfinite(answers(base, library, router)).all()

@@ -90,9 +90,9 @@ def test_rows_are_selected_and_repeated():
 def test_it_is_known_from_where_on_there_is_evidence():
     evidence = Evidence()
     evidence.along_tokens("q", VALUES[:, :4], MASK[:, :4], skip_first=True)
-    assert evidence.unheard[..., 0].tolist() == [[1, 0, 0, 0], [1, 1, 1, 0]]
+    assert evidence.is_missing[..., 0].tolist() == [[1, 0, 0, 0], [1, 1, 1, 0]]
     evidence.along_tokens("q", VALUES[:, 4:], MASK[:, 4:], skip_first=True)
-    assert evidence.unheard[..., 0].tolist() == [[0, 0], [0, 0]]
+    assert evidence.is_missing[..., 0].tolist() == [[0, 0], [0, 0]]
 
 
 def test_the_mean_over_the_sites_begins_anew_with_every_call():

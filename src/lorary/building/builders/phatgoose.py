@@ -16,11 +16,11 @@ from lorary.building.contract import Builder, Job, Made, Report, jobs_of, own_ta
 from lorary.building.limits import check_positive
 from lorary.building.training.adaptation import size_of_start, started_from
 from lorary.building.training.job import TrainingJob, training_job
-from lorary.building.training.learner import Learner, Pupil
 from lorary.building.training.loop import train
 from lorary.building.training.options import TrainingOptions
 from lorary.building.training.packs import diverged, encoded, pack_jobs
 from lorary.building.training.stack import Stack
+from lorary.building.training.trainable import Pupil, Trainable
 from lorary.formats.peft import read_experts
 from lorary.formats.tensor_file import write_tensors
 from lorary.library.adapter.expert import Expert
@@ -81,8 +81,8 @@ class Phatgoose(TrainingOptions, Builder):
         members = {name: expert for job in jobs for name, expert in started_from(job).items()}
         assert jobs[0].source is not None
         check_library(base, jobs[0].source)
-        with _gated(pupils, members, base, self.lr) as (learner, gates):
-            curves = train(learner, self, jobs[0].n_steps, work, report)
+        with _gated(pupils, members, base, self.lr) as (trainable, gates):
+            curves = train(trainable, self, jobs[0].n_steps, work, report)
             found = [_vectors(gates, members[job.name], i) for i, job in enumerate(jobs)]
         copies = {
             job.name: partial(job.write_copy, members[job.name], curve) for job, curve in zip(jobs, curves, strict=True)
@@ -94,7 +94,7 @@ class Phatgoose(TrainingOptions, Builder):
 @contextmanager
 def _gated(
     pupils: Sequence[Pupil], members: Mapping[str, Expert], base: BaseModel, lr: float
-) -> Iterator[tuple[Learner, dict[str, "_OwnGate"]]]:
+) -> Iterator[tuple[Trainable, dict[str, "_OwnGate"]]]:
     """Attach the experts, each with gates of its own, to the base for the time of a run; experts in order of pupils."""
     rows, experts = Rows(), read_experts(members)
     sites = find_sites(base, members)
@@ -105,7 +105,7 @@ def _gated(
     }
     stacks = {"gates": Stack([gate.vectors for gate in gates.values()], len(pupils), lr=lr)}
     with attached(base.hf, parts, "outputs") as attachment:
-        yield Learner(base, pupils, stacks, attachment, rows), gates
+        yield Trainable(base, pupils, stacks, attachment, rows), gates
 
 
 def _frozen(experts: Experts, names: Sequence[str], site: Site, base: BaseModel) -> Bank:

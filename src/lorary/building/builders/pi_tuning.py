@@ -152,8 +152,8 @@ class PiTuning(TrainingOptions, Builder):
         with mixed(
             job.pupil(base), base, experts, gates, logits, "outputs", dropout=self.dropout,
             batch_size=self.batch_size, lr=self.lr, routing_lr=self.routing_lr,
-        ) as (learner, banks):  # fmt: skip
-            (curve,) = train(learner, self, n_steps, work, report)
+        ) as (trainable, banks):  # fmt: skip
+            (curve,) = train(trainable, self, n_steps, work, report)
         shares = {layer: gate.shares.tolist() for layer, gate in layers.items()}
         weights = {site: _sum(job.name, site, bank.cpu(), shares[_layer_of(site)]) for site, bank in banks.items()}
         mean = [sum(column) / len(shares) for column in zip(*shares.values(), strict=True)]

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from lorary.adapters.contract import Weights
 from lorary.adapters.lora import LoRA
 from lorary.building.training.curve import Curve
-from lorary.building.training.learner import Pupil
 from lorary.building.training.options import TrainingOptions
+from lorary.building.training.trainable import Pupil
 from lorary.errors import BuildError, ModelError
 from lorary.formats.peft import write_weights
 from lorary.hashing import hash_json, short_key

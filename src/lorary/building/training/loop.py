@@ -24,9 +24,9 @@ from lorary.building.contract import JobStep, Report
 from lorary.building.training.batches import batch_rows, is_evaluation, mix_seed, schedule
 from lorary.building.training.checkpoint import checkpoint_bytes, load_checkpoint, save_checkpoint
 from lorary.building.training.curve import Curve
-from lorary.building.training.learner import Learner, Row, fast_attention
 from lorary.building.training.options import TrainingOptions
 from lorary.building.training.stack import clip
+from lorary.building.training.trainable import Row, Trainable, fast_attention
 from lorary.disk.writing import try_place
 from lorary.errors import BuildError
 from lorary.hashing import short_key
@@ -45,19 +45,19 @@ class _Run:
     key: tells its checkpoint from those of other runs, whatever directory they lie in.
     """
 
-    learner: Learner
+    trainable: Trainable
     options: TrainingOptions
     n_steps: int
     report: Report | None
 
     def __post_init__(self) -> None:
         self.optimizer = torch.optim.AdamW(
-            [{"params": [stack.values], "lr": stack.lr} for stack in self.learner.stacks.values()],
+            [{"params": [stack.values], "lr": stack.lr} for stack in self.trainable.stacks.values()],
             weight_decay=0.0,
             fused=True,
         )
-        self.curves = [Curve() for _ in self.learner.pupils]
-        pupils = [(p.name, len(p.train), len(p.valid), sum(map(len, p.train))) for p in self.learner.pupils]
+        self.curves = [Curve() for _ in self.trainable.pupils]
+        pupils = [(p.name, len(p.train), len(p.valid), sum(map(len, p.train))) for p in self.trainable.pupils]
         self.key = short_key(self.n_steps, self.options.seed, pupils)
         self.whole: int | None = 0
         self.saved = 0
@@ -78,26 +78,26 @@ class _Run:
 
 
 def train(
-    learner: Learner, options: TrainingOptions, n_steps: int, work: Path, report: Report | None = None
+    trainable: Trainable, options: TrainingOptions, n_steps: int, work: Path, report: Report | None = None
 ) -> list[Curve]:
     """Train all pupils: loss on completions only, AdamW, best validation checkpoint kept. Gives each pupil's curve.
 
-    The learner's parameters are the best ones afterwards. `work` receives checkpoint.safetensors; a run that finds one
+    Its parameters are the best ones afterwards. `work` receives checkpoint.safetensors; a run that finds one
     goes on from it. Interrupted, it saves the last whole step first. A pupil whose loss stops being a number leaves
     the others alone, and its curve says so. Raises E-DIVERGED if all do, and before the first step E-DISK, or OSError,
     if a checkpoint can't be written.
     """
-    run = _Run(learner, options, n_steps, report)
+    run = _Run(trainable, options, n_steps, report)
     path = work / "checkpoint.safetensors"
     try:
-        _go_on(run, path, _resume(run, path))
+        _train_steps(run, path, _resume(run, path))
     except KeyboardInterrupt:
         if run.whole is not None and run.whole > run.saved:
             _save(run, path, run.whole)
         raise
     if all(curve.diverged for curve in run.curves):
-        raise divergence(learner.pupils[0].name, run.curves[0], options)
-    for stack in learner.stacks.values():
+        raise divergence(trainable.pupils[0].name, run.curves[0], options)
+    for stack in trainable.stacks.values():
         stack.restore()
     return run.curves
 
@@ -107,7 +107,7 @@ def divergence(name: str, curve: Curve, options: TrainingOptions) -> BuildError:
     return BuildError("E-DIVERGED", f"expert {name!r}: {curve.diverged}.", f"Lower lr={options.lr}.")
 
 
-def _go_on(run: _Run, path: Path, start: int) -> None:
+def _train_steps(run: _Run, path: Path, start: int) -> None:
     next_save = time.monotonic() + CHECKPOINT_EVERY_S
     for step in range(start, run.n_steps):
         live = run.live
@@ -117,7 +117,7 @@ def _go_on(run: _Run, path: Path, start: int) -> None:
         live = [i for i in live if not run.curves[i].diverged]
         if is_evaluation(step + 1, run.n_steps, run.options.n_evaluations):
             _evaluate(run, step + 1, live)
-        _tell(run, step + 1, [i for i in live if not run.curves[i].diverged])
+        _report(run, step + 1, [i for i in live if not run.curves[i].diverged])
         if time.monotonic() >= next_save or not run.live or step + 1 == run.n_steps:
             # At the end too, so that a kill while the experts are written costs no training.
             began = time.monotonic()
@@ -126,9 +126,9 @@ def _go_on(run: _Run, path: Path, start: int) -> None:
 
 
 def _resume(run: _Run, path: Path) -> int:
-    found = load_checkpoint(path, run.key, run.learner.stacks, run.optimizer)
+    found = load_checkpoint(path, run.key, run.trainable.stacks, run.optimizer)
     if found is None or found[0] < run.n_steps:
-        try_place(path.parent, checkpoint_bytes(run.learner.stacks))
+        try_place(path.parent, checkpoint_bytes(run.trainable.stacks))
     if found is None:
         _evaluate(run, 0, run.live)
         return 0
@@ -141,42 +141,42 @@ def _resume(run: _Run, path: Path) -> int:
 
 
 def _save(run: _Run, path: Path, step: int) -> None:
-    save_checkpoint(path, run.key, run.learner.stacks, run.optimizer, step, run.curves)
+    save_checkpoint(path, run.key, run.trainable.stacks, run.optimizer, step, run.curves)
     run.saved = step
 
 
 def _step(run: _Run, step: int, live: Sequence[int]) -> None:
-    o, learner = run.options, run.learner
-    picked = {i: batch_rows(learner.pupils[i].train, o.batch_size, step, o.seed) for i in live}
-    rows = [row for i, chosen in picked.items() for row in learner.batch(i, chosen)]
+    o, trainable = run.options, run.trainable
+    picked = {i: batch_rows(trainable.pupils[i].train, o.batch_size, step, o.seed) for i in live}
+    rows = [row for i, chosen in picked.items() for row in trainable.batch(i, chosen)]
     pace = schedule(step, run.n_steps, o.warmup)
-    for group, stack in zip(run.optimizer.param_groups, learner.stacks.values(), strict=True):
+    for group, stack in zip(run.optimizer.param_groups, trainable.stacks.values(), strict=True):
         group["lr"] = pace * stack.lr
     n_tokens = [sum(len(row.text.completion) for row in rows if row.owner == i) for i in range(len(run.curves))]
     losses = _gradients(run, rows, n_tokens, mix_seed(o.seed, "dropout", step))
-    norms = clip(list(learner.stacks.values()), o.clip)
-    rate = pace * next(iter(learner.stacks.values())).lr
+    norms = clip(list(trainable.stacks.values()), o.clip)
+    rate = pace * next(iter(trainable.stacks.values())).lr
     # Asked for before anything changes, since the answer may be waited for: until then an interrupt finds a whole step.
     measured = losses.tolist(), norms.tolist(), n_tokens
     with run.changing(step + 1):
         run.optimizer.step()
         _note(run, live, {"step": step + 1, "lr": rate}, *measured)
-    for stack in learner.stacks.values():
+    for stack in trainable.stacks.values():
         stack.grad.zero_()
 
 
 def _gradients(run: _Run, rows: Sequence[Row], n_tokens: Sequence[int], dropout_seed: int) -> Tensor:
     """Make the gradients of a step, in as many passes as needed; give each pupil's loss in nats per token, (N,)."""
-    learner, device = run.learner, run.learner.model.device
+    trainable, device = run.trainable, run.trainable.model.device
     divisor = torch.tensor(n_tokens, device=device).clamp(min=1)
     total = torch.zeros(len(n_tokens), device=device)
     # In order within a pass; a row longer than a pass is one.
-    groups = learner.model.in_groups([r.text for r in rows], max_tokens=run.options.pass_tokens, max_rows=len(rows))
+    groups = trainable.model.in_groups([r.text for r in rows], max_tokens=run.options.pass_tokens, max_rows=len(rows))
     for part in map(sorted, groups):
         seen = [rows[i] for i in part]
         batch = pad([row.text for row in seen]).to(device)
-        with learner.turn(seen, dropout_seed=dropout_seed), fast_attention(learner.model):
-            losses = _sums(row_losses(learner.model, batch), learner.rows.owner, len(n_tokens)) / divisor
+        with trainable.turn(seen, dropout_seed=dropout_seed), fast_attention(trainable.model):
+            losses = _sums(row_losses(trainable.model, batch), trainable.rows.owner, len(n_tokens)) / divisor
             losses.sum().backward()
         total += losses.detach()
     return total
@@ -211,10 +211,10 @@ def _evaluate(run: _Run, step: int, live: Sequence[int]) -> None:
     losses = _valid_losses(run, live)
     with run.changing(step):
         for i, loss in zip(live, losses, strict=True):
-            _judge(run, step, i, loss)
+            _note_validation(run, step, i, loss)
 
 
-def _judge(run: _Run, step: int, i: int, loss: float | None) -> None:
+def _note_validation(run: _Run, step: int, i: int, loss: float | None) -> None:
     curve = run.curves[i]
     if loss is not None and not math.isfinite(loss):
         curve.diverged = f"the validation loss is {loss} at step {step}"
@@ -227,30 +227,30 @@ def _judge(run: _Run, step: int, i: int, loss: float | None) -> None:
     curve.n_worse += 1
     if value < curve.best_loss:
         curve.best_loss, curve.best_step, curve.n_worse = value, step, 0
-        for stack in run.learner.stacks.values():
+        for stack in run.trainable.stacks.values():
             stack.keep(i)
 
 
 def _valid_losses(run: _Run, live: Sequence[int]) -> list[float | None]:
-    learner = run.learner
-    rows = [row for i in live for row in learner.validation(i)]
+    trainable = run.trainable
+    rows = [row for i in live for row in trainable.validation(i)]
     total, count = torch.zeros(len(run.curves)), torch.zeros(len(run.curves))
-    for group in learner.model.in_groups([row.text for row in rows], enough=enough_tokens(learner.model.device)):
+    for group in trainable.model.in_groups([row.text for row in rows], enough=enough_tokens(trainable.model.device)):
         seen = [rows[i] for i in group]
         batch, owner = pad([row.text for row in seen]), torch.tensor([row.owner for row in seen])
-        with torch.inference_mode(), learner.turn(seen):
-            losses = row_losses(learner.model, batch.to(learner.model.device)).cpu()
+        with torch.inference_mode(), trainable.turn(seen):
+            losses = row_losses(trainable.model, batch.to(trainable.model.device)).cpu()
         total.index_add_(0, owner, losses)
         count.index_add_(0, owner, batch.n_labels.float())
     return [float(total[i] / count[i]) if count[i] else None for i in live]
 
 
-def _tell(run: _Run, step: int, live: Sequence[int]) -> None:
+def _report(run: _Run, step: int, live: Sequence[int]) -> None:
     if run.report is None:
         return
     still = set(run.live)
     for i in live:
         row = run.curves[i].rows[-1]
         reached = step if i in still else run.n_steps  # who stops early is done
-        report = JobStep(run.learner.pupils[i].name, reached, run.n_steps, row["loss"], row.get("valid_loss"))
+        report = JobStep(run.trainable.pupils[i].name, reached, run.n_steps, row["loss"], row.get("valid_loss"))
         run.report(report)

@@ -20,10 +20,10 @@ from lorary.adapters.packed import Dropped, InputDropout, Rows
 from lorary.building.contract import Made, Report, Write
 from lorary.building.training.batches import mix_seed
 from lorary.building.training.job import TrainingJob
-from lorary.building.training.learner import Learner, Pupil
 from lorary.building.training.loop import train
 from lorary.building.training.packs import FreshLoRA
 from lorary.building.training.stack import Stack
+from lorary.building.training.trainable import Pupil, Trainable
 from lorary.errors import BuildError
 from lorary.formats.tensor_file import write_tensors
 from lorary.model.attached.attachment import attached
@@ -63,8 +63,8 @@ def train_mixture(
     with mixed(
         job.pupil(base), base, experts, gates, list(logits.values()), "factors", dropout=dropout,
         batch_size=options.batch_size, lr=None if forms is None else options.lr, routing_lr=routing_lr,
-    ) as (learner, banks):  # fmt: skip
-        (curve,) = train(learner, options, job.n_steps, work, report)
+    ) as (trainable, banks):  # fmt: skip
+        (curve,) = train(trainable, options, job.n_steps, work, report)
         state = pack_state(logits, job.tasks)
     writers: dict[str, Write] = {}
     for index, (name, before) in enumerate(skills.items()):
@@ -131,7 +131,7 @@ def mixed(
     batch_size: int,
     lr: float | None,
     routing_lr: float,
-) -> Iterator[tuple[Learner, dict[str, LowRankBank]]]:
+) -> Iterator[tuple[Trainable, dict[str, LowRankBank]]]:
     """Attach experts and the gates that mix them to the base for the time of a run, to be trained as one pupil.
 
     gates: by site; several sites may share one. logits: what they learn. lr: of the experts, None = they stay.
@@ -152,7 +152,7 @@ def mixed(
         stacks["factors"] = Stack(factors, 1, lr=lr)
     stacks["routing"] = Stack(logits, 1, lr=routing_lr)
     with attached(base.hf, parts, mix) as attachment:
-        yield Learner(base, [pupil], stacks, attachment, rows, drops), banks
+        yield Trainable(base, [pupil], stacks, attachment, rows, drops), banks
 
 
 def _check_blocks(site: Site, n_blocks: int) -> None:

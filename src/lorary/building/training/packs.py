@@ -16,10 +16,10 @@ from lorary.building.contract import Failures, Job, Made, Report, failing_alone,
 from lorary.building.training.batches import mix_seed
 from lorary.building.training.curve import Curve
 from lorary.building.training.job import TrainingJob
-from lorary.building.training.learner import Learner, Pupil
 from lorary.building.training.loop import divergence, train
 from lorary.building.training.options import TrainingOptions
 from lorary.building.training.stack import Stack
+from lorary.building.training.trainable import Pupil, Trainable
 from lorary.model.attached.attachment import attached
 from lorary.model.base.base_model import BaseModel
 from lorary.routing.contract import Context, Gate, Routing
@@ -124,8 +124,8 @@ def train_apart(
     dropout: float,
 ) -> list[tuple[Start, Curve]]:
     """Train one expert per pupil in the same passes; gives each one's weights and curve."""
-    with packed(pupils, base, starts, dropout, options.lr, options.batch_size) as (learner, banks):
-        curves = train(learner, options, n_steps, work, report)
+    with packed(pupils, base, starts, dropout, options.lr, options.batch_size) as (trainable, banks):
+        curves = train(trainable, options, n_steps, work, report)
         return [({site: bank.unpack(i) for site, bank in banks.items()}, curve) for i, curve in enumerate(curves)]
 
 
@@ -171,7 +171,7 @@ def packed(
     dropout: float,
     lr: float,
     batch_size: int,
-) -> Iterator[tuple[Learner, dict[str, PackedBank]]]:
+) -> Iterator[tuple[Trainable, dict[str, PackedBank]]]:
     """Attach one trainable expert per pupil to the base for the time of a run."""
     rows = Rows()
     drops = InputDropout(dropout, batch_size, rows) if dropout else None
@@ -182,7 +182,7 @@ def packed(
     factors = [factor for bank in banks.values() for factor in (bank.a, bank.b)]
     stacks = {"factors": Stack(factors, len(pupils), lr=lr)}
     with attached(base.hf, parts, "outputs") as attachment:
-        yield Learner(base, pupils, stacks, attachment, rows, drops), banks
+        yield Trainable(base, pupils, stacks, attachment, rows, drops), banks
 
 
 class _Everyone(Gate):

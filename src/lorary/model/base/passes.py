@@ -16,7 +16,7 @@ PER_TRAINED = 3
 
 
 @contextmanager
-def heard_passes(base: BaseModel, hear: Callable[[float], None]) -> Iterator[None]:
+def count_passes(base: BaseModel, hear: Callable[[float], None]) -> Iterator[None]:
     """Hear in the block of each pass through a base as it ends: what it cost, in tokens that are merely read."""
 
     def listen(_: nn.Module, args: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:

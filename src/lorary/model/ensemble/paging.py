@@ -24,7 +24,7 @@ from lorary.adapters.contract import Bank, Mix, Site, Weights
 from lorary.adapters.low_rank import LowRankBank
 from lorary.disk.reading import signature
 from lorary.errors import LibraryError, OptionError, quote
-from lorary.formats.peft import check_numbers
+from lorary.formats.peft import require_numbers
 from lorary.library.adapter.expert import Expert
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) *([KMGT]i?)?B?")
@@ -112,7 +112,7 @@ class PagedExpert(Mapping[str, Weights]):
         except FileNotFoundError:
             raise self._changed() from None
         for key, tensor in zip(keys, tensors, strict=True):
-            check_numbers(expert.name, key, tensor)
+            require_numbers(expert.name, key, tensor)
         return Weights(tensors[0], tensors[1], expert.scales[site])
 
     def __iter__(self) -> Iterator[str]:

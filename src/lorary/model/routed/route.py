@@ -52,8 +52,9 @@ def route(
     mix: "factors" is the paper's, "outputs" PEFT's; see adapters/mixing/mix.py. `tasks`: training data, for routers
     that need examples. `memory`: None keeps all weights in memory; "2GiB" keeps at most so much, and fetches them as
     experts are used, for libraries of thousands (see model/ensemble/paging.py). The router's state is kept in the
-    library's derived/ under the hash of its origins; one that is damaged, or that others fitted, is fitted again, with a warning. `max_share`:
-    leave out who takes more than that of a plain text about nothing in particular (`RoutedModel.shares`), which
+    library's derived/ under the hash of its origins; one that is damaged, or that others fitted, is fitted again, with
+    a warning. `max_share`: leave out who takes more than that of a plain text about nothing in particular
+    (`RoutedModel.shares`), which
     otherwise is only warned of (W-HIJACK), when a state is fitted. `report` hears how many parts are done, and
     of how many: experts read, then layers packed. `on_fit` hears that a state has to be fitted from data or texts,
     which may take a while.

@@ -23,7 +23,7 @@ from lorary.model.ensemble.ensemble import Ensemble, Parts, check_mix
 from lorary.model.ensemble.paging import PagingFacts
 from lorary.model.probes.probe import make_encoder
 from lorary.model.routed.edit import add_expert, change_router, remove_expert, replace_expert
-from lorary.model.routed.listen import listen
+from lorary.model.routed.explain import explain_answer
 from lorary.model.routed.shares import shares_of
 from lorary.model.routed.trace import Trace, average_shares
 from lorary.model.routed.twin import twin_base, twin_part
@@ -209,7 +209,7 @@ class RoutedModel:
 
     def _trace(self, prompt: str | Example, max_new_tokens: int) -> Trace:
         slot = self._attachment.slot
-        return listen(self.base, slot, self._turn, prompt, names=self.names, max_new_tokens=max_new_tokens)
+        return explain_answer(self.base, slot, self._turn, prompt, names=self.names, max_new_tokens=max_new_tokens)
 
     def _turn(self, examples: Sequence[Example]) -> AbstractContextManager[None]:
         features = None

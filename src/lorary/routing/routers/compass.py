@@ -247,7 +247,7 @@ class _CompassGate(Gate):
         score = sum(parts[1:], parts[0])
         if not options.skip_first:
             return score
-        return torch.addcmul(score, context.evidence.unheard.to(score.device), deviation.abs(), value=_ORDER)
+        return torch.addcmul(score, context.evidence.is_missing.to(score.device), deviation.abs(), value=_ORDER)
 
     def _risen(self, here: Tensor, context: Context) -> Tensor:
         """Let a site's evidence (B, T, P) join that of the sites below; give what its experts get for it."""

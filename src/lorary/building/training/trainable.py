@@ -1,4 +1,4 @@
-"""Learner and Pupil: what the training loop needs to know of what it trains."""
+"""Trainable and Pupil: what the training loop needs to know of what it trains."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -40,7 +40,7 @@ class Row:
 
 
 @dataclass
-class Learner:
+class Trainable:
     """What a run trains: pupils over one model. `stacks` hold one row for each pupil.
 
     attachment: the trained layers in the model; None if the model itself is trained.

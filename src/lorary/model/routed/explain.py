@@ -12,7 +12,7 @@ from lorary.options import require, require_count
 from lorary.tasks.example import Example
 
 
-def listen(
+def explain_answer(
     base: BaseModel, slot: Slot, turn: Turn, prompt: str | Example, *, names: Sequence[str], max_new_tokens: int
 ) -> Trace:
     """Answer a prompt with up to max_new_tokens (0: only read it), and tell who spoke at each token and site."""
