@@ -1,6 +1,7 @@
 """Which modules of a base an adapter may sit on, and which of them a target names."""
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import torch
@@ -122,3 +123,8 @@ def _is_target(name: str, target: str) -> bool:
     if target == ATTENTION:
         return any("attn" in part or "attention" in part for part in name.split(".")[:-1])
     return target == ALL_LINEAR or name == target or name.endswith("." + target)
+
+
+def last_logits(hf: Any) -> dict[str, int]:
+    """Give what makes a base compute the logits of each row's last token alone, where it can."""
+    return {"logits_to_keep": 1} if "logits_to_keep" in signature(hf.forward).parameters else {}

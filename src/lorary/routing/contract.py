@@ -61,9 +61,23 @@ class Routing:
             _joined(self.strength, other.strength),
         )
 
+    def beside(self, other: "Routing") -> "Routing":
+        """Put the routings of other rows behind these; the shorter ones are padded on the left with nothing."""
+        width = max(self.n_tokens, other.n_tokens)
+        one, two = (r.changed(lambda part: _from_left(part, width)) for r in (self, other))
+        return Routing(
+            torch.cat([one.weights, two.weights]),
+            _joined(one.experts, two.experts, 0),
+            _joined(one.strength, two.strength, 0),
+        )
 
-def _joined(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    return None if one is None or other is None else torch.cat([one, other], 1)
+
+def _from_left(part: Tensor, width: int) -> Tensor:
+    return torch.cat([part.new_zeros(len(part), width - part.shape[1], *part.shape[2:]), part], 1)
+
+
+def _joined(one: Tensor | None, other: Tensor | None, dim: int = 1) -> Tensor | None:
+    return None if one is None or other is None else torch.cat([one, other], dim)
 
 
 @dataclass
@@ -79,6 +93,15 @@ class Context:
     features: Tensor | None = None
     mask: Tensor | None = None
     evidence: Evidence = field(default_factory=Evidence)
+
+    def select(self, rows: Tensor) -> "Context":
+        """Give what is told of some of the rows, between calls."""
+        experts, features = (part if part is None else part[rows] for part in (self.experts, self.features))
+        return Context(experts, features)
+
+    def joined(self, other: "Context") -> "Context":
+        """Give what is told of these rows and of others behind them, between calls."""
+        return Context(_joined(self.experts, other.experts, 0), _joined(self.features, other.features, 0))
 
 
 class Gate(nn.Module, ABC):
