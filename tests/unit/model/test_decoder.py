@@ -12,6 +12,7 @@ from lorary.model.decoding.sampling import Sampling
 from lorary.model.routed.route import route
 from lorary.routing.routers.compass import Compass
 from lorary.tasks.example import Example
+from lorary.testing.families import pico_family
 from lorary.testing.pico import pico_base, random_library
 
 TEXTS = ("swap: red fox", "x", "a longer prompt than these: ant bee", "copy: q", "and one more")
@@ -173,3 +174,21 @@ def test_sampling_that_means_nothing_is_refused(options):
 def test_a_chat_ends_at_its_turn():
     base = pico_base()
     assert stops_of(base, [Example("a", "b", "t")]) == list(base.stop_tokens)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "mamba", "falcon_h1"])
+@torch.inference_mode()
+def test_where_rows_cannot_leave_or_join_a_batch_ends_together(family, tmp_path):
+    base = pico_family(family)
+    with route(base, random_library(tmp_path / "lib", base, 4, targets=("all-linear",)), "arrow:top_k=2") as model:
+        heard = [Heard() for _ in TEXTS]
+        requests = requests_of(base, heard)
+        if not base.calls.hides_padding:
+            requests = [replace(request, prompt=requests[1].prompt + [i]) for i, request in enumerate(requests)]
+        decoder = Decoder(model.caller, base.device)
+        decoder.join(read(decoder, requests))
+        assert not decoder.is_open
+        while decoder.n_rows:
+            decoder.step()
+        assert decoder.is_open
+        assert [h.numbers for h in heard] == [alone(base, model.caller, request) for request in requests]

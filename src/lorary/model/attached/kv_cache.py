@@ -140,6 +140,14 @@ def _follow(cache: Any, evidence: Evidence) -> None:
 # ---- rows that join and leave -------------------------------------------------------------------
 
 
+def reads_mask(cache: Any) -> bool:
+    """Tell whether a call with this cache reads which tokens are padding: a state without attention has done so."""
+    try:
+        return cache is None or cache.get_seq_length() >= 0
+    except ValueError:
+        return False
+
+
 def can_leave(cache: Any) -> bool:
     """Tell whether rows can leave a cache, and the others be continued by calls as these."""
     kinds = (DynamicLayer, DynamicSlidingWindowLayer)

@@ -64,7 +64,7 @@ def _decode(
     decoder = Decoder(caller, base.device)
     arriving = decoder.arriving(requests)
     arriving.read()
-    if not arriving.rows.can_leave:
+    if not arriving.rows.can_leave:  # transformers knows how
         return None
     decoder.join(arriving)
     while decoder.n_rows:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from lorary.errors import ModelError
 from lorary.model.decoding.rows import Caller, Rows
 from lorary.model.decoding.sampling import GREEDY, Sampler, Sampling, choose
 from lorary.tasks.example import Example
@@ -33,6 +34,7 @@ class Request:
     """One answer that is asked for. example: what the router may know of it; prompt: as token ids, at least one.
 
     stops: tokens that end it. n_logprobs: None, or how many of the likeliest tokens are told with each.
+    tells_prompt: whether `read` is to hold the prompt's own tokens with their logprobs, the first one without.
     """
 
     example: Example
@@ -42,8 +44,11 @@ class Request:
     stops: frozenset[int] = frozenset()
     sampling: Sampling = GREEDY
     n_logprobs: int | None = None
+    tells_prompt: bool = False
+    read: list[Token] = field(default_factory=list, init=False)
     n_made: int = field(default=0, init=False)
     last: int = field(default=-1, init=False)
+    is_over: bool = field(default=False, init=False)
     sampler: Sampler = field(init=False)
 
     def __post_init__(self) -> None:
@@ -88,8 +93,23 @@ class Arriving:
         """Read on, by so many tokens at most if there is one row; give whether all is read."""
         n = self.n_left if n_tokens is None or len(self.requests) > 1 else min(n_tokens, self.n_left)
         start = self.rows.n_tokens
-        self.logits = self.rows.read(self._ids[:, start : start + n], self._mask[:, start : start + n])
+        every = any(request.tells_prompt for request in self.requests)
+        logits = self.rows.read(self._ids[:, start : start + n], self._mask[:, start : start + n], every=every)
+        for row, request in enumerate(self.requests):
+            if request.tells_prompt:
+                self._tell_prompt(request, logits[row], start + n)
+        self.logits = logits[:, -1]
         return not self.n_left
+
+    def _tell_prompt(self, request: Request, logits: Tensor, end: int) -> None:
+        """Note the tokens that these logits (t, V) foresee; `end`: the column behind the last that was read."""
+        prompt, width = request.prompt, self._ids.shape[1]
+        if not request.read:
+            request.read.append(Token(prompt[0]))
+        begin = len(prompt) - width + end - len(logits)  # the place in the prompt of the first of them
+        for place, row in enumerate(logits, start=begin + 1):
+            if 0 < place < len(prompt):
+                request.read.append(Token(prompt[place], *_logprobs(row, prompt[place], request.n_logprobs or 0)))
 
 
 class Decoder:
@@ -103,7 +123,7 @@ class Decoder:
     @property
     def n_rows(self) -> int:
         """Answers under way."""
-        return len(self._requests)
+        return sum(not request.is_over for request in self._requests)
 
     @property
     def n_tokens(self) -> int:
@@ -126,27 +146,36 @@ class Decoder:
         going = self._take(requests, arriving.logits)
         if not going:
             return
-        rows.keep(going)
+        if not rows.can_be_continued:
+            what = "this base hands on no cache, so that its answers can't be made token by token here."
+            raise ModelError("E-BASE", what, "Generate with transformers: model.generate().")
+        if rows.can_leave:
+            rows.keep(going)
+            requests = [requests[row] for row in going]
         if self._rows is None:
             self._rows = rows
         else:
             self._rows.add(rows)
-        self._requests += [requests[row] for row in going]
+        self._requests += requests
 
     def step(self) -> None:
         """Give every answer one more token."""
         if self._rows is None:
             return
         last = torch.tensor([[request.last] for request in self._requests], device=self._device)
-        going = self._take(self._requests, self._rows.read(last, torch.ones_like(last)))
+        going = self._take(self._requests, self._rows.read(last, torch.ones_like(last))[:, -1])
         self._keep(going)
 
     def drop(self, is_gone: Callable[[Request], bool]) -> None:
         """Let go of answers that nobody waits for."""
-        self._keep([row for row, request in enumerate(self._requests) if not is_gone(request)])
+        for request in self._requests:
+            request.is_over = request.is_over or is_gone(request)
+        self._keep([row for row, request in enumerate(self._requests) if not request.is_over])
 
     def _keep(self, going: Sequence[int]) -> None:
         if self._rows is None or len(going) == len(self._requests):
+            return
+        if going and not self._rows.can_leave:  # those that have ended stay, unheard, until all have
             return
         self._requests = [self._requests[row] for row in going]
         if going:
@@ -158,9 +187,12 @@ class Decoder:
     def _take(requests: Sequence[Request], logits: Tensor) -> list[int]:
         """Choose and tell the next token of each row; give the rows that go on."""
         chosen = choose(logits, [request.sampler for request in requests])
-        going = []
+        going: list[int] = []
         for row, (request, number) in enumerate(zip(requests, chosen, strict=True)):
             request.last = number
-            if request.take(number, logits[row]):
+            if request.is_over:
+                continue
+            request.is_over = not request.take(number, logits[row])
+            if not request.is_over:
                 going.append(row)
         return going

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorary.model.attached.kv_cache import can_join, can_leave, drop_first, join, named_cache
+from lorary.model.attached.kv_cache import can_join, can_leave, drop_first, join, named_cache, reads_mask
 from lorary.model.sites import last_logits
 from lorary.routing.contract import Context
 from lorary.tasks.example import Example
@@ -46,6 +46,11 @@ class Rows:
         return 0 if self.mask is None else self.mask.shape[1]
 
     @property
+    def can_be_continued(self) -> bool:
+        """Tell whether the base hands on what it has read."""
+        return self._cache is not None
+
+    @property
     def can_leave(self) -> bool:
         """Tell whether single rows may leave, by `keep`; else the base must be left to transformers."""
         return can_leave(self._cache)
@@ -55,18 +60,22 @@ class Rows:
         """Tell whether rows of another length may join, by `add`: where every layer keeps all keys and values."""
         return can_join(self._cache)
 
-    def read(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Read tokens (B, t) behind those before; give the logits (B, V) of what follows the last one."""
+    def read(self, ids: Tensor, mask: Tensor, *, every: bool = False) -> Tensor:
+        """Read tokens (B, t) behind those before; give the logits of what follows the last: (B, 1, V).
+
+        every: of what follows each of them, (B, t, V).
+        """
         self.mask = mask if self.mask is None else torch.cat([self.mask, mask], 1)
         positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         cache = {self._word: self._cache} if self._word else {}
+        mask = self.mask if reads_mask(self._cache) else None
         with self._caller.turn(self._context):
             output = self._caller.hf(
-                input_ids=ids, attention_mask=self.mask, position_ids=positions, use_cache=True,
-                **cache, **last_logits(self._caller.hf),
+                input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True,
+                **cache, **({} if every else last_logits(self._caller.hf)),
             )  # fmt: skip
         self._word, self._cache = named_cache(output)
-        logits: Tensor = output.logits[:, -1]
+        logits: Tensor = output.logits if every else output.logits[:, -1:]
         return logits
 
     def keep(self, rows: Sequence[int]) -> None:
