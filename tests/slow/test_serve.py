@@ -36,6 +36,7 @@ def served(tmp_path):
     else:
         pytest.fail("".join(lines))
     process.kill()
+    process.communicate()
 
 
 def test_it_answers_and_ends_when_it_is_asked_to(served):

@@ -50,7 +50,7 @@ def make_app(shelf: Shelf, options: Options = Options()) -> FastAPI:
         try:
             yield
         finally:
-            await asyncio.to_thread(scheduler.stop, options.patience_s)
+            await asyncio.to_thread(scheduler.stop)
 
     app = FastAPI(title="lorary", version=__version__, lifespan=running, docs_url=None, redoc_url=None)
     desk = _Desk(shelf, scheduler, options)

@@ -5,7 +5,6 @@ doesn't hold the others up.
 """
 
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -81,11 +80,8 @@ class Scheduler:
         """Begin to answer."""
         self._thread.start()
 
-    def stop(self, patience_s: float = 0.0) -> None:
-        """Answer what is under way for so long at most, then refuse the rest, and end."""
-        deadline = time.monotonic() + patience_s
-        while time.monotonic() < deadline and any(desk.is_busy for desk in self._desks.values()):
-            time.sleep(0.02)
+    def stop(self) -> None:
+        """Refuse what isn't answered yet, and end."""
         with self._guard:
             self._stopping = True
             self._guard.notify_all()

@@ -184,7 +184,7 @@ def test_where_rows_cannot_leave_or_join_a_batch_ends_together(family, tmp_path)
         heard = [Heard() for _ in TEXTS]
         requests = requests_of(base, heard)
         if not base.calls.hides_padding:
-            requests = [replace(request, prompt=requests[1].prompt + [i]) for i, request in enumerate(requests)]
+            requests = [replace(request, prompt=[*requests[1].prompt, i]) for i, request in enumerate(requests)]
         decoder = Decoder(model.caller, base.device)
         decoder.join(read(decoder, requests))
         assert not decoder.is_open

@@ -68,10 +68,10 @@ class Rows:
         self.mask = mask if self.mask is None else torch.cat([self.mask, mask], 1)
         positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         cache = {self._word: self._cache} if self._word else {}
-        mask = self.mask if reads_mask(self._cache) else None
+        seen = self.mask if reads_mask(self._cache) else None
         with self._caller.turn(self._context):
             output = self._caller.hf(
-                input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True,
+                input_ids=ids, attention_mask=seen, position_ids=positions, use_cache=True,
                 **cache, **({} if every else last_logits(self._caller.hf)),
             )  # fmt: skip
         self._word, self._cache = named_cache(output)
