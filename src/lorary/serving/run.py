@@ -1,7 +1,9 @@
 """Run the server until it is asked to end."""
 
+import contextlib
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import uvicorn
 
@@ -23,8 +25,19 @@ def run(models: Shelf, options: Options, *, host: str, port: int, tell: Callable
         timeout_graceful_shutdown=int(options.patience_s),
     )
     tell(f"http://{host}:{taken.getsockname()[1]}")
-    with taken:
+    with taken, _signals_end_it():
         uvicorn.Server(config).run(sockets=[taken])
+
+
+@contextlib.contextmanager
+def _signals_end_it() -> Iterator[None]:
+    """Let a signal be what ends the server, and no more: uvicorn raises it once more when it is done."""
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _bind(host: str, port: int) -> socket.socket:
