@@ -14,6 +14,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "data": ("pyarrow>=21",),
     "hub": ("datasets>=4.7",),  # before 4.0 it could run code that a data set brings
     "lorahub": ("nevergrad>=1.0.12",),
+    "serve": ("fastapi>=0.165", "prometheus_client>=0.26", "uvicorn>=0.54"),
     "ray": ("ray>=2.54",),
 }
 """What we import of each extra in pyproject.toml, with its bounds there."""

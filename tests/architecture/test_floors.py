@@ -16,7 +16,7 @@ FLOORS = {
     **dict.fromkeys(("cli", "testing"), 8),
 }
 ROOMS = {
-    "model": ("sites", "text", "attached", "base", "probes", "ensemble", "saved", "routed"),
+    "model": ("sites", "text", "attached", "decoding", "base", "probes", "ensemble", "saved", "routed"),
     "building": (
         "limits", "contract", "training", "merging", "clustering", "builders",
         "estimate", "recipe", "runner", "build_work", "finetune", "build",

@@ -19,6 +19,7 @@ from lorary.cli.commands.quickstart import quickstart
 from lorary.cli.commands.remove import remove
 from lorary.cli.commands.report import report
 from lorary.cli.commands.save import save
+from lorary.cli.commands.serve import serve
 from lorary.cli.commands.show import show
 from lorary.cli.commands.status import status
 from lorary.cli.commands.study import study
@@ -47,6 +48,7 @@ def make_app() -> typer.Typer:
         "show": show,
         "ask": ask,
         "eval": evaluate,
+        "serve": serve,
         "save": save,
         "export": export,
         "report": report,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
 import torch
@@ -134,3 +135,8 @@ def input_hooks(hf: nn.Module, hooks: Mapping[str, Callable[[nn.Module, Any], No
     finally:
         for handle in handles:
             handle.remove()
+
+
+def last_logits(hf: Any) -> dict[str, int]:
+    """Give what makes a base compute the logits of each row's last token alone, where it can."""
+    return {"logits_to_keep": 1} if "logits_to_keep" in signature(hf.forward).parameters else {}

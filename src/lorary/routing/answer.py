@@ -46,10 +46,25 @@ class Routing:
         """Join the routings of more tokens of the same rows, by the same gate and spread."""
         return Routing(
             torch.cat([self.weights, other.weights], 1),
-            _joined(self.experts, other.experts),
-            _joined(self.strength, other.strength),
+            joined(self.experts, other.experts),
+            joined(self.strength, other.strength),
+        )
+
+    def beside(self, other: "Routing") -> "Routing":
+        """Put the routings of other rows behind these; the shorter ones are padded on the left with nothing."""
+        width = max(self.n_tokens, other.n_tokens)
+        one, two = (r.changed(lambda part: _from_left(part, width)) for r in (self, other))
+        return Routing(
+            torch.cat([one.weights, two.weights]),
+            joined(one.experts, two.experts, 0),
+            joined(one.strength, two.strength, 0),
         )
 
 
-def _joined(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    return None if one is None or other is None else torch.cat([one, other], 1)
+def _from_left(part: Tensor, width: int) -> Tensor:
+    return torch.cat([part.new_zeros(len(part), width - part.shape[1], *part.shape[2:]), part], 1)
+
+
+def joined(one: Tensor | None, other: Tensor | None, dim: int = 1) -> Tensor | None:
+    """Put two parts one behind the other, along an axis; None where there are none."""
+    return None if one is None or other is None else torch.cat([one, other], dim)

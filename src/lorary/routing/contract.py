@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from lorary.adapters.contract import Experts, Site
 from lorary.folder import ROUTERS
 from lorary.options import Options, as_dict, require
-from lorary.routing.answer import Routing as Routing  # evidence keeps some, so they stand below it
+from lorary.routing.answer import Routing as Routing
+from lorary.routing.answer import joined
 from lorary.routing.evidence import Evidence
 
 State = dict[str, Tensor]
@@ -33,6 +34,15 @@ class Context:
     features: Tensor | None = None
     mask: Tensor | None = None
     evidence: Evidence = field(default_factory=Evidence)
+
+    def select(self, rows: Tensor) -> "Context":
+        """Give what is told of some of the rows, between calls."""
+        experts, features = (part if part is None else part[rows] for part in (self.experts, self.features))
+        return Context(experts, features)
+
+    def joined(self, other: "Context") -> "Context":
+        """Give what is told of these rows and of others behind them, between calls."""
+        return Context(joined(self.experts, other.experts, 0), joined(self.features, other.features, 0))
 
 
 class Gate(nn.Module, ABC):

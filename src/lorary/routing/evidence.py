@@ -96,6 +96,22 @@ class Evidence:
         """Reorder, repeat or drop sequences as a beam search does with its cache: rows (B',) indices into B."""
         self._change_rows(lambda value: value.index_select(0, rows.to(value.device)))
 
+    def add_rows(self, other: "Evidence") -> None:
+        """Put the sequences of another behind these; both end at the same token, so the shorter began later."""
+        self.start_call()
+        other.start_call()
+        self.sums = {site: torch.cat([value, other.sums[site]]) for site, value in self.sums.items()}
+        self.routings = {site: value.beside(other.routings[site]) for site, value in self.routings.items()}
+        if self._past is not None and other._past is not None:
+            n_real, weights = (self._past.n_real, other._past.n_real), (self._past.weights, other._past.weights)
+            self._past = _Past(torch.cat(n_real), torch.cat(weights))
+
+    def drop_first(self, n_tokens: int) -> None:
+        """Forget the first tokens of every sequence, which were padding."""
+        self.routings = {
+            site: routing.changed(lambda part: part[:, n_tokens:]) for site, routing in self.routings.items()
+        }
+
     def clear(self) -> None:
         """Forget everything."""
         self.start_call()

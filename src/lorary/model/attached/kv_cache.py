@@ -4,7 +4,10 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from lorary.errors import RoutingError
 from lorary.routing.evidence import Evidence
@@ -18,7 +21,12 @@ STATE = "state"
 
 def cache_in(named: Mapping[str, Any]) -> Any:
     """Find the KV cache among a call's arguments or in its output; None without one."""
-    return next((named[word] for word in _WORDS if named.get(word) is not None), None)
+    return named_cache(named)[1]
+
+
+def named_cache(named: Mapping[str, Any]) -> tuple[str, Any]:
+    """Find the KV cache among a call's arguments or in its output, with its name there; ("", None) without one."""
+    return next(((word, named[word]) for word in _WORDS if named.get(word) is not None), ("", None))
 
 
 def tokens_in(cache: Any) -> Any:
@@ -127,3 +135,52 @@ def _follow(cache: Any, evidence: Evidence) -> None:
     cache.reorder_cache, cache.batch_repeat_interleave = reorder_cache, batch_repeat_interleave
     cache.batch_select_indices, cache.crop, cache.reset = batch_select_indices, crop_cache, reset_cache
     cache.__deepcopy__ = deep_copy
+
+
+# ---- rows that join and leave -------------------------------------------------------------------
+
+
+def reads_mask(cache: Any) -> bool:
+    """Tell whether a call with this cache reads which tokens are padding: a state without attention has done so."""
+    try:
+        return cache is None or cache.get_seq_length() >= 0
+    except ValueError:
+        return False
+
+
+def can_leave(cache: Any) -> bool:
+    """Tell whether rows can leave a cache, and the others be continued by calls as these."""
+    kinds = (DynamicLayer, DynamicSlidingWindowLayer)
+    return type(cache) is DynamicCache and all(type(layer) in kinds for layer in cache.layers)
+
+
+def can_join(cache: Any) -> bool:
+    """Tell whether rows of another length can join: where each layer has the keys and values of all tokens so far."""
+    return type(cache) is DynamicCache and all(type(layer) is DynamicLayer for layer in cache.layers)
+
+
+def join(cache: Any, other: Any) -> Any:
+    """Put the rows of another cache behind those of this one, the shorter padded on the left; give the joined cache.
+
+    Their evidence goes along. Both must be such that `can_join`; neither is used again.
+    """
+    for layer, theirs in zip(cache.layers, other.layers, strict=True):
+        width = max(layer.keys.shape[-2], theirs.keys.shape[-2])
+        layer.keys = torch.cat([_widened(layer.keys, width), _widened(theirs.keys, width)])
+        layer.values = torch.cat([_widened(layer.values, width), _widened(theirs.values, width)])
+    if (found := getattr(cache, _NAME, None)) is not None:
+        found[0].add_rows(getattr(other, _NAME)[0])
+    return cache
+
+
+def drop_first(cache: Any, n: int) -> None:
+    """Forget the first n tokens, which are padding in every row and so no evidence."""
+    for layer in cache.layers:
+        layer.keys, layer.values = layer.keys[..., n:, :], layer.values[..., n:, :]
+    if (found := getattr(cache, _NAME, None)) is not None:
+        found[0].drop_first(n)
+
+
+def _widened(states: Tensor, width: int) -> Tensor:
+    """Pad (B, H, T, d) on the left to `width` tokens."""
+    return torch.nn.functional.pad(states, (0, 0, width - states.shape[-2], 0))

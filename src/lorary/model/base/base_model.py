@@ -32,10 +32,11 @@ from lorary.model.base.named_bases import called, find_shared, remember_base
 from lorary.model.base.peft_limits import warn_of_peft
 from lorary.model.base.places import find_device, find_dtype
 from lorary.model.base.whole import check_model, open_base, take_tokenizer
+from lorary.model.decoding.answer import answer, bare
 from lorary.model.sites import choose_sites, embedding_rows, list_sites, require_called
 from lorary.model.text.chat import read_template
 from lorary.model.text.reading import longest_text, stop_tokens
-from lorary.model.text.scoring import answer, score
+from lorary.model.text.scoring import score
 from lorary.model.text.tokens import Encoded, by_length, encode, reading_facts, turn_end, warn_of_cuts
 from lorary.options import require, require_count
 from lorary.tasks.example import Example
@@ -189,7 +190,7 @@ class BaseModel:
 
     def generate_text(self, examples: Sequence[Example], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
         """Answer each example's prompt greedily, until one of its stop tokens, or before one of the texts `stop`."""
-        return answer(self, examples, lambda _: nullcontext(), max_new_tokens=max_new_tokens, stop=stop)
+        return answer(self, examples, bare(self.hf), max_new_tokens=max_new_tokens, stop=stop)
 
     @cached_property
     def turn_end(self) -> int | None:

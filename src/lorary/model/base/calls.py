@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from inspect import signature
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from lorary.errors import RoutingError
 from lorary.model.attached.slot import Slot
-from lorary.model.sites import embedding_rows, input_hooks
+from lorary.model.sites import embedding_rows, input_hooks, last_logits
 
 _WIDTH, _N_PAD = 4, 2
 _ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-3}
@@ -55,7 +54,7 @@ def listen_to_calls(hf: Any, sites: Iterable[str]) -> Calls:
         with input_hooks(hf, {site: _listener(shapes) for site, shapes in seen.items()}), _alone(hf):
             logits = hf(
                 input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0), use_cache=False,
-                **_last_only(hf),
+                **last_logits(hf),
             ).logits[:, -1].float()  # fmt: skip
     finally:
         if was_training:
@@ -80,10 +79,6 @@ def _two_rows(hf: Any) -> Tensor:
     n_rows = embedding_rows(hf) or 2 * _WIDTH
     text = torch.arange(1, _WIDTH + 1) * (n_rows - 1) // (_WIDTH + 1)  # tokens that differ
     return torch.stack([torch.cat([text.new_zeros(_N_PAD), text[_N_PAD:]]), text])
-
-
-def _last_only(hf: Any) -> dict[str, int]:
-    return {"logits_to_keep": 1} if "logits_to_keep" in signature(hf.forward).parameters else {}
 
 
 def _listener(shapes: list[tuple[int, ...]]) -> Any:

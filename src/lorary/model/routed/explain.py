@@ -6,8 +6,9 @@ import torch
 
 from lorary.model.attached.slot import Slot
 from lorary.model.base.base_model import BaseModel
+from lorary.model.decoding.answer import endings
 from lorary.model.routed.trace import Trace, make_trace
-from lorary.model.text.scoring import Turn, encode_open, endings
+from lorary.model.text.scoring import Turn, encode_open
 from lorary.options import require, require_count
 from lorary.tasks.example import Example
 

@@ -2,8 +2,8 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,6 +19,8 @@ from lorary.library.library import Library
 from lorary.model.attached.attachment import Attachment
 from lorary.model.attached.slot import Slot
 from lorary.model.base.base_model import BaseModel
+from lorary.model.decoding.answer import answer
+from lorary.model.decoding.rows import Caller
 from lorary.model.ensemble.ensemble import Ensemble, Parts, check_mix
 from lorary.model.ensemble.paging import PagingFacts
 from lorary.model.probes.probe import make_encoder
@@ -30,7 +32,7 @@ from lorary.model.routed.twin import twin_base, twin_part
 from lorary.model.saved.format import Keep
 from lorary.model.saved.save import save
 from lorary.model.text.chat import render_prompt
-from lorary.model.text.scoring import answer, score
+from lorary.model.text.scoring import score
 from lorary.model.text.tokens import decode, require_ids
 from lorary.options import require_each, to_spec
 from lorary.routing.contract import Context, Router, find_router
@@ -149,7 +151,7 @@ class RoutedModel:
 
     @property
     def experts(self) -> Mapping[str, Expert]:
-        """The experts that may speak, by name, as their libraries have them."""
+        """The experts by name, as their libraries have them."""
         return dict(self._ensemble.members)
 
     def _find(self, expert: Expert | str) -> Expert:
@@ -180,21 +182,18 @@ class RoutedModel:
 
     def log_likelihood(self, examples: Sequence[Example]) -> list[LogLikelihood]:
         """Score each example's completion, end of sequence included, in nats; routers see the prompt's text only."""
-        return score(self.base, examples, self._turn)
+        return score(self.base, examples, self.caller.about)
 
     def generate_text(self, examples: Sequence[Example], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
         """Answer each example's prompt greedily, until a stop token of the base, or before one of the texts `stop`."""
-        return answer(self.base, examples, self._turn, max_new_tokens=max_new_tokens, stop=stop)
+        return answer(self.base, examples, self.caller, max_new_tokens=max_new_tokens, stop=stop)
 
     def explain(self, prompt: str | Example, *, max_new_tokens: int = 32) -> Trace:
         """Answer a prompt and tell who spoke at each token of prompt and answer, at each site."""
         return self._trace(prompt, max_new_tokens)
 
     def choices(self, prompts: Sequence[str | Example]) -> dict[str, dict[str, float]]:
-        """Average who spoke over all tokens of some prompts: site -> expert -> share. `export` can make it permanent.
-
-        Raises E-EMPTY without prompts.
-        """
+        """Average the weights over all tokens of some prompts: site -> expert -> share. Raises E-EMPTY."""
         require_each("prompts", prompts, (str, Example), "texts or examples", "Write [prompt] for a single one.")
         if not prompts:
             raise RoutingError("E-EMPTY", "there are no prompts to average over.", "Give some.")
@@ -208,26 +207,29 @@ class RoutedModel:
         return shares_of(self.base, self._attachment, self._ensemble)
 
     def _trace(self, prompt: str | Example, max_new_tokens: int) -> Trace:
-        slot = self._attachment.slot
-        return explain_answer(self.base, slot, self._turn, prompt, names=self.names, max_new_tokens=max_new_tokens)
+        turn, names = self.caller.about, self.names
+        return explain_answer(
+            self.base, self._attachment.slot, turn, prompt, names=names, max_new_tokens=max_new_tokens
+        )
 
-    def _turn(self, examples: Sequence[Example]) -> AbstractContextManager[None]:
-        features = None
-        if self._encoder is not None:
-            options = self.base.template_options
-            features = self._features([render_prompt(self.base.tokenizer, e, options) for e in examples])
+    @property
+    def caller(self) -> Caller:
+        """How it is called for examples."""
+        return Caller(self.base.hf, self._context_of, self._attachment.turn)
+
+    def _context_of(self, examples: Sequence[Example]) -> Context:
         experts = self._experts([e.task for e in examples], len(examples))
-        return self._attachment.turn(Context(experts=experts, features=features))
+        render = partial(render_prompt, self.base.tokenizer, options=self.base.template_options)
+        return Context(experts, self._features(list(map(render, examples)) if self._encoder else []))
 
     def _context_of_ids(self, ids: Tensor, tasks: Sequence[str] | None, options: Mapping[str, Any]) -> Context:
         require_ids(ids)
-        features = None
-        if self._encoder is not None:
-            features = self._features(decode(self.base.tokenizer, ids, options.get("attention_mask")))
-        return Context(experts=self._experts(tasks, len(ids)), features=features)
+        seen = options.get("attention_mask")
+        return Context(self._experts(tasks, len(ids)), self._features(decode(self.base.tokenizer, ids, seen)))
 
-    def _features(self, texts: Sequence[str]) -> Tensor:
-        assert self._encoder is not None
+    def _features(self, texts: Sequence[str]) -> Tensor | None:
+        if self._encoder is None:
+            return None
         with self._attachment.bypassed():
             return self._encoder(texts).to(self.base.device)
 

@@ -13,7 +13,7 @@ from lorary.model.attached.attachment import Attachment
 from lorary.model.base.base_model import BaseModel
 from lorary.model.ensemble.ensemble import Ensemble
 from lorary.model.routed.trace import dense
-from lorary.model.sites import input_hooks
+from lorary.model.sites import input_hooks, last_logits
 from lorary.routing.contract import Context, Gate
 from lorary.routing.routers.arrow import Arrow
 
@@ -49,7 +49,7 @@ def shares_of(base: BaseModel, attachment: Attachment, ensemble: Ensemble) -> di
     heard: dict[str, list[Tensor]] = {site: [] for site in gates}
     listeners = {site: _listener(gate, heard[site], ensemble) for site, gate in gates.items()}
     with input_hooks(base.hf, listeners), torch.inference_mode(), attachment.bypassed():
-        base.hf(input_ids=torch.tensor([ids], device=base.device), use_cache=False)
+        base.hf(input_ids=torch.tensor([ids], device=base.device), use_cache=False, **last_logits(base.hf))
     means = [torch.cat(weights).mean(0) for weights in heard.values() if weights]  # each (E,)
     shares = torch.stack(means).mean(0).tolist()
     listening = {i for gate in gates.values() for i in getattr(gate, "members", torch.zeros(0)).tolist()}

@@ -1,8 +1,7 @@
-"""Score and generate: the two questions of an evaluation, answered by any causal model in batches."""
+"""How likely an answer is: scored by any causal model, in batches. The rules for prompts that are to be answered."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from lorary.evaluation.contract import LogLikelihood
 from lorary.model.text.batching import in_batches
 from lorary.model.text.reader import Reader
 from lorary.model.text.tokens import Batch, Encoded, encode_prompts, pad, warn_of_cuts
-from lorary.options import require, require_count, require_each
+from lorary.options import require_each
 from lorary.tasks.example import Example
 
 Turn = Callable[[Sequence[Example]], AbstractContextManager[None]]
@@ -24,7 +23,7 @@ def score(base: Reader, examples: Sequence[Example], turn: Turn) -> list[LogLike
 
     Warns of prompts that are cut. Raises E-LENGTH, E-CHAT, E-MEMORY.
     """
-    _check(examples)
+    check_examples(examples)
     rows = base.encode(examples)
 
     def run(group: list[int]) -> list[LogLikelihood]:
@@ -54,46 +53,6 @@ def row_losses(base: Reader, batch: Batch) -> Tensor:
     return losses.new_zeros(len(batch.ids)).index_add(0, rows, losses)
 
 
-def answer(
-    base: Reader, examples: Sequence[Example], turn: Turn, *, max_new_tokens: int, stop: Sequence[str] = ()
-) -> list[str]:
-    """Generate greedily after each prompt, until an answer ends or has max_new_tokens; texts stripped of outer blanks.
-
-    An answer ends at any of the base's stop tokens, at the end of turn of a chat, and before the first of the texts
-    `stop`. The completions aren't looked at. Warns of prompts that are cut; raises E-LENGTH as `encode_open`, E-MEMORY.
-    """
-    _check(examples)
-    require_count("max_new_tokens", max_new_tokens)
-    require("stop", stop, (list, tuple), "a list of texts", 'Write ["\\n\\n"].')
-    rows = encode_open(base, examples, max_new_tokens)
-
-    def run(group: list[int]) -> list[str]:
-        batch = pad([rows[i] for i in group]).to(base.device)
-        with torch.inference_mode(), turn([examples[i] for i in group]):
-            ids = base.hf.generate(
-                input_ids=batch.ids, attention_mask=batch.mask, max_new_tokens=max_new_tokens, do_sample=False,
-                **endings(base, [examples[i] for i in group], stop),
-            )  # fmt: skip
-        texts = base.tokenizer.batch_decode(ids[:, batch.ids.shape[1] :], skip_special_tokens=True)
-        return [_until(text, stop).strip() for text in texts]
-
-    return in_batches(base, rows, run, n_new=max_new_tokens)
-
-
-def endings(base: Reader, examples: Sequence[Example], stop: Sequence[str] = ()) -> dict[str, Any]:
-    """Give the options of `generate` that end answers to these examples, beside those that the base has."""
-    options: dict[str, Any] = {"stop_strings": list(stop), "tokenizer": base.tokenizer} if stop else {}
-    end = base.turn_end if any(example.messages for example in examples) else None
-    if end is not None and end not in base.stop_tokens:
-        options["eos_token_id"] = [*base.stop_tokens, end]
-    return options
-
-
-def _until(text: str, stop: Sequence[str]) -> str:
-    places = [place for word in stop if (place := text.find(word)) >= 0]
-    return text[: min(places)] if places else text
-
-
 def encode_open(base: Reader, examples: Sequence[Example], max_new_tokens: int) -> list[Encoded]:
     """Encode the prompts that so many tokens are to follow; where both are too long, the start of the prompt is cut.
 
@@ -108,5 +67,6 @@ def encode_open(base: Reader, examples: Sequence[Example], max_new_tokens: int) 
     return rows
 
 
-def _check(examples: Sequence[Example]) -> None:
+def check_examples(examples: Sequence[Example]) -> None:
+    """Refuse what are no examples. Raises E-OPTION."""
     require_each("examples", examples, Example, "examples", "Write [Example(prompt, completion)].")

@@ -1,0 +1,110 @@
+"""Sequences that are continued together: their KV cache, what of it is padding, and what their router knows of them."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lorary.model.attached.kv_cache import can_join, can_leave, drop_first, join, named_cache, reads_mask
+from lorary.model.sites import last_logits
+from lorary.routing.contract import Context
+from lorary.tasks.example import Example
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A model as decoding calls it.
+
+    prepare: what the router is told of the rows of some examples; turn: tells it so for the calls in a `with` block.
+    """
+
+    hf: Any
+    prepare: Callable[[Sequence[Example]], Context]
+    turn: Callable[[Context], AbstractContextManager[None]]
+
+    def about(self, examples: Sequence[Example]) -> AbstractContextManager[None]:
+        """Tell the router of the rows of examples for the calls in a `with` block."""
+        return self.turn(self.prepare(examples))
+
+
+class Rows:
+    """B sequences, padded on the left to one length. mask: (B, T), 0 at padding, for all that the cache holds."""
+
+    def __init__(self, caller: Caller, context: Context) -> None:
+        self._caller = caller
+        self._context = context
+        self._cache: Any = None
+        self._word = ""  # what this version of transformers calls it
+        self.mask: Tensor | None = None
+
+    @property
+    def n_tokens(self) -> int:
+        """T, padding included."""
+        return 0 if self.mask is None else self.mask.shape[1]
+
+    @property
+    def can_be_continued(self) -> bool:
+        """Tell whether the base hands on what it has read."""
+        return self._cache is not None
+
+    @property
+    def can_leave(self) -> bool:
+        """Tell whether single rows may leave, by `keep`; else the base must be left to transformers."""
+        return can_leave(self._cache)
+
+    @property
+    def can_join(self) -> bool:
+        """Tell whether rows of another length may join, by `add`: where every layer keeps all keys and values."""
+        return can_join(self._cache)
+
+    def read(self, ids: Tensor, mask: Tensor, *, every: bool = False) -> Tensor:
+        """Read tokens (B, t) behind those before; give the logits of what follows the last: (B, 1, V).
+
+        every: of what follows each of them, (B, t, V).
+        """
+        self.mask = mask if self.mask is None else torch.cat([self.mask, mask], 1)
+        positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        cache = {self._word: self._cache} if self._word else {}
+        seen = self.mask if reads_mask(self._cache) else None
+        with self._caller.turn(self._context):
+            output = self._caller.hf(
+                input_ids=ids, attention_mask=seen, position_ids=positions, use_cache=True,
+                **cache, **({} if every else last_logits(self._caller.hf)),
+            )  # fmt: skip
+        self._word, self._cache = named_cache(output)
+        logits: Tensor = output.logits if every else output.logits[:, -1:]
+        return logits
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows alone, in this order."""
+        assert self.mask is not None
+        if list(rows) == list(range(len(self.mask))):
+            return
+        index = torch.tensor(rows, device=self.mask.device)
+        self._cache.batch_select_indices(index)
+        self.mask, self._context = self.mask[index], self._context.select(index)
+        if rows and self.can_join:
+            self._trim()
+
+    def _trim(self) -> None:
+        """Forget the columns that are padding in every row."""
+        assert self.mask is not None
+        n = int(self.mask.any(0).int().argmax())
+        if n:
+            self.mask = self.mask[:, n:]
+            drop_first(self._cache, n)
+
+    def add(self, other: "Rows") -> None:
+        """Let the rows of another join behind these; the other is used up."""
+        assert self.mask is not None and other.mask is not None
+        width = max(self.n_tokens, other.n_tokens)
+        self._cache = join(self._cache, other._cache)
+        self.mask = torch.cat([_widened(self.mask, width), _widened(other.mask, width)])
+        self._context = self._context.joined(other._context)
+
+
+def _widened(mask: Tensor, width: int) -> Tensor:
+    return torch.nn.functional.pad(mask, (width - mask.shape[1], 0))

@@ -1,0 +1,254 @@
+"""The HTTP interface: OpenAI's endpoints over a shelf of routed models."""
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+from lorary import __version__
+from lorary.errors import LoraryError, ModelError
+from lorary.serving.answering import Answer, Piece, answers_to, error_body
+from lorary.serving.bodies import Head, piece_choice, usage, whole_choice
+from lorary.serving.scheduler import FullError, Limits, Scheduler
+from lorary.serving.schema import Chat, Completion
+from lorary.serving.shelf import Found, Shelf
+
+_RETRY_S = 1
+_LOOK_S = 0.1  # how soon a client that went away is noticed
+
+
+@dataclass(frozen=True)
+class Options:
+    """How it serves. api_key: what clients must send, if anything; max_new_tokens: of one answer, at most.
+
+    max_body: bytes of one request; patience_s: for answers under way when it is asked to end.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    api_key: str | None = None
+    max_new_tokens: int = 1024
+    max_body: int = 4 << 20
+    patience_s: float = 8.0
+
+
+def make_app(shelf: Shelf, options: Options = Options()) -> FastAPI:
+    """Make the application; it starts a thread that answers, and ends it with itself."""
+    limits = options.limits if shelf.base.calls.hides_padding else replace(options.limits, rows=1)
+    scheduler = Scheduler(shelf.callers, shelf.base.device, limits)
+
+    @asynccontextmanager
+    async def running(_: FastAPI) -> AsyncIterator[None]:
+        scheduler.start()
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(scheduler.stop)
+
+    app = FastAPI(title="lorary", version=__version__, lifespan=running, docs_url=None, redoc_url=None)
+    desk = _Desk(shelf, scheduler, options)
+    app.state.scheduler = scheduler
+    guarded = [Depends(desk.require_key)]
+    app.add_api_route("/v1/models", desk.models, methods=["GET"], dependencies=guarded)
+    app.add_api_route("/v1/models/{name:path}", desk.model, methods=["GET"], dependencies=guarded)
+    app.add_api_route("/v1/completions", desk.completions, methods=["POST"], dependencies=guarded, response_model=None)
+    app.add_api_route("/v1/chat/completions", desk.chat, methods=["POST"], dependencies=guarded, response_model=None)
+    app.add_api_route("/health", desk.health, methods=["GET"])
+    app.add_api_route("/metrics", desk.metrics, methods=["GET"], response_model=None)
+    app.middleware("http")(desk.refuse_large)
+    app.add_exception_handler(RequestValidationError, _refuse_fields)
+    app.add_exception_handler(LoraryError, _refuse)
+    app.add_exception_handler(_KeyRefusedError, _refuse)
+    return app
+
+
+class _KeyRefusedError(LoraryError):
+    """A request without the key."""
+
+
+class _Desk:
+    """Takes requests in and gives answers out."""
+
+    def __init__(self, shelf: Shelf, scheduler: Scheduler, options: Options) -> None:
+        self.shelf, self.scheduler, self.options = shelf, scheduler, options
+        self._registry = CollectorRegistry()
+        self._requests = Counter("lorary_requests", "Requests by model.", ["model"], registry=self._registry)
+        self._tokens = Counter("lorary_tokens", "Tokens, read or made.", ["what"], registry=self._registry)
+        for name, help_, value in (
+            ("lorary_waiting", "Requests that wait.", lambda: scheduler.n_waiting),
+            ("lorary_answering", "Answers under way.", lambda: scheduler.n_answering),
+        ):
+            Gauge(name, help_, registry=self._registry).set_function(value)
+
+    # ---- what stands before every request -------------------------------------------------------
+
+    def require_key(self, request: Request) -> None:
+        key = self.options.api_key
+        sent = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if key is not None and not secrets.compare_digest(sent.encode(), key.encode()):
+            raise _KeyRefusedError("invalid_api_key", "the key is missing or wrong.", "Send it as a bearer token.")
+
+    async def refuse_large(self, request: Request, following: Any) -> Response:
+        sent = request.headers.get("content-length")
+        if request.method == "POST" and (sent is None or not sent.isdigit() or int(sent) > self.options.max_body):
+            what = f"a request may have {self.options.max_body:,} bytes, and must say how many it has."
+            return JSONResponse(error_body(ModelError("too_large", what)), 413)
+        response: Response = await following(request)
+        return response
+
+    # ---- endpoints ------------------------------------------------------------------------------
+
+    async def models(self) -> dict[str, Any]:
+        return {"object": "list", "data": [_card(name) for name in self.shelf.names]}
+
+    async def model(self, name: str) -> dict[str, Any]:
+        self.shelf.find(name)
+        return _card(name)
+
+    async def health(self) -> dict[str, Any]:
+        return {"status": "ok", "waiting": self.scheduler.n_waiting, "answering": self.scheduler.n_answering}
+
+    async def metrics(self) -> Response:
+        return PlainTextResponse(generate_latest(self._registry), media_type="text/plain; version=0.0.4")
+
+    async def completions(self, asked: Completion, request: Request) -> Response:
+        return await self._answer(asked, request)
+
+    async def chat(self, asked: Chat, request: Request) -> Response:
+        return await self._answer(asked, request)
+
+    async def _answer(self, asked: Chat | Completion, request: Request) -> Response:
+        found = self.shelf.find(asked.model)
+        self._requests.labels(asked.model).inc()
+        answers = answers_to(asked, found, self.shelf.base, self.options.max_new_tokens)
+        self.scheduler.submit(found.desk, [answer.ask for answer in answers])
+        head = Head(asked.model, isinstance(asked, Chat), _routing(found))
+        if asked.stream:
+            pieces = self._streamed(asked, head, answers)
+            return StreamingResponse(pieces, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        return await self._whole(asked, head, answers, request)
+
+    async def _whole(
+        self, asked: Chat | Completion, head: Head, answers: Sequence[Answer], request: Request
+    ) -> Response:
+        collecting = asyncio.gather(*map(_collect, answers))
+        try:
+            while not collecting.done():
+                await asyncio.wait([collecting], timeout=_LOOK_S)
+                if await request.is_disconnected():
+                    return Response(status_code=499)
+            found = await collecting
+        finally:
+            collecting.cancel()
+            _cancel(answers)
+        self._count(answers)
+        choices = [
+            whole_choice(head, i, _echoed(asked, a, pieces, self.shelf.base.tokenizer), self.shelf.base.tokenizer,
+                         logprobs=_wants_logprobs(asked))
+            for i, (a, pieces) in enumerate(zip(answers, found, strict=True))
+        ]  # fmt: skip
+        return JSONResponse(head.body("", choices=choices, usage=usage(answers, asked.n or 1)))
+
+    async def _streamed(self, asked: Chat | Completion, head: Head, answers: Sequence[Answer]) -> AsyncIterator[str]:
+        merged: asyncio.Queue[tuple[int, Piece | Exception | None]] = asyncio.Queue()
+
+        async def follow(i: int, answer: Answer) -> None:
+            try:
+                async for piece in answer:
+                    merged.put_nowait((i, piece))
+            except Exception as error:
+                merged.put_nowait((i, error))
+            merged.put_nowait((i, None))
+
+        following = [asyncio.ensure_future(follow(i, answer)) for i, answer in enumerate(answers)]
+        logprobs, tokenizer, left = _wants_logprobs(asked), self.shelf.base.tokenizer, len(answers)
+        try:
+            for i in range(len(answers) if head.is_chat else 0):
+                first = {"index": i, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
+                yield _event(head.body(".chunk", choices=[first]))
+            while left:
+                i, piece = await merged.get()
+                if isinstance(piece, Exception):
+                    yield _event(error_body(piece))
+                elif piece is not None:
+                    choice = piece_choice(head, i, piece, tokenizer, logprobs=logprobs)
+                    yield _event(head.body(".chunk", choices=[choice]))
+                else:
+                    left -= 1
+            if asked.with_usage:
+                yield _event(head.body(".chunk", choices=[], usage=usage(answers, asked.n or 1)))
+            yield "data: [DONE]\n\n"
+        finally:
+            for task in following:
+                task.cancel()
+            _cancel(answers)
+            self._count(answers)
+
+    def _count(self, answers: Sequence[Answer]) -> None:
+        self._tokens.labels("read").inc(sum(answer.n_prompt for answer in answers))
+        self._tokens.labels("made").inc(sum(answer.n_made for answer in answers))
+
+
+async def _collect(answer: Answer) -> list[Piece]:
+    return [piece async for piece in answer]
+
+
+def _cancel(answers: Sequence[Answer]) -> None:
+    for answer in answers:
+        answer.cancel()
+
+
+def _echoed(asked: Chat | Completion, answer: Answer, pieces: list[Piece], tokenizer: Any) -> list[Piece]:
+    """Put the prompt before an answer, if it is asked for."""
+    if not (isinstance(asked, Completion) and asked.echo):
+        return pieces
+    request = answer.ask.request
+    return [Piece(tokenizer.decode(list(request.prompt)), tuple(request.read)), *pieces]
+
+
+def _wants_logprobs(asked: Chat | Completion) -> bool:
+    return asked.logprobs is not None and asked.logprobs is not False
+
+
+def _routing(found: Found) -> dict[str, str]:
+    facts = {"router": found.router, "expert": found.task}
+    return {name: value for name, value in facts.items() if value}
+
+
+def _card(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "lorary"}
+
+
+def _event(body: dict[str, Any]) -> str:
+    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
+
+
+# ---- refusals -----------------------------------------------------------------------------------
+
+
+async def _refuse_fields(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"][1:]) or None
+    message = first["msg"].removeprefix("Value error, ")
+    body = {"message": f"{place}: {message}" if place else message, "type": "invalid_request_error", "param": place}
+    return JSONResponse({"error": {**body, "code": None}}, 400)
+
+
+async def _refuse(_: Request, error: Exception) -> Response:
+    if isinstance(error, FullError):
+        body = error_body(error)
+        body["error"]["type"] = "rate_limit_error"
+        return JSONResponse(body, 429, {"Retry-After": str(_RETRY_S)})
+    status = {"invalid_api_key": 401, "E-NAME": 404, "E-MEMORY": 500}.get(getattr(error, "code", ""), 400)
+    body = error_body(error)
+    if status == 404:
+        body["error"]["code"] = "model_not_found"
+    return JSONResponse(body, status)

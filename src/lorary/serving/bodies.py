@@ -1,0 +1,74 @@
+"""Answers as OpenAI writes them, whole or in pieces."""
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lorary.model.decoding.decoder import Token
+from lorary.serving.answering import Answer, Piece
+
+
+@dataclass(frozen=True)
+class Head:
+    """What every piece of an answer says: to which question, when, of which model. routing: its library and router."""
+
+    model: str
+    is_chat: bool
+    routing: Mapping[str, str]
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def body(self, kind: str, **parts: Any) -> dict[str, Any]:
+        """Make a body of some kind."""
+        prefix = "chatcmpl" if self.is_chat else "cmpl"
+        object_ = {True: f"chat.completion{kind}", False: "text_completion"}[self.is_chat]
+        head = {"id": f"{prefix}-{self.id}", "object": object_, "created": self.created, "model": self.model}
+        return {**head, **parts, "lorary": dict(self.routing)}
+
+
+def usage(answers: Sequence[Answer], n_each: int) -> dict[str, int]:
+    """Count tokens; n answers of one prompt read it once."""
+    read, made = sum(a.n_prompt for a in answers[::n_each]), sum(a.n_made for a in answers)
+    return {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
+
+
+def whole_choice(head: Head, index: int, pieces: Sequence[Piece], tokenizer: Any, *, logprobs: bool) -> dict[str, Any]:
+    """Make one choice of an answer that isn't streamed."""
+    text = "".join(piece.text for piece in pieces)
+    tokens = [token for piece in pieces for token in piece.tokens]
+    told = {"index": index, "logprobs": _logprobs(head, tokens, tokenizer) if logprobs else None,
+            "finish_reason": pieces[-1].ending}  # fmt: skip
+    return told | ({"message": {"role": "assistant", "content": text}} if head.is_chat else {"text": text})
+
+
+def piece_choice(head: Head, index: int, piece: Piece, tokenizer: Any, *, logprobs: bool) -> dict[str, Any]:
+    """Make one choice of a piece of a stream."""
+    told = {"index": index, "logprobs": _logprobs(head, piece.tokens, tokenizer) if logprobs else None,
+            "finish_reason": piece.ending}  # fmt: skip
+    return told | ({"delta": {"content": piece.text} if piece.text else {}} if head.is_chat else {"text": piece.text})
+
+
+def _logprobs(head: Head, tokens: Sequence[Token], tokenizer: Any) -> dict[str, Any]:
+    if head.is_chat:
+        return {"content": [_told(token.number, token.logprob, tokenizer) | {
+            "top_logprobs": [_told(number, nats, tokenizer) for number, nats in token.likeliest]
+        } for token in tokens], "refusal": None}  # fmt: skip
+    texts = [_text(token.number, tokenizer) for token in tokens]
+    places = [sum(map(len, texts[:i])) for i in range(len(texts))]
+    top = [
+        None if token.logprob is None else {_text(n, tokenizer): nats for n, nats in token.likeliest}
+        for token in tokens
+    ]
+    return {"tokens": texts, "token_logprobs": [t.logprob for t in tokens], "top_logprobs": top, "text_offset": places}
+
+
+def _told(number: int, nats: float | None, tokenizer: Any) -> dict[str, Any]:
+    text = _text(number, tokenizer)
+    return {"token": text, "logprob": nats, "bytes": list(text.encode())}
+
+
+def _text(number: int, tokenizer: Any) -> str:
+    text: str = tokenizer.decode([number])
+    return text

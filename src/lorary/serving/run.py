@@ -1,0 +1,53 @@
+"""Run the server until it is asked to end."""
+
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import uvicorn
+
+from lorary.errors import OptionError
+from lorary.serving.app import Options, make_app
+from lorary.serving.shelf import Shelf
+
+
+def run(models: Shelf, options: Options, *, host: str, port: int, tell: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM: then nobody else is let in, and answers under way get `options.patience_s`.
+
+    tell: hears the address once the port is taken. Raises E-PORT.
+    """
+    taken = _bind(host, port)
+    config = uvicorn.Config(
+        make_app(models, options),
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=int(options.patience_s),
+    )
+    tell(f"http://{host}:{taken.getsockname()[1]}")
+    with taken, _signals_end_it():
+        uvicorn.Server(config).run(sockets=[taken])
+
+
+@contextlib.contextmanager
+def _signals_end_it() -> Iterator[None]:
+    """Let a signal be what ends the server, and no more: uvicorn raises it once more when it is done."""
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((host, port))
+    except OSError as error:
+        made.close()
+        what = f"port {port} of {host} can't be taken: {error.strerror}."
+        raise OptionError("E-PORT", what, "Give another --port; 0 takes a free one.") from error
+    return made
