@@ -81,7 +81,7 @@ ROWS = [
     ({"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "rain()"}]},
      "message 2 of 'conversations' must be JSON, found 'rain()'. Mend the row."),
     ({"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "3"}]},
-     "message 2 of 'conversations' is no call {name, arguments}, found '3'. Mend the row."),
+     "message 2 of 'conversations' isn't a call {name, arguments}, found '3'. Mend the row."),
     ({"messages": [USER, ANSWER], "tools": "none"}, "'tools' must be JSON, found 'none'. Mend the row."),
     ({"messages": [USER, ANSWER], "tools": '{"a": 1}'},
      "'tools' must be a list of tools, or its JSON, found dict {'a': 1}. "
@@ -92,7 +92,7 @@ ROWS = [
      "'messages[2]' holds no JSON value (Out of range float values are not JSON compliant). Mend the row."),
     ({"messages": [USER, {**ANSWER, "name": "\ud800"}]}, "'messages[2]' holds half a character. Mend the row."),
     ({"system": "Be brief.", "messages": [{"role": "system", "content": "Be long."}, USER, ANSWER]},
-     "a system turn stands among the turns and beside them. Keep one."),
+     "there is a system turn both among the turns and beside them. Keep one."),
     ({"instruction": "a", "output": "b", "history": [["c"]]},
      "'history' must be a list of [question, answer], found list ['c']. Mend the row."),
     ({"question": "a", "answer": "b", "system": "c", "system_prompt": "d"},
@@ -171,7 +171,7 @@ def test_a_parquet_value_that_python_has_not_names_its_column(tmp_path):
     for name, column in strange.items():
         parquet.write_table(pyarrow.table({"prompt": ["a"], name: column}), tmp_path / "x.parquet")
         found = message("x.parquet")
-        assert found.startswith(f"error[E-DATA] x.parquet: column {name!r} holds what Python can't: ")
+        assert found.startswith(f"error[E-DATA] x.parquet: column {name!r} holds values that Python can't represent: ")
         assert found.endswith(". Convert it to text, or leave the column out.")
 
 

@@ -55,7 +55,7 @@ def _plain_rows(batch: Any, path: Path) -> Iterator[Mapping[str, Any]]:
             NotImplementedError,
             ValueError,
         ) as error:  # a date after 9999, a time zone that is none
-            what = f"{path}: column {name!r} holds what Python can't: {' '.join(str(error).split())}."
+            what = f"{path}: column {name!r} holds values that Python can't represent: {' '.join(str(error).split())}."
             raise TaskError("E-DATA", what, "Convert it to text, or leave the column out.") from None
     for values in zip(*columns.values(), strict=True):
         yield dict(zip(columns, values, strict=True))

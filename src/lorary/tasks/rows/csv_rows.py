@@ -10,7 +10,7 @@ from lorary.errors import TaskError
 from lorary.tasks.rows.fields import Placed
 from lorary.tasks.rows.json_rows import lines
 
-_LONG_CELL = "Is a quotation mark missing before it? Cells of more than 131,072 letters belong into JSON lines."
+_LONG_CELL = "Is a quotation mark missing before it? Cells of more than 131,072 characters belong in JSON lines."
 
 
 def csv_rows(file: BinaryIO, path: Path) -> Placed:

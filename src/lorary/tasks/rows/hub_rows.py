@@ -47,7 +47,7 @@ def parse_name(name: str, suffixes: tuple[str, ...]) -> HubSet:
     is_file = path.endswith(suffixes)
     parts = path.split("/")
     if match is None or any(part in (".", "..") or re.search(r"[*?\\]", part) for part in parts):
-        raise TaskError("E-HUB", f"{short(name)} is no name of a data set.", f"Write {_GRAMMAR}.")
+        raise TaskError("E-HUB", f"{short(name)} isn't the name of a data set.", f"Write {_GRAMMAR}.")
     if is_file and match["split"]:
         raise TaskError("E-HUB", f"{name}: a file has no splits.", "Leave out what stands after the colon.")
     if not is_file and len(parts) > 1:

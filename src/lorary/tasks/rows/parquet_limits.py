@@ -35,5 +35,5 @@ def batches_within_limits(file: Any, path: Path) -> Iterator[Any]:
 
 def _require(size: int, limit: int, path: Path) -> None:
     if size > limit:
-        what = f"{path}: {path.stat().st_size:,} bytes unfold to over {limit:,}, which no text of people's does."
+        what = f"{path}: {path.stat().st_size:,} bytes unfold to over {limit:,}, more than human text ever does."
         raise TaskError("E-LIMIT", what, "Leave out what repeats, or write it as .jsonl.gz.")

@@ -95,7 +95,7 @@ def _calls(row: Row, where: str, value: Any) -> list[dict[str, Any]]:
     calls = _from_json(row, where, value)
     calls = calls if isinstance(calls, list) else [calls]
     if not calls or not all(isinstance(call, Mapping) and isinstance(call.get("name"), str) for call in calls):
-        raise row_error(row, f"{where} is no call {{name, arguments}}, found {short(value)}.", "Mend the row.")
+        raise row_error(row, f"{where} isn't a call {{name, arguments}}, found {short(value)}.", "Mend the row.")
     return [{"type": "function", "function": json_value(row, "function_call", call)} for call in calls]
 
 

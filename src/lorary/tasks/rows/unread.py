@@ -1,4 +1,4 @@
-"""What of a row nobody reads. Text beside the known fields is an error, unless it is a name or note about the row.
+"""The fields of a row that aren't read: text in them is an error, unless it is a name or note about the row.
 
 A field is read if its shape reads it, if all rows may have it (`task`, `split`, `choices`), or if its text stands whole
 in the example that was made. Of the others:
