@@ -1,4 +1,4 @@
-"""The loop: batches of examples, one JSON line each, so that a killed run goes on where it stopped."""
+"""The loop: batches of examples, one JSON line each, so that a killed run resumes where it stopped."""
 
 import json
 import os

@@ -72,7 +72,7 @@ def _page(
 <style>{_STYLE.read_text(encoding="utf-8")}{_COLOURS}</style></head>
 <body><header><h1>{escape(title)}</h1><ul class="summary">{lines}</ul></header>
 <main>{"".join(parts)}</main>
-{_FOOTER} This file is whole: it loads nothing.</footer>
+{_FOOTER} This page is self-contained: it loads nothing.</footer>
 {script}</body></html>
 """
 
@@ -116,7 +116,7 @@ def check_page_place(into: Path) -> None:
 
 def _check_may_go(path: Path, may_go: Callable[[bytes], bool]) -> None:
     if (path.exists() or path.is_symlink()) and not (path.is_file() and may_go(path.read_bytes())):
-        message = f"{str(path)!r} is there and is no page or figure of lorary's."
+        message = f"{str(path)!r} exists and isn't a page or figure that lorary wrote."
         raise EvaluationError("E-EXISTS", message, "Choose another path, or remove it.")
 
 
