@@ -57,10 +57,10 @@ def noted_hijacks(library: Library, expert: Expert) -> list[Finding]:
 def in_words(share: float, n_experts: int) -> str:
     """Say what such an expert does."""
     of_what = f"takes {share:.0%} of a text about nothing in particular, among {n_experts}"
-    return f"{of_what}: its direction is that of all states rather than of a task."
+    return f"{of_what}: it points in a direction that all states share rather than in that of a task."
 
 
-HINT = "Take it out, or route with max_share, which leaves out who takes more."
+HINT = "Remove it, or route with max_share, which leaves out experts that take more."
 
 
 def _read(path: Path) -> dict[str, Any]:

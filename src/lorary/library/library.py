@@ -300,7 +300,7 @@ def standing(path: Path | str) -> Library | None:
 def _check_empty(layout: Layout) -> None:
     ours = {path.name for path in (layout.experts, layout.derived, layout.learned)}
     if layout.root.exists() and not (layout.root.is_dir() and _content(layout) <= ours):
-        what = f"{quote(str(layout.root), 200)} is there and not empty."
+        what = f"{quote(str(layout.root), 200)} exists and isn't empty."
         raise LibraryError("E-EXISTS", what, "Choose another path.")
 
 
@@ -332,7 +332,7 @@ def _read_experts(
 
 def _unreadable(name: str, error: OSError) -> LibraryError:
     what = f"expert {quote(name)}: its directory can't be read ({error.strerror})."
-    return LibraryError(code_of(error) or "E-FILE", what, "Bring it back, or leave the expert out.")
+    return LibraryError(code_of(error) or "E-FILE", what, "Restore it, or leave the expert out.")
 
 
 def _read_standing(directory: Path, name: str) -> Expert:
@@ -357,9 +357,7 @@ def _first_bad(bad: Mapping[str, LibraryError], layout: Layout) -> LibraryError:
     mend = f"`lorary remove {layout.root} {name}` takes it out"
     if not layout.is_ours:
         mend = f"`lorary add LIBRARY {layout.root}` makes a library of those that pass"
-    hint = " ".join(
-        part for part in (first.hint, more, f"{mend}; Library.open(..., skip_bad=True) passes over it.") if part
-    )
+    hint = " ".join(part for part in (first.hint, more, f"{mend}; Library.open(..., skip_bad=True) skips it.") if part)
     return LibraryError(first.code, first.message, hint)
 
 

@@ -35,7 +35,7 @@ def look_for_twins(expert: Expert, others: Mapping[str, Expert]) -> list[Finding
     if not twins:
         return []
     what = f"it is the same adapter as {listed(twins)}: together they get more of the tokens than either alone."
-    return [warning("W-TWIN", what, "Leave one of them out, unless that is meant.")]
+    return [warning("W-TWIN", what, "Remove one of them, unless you want both.")]
 
 
 def _is_zero(file: BinaryIO, tensor: TensorInfo) -> bool:

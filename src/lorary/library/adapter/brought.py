@@ -46,9 +46,11 @@ def look_for_template(directory: Path, expert: Path, own: str | None) -> list[Fi
     try:
         template = brought_template(directory)
     except LibraryError as caught:
-        return [warning("W-CHAT", f"the chat template that it brings is left out: {caught.message}", caught.hint)]
+        return [warning("W-CHAT", f"the chat template that it brings is ignored: {caught.message}", caught.hint)]
     if template is None or template == own:
         return []
-    message = "it brings a chat template, which isn't used by itself: turns are written by the base's, if it has one."
-    hint = f"It is kept: to use it, give --chat-template {quote(str(expert / TEMPLATE), 500)}."
+    message = (
+        "it brings a chat template, which isn't used by default: turns are written with the base's, if it has one."
+    )
+    hint = f"To use it, give --chat-template {quote(str(expert / TEMPLATE), 500)}."
     return [warning("W-CHAT", message, hint)]

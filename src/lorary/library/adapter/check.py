@@ -58,7 +58,7 @@ def inspect(directory: Path, *, base: BaseFacts | None = None) -> Inspection:
         return Inspection([error("E-FILE", message, "Check the path.")])
     if directory.is_file() and not directory.is_symlink():
         message = f"{quote(str(directory), 200)} is a file, expected an adapter's directory."
-        return Inspection([error("E-PATH", message, "Give the directory that it stands in.")])
+        return Inspection([error("E-PATH", message, "Give the directory that contains it.")])
     if not is_plain_directory(directory):
         return Inspection(
             [error("E-PATH", f"{quote(directory.name)} is not a plain directory.", "Copy it, don't link.")]
@@ -82,7 +82,7 @@ def inspect(directory: Path, *, base: BaseFacts | None = None) -> Inspection:
 def _judge(
     config: dict[str, Any] | None, header: Header | None, base: BaseFacts | None, unread: Sequence[Finding]
 ) -> list[Finding]:
-    """Judge what could be read; of factors where none can be routed that alone is told."""
+    """Judge what could be read; if factors sit where none can be routed, only that is reported."""
     is_lora = config is not None and config.get("peft_type") == "LORA"
     if is_lora and (misplaced := check_places(config or {}, header or {}, base)):
         return [*unread, *misplaced]
@@ -176,7 +176,9 @@ def _check_targets(config: Mapping[str, Any], sites: Shapes, base: BaseFacts | N
         if idle := [name for name in names or () if name in unused]:
             findings.append(warning("W-KEYS", f"target_modules names {listed(idle)}, but no tensor is for it."))
     for unread in dict.fromkeys(targets.unreadable):
-        message = f"{unread} is a regular expression that can't be run safely; the tensors say where the adapter sits."
+        message = (
+            f"{unread} is a regular expression that can't be run safely; the tensors decide which layers it adapts."
+        )
         findings.append(warning("W-REGEX", message))
     return findings
 
@@ -185,7 +187,7 @@ def _check_held(targets: Targets, sites: Shapes, base: BaseFacts | None) -> list
     findings = []
     extra = [site for site in sites if targets.hold(site) is False]
     if extra:
-        message = f"{_first(extra)}: tensors for what target_modules doesn't name."
+        message = f"{_first(extra)}: tensors for layers that target_modules doesn't name."
         findings.append(error("E-KEYS", message, "PEFT would ignore them silently. Correct target_modules."))
     if base is not None:
         missing = [site for site in sorted(base) if site not in sites and targets.hold(site) is True]

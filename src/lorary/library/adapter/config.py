@@ -200,7 +200,7 @@ def _check_init(value: Any) -> list[Finding]:
         message = f"{told} is unknown, it may have changed the base it was trained on."
         return [error("E-FEATURE", message, "If it did not, write true in its place.")]
     hint = "PEFT can't convert it: train it without." if name == "LoftQ" else hint
-    message = f"{told} ({name}) changed the base it was trained on; on the base as it is it would answer otherwise."
+    message = f"{told} ({name}) changed the base it was trained on; on the unchanged base it would answer differently."
     return [error("E-FEATURE", message, hint)]
 
 

@@ -207,7 +207,7 @@ def _require_promised(found: str, expected: str, name: str) -> None:
 
 
 def _named(caught: LibraryError, name: str) -> LibraryError:
-    hint = caught.hint or "Bring it back, or leave the expert out."
+    hint = caught.hint or "Restore it, or leave the expert out."
     return LibraryError(caught.code, f"expert {quote(name)}: {caught.message}", hint)
 
 
