@@ -30,7 +30,7 @@ class PartlyDone(Exception):  # noqa: N818 - no error of its own: its cause is
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """Tell who interrupts the work inside that nothing is lost."""
+    """Tell a user who interrupts the work inside that nothing is lost."""
     try:
         yield
     except KeyboardInterrupt as stop:

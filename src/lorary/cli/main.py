@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _say_warning(message: Warning | str, *_where: Any, **_more: Any) -> None:
-    """Tell a warning as any other word on stderr; where in the code it was raised helps nobody here."""
+    """Print a warning like any other message on stderr; where in the code it was raised helps nobody here."""
     from lorary.cli.console import say
 
     text = str(message)

@@ -55,7 +55,9 @@ def _in_words(found: "Estimate", base: str) -> str:
     parts += [f"{megabytes(size)} of experts"] if size is not None else []
     sentences = [", ".join(parts) + "."]
     if not found.tokens_are_counted:
-        missing = f"Base {base!r} isn't on this machine: tokens are guessed from characters, bytes and packs unknown."
+        missing = (
+            f"Base {base!r} isn't on this machine: tokens are estimated from characters; bytes and packs are unknown."
+        )
         sentences.append(missing)
     if found.seconds is not None:
         rate = f"{found.tokens_per_s:,.0f} tokens a second, which was measured here"

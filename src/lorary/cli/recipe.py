@@ -53,7 +53,7 @@ def _with_base(made: "Recipe", start: "Library | None") -> tuple["Recipe", str |
         if library:
             name, place = named_base_of(library)
             if place != EMBEDDED:
-                say(f"base {place if is_shared_name(name) else name}, that of library {path}; --base names another.")
+                say(f"base {place if is_shared_name(name) else name}, that of library {path}; use --base for another.")
             return dataclasses.replace(made, base=place), name
     return dataclasses.replace(made, base=EMBEDDED), None
 

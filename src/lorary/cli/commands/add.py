@@ -36,12 +36,13 @@ def add(
     ] = None,
     base: Annotated[
         str | None,
-        base_option("The base the adapters were trained on, whatever name they give it themselves."),
+        base_option("The base the adapters were trained on, whatever name they use for it."),
     ] = None,
     vocab_size: VocabSize = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace existing experts of the same name.")] = False,
     probe: Annotated[
-        bool, typer.Option("--probe", help="Load the base and tell who would take most of every text (W-HIJACK).")
+        bool,
+        typer.Option("--probe", help="Load the base and report experts that would take most of every text (W-HIJACK)."),
     ] = False,
     json: Json = False,
 ) -> int | None:
