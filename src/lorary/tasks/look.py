@@ -1,4 +1,4 @@
-"""A first look at a data set: how much, how long, how clean."""
+"""A first look at a data set: its size, lengths and faults."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping

@@ -13,7 +13,7 @@ from lorary.tasks.rows.parquet_limits import batches_within_limits
 
 
 class Dataset(Protocol):
-    """What is asked of a Hugging Face dataset, so that nothing needs to be imported."""
+    """What is needed of a Hugging Face dataset, so that nothing has to be imported."""
 
     @property
     def column_names(self) -> Any:

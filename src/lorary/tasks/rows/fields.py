@@ -1,4 +1,4 @@
-"""One row as it was found, and its fields: each is looked at, or refused with the row's place."""
+"""One row as it was found, and its fields: each is checked, or refused with the row's place."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ class Row:
 
     @property
     def keys(self) -> set[str]:
-        """The fields that it has; null is none, since tables fill their gaps with it."""
+        """The fields that it has; null counts as missing, since tables fill their gaps with it."""
         return {key for key, value in self.values.items() if value is not None}
 
 

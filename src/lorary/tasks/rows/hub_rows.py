@@ -31,7 +31,7 @@ _PLACE = re.compile(
 
 @dataclass(frozen=True)
 class HubSet:
-    """What a name of the Hub says; a part that it doesn't say is None."""
+    """The parts of a Hub name; a part that it lacks is None."""
 
     repo: str
     revision: str | None
@@ -58,7 +58,7 @@ def parse_name(name: str, suffixes: tuple[str, ...]) -> HubSet:
 
 
 def hub_rows(name: str, suffixes: tuple[str, ...]) -> Iterator[Row]:
-    """Go through the rows of a data set of the Hub. Its task is its name, and its configuration's or file's, if said.
+    """Go through the rows of a data set of the Hub. Its task is its name, with a given configuration's or file's.
 
     Raises E-HUB for a name that can't be read and for what the Hub refuses, E-EXTRA without datasets, E-DISK.
     """

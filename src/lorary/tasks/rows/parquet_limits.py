@@ -1,4 +1,4 @@
-"""How much a Parquet file may unfold to: a few kilobytes can stand for gigabytes of rows, which repeat."""
+"""How large a Parquet file may be when unpacked: a few kilobytes can encode gigabytes of repeating rows."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ _MOST_ROWS = 1024
 def batches_within_limits(file: Any, path: Path) -> Iterator[Any]:
     """Give the batches of an opened Parquet file, none larger than all of them may be. Raises E-LIMIT.
 
-    First by what the file says of itself, before anything is unfolded, then by what came out so far.
+    First by what the file claims, before anything is unpacked, then by what came out so far.
     """
     limit = SPARE_BYTES + MOST_TIMES * path.stat().st_size
     told = file.metadata
