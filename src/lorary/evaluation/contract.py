@@ -1,4 +1,4 @@
-"""The narrow waist between models and measures: two questions a model answers, in text and plain numbers."""
+"""The interface between models and metrics: two questions a model answers, in text and plain numbers."""
 
 import math
 from abc import ABC, abstractmethod
@@ -20,7 +20,7 @@ class LogLikelihood(NamedTuple):
 
 
 class LanguageModel(Protocol):
-    """What an evaluation needs of a model. Batching and devices are the model's business."""
+    """What an evaluation needs of a model. Batching and devices are up to the model."""
 
     @property
     def identity(self) -> Mapping[str, Any]:

@@ -71,7 +71,7 @@ def check_tasks(evaluator: Evaluator, tasks: Tasks) -> None:
 
 
 def check_into(into: Path, expected: Mapping[str, Any] | None = None) -> None:
-    """Refuse a file that no run can be written to, before long work is done for it.
+    """Refuse a file that no run can be written to, before any long work.
 
     `expected`: what is known of the run's header, see `foresee`; in a file of another run it differs.
     Raises E-RUN, E-PATH, E-PERM.
@@ -88,7 +88,7 @@ def check_into(into: Path, expected: Mapping[str, Any] | None = None) -> None:
 def foresee(
     evaluator: Evaluator, tasks: Tasks, *, into: Path, limit: int | None, model: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Tell what is known of a run's header before its model is loaded. `model`: what is known of its identity."""
+    """Give what is known of a run's header before its model is loaded. `model`: what is known of its identity."""
     return _header(evaluator, model, _limited(tasks, limit), into.stem)
 
 
