@@ -1,4 +1,4 @@
-"""Who was found to take most of every text when a router was fitted: noted beside its state, for whoever looks later.
+"""Experts that were found to take most of every text when a router was fitted, noted beside its state for later.
 
 A note counts if this user's lorary wrote it, and for experts whose weights are still those that were measured.
 """
@@ -24,7 +24,7 @@ _MAX_BYTES = 1_000_000
 
 
 def note_hijack(library: Library, router: str, shares: Mapping[str, float], caught: list[str]) -> None:
-    """Note who was caught under a router, or that nobody was. Where nothing can be written, nothing is noted."""
+    """Note which experts were found under a router, or that none was. In a read-only library nothing is noted."""
     key = f"{router}_{sealer()}"
     if not caught:
         with contextlib.suppress(OSError):

@@ -124,7 +124,7 @@ def inner_adapters(directory: Path) -> list[str]:
 
 
 def find_layout(path: Path) -> Layout:
-    """Recognise a library, ours or others'. Raises E-LIBRARY, saying what the path is instead."""
+    """Recognise a library, ours or others'. Raises E-LIBRARY, which says what the path is instead."""
     name = quote(path.name)
     if not path.is_dir():
         what = f"there is no directory {quote(str(path), 200)}."

@@ -164,7 +164,7 @@ class Library(Mapping[str, Expert]):
         self, source: Path | str, name: str, *, provenance: Provenance | None = None, base: BaseFacts | None = None,
         base_name: str | None = None,
     ) -> Expert:  # fmt: skip
-        """Put an adapter in an expert's place, even a bad one's; who has the old one open keeps it. Raises as `add`."""
+        """Put an adapter in an expert's place, even a bad one's; readers of the old one keep it. Raises as `add`."""
         self._require_known(name)
         checked = read_expert(Path(source), name, base=base)
         with self._arriving(name, base, staging.commit_over) as stage:
@@ -172,7 +172,7 @@ class Library(Mapping[str, Expert]):
         return self[name]
 
     def remove(self, name: str) -> None:
-        """Take an expert out, sound or bad, and delete its files; who has them open keeps them.
+        """Remove an expert, sound or bad, and delete its files; readers that have them open keep them.
 
         Raises E-NAME, E-PATH, E-PERM.
         """
@@ -185,7 +185,7 @@ class Library(Mapping[str, Expert]):
         self._notes.changed()
 
     def gc(self) -> list[str]:
-        """Delete what killed writers left, write library.json and the card anew; say what was done, sorted."""
+        """Delete what killed writers left, rewrite library.json and the card; return what was done, sorted."""
         _require_ours(self._layout)
         with disk_errors(f"library {quote(self.path.name)}"):
             done = staging.clean(self._layout)
@@ -195,8 +195,8 @@ class Library(Mapping[str, Expert]):
     def noted_once(self) -> contextlib.AbstractContextManager[None]:
         """Make many changes in a `with` block at the cost of one note: library.json and the card follow at its end.
 
-        Else each change writes them anew, which makes N changes cost N x N. Blocks may be nested, and any number of
-        processes may be in one. Killed in it, only the notes are late: the experts stand, the next change notes all.
+        Otherwise each change rewrites them, so that N changes cost N x N. Blocks may be nested, and any number of
+        processes may be in one. A process killed in it only leaves the notes out of date; the next change updates them.
         """
         return self._notes.once()
 
@@ -286,7 +286,7 @@ def _sealed(stage: Path, name: str, library_base: Mapping[str, Any] | None, base
 def standing(path: Path | str) -> Library | None:
     """Open the library that `create` would, bad experts and all; None if it has yet to be made.
 
-    Raises what `create` would, E-EXISTS, E-PATH, E-PERM, so that it is told before long work is done for it.
+    Raises what `create` would, E-EXISTS, E-PATH, E-PERM, before any long work.
     """
     layout = Layout(Path(path).absolute())
     if layout.manifest.exists():
@@ -305,7 +305,7 @@ def _check_empty(layout: Layout) -> None:
 
 
 def _content(layout: Layout) -> set[str]:
-    """Name what stands in a library's directory, hidden names left out: another process may be at work there."""
+    """List a library's directory without hidden names: another process may be at work there."""
     return {path.name for path in layout.root.iterdir() if not path.name.startswith(".")}
 
 

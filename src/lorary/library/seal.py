@@ -1,4 +1,4 @@
-"""Seals that only this user's own lorary can set: what somebody else made has none that counts.
+"""Seals that only this user's own lorary can set, so that files of other origin are recognised.
 
 The key is 32 random bytes in a file of the user's own that nobody else may read: lorary/key in $XDG_CONFIG_HOME (or
 ~/.config), else in lorary's cache. It never leaves this machine and its user. If it is lost, a new one is made; what

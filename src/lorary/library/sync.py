@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class HubPlace(NamedTuple):
-    """What an `hf://` name says; `folder` and `revision` are empty when it doesn't."""
+    """The parts of an `hf://` name; `folder` and `revision` are empty when not given."""
 
     repo: str
     folder: str
@@ -105,7 +105,7 @@ def _refused(uri: str, error: HfHubHTTPError) -> LibraryError:
 
 
 def _snapshot(place: HubPlace, uri: str) -> Path:
-    """Bring what a name says into the Hub's cache, and compare it with what the Hub says of it. Raises E-HUB."""
+    """Fetch what a name refers to into the Hub's cache, and compare it with the Hub's hashes. Raises E-HUB."""
     try:
         return _download(place, uri)
     except LibraryError:
@@ -167,7 +167,7 @@ def _is_whole(path: Path, file: Any) -> bool:
 
 
 def _patiently(ask: Callable[[], T], may_pass: Callable[[Exception], bool]) -> T:
-    """Ask, and ask again after a pause where that may help; what has arrived by then isn't fetched twice."""
+    """Ask, and retry after a pause where that may help; what has arrived by then isn't fetched twice."""
     for pause_s in PAUSES_S:
         try:
             return ask()

@@ -1,4 +1,4 @@
-"""What stands beside an adapter that others made: the chat template it was trained with. It is read, never run."""
+"""The chat template that an adapter was trained with, if it comes with one. It is read, never run."""
 
 import os
 from pathlib import Path
@@ -39,7 +39,7 @@ def _default(config: dict[str, Any]) -> str | None:
 
 
 def look_for_template(directory: Path, expert: Path, own: str | None) -> list[Finding]:
-    """Tell of a chat template that an adapter brings and its base doesn't have (W-CHAT).
+    """Report a chat template that an adapter brings and its base doesn't have (W-CHAT).
 
     expert: where the adapter was put. own: the template of the base, None: it has none, or isn't known.
     """

@@ -1,4 +1,4 @@
-"""Findings about one adapter directory, before anybody loads it.
+"""Findings about one adapter directory, before it is loaded.
 
 `inspect` looks at headers, names, sizes and config, in milliseconds; `check` at every number, too.
 Nothing from the directory is run, imported or followed.
@@ -49,7 +49,7 @@ def check(directory: Path, *, base: BaseFacts | None = None) -> list[Finding]:
 
 
 def inspect(directory: Path, *, base: BaseFacts | None = None) -> Inspection:
-    """Check a directory, but for its numbers, and keep what was read, so that nobody reads it twice.
+    """Check a directory except its numbers, and keep what was read, so that it isn't read twice.
 
     Reads adapter_config.json and the safetensors header only. Never raises LibraryError.
     """
@@ -100,7 +100,7 @@ def _judge(
 
 
 def _told_of_hub(finding: Finding, directory: Path) -> Finding:
-    """In the Hub's cache all files are links: say how they are reached."""
+    """In the Hub's cache all files are links: say how to name them."""
     parts = directory.absolute().parts
     places = [i for i, part in enumerate(parts[:-2]) if part.startswith("models--") and parts[i + 1] == "snapshots"]
     if finding.code != "E-PATH" or not places:

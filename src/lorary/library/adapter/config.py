@@ -1,4 +1,4 @@
-"""Judge adapter_config.json, a file from a stranger: types, ranges, and the features that a library can't hold.
+"""Check adapter_config.json, an untrusted file: types, ranges, and features that a library can't hold.
 
 Accepted and used: r, lora_alpha, use_rslora, rank_pattern, alpha_pattern.
 Accepted and compared with the tensors: target_modules, exclude_modules, layers_to_transform, layers_pattern.
@@ -39,7 +39,7 @@ FEATURES = {
 }
 _HARMLESS_INITS = ("gaussian", "orthogonal", "eva", "mica", "lora_ga")
 _CHANGED_BASE = {"pissa": "PiSSA", "olora": "OLoRA", "corda": "CorDA", "loftq": "LoftQ"}
-"""How the names of initialisations begin that take the factors out of the base: what is trained fits the rest only."""
+"""How names of initialisations begin that move part of the base into the factors: the result fits only the rest."""
 _DROPPED = ("auto_mapping", "megatron_config")
 _NAMES_FILES = ("base_model_name_or_path", "loftq_config", "eva_config", "corda_config", "lora_ga_config")
 _WITHOUT_EFFECT = {

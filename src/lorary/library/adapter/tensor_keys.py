@@ -1,4 +1,4 @@
-"""What the names of an adapter's tensors tell: factors where none can be routed, factors without their partner."""
+"""Faults that show in the names of an adapter's tensors: factors that can't be routed, or lack their partner."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -44,7 +44,7 @@ def check_places(config: Mapping[str, Any], header: Header, base: Collection[str
 
 
 def check_keys(header: Header) -> list[Finding]:
-    """Find what is wrong with the names of tensors, and tell of those that PEFT has otherwise (W-KEYS)."""
+    """Find what is wrong with the names of tensors, and report names that differ from PEFT's (W-KEYS)."""
     if not header:
         return [error("E-KEYS", f"{WEIGHTS} holds no tensors.")]
     parts: dict[str, list[str]] = {}
