@@ -70,7 +70,7 @@ class Application(TyperGroup):
 
 
 def _reworded(message: str) -> str:
-    """Say in our words what pydantic says of an option's value."""
+    """Reword what pydantic says about an option's value."""
     for pattern, words in _WORDS:
         message = re.sub(pattern, words, message)
     return message

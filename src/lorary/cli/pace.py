@@ -11,7 +11,7 @@ _LEAST_S = 5.0  # of work, before anything is said
 class Pace:
     """The speed of some work as it is heard of, that of the last minutes above all: other work on a machine changes it.
 
-    What was done before the first word counts for nothing.
+    What was done before the first call doesn't count.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -20,7 +20,7 @@ class Pace:
         self._at = self._done = self._amount = self._time_s = 0.0
 
     def hear(self, done: float) -> None:
-        """Hear how much is done now."""
+        """Take note of how much is done now."""
         now = self._clock()
         if self._began is None:
             self._began = self._at = now

@@ -15,7 +15,7 @@ _COLUMNS = ("expert", "steps", "train", "valid", "tasks", "tokens", "bytes", "pa
 
 
 def print_plan(recipe: "Recipe", json: bool) -> None:
-    """Print a recipe's jobs with their costs, and the sum; to stderr what a look at the data found, and samples."""
+    """Print a recipe's jobs with their costs and the sum; findings about the data and samples go to stderr."""
     from lorary.building.contract import plan_jobs
     from lorary.building.estimate import estimate
     from lorary.model.base.outline import name_of, outline

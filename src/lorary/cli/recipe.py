@@ -59,7 +59,7 @@ def _with_base(made: "Recipe", start: "Library | None") -> tuple["Recipe", str |
 
 
 def check_backend(spec: str) -> None:
-    """Tell, before anything slow is imported, what a backend lacks here that is named as its extra. Raises E-EXTRA."""
+    """Raise E-EXTRA, before anything slow is imported, for a package that a backend needs and that is missing here."""
     name = spec.partition(":")[0]
     if name in EXTRAS:
         require_extra(name, f"backend {name}", BuildError)
