@@ -104,7 +104,7 @@ def _parameters(command: Any) -> list[str]:
     for parameter in command.params:
         name = parameter.metavar if parameter.param_type_name == "argument" else parameter.opts[0]
         default = "" if parameter.default in (None, False, ()) else f" Default: `{parameter.default}`."
-        need = " Needed." if parameter.required else ""
+        need = " Required." if parameter.required else ""
         rows.append(f"| `{name}` | {(parameter.help or '').replace('|', chr(92) + '|')}{default}{need} |")
     return ["| | |", "| :-- | :-- |", *rows]
 

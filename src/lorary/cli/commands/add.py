@@ -49,8 +49,8 @@ def add(
     """Check adapters and copy them into a library.
 
     Settings and every number are checked, and sizes too if the base is on this machine. A refused adapter leaves the
-    library unchanged. From a folder, all that pass are added; exit code 1 means that some did not. Whom they would
-    drown is seen when a router is fitted, or here with --probe.
+    library unchanged. From a folder, all that pass are added; exit code 1 means that some did not. Adapters that would
+    crowd out others are reported when a router is fitted, or here with --probe.
     """
     with tempfile.TemporaryDirectory(prefix="lorary-") as folder:
         found = find_adapters(source, Path(folder))
