@@ -69,13 +69,13 @@ def json_value(row: Row, key: str, value: Any) -> Any:
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         reason = "half a character" if isinstance(error, UnicodeEncodeError) else f"no JSON value ({error})"
-        raise row_error(row, f"{key!r} holds {reason}.", "Mend the row.") from None
+        raise row_error(row, f"{key!r} holds {reason}.", "Fix the row.") from None
     return value
 
 
 def wrong_type(row: Row, key: str, expected: str, value: Any) -> TaskError:
     """Say that a field is of another type than expected."""
-    return row_error(row, f"{key!r} must be {expected}, found {type(value).__name__} {short(value)}.", "Mend the row.")
+    return row_error(row, f"{key!r} must be {expected}, found {type(value).__name__} {short(value)}.", "Fix the row.")
 
 
 def row_error(row: Row, what: str, hint: str) -> TaskError:

@@ -95,7 +95,7 @@ def _calls(row: Row, where: str, value: Any) -> list[dict[str, Any]]:
     calls = _from_json(row, where, value)
     calls = calls if isinstance(calls, list) else [calls]
     if not calls or not all(isinstance(call, Mapping) and isinstance(call.get("name"), str) for call in calls):
-        raise row_error(row, f"{where} isn't a call {{name, arguments}}, found {short(value)}.", "Mend the row.")
+        raise row_error(row, f"{where} isn't a call {{name, arguments}}, found {short(value)}.", "Fix the row.")
     return [{"type": "function", "function": json_value(row, "function_call", call)} for call in calls]
 
 
@@ -105,7 +105,7 @@ def _from_json(row: Row, where: str, value: Any) -> Any:
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
-        raise row_error(row, f"{where} must be JSON, found {short(value)}.", "Mend the row.") from None
+        raise row_error(row, f"{where} must be JSON, found {short(value)}.", "Fix the row.") from None
 
 
 def opening_of(row: Row) -> tuple[Message, ...]:
