@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The whole road on real tasks: eight of Super-NaturalInstructions to build from, four of the paper's held-outs.
+# The whole pipeline on real tasks: eight of Super-NaturalInstructions to build from, four of the paper's held-outs.
 #
 #   experiments/sni.sh DIR [INTO]
 #
 # DIR holds JSON lines with task_name, definition, input, output and split (*.jsonl or *.jsonl.gz), as `read_tasks`
-# reads them. About half an hour on two cores. Interrupted, it goes on where it was.
+# reads them. About half an hour on two cores. Interrupted, it resumes.
 set -euo pipefail
 data=${1:?usage: experiments/sni.sh DIR [INTO]}
 into=${2:-runs/sni}

@@ -37,7 +37,6 @@ from lorary.building.clustering.contract import Clusterer as Clusterer
 from lorary.building.clustering.contract import TaskProbe as TaskProbe
 from lorary.building.contract import Builder as Builder
 from lorary.building.contract import Job as Job
-from lorary.building.contract import JobStep as JobStep
 from lorary.building.contract import Made as Made
 from lorary.building.finetune import FullFineTuning as FullFineTuning
 from lorary.building.finetune import finetune as finetune
@@ -80,11 +79,11 @@ from lorary.model.routed.trace import Trace as Trace
 from lorary.model.saved.export import export as export
 from lorary.options import Options as Options
 from lorary.reporting.report import report as report
+from lorary.routing.answer import Routing as Routing
 from lorary.routing.contract import Context as Context
 from lorary.routing.contract import Gate as Gate
 from lorary.routing.contract import Probe as Probe
 from lorary.routing.contract import Router as Router
-from lorary.routing.contract import Routing as Routing
 from lorary.routing.contract import State as State
 from lorary.routing.routers.arrow import Arrow as Arrow
 from lorary.routing.routers.centroid import Centroid as Centroid
@@ -116,6 +115,7 @@ from lorary.work.backend import Backend as Backend
 from lorary.work.backend import Order as Order
 from lorary.work.backends.local import Local as Local
 from lorary.work.backends.ray import Ray as Ray
+from lorary.work.jobs import JobStep as JobStep
 
 __version__: str
 __all__: list[str]

@@ -8,13 +8,13 @@ Small tasks for the quickstart, the demo and the tests: {n_train} to train on an
 {n_rows:,} examples in all. They are short (prompt and completion about 20 tokens), so that an adapter trains on a CPU
 in under a minute.
 
-Made by this project with `tools/make_builtin_tasks.py` from sentences, rules and facts written for it; no text is
-copied from anywhere. People, firms, teams and orders are invented. Licence: Apache-2.0, as the project's. This page
-and the data are generated: change the tool, not the files.
+In every task, no prompt is in two parts, and neither is what it asks about: a person, a country, a number, a
+sentence. The held-out tasks are related to the others but different. They show how a library does on
+something new; they are too small and too regular to measure how good a model is.
 
-In every task, no prompt stands in two parts, and neither does what it asks about: a person, a country, a number, a
-sentence. The held-out tasks are relatives of tasks to train on, but other tasks. They say how a library fares on
-something new; they are too small and too regular to say how good a model is.
+This project made them with `tools/make_builtin_tasks.py` from sentences, rules and facts written for it; no text is
+copied from elsewhere. People, firms, teams and orders are invented. Licence: Apache-2.0, like the project. This page
+and the data are generated: change the tool, not the files.
 
 | task | kind | train | valid | test | example |
 | --- | --- | --- | --- | --- | --- |

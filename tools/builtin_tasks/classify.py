@@ -122,14 +122,14 @@ RECIPES = (
         "classify_sentiment",
         "classify",
         "Say whether a short review is positive or negative.",
-        "Nine kinds of things, what pleased and displeased people say of them, and a last word, all written by hand.",
+        "Nine subjects, what happy and unhappy people say about them, and a closing remark, all written by hand.",
         draft_sentiment,
     ),
     Recipe(
         "classify_topic",
         "classify",
         "Say whether a headline is about sports, business, science or politics.",
-        "16 patterns a topic with slots, written by hand; teams, bills and firms are invented.",
+        "16 patterns with slots per topic, written by hand; teams, bills and firms are invented.",
         draft_topic,
     ),
 )
@@ -138,7 +138,7 @@ HELDOUT = (
         "classify_request",
         "classify",
         "Say what a customer's message is about: delivery, payment, account or repair. Related to classify_topic.",
-        "12 to 15 patterns a request with slots, written by hand.",
+        "12 to 15 patterns with slots per kind of request, written by hand.",
         draft_request,
     ),
 )

@@ -211,22 +211,22 @@ RECIPES = (
     Recipe(
         "extract_person",
         "extract",
-        "Give back the full name of the person in a sentence.",
-        "30 sentences by hand, 400 names drawn from common first and last names; each name comes once.",
+        "Extract the full name of the person from a sentence.",
+        "30 hand-written sentences, 400 names drawn from common first and last names; each name comes once.",
         draft_person,
     ),
     Recipe(
         "extract_date",
         "extract",
-        "Give back the date in a sentence, as it is written there.",
-        "30 sentences by hand, each day of the year once, in four ways to write it.",
+        "Extract the date from a sentence, as written.",
+        "30 hand-written sentences, each day of the year once, in four ways to write it.",
         draft_date,
     ),
     Recipe(
         "extract_order_number",
         "extract",
-        "Give back the order number in a customer's message.",
-        "25 sentences by hand, drawn numbers in three forms (A4821, KX-204, 58213); each comes once.",
+        "Extract the order number from a customer's message.",
+        "25 hand-written sentences, random numbers in three forms (A4821, KX-204, 58213); each comes once.",
         draft_order,
     ),
 )
@@ -234,8 +234,8 @@ HELDOUT = (
     Recipe(
         "extract_place",
         "extract",
-        "Give back the city in a sentence. Related to extract_person and extract_date.",
-        "20 sentences by hand, 134 well-known cities; all sentences about one city are in one part.",
+        "Extract the city from a sentence. Related to extract_person and extract_date.",
+        "20 hand-written sentences, 134 well-known cities; all sentences about one city are in one part.",
         draft_place,
     ),
 )

@@ -112,7 +112,7 @@ def _drafter(ask: tuple[str, ...], rewritten: Callable[[Sentence], str]) -> Call
     return draft
 
 
-HOW = "Some 160 things that people and things do and are, 70 who do them, written by hand; forms by rule and a table."
+HOW = "About 160 predicates and 70 subjects, written by hand; verb forms by rule and from a table."
 RECIPES = (
     Recipe(
         "rewrite_past",
@@ -131,7 +131,7 @@ RECIPES = (
     Recipe(
         "rewrite_negative",
         "rewrite",
-        'Deny a statement with "not".',
+        'Negate a statement with "not".',
         HOW,
         _drafter(("Make it negative: ", "Say the opposite with not: "), lambda s: s.negative),
     ),

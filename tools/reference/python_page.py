@@ -31,8 +31,8 @@ ALIASES = ("State", "Experts", "Mix")
 def python_page() -> Iterator[str]:
     """Describe every function and class of the front door but the methods, which have a page of their own."""
     yield "# In Python\n"
-    yield "`import lorary as lo` gives all names below that stand without a path. [Methods](methods.md) such as"
-    yield "`lo.Arrow(top_k=4)` are made with their options; shapes, units and errors are told where they matter.\n"
+    yield "`import lorary as lo` gives all names below that have no path. [Methods](methods.md) such as"
+    yield "`lo.Arrow(top_k=4)` are made with their options. Shapes, units and errors are documented where needed.\n"
     homes = front_door()
     for chapter, names in CHAPTERS.items():
         yield f"## {chapter}\n"

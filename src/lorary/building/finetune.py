@@ -76,7 +76,7 @@ def finetune(
 def check_into(into: Path) -> None:
     """Refuse a directory that no run can have made, before a base is loaded. Raises E-EXISTS, E-PATH, E-PERM."""
     if into.exists() and not (into / FACTS).is_file():
-        what = f"{str(into)!r} is there and was not made by `lorary finetune`."
+        what = f"{str(into)!r} exists and was not made by `lorary finetune`."
         raise BuildError("E-EXISTS", what, "Give another --into, or remove it.")
     check_writable(into)
 
@@ -125,7 +125,7 @@ def _stands(into: Path, job: TrainingJob, base: BaseModel) -> bool:
     if made_by != job.key(facts):
         how, remedy = other_settings(job, made_by, found, facts)
         why = f": it was made {how}" if how else " and was not made by this run: other options, data or base"
-        raise BuildError("E-EXISTS", f"{str(into)!r} is there{why}.", f"{remedy}Give another --into, or remove it.")
+        raise BuildError("E-EXISTS", f"{str(into)!r} exists{why}.", f"{remedy}Give another --into, or remove it.")
     return True
 
 

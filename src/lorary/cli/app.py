@@ -1,4 +1,4 @@
-"""All commands, and what is true of each. Whatever is slow to import is imported by the command that needs it."""
+"""All commands and what they share. Slow imports are left to the command that needs them."""
 
 from collections.abc import Callable
 from typing import Annotated

@@ -30,7 +30,7 @@ class PartlyDone(Exception):  # noqa: N818 - no error of its own: its cause is
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """Tell who interrupts the work inside that nothing is lost."""
+    """Tell a user who interrupts the work inside that nothing is lost."""
     try:
         yield
     except KeyboardInterrupt as stop:
@@ -70,7 +70,7 @@ class Application(TyperGroup):
 
 
 def _reworded(message: str) -> str:
-    """Say in our words what pydantic says of an option's value."""
+    """Reword what pydantic says about an option's value."""
     for pattern, words in _WORDS:
         message = re.sub(pattern, words, message)
     return message

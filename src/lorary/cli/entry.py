@@ -1,4 +1,4 @@
-"""What `lorary` starts: Ctrl-C ends it in one word, from before the first import until the process is gone.
+"""What `lorary` starts: Ctrl-C ends it with one message, from before the first import until the process is gone.
 
 `main` sees to it while a command runs. This is for the moments before, when Python would show a traceback from the
 middle of some import, and for those after, when the interpreter clears away what the command used.

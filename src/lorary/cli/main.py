@@ -21,7 +21,7 @@ _QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
 }
-"""What keeps our parents from talking; read when they are imported."""
+"""Keeps the packages we use quiet; read when they are imported."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -74,7 +74,7 @@ def _without_reader() -> Iterator[None]:
 def _stoppable() -> Iterator[None]:
     """Make SIGTERM behave as Ctrl-C, and the second of either end the process at once. The first is never lost.
 
-    Python raises KeyboardInterrupt wherever it is. In a finaliser or a callback nobody hears it, so it is raised again;
+    Python raises KeyboardInterrupt wherever it is. In a finaliser or a callback it is lost, so it is raised again;
     what is being imported may swallow it, so it waits for that; and a library may make another error of it, so what
     counts at the end is that it came.
     """

@@ -1,4 +1,4 @@
-"""Resampling: how far a score would move with other examples of the same tasks."""
+"""Resampling: how much a score would change with other examples of the same tasks."""
 
 from collections.abc import Sequence
 

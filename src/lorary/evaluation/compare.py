@@ -93,7 +93,9 @@ def _check_pair(a: Scores, b: Scores) -> None:
             )
         if one[task] != two[task]:
             counts = f"{one[task]['n_examples']} and {two[task]['n_examples']} examples"
-            _refuse(a, b, f"task {task!r} has other test examples ({counts})", "Use the same data and the same limit.")
+            _refuse(
+                a, b, f"task {task!r} has different test examples ({counts})", "Use the same data and the same limit."
+            )
 
 
 def _refuse(a: Scores, b: Scores, reason: str, hint: str) -> None:

@@ -1,4 +1,4 @@
-"""The narrow waist between models and measures: two questions a model answers, in text and plain numbers."""
+"""The interface between models and metrics: two questions a model answers, in text and plain numbers."""
 
 import math
 from abc import ABC, abstractmethod
@@ -20,7 +20,7 @@ class LogLikelihood(NamedTuple):
 
 
 class LanguageModel(Protocol):
-    """What an evaluation needs of a model. Batching and devices are the model's business."""
+    """What an evaluation needs of a model. Batching and devices are up to the model."""
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -34,14 +34,14 @@ class LanguageModel(Protocol):
 
 
 def generate(model: LanguageModel, examples: Sequence[Example], max_new_tokens: int, stop: Sequence[str]) -> list[str]:
-    """Let a model answer. One that knows no stop texts serves those who have none."""
+    """Let a model answer. A model that doesn't support stop texts works when none are given."""
     more: dict[str, Any] = {"stop": stop} if stop else {}
     return model.generate_text(examples, max_new_tokens=max_new_tokens, **more)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one example came to: its value, and what shows how (prediction, per-choice scores), as plain JSON."""
+    """The result of one example: its value, and what shows how (prediction, per-choice scores), as plain JSON."""
 
     task: str
     index: int

@@ -1,4 +1,4 @@
-"""The loop: batches of examples, one JSON line each, so that a killed run goes on where it stopped."""
+"""The loop: batches of examples, one JSON line each, so that a killed run resumes where it stopped."""
 
 import json
 import os
@@ -76,7 +76,7 @@ def check_tasks(evaluator: Evaluator, tasks: Tasks) -> None:
 
 
 def check_into(into: Path, expected: Mapping[str, Any] | None = None) -> None:
-    """Refuse a file that no run can be written to, before long work is done for it.
+    """Refuse a file that no run can be written to, before any long work.
 
     `expected`: what is known of the run's header, see `foresee`; in a file of another run it differs.
     Raises E-RUN, E-PATH, E-PERM.

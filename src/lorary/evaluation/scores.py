@@ -2,7 +2,7 @@
 
 A file of scores is JSON lines. The first line is the header: format, name, metric, options, unit, higher_is_better,
 model (its identity), tasks (name -> n_examples and hash of the test examples). Then one line per example: task, index,
-value, details; task by task in order of their names. What the header promises is there, or the file is refused.
+value, details; task by task in order of their names. A file without everything that its header promises is refused.
 """
 
 import json
@@ -38,7 +38,7 @@ _HEADER = {
 
 @dataclass(frozen=True)
 class Scores:
-    """What a model scored on tasks: the header says how it came about, the outcomes are one per example."""
+    """A model's scores on tasks: a header that says how they were measured, and one outcome per example."""
 
     header: Mapping[str, Any]
     outcomes: tuple[Outcome, ...]

@@ -1,4 +1,4 @@
-"""How a base is called in files that are passed on: never by where it is on somebody's disk."""
+"""The name of a base in files that are passed on, which never says where it is on disk."""
 
 import ntpath
 import posixpath
@@ -13,7 +13,7 @@ _SHARED = re.compile(r"\./[^/\\]+~[0-9a-f]{8}")
 
 
 def shared_name(name: str) -> str:
-    """Call a base as others may know it: by its name, or if that is an absolute path ./<last part>~<hash of the path>.
+    """Give a base's public name: its name, or for an absolute path ./<last part>~<hash of the path>.
 
     The same path always gets the same name, and two bases in directories of one name stay two.
     """

@@ -19,7 +19,7 @@ _TAGS = ("lora", "lorary", "lora-library")
 
 
 def write_card(layout: Layout, base: Mapping[str, Any] | None, experts: Sequence[Expert]) -> None:
-    """Write README.md, unless somebody wrote one of their own."""
+    """Write README.md, unless there is one that lorary didn't write."""
     if os.path.lexists(layout.card) and not _is_ours(layout.card):
         return
     write_whole(layout.card, make_card(layout.root.name, base, experts).encode())

@@ -50,7 +50,7 @@ def put(
 
 
 def get(library: Library, kind: str, key: str, suffix: str, *, learned: bool = False) -> Path | None:
-    """Find an artefact; None when it has to be made. Links don't count, nor what can't be read."""
+    """Find an artefact; None when it has to be made. Links and unreadable files don't count."""
     return find(library.layout, kind, key, suffix, learned=learned)
 
 
@@ -78,7 +78,7 @@ def namesakes(library: Library, kind: str, beginning: str, suffix: str) -> list[
 def gc(library: Library, keep: Iterable[str] | None) -> list[str]:
     """Delete derived artefacts whose key is not in `keep` (None: all stay), and what dead writers left.
 
-    Learned artefacts are never touched. Says the names of what it deleted, sorted. Raises LibraryError E-PERM.
+    Learned artefacts are never touched. Returns the names of what it deleted, sorted. Raises LibraryError E-PERM.
     """
     doomed = [path for path in _files(library.layout, library.layout.learned) if _is_left(path)]
     for path in _files(library.layout, library.layout.derived):

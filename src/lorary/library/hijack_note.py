@@ -1,4 +1,4 @@
-"""Who was found to take most of every text when a router was fitted: noted beside its state, for whoever looks later.
+"""Experts that were found to take most of every text when a router was fitted, noted beside its state for later.
 
 A note counts if this user's lorary wrote it, and for experts whose weights are still those that were measured.
 """
@@ -24,7 +24,7 @@ _MAX_BYTES = 1_000_000
 
 
 def note_hijack(library: Library, router: str, shares: Mapping[str, float], caught: list[str]) -> None:
-    """Note who was caught under a router, or that nobody was. Where nothing can be written, nothing is noted."""
+    """Note which experts were found under a router, or that none was. In a read-only library nothing is noted."""
     key = f"{router}_{sealer()}"
     if not caught:
         with contextlib.suppress(OSError):
@@ -57,10 +57,10 @@ def noted_hijacks(library: Library, expert: Expert) -> list[Finding]:
 def in_words(share: float, n_experts: int) -> str:
     """Say what such an expert does."""
     of_what = f"takes {share:.0%} of a text about nothing in particular, among {n_experts}"
-    return f"{of_what}: its direction is that of all states rather than of a task."
+    return f"{of_what}: it points in a direction that all states share rather than in that of a task."
 
 
-HINT = "Take it out, or route with max_share, which leaves out who takes more."
+HINT = "Remove it, or route with max_share, which leaves out experts that take more."
 
 
 def _read(path: Path) -> dict[str, Any]:

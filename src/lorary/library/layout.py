@@ -137,7 +137,7 @@ def place_of(named: Path) -> Path | None:
 
 
 def find_layout(path: Path) -> Layout:
-    """Recognise a library, ours or others'. Raises E-LIBRARY, saying what the path is instead."""
+    """Recognise a library, ours or others'. Raises E-LIBRARY, which says what the path is instead."""
     name = quote(path.name)
     if not path.is_dir():
         what = f"there is no directory {quote(str(path), 200)}."

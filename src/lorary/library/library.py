@@ -172,7 +172,7 @@ class Library(Mapping[str, Expert]):
         return self._take_from(source, name, base, provenance, base_name, replace=True)
 
     def remove(self, name: str) -> None:
-        """Take an expert out, sound or bad, and delete its files; who has them open keeps them.
+        """Remove an expert, sound or bad, and delete its files; readers that have them open keep them.
 
         Raises E-NAME, E-PATH, E-PERM.
         """
@@ -184,7 +184,7 @@ class Library(Mapping[str, Expert]):
         self._notes.changed()
 
     def gc(self) -> list[str]:
-        """Delete what killed writers left, write library.json and the card anew; say what was done, sorted."""
+        """Delete what killed writers left, rewrite library.json and the card; return what was done, sorted."""
         _require_ours(self._layout)
         with disk_errors(f"library {quote(self.path.name)}"):
             done = staging.clean(self._layout)
@@ -194,8 +194,8 @@ class Library(Mapping[str, Expert]):
     def noted_once(self) -> contextlib.AbstractContextManager[None]:
         """Make many changes in a `with` block at the cost of one note: library.json and the card follow at its end.
 
-        Else each change writes them anew, which makes N changes cost N x N. Blocks may be nested, and any number of
-        processes may be in one. Killed in it, only the notes are late: the experts stand, the next change notes all.
+        Otherwise each change rewrites them, so that N changes cost N x N. Blocks may be nested, and any number of
+        processes may be in one. A process killed in it only leaves the notes out of date; the next change updates them.
         """
         return self._notes.once()
 
@@ -264,7 +264,7 @@ def names_of_base(library: Library) -> list[str]:
 def standing(path: Path | str) -> Library | None:
     """Open the library that `create` would, bad experts and all; None if it has yet to be made.
 
-    Raises what `create` would, E-EXISTS, E-PATH, E-PERM, so that it is told before long work is done for it.
+    Raises what `create` would, E-EXISTS, E-PATH, E-PERM, before any long work.
     """
     layout = Layout(Path(path).absolute())
     if layout.manifest.exists():
@@ -278,12 +278,12 @@ def standing(path: Path | str) -> Library | None:
 def _check_empty(layout: Layout) -> None:
     ours = {path.name for path in (layout.experts, layout.derived, layout.learned)}
     if layout.root.exists() and not (layout.root.is_dir() and _content(layout) <= ours):
-        what = f"{quote(str(layout.root), 200)} is there and not empty."
+        what = f"{quote(str(layout.root), 200)} exists and isn't empty."
         raise LibraryError("E-EXISTS", what, "Choose another path.")
 
 
 def _content(layout: Layout) -> set[str]:
-    """Name what stands in a library's directory, hidden names left out: another process may be at work there."""
+    """List a library's directory without hidden names: another process may be at work there."""
     return {path.name for path in layout.root.iterdir() if not path.name.startswith(".")}
 
 
@@ -310,7 +310,7 @@ def _read_experts(
 
 def _unreadable(name: str, error: OSError) -> LibraryError:
     what = f"expert {quote(name)}: its directory can't be read ({error.strerror})."
-    return LibraryError(code_of(error) or "E-FILE", what, "Bring it back, or leave the expert out.")
+    return LibraryError(code_of(error) or "E-FILE", what, "Restore it, or leave the expert out.")
 
 
 def _read_standing(directory: Path, name: str) -> Expert:
@@ -335,9 +335,7 @@ def _first_bad(bad: Mapping[str, LibraryError], layout: Layout) -> LibraryError:
     mend = f"`lorary remove {layout.root} {name}` takes it out"
     if not layout.is_ours:
         mend = f"`lorary add LIBRARY {layout.root}` makes a library of those that pass"
-    hint = " ".join(
-        part for part in (first.hint, more, f"{mend}; Library.open(..., skip_bad=True) passes over it.") if part
-    )
+    hint = " ".join(part for part in (first.hint, more, f"{mend}; Library.open(..., skip_bad=True) skips it.") if part)
     return LibraryError(first.code, first.message, hint)
 
 

@@ -1,4 +1,4 @@
-"""library.json: the schema version and the base; the rest is a note for those who don't read directories."""
+"""library.json: the schema version and the base; the rest is a summary for other programs."""
 
 import importlib.metadata
 import json

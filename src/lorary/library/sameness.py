@@ -1,4 +1,4 @@
-"""Experts that change nothing, and experts that are one and the same: told from bytes and hashes, without tensors."""
+"""Experts that change nothing, and experts that are the same: recognised by bytes and hashes, without tensors."""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ _ZERO = b"\x00\x80"  # the bytes of zeros of either sign, in every kind of float
 
 
 def look_for_zeros(expert: Expert) -> list[Finding]:
-    """Tell of an expert one of whose factors is zero at every site (W-ZERO). Reads until the first number that isn't.
+    """Report an expert with a zero factor at every site (W-ZERO). Reads until the first number that isn't.
 
     Raises LibraryError E-FILE and E-PATH, as `open_regular`.
     """
@@ -28,14 +28,14 @@ def look_for_zeros(expert: Expert) -> list[Finding]:
 
 
 def look_for_twins(expert: Expert, others: Mapping[str, Expert]) -> list[Finding]:
-    """Tell of others that are the same adapter, weights and scales, by the hashes that the library keeps (W-TWIN)."""
+    """Report others that are the same adapter, weights and scales, by the hashes that the library keeps (W-TWIN)."""
     mine = expert.provenance.weights_sha256
     alike = [name for name, other in others.items() if other.provenance.weights_sha256 == mine and name != expert.name]
     twins = [name for name in alike if mine and others[name].scales == expert.scales]
     if not twins:
         return []
     what = f"it is the same adapter as {listed(twins)}: together they get more of the tokens than either alone."
-    return [warning("W-TWIN", what, "Leave one of them out, unless that is meant.")]
+    return [warning("W-TWIN", what, "Remove one of them, unless you want both.")]
 
 
 def _is_zero(file: BinaryIO, tensor: TensorInfo) -> bool:

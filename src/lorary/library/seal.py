@@ -1,9 +1,9 @@
-"""Seals that only this user's own lorary can set: what somebody else made has none that counts.
+"""Seals that only this user's own lorary can set, so that files of other origin are recognised.
 
 The key is 32 random bytes in a file of the user's own that nobody else may read: lorary/key in $XDG_CONFIG_HOME (or
-~/.config), else in lorary's cache. It never leaves this machine and its user. Who loses it gets another: what was
-sealed before is then as foreign as a stranger's, and is made again. Where no such file can be, a process has a key of
-its own.
+~/.config), else in lorary's cache. It never leaves this machine and its user. If it is lost, a new one is made; what
+was sealed before then counts as a stranger's, and is made again. Where no such file can be, a process has a key of its
+own.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ def sealer() -> str:
 
 
 def _places() -> tuple[Path, ...]:
-    """List where the key may be, the best place first. In a cache that users share, each has a file of his own."""
+    """List where the key may be, the best place first. In a cache that users share, each has a file of their own."""
     mine = f"key-{os.geteuid()}" if hasattr(os, "geteuid") else "key"
     found = [cache_directory() / mine]
     with contextlib.suppress(RuntimeError):  # nobody's home

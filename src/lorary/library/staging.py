@@ -27,7 +27,7 @@ _HERE = -100  # AT_FDCWD
 
 
 def new_stage(staging: Path, name: str) -> Path:
-    """Make an empty directory that tells who is writing what. Raises E-PATH for a link."""
+    """Make an empty directory whose name says who is writing what. Raises E-PATH for a link."""
     require_plain_directory(staging)
     staging.mkdir(parents=True, exist_ok=True)
     stage = staging / marked(name)
@@ -126,7 +126,7 @@ def _held(directory: Path) -> Iterator[int | None]:
 
 
 def clean(layout: Layout) -> list[str]:
-    """Delete what dead writers left; move back an expert whose replacement was cut short. Says what it did, sorted.
+    """Delete what dead writers left; move back an expert whose replacement was cut short. Returns what it did, sorted.
 
     Raises E-PATH for a link: what it leads to is nobody's stage.
     """

@@ -22,7 +22,7 @@ from lorary.hashing import hash_file
 
 ANSWER_TIMEOUT_S = 5.0  # for the first word from the Hub; downloads may take longer
 PAUSES_S = (0.5, 2.0)
-"""After a Hub that is busy or out of order is asked again: so often and no more."""
+"""Pauses before a Hub that is busy or failing is asked again."""
 SUFFIXES = ("json", "safetensors", "md", "jinja")
 _URI = re.compile(
     r"hf://(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(/(?P<folder>[^@]+?))?/?(@(?P<revision>[\w./-]+))?", re.ASCII
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class HubPlace(NamedTuple):
-    """What an `hf://` name says; `folder` and `revision` are empty when it doesn't."""
+    """The parts of an `hf://` name; `folder` and `revision` are empty when not given."""
 
     repo: str
     folder: str
@@ -101,11 +101,11 @@ def _refused(uri: str, error: HfHubHTTPError) -> LibraryError:
     status = getattr(error.response, "status_code", "no status")
     message = f"{uri}: the Hub answered {status} ({type(error).__name__})."
     hint = "Check the name, the revision, and HF_TOKEN for a private one."
-    return LibraryError("E-HUB", message, "It is busy or out of order: try again later." if _is_busy(error) else hint)
+    return LibraryError("E-HUB", message, "It is busy or failing: try again later." if _is_busy(error) else hint)
 
 
 def _snapshot(place: HubPlace, uri: str) -> Path:
-    """Bring what a name says into the Hub's cache, and compare it with what the Hub says of it. Raises E-HUB."""
+    """Fetch what a name refers to into the Hub's cache, and compare it with the Hub's hashes. Raises E-HUB."""
     try:
         return _download(place, uri)
     except LibraryError:
@@ -144,7 +144,7 @@ def _download(place: HubPlace, uri: str) -> Path:
     if _damaged(snapshot, files):  # and in the cache it would stay so
         snapshot = _patiently(lambda: fetch(anew=True), _broke_off)
     if bad := _damaged(snapshot, files):
-        raise LibraryError("E-HUB", f"{uri}: {quote(bad, 200)} came damaged, twice.", "Try again later.")
+        raise LibraryError("E-HUB", f"{uri}: {quote(bad, 200)} arrived damaged, twice.", "Try again later.")
     return snapshot
 
 
@@ -167,7 +167,7 @@ def _is_whole(path: Path, file: Any) -> bool:
 
 
 def _patiently(ask: Callable[[], T], may_pass: Callable[[Exception], bool]) -> T:
-    """Ask, and ask again after a pause where that may help; what has arrived by then isn't fetched twice."""
+    """Ask, and retry after a pause where that may help; what has arrived by then isn't fetched twice."""
     for pause_s in PAUSES_S:
         try:
             return ask()
@@ -201,7 +201,7 @@ def _copy_out(source: Path, target: Path, uri: str) -> None:
 
 def _unreachable(uri: str, why: str) -> LibraryError:
     hint = (
-        "Offline these work: the path of a local directory, or HF_HUB_OFFLINE=1 "
+        "These work offline: the path of a local directory, or HF_HUB_OFFLINE=1 "
         "when the repository is in the Hub's cache already."
     )
     return LibraryError("E-HUB", f"{uri}: the Hub can't be reached ({why}).", hint)

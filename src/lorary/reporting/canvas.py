@@ -1,4 +1,4 @@
-"""What all figures share: their size, frame and names, and how they are written."""
+"""What all figures share: size, frame, names and writing to a file."""
 
 import io
 import itertools
@@ -26,7 +26,7 @@ _FURTHER = (
     "Hiragino Sans", "PingFang SC", "Apple SD Gothic Neo", "Yu Gothic", "Microsoft YaHei", "Malgun Gothic",
     "Arial Unicode MS",
 )  # fmt: skip
-"""Where letters are looked for that the first font hasn't: Chinese, Japanese, Korean."""
+"""Fonts for letters that the first font lacks: Chinese, Japanese, Korean."""
 
 
 @dataclass(frozen=True)

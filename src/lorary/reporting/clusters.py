@@ -27,7 +27,7 @@ def report_clusters(
 ) -> Path:
     """Write similarity map, tree and, with a curve over k, the choice of k; clusters list names of experts.
 
-    Raises E-REPORT without a map, which methods that draw lots don't have.
+    Raises E-REPORT without a map, which random methods don't have.
     """
     pictures = draw_clusters(clusters, names, similarity, curve)
     sizes = ", ".join(f"{name}: {len(members)}" for name, members in clusters.items())

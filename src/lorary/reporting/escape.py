@@ -1,4 +1,4 @@
-"""Text that others wrote, made harmless in HTML and JSON-in-HTML."""
+"""Untrusted text, made harmless in HTML and JSON-in-HTML."""
 
 import html
 import json

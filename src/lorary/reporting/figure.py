@@ -167,7 +167,7 @@ def draw_similarity(
 def check_map(
     names: Sequence[str], similarity: NDArray[np.floating[Any]], clusters: Mapping[str, Sequence[str]]
 ) -> None:
-    """Look for what no map or tree can show. Raises E-REPORT for NaN, infinity, and an expert in two clusters."""
+    """Refuse what no map or tree can show. Raises E-REPORT for NaN, infinity, and an expert in two clusters."""
     strange = np.argwhere(~np.isfinite(similarity))
     if len(strange):
         one, other = (names[i] for i in strange[0])

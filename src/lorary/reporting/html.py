@@ -1,4 +1,4 @@
-"""One self-contained page: no network, no files beside it, nothing that others wrote is ever run."""
+"""One self-contained page: no network, no other files, and no untrusted text is ever run."""
 
 import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ def write_report(
 ) -> Path:
     """Write scores, figures and traces as one HTML file, whole or not at all; returns its path.
 
-    An earlier page or figure of lorary's is written over. Raises E-EXISTS for any other file, E-DISK, E-PERM.
+    An earlier page or figure that lorary wrote is overwritten. Raises E-EXISTS for any other file, E-DISK, E-PERM.
 
     `summary`: one sentence each, plain text. `provenance`: what was run on what; inner mappings are listed too.
     `png_dir`: also write each picture there, as `<name>.png`.
@@ -72,7 +72,7 @@ def _page(
 <style>{_STYLE.read_text(encoding="utf-8")}{_COLOURS}</style></head>
 <body><header><h1>{escape(title)}</h1><ul class="summary">{lines}</ul></header>
 <main>{"".join(parts)}</main>
-{_FOOTER} This file is whole: it loads nothing.</footer>
+{_FOOTER} This page is self-contained: it loads nothing.</footer>
 {script}</body></html>
 """
 
@@ -108,7 +108,7 @@ def _is_page(data: bytes) -> bool:
 
 
 def check_page_place(into: Path) -> None:
-    """Refuse a path where no page can be written, before long work is done. Raises E-EXISTS, E-PATH, E-PERM."""
+    """Refuse a path where no page can be written, before any long work. Raises E-EXISTS, E-PATH, E-PERM."""
     with disk_errors(repr(str(into)), ELSEWHERE):
         _check_may_go(into, _is_page)
     check_writable(into)
@@ -116,12 +116,12 @@ def check_page_place(into: Path) -> None:
 
 def _check_may_go(path: Path, may_go: Callable[[bytes], bool]) -> None:
     if (path.exists() or path.is_symlink()) and not (path.is_file() and may_go(path.read_bytes())):
-        message = f"{str(path)!r} is there and is no page or figure of lorary's."
+        message = f"{str(path)!r} exists and isn't a page or figure that lorary wrote."
         raise EvaluationError("E-EXISTS", message, "Choose another path, or remove it.")
 
 
 def _write(path: Path, data: bytes, may_go: Callable[[bytes], bool]) -> None:
-    """Write a file where none is, or over one whose bytes say that it may go."""
+    """Write a new file, or overwrite one whose bytes show that lorary wrote it."""
     with disk_errors(repr(str(path)), ELSEWHERE):
         _check_may_go(path, may_go)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -40,7 +40,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A macro mean with its 95 % interval; `best`: nobody who may win is better, and somebody is worse."""
+    """A macro mean with its 95 % interval; `best`: no eligible row is better, and at least one is worse."""
 
     mean: float
     low: float
@@ -77,7 +77,7 @@ class Table:
         return f"{table}\n\n{self.note}\n"
 
     def to_rich(self) -> FirstThatFits:
-        """Make it for the terminal: whole where there is room, else a table for each group of tasks, or each column.
+        """Lay it out for the terminal: whole if there is room, else a table for each group of tasks, or each column.
 
         Where it is narrower still, intervals stand below their means. Names are never cut.
         """

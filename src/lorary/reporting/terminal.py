@@ -12,7 +12,7 @@ _AMPLE = 100_000  # columns; more than any table takes
 
 @dataclass(frozen=True)
 class FirstThatFits:
-    """One thing laid out in several ways, widest first: shown is the first that nothing is cut of, else the last.
+    """One thing laid out in several ways, widest first: the first that fits uncut is shown, else the last.
 
     A way is one table, or several below one another.
     """

@@ -71,7 +71,7 @@ class Example:
 
     @property
     def whole_prompt(self) -> str:
-        """All that stands before the completion, as one text, with what the chat template is given besides."""
+        """Everything before the completion, as one text, with what else the chat template is given."""
         if not self.messages:
             return self.prompt
         given = [f"template: {_canonical(self.template)}"] if self.template else []
@@ -79,12 +79,12 @@ class Example:
 
     @property
     def question(self) -> str:
-        """What is asked, by which examples are told apart: blanks at the end of a prompt belong to the answer."""
+        """The question, which identifies the example: blanks at the end of a prompt belong to the answer."""
         return self.whole_prompt if self.messages else self.prompt.rstrip(" \t")
 
     @property
     def answer(self) -> str:
-        """What is answered, as one text: the completion, with what else the answer's turn has."""
+        """The answer, as one text: the completion, with what else the answer's turn has."""
         return self.completion + (f" {_canonical(self.extra)}" if self.extra else "")
 
 

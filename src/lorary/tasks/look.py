@@ -1,4 +1,4 @@
-"""A first look at a data set: how much, how long, how clean."""
+"""A first look at a data set: its size, lengths and faults."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -29,11 +29,11 @@ class TaskLook:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """What its reader may want to mend, one sentence each."""
+        """What its owner may want to fix, one sentence each."""
         sentences = (
             (not self.n_train, "no examples to train on"),
             (not self.n_test, "no examples to test on"),
-            (self.n_leaks, f"{self.n_leaks} prompts stand in more than one part"),
+            (self.n_leaks, f"{self.n_leaks} prompts are in more than one part"),
             (self.n_duplicates, f"{self.n_duplicates} examples come twice"),
             (self.truncated, f"{self.truncated or 0:.1%} of the examples are too long and will be cut"),
         )

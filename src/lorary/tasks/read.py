@@ -22,12 +22,12 @@ def read_tasks(
     """Read tasks from a directory, a glob, a file, hf://datasets/USER/NAME, a list of those, or a `datasets` object.
 
     Rows: see `lorary.tasks.rows.shapes`. A row's task is its `task` or `task_name`, else the file's name; its part is
-    its `split`, else the end of the file's name ("race.train.jsonl"), else goes by a hash of the prompt (80/10/10), so that
-    one prompt never stands in two parts. `only`: keep these tasks. No row is ever left out: the first that can't be
-    read raises E-DATA with file and line. So do fields with text that no example would hold (see
-    `lorary.tasks.rows.unread`), with their counts, unless they stand in `ignore`, which are read as if they weren't there; "*" leaves all that
-    aren't known. `answers`: of a conversation, "last" makes one example; "all" makes one of each answer, in the same
-    part as the last. Names of the Hub: see `lorary.tasks.rows.hub_rows`; they raise E-HUB.
+    its `split`, else the end of the file's name ("race.train.jsonl"), else follows from a hash of the prompt
+    (80/10/10), so that one prompt is never in two parts. No row is skipped: the first that can't be read raises E-DATA
+    with file and line. So do fields with text that no example would hold (see `lorary.tasks.rows.unread`), with their
+    counts. `only`: keep these tasks. `ignore`: fields to read as if they weren't there; "*" means all unknown ones.
+    `answers`: "last" makes one example of a conversation; "all" makes one of each answer, in the same part as the last.
+    Names of the Hub: see `lorary.tasks.rows.hub_rows`; they raise E-HUB.
     Parquet without pyarrow, and such names without datasets, raise E-EXTRA; an unknown name in `only` E-TASK.
     """
     ignored = _checked(ignore, answers)
@@ -81,8 +81,8 @@ class _Counts:
             return
         names = list(self.n)
         python, line = f"ignore={names}", " ".join(f"--ignore {name}" for name in names)
-        what = f"{self.place}: text beside the fields that are read: {in_words(self.n)}."
-        raise TaskError("E-DATA", what, f"Write it into the prompt or the turns, or leave it out: {python}, {line}.")
+        what = f"{self.place}: text in fields that are not read: {in_words(self.n)}."
+        raise TaskError("E-DATA", what, f"Put it into the prompt or the turns, or drop it: {python}, {line}.")
 
 
 @dataclass

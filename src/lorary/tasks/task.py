@@ -10,7 +10,7 @@ from lorary.tasks.example import Example, require_text
 
 @dataclass(frozen=True)
 class Origin:
-    """What was seen when a task was read. It says nothing of what the task is: equal tasks may come from anywhere.
+    """What was seen when a task was read. It is no part of the task: equal tasks may come from anywhere.
 
     `shapes`: how many rows were of each shape, with the first's example. `unread`: fields that no example holds -> the
     number of rows that have them.

@@ -128,7 +128,7 @@ def test_only_groups_are_written_over(there, tmp_path):
     with pytest.raises(BuildError) as caught:
         CLUSTERS.write(path)
     assert str(caught.value) == (
-        f"error[E-EXISTS] '{path}' is there and is no groups file. Choose another path, or remove it."
+        f"error[E-EXISTS] '{path}' exists and isn't a groups file. Choose another path, or remove it."
     )
     assert there != "text" or path.read_text() == '{"prompt": "a", "completion": "b"}'
     assert list(tmp_path.iterdir()) == [path]

@@ -91,7 +91,7 @@ def test_what_is_there_is_not_written_over(base, toy, tmp_path):
     with pytest.raises(BuildError) as caught:
         finetune(QUICK, toy.only(["copy"]), base, into=tmp_path / "full")
     assert str(caught.value) == (
-        f"error[E-EXISTS] '{tmp_path / 'full'}' is there and was not made by this run: other options, data or base. "
+        f"error[E-EXISTS] '{tmp_path / 'full'}' exists and was not made by this run: other options, data or base. "
         "Give another --into, or remove it."
     )
 
@@ -102,7 +102,7 @@ def test_a_base_of_another_precision_makes_another_base(base, toy, tmp_path):
     with pytest.raises(BuildError) as caught:
         finetune(QUICK, tasks, pico_base(dtype=torch.bfloat16), into=tmp_path / "full")
     assert str(caught.value) == (
-        f"error[E-EXISTS] '{tmp_path / 'full'}' is there: it was made with dtype=float32, not dtype=bfloat16. "
+        f"error[E-EXISTS] '{tmp_path / 'full'}' exists: it was made with dtype=float32, not dtype=bfloat16. "
         "Give --dtype float32: the default depends on the machine. Give another --into, or remove it."
     )
 

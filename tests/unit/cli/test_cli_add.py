@@ -200,7 +200,7 @@ def test_a_chat_template_that_an_adapter_brings_is_kept_told_of_and_used_when_as
     )
     added = run("add", copied, theirs)
     kept = copied / "experts" / "chat" / "chat_template.jinja"
-    told = f"It is kept: to use it, give --chat-template {str(kept)!r}."
+    told = f"To use it, give --chat-template {str(kept)!r}."
     assert added.code == 0 and "warning[W-CHAT] it brings a chat template, " in added.err and told in added.err
     ask = ("ask", copied, "up", "--chat", "--router", "uniform", "--max-new-tokens", 1)
     assert run(*ask).code == 1
@@ -300,7 +300,10 @@ def test_what_was_respelt_is_known_again(run: Run, world: World, tmp_path: Path)
     others(world, tmp_path / "pile" / "odd", lambda arrays: {"_orig_mod." + key: a for key, a in arrays.items()})
     line = ("add", tmp_path / "lib", tmp_path / "pile", "--base", world.base, "--json")
     first = run(*line)
-    assert (first.code, "warning[W-KEYS] 16 of 16 tensors are named otherwise" in first.err) == (0, True)
+    assert (
+        first.code,
+        "warning[W-KEYS] 16 of 16 tensors have names by which PEFT would not find them" in first.err,
+    ) == (0, True)
     assert json.loads(run(*line).out)["kept"] == ["odd"]
 
 
@@ -321,7 +324,7 @@ def test_none_that_passes_leaves_no_library(run: Run, world: World, tmp_path: Pa
 def test_what_is_no_place_for_a_library_stops_at_once(run: Run, world: World) -> None:
     refused = run("add", world.tasks, world.library / "experts")
     assert (refused.code, refused.out) == (1, "")
-    assert refused.err == f"error[E-EXISTS] '{world.tasks}' is there and not empty. Choose another path.\n"
+    assert refused.err == f"error[E-EXISTS] '{world.tasks}' exists and isn't empty. Choose another path.\n"
 
 
 @pytest.mark.parametrize(

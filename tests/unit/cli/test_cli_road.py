@@ -109,7 +109,7 @@ def test_dry_run_writes_nothing(run: Run, world: World, tmp_path: Path) -> None:
     assert without.out.splitlines()[1].split()[-3:] == [str(round((tokens["copy"] - 24) / 4)), "-", "-"]
     assert without.out.splitlines()[-1] == (
         f"3 jobs, 9 steps, about {sum(round((n - 24) / 4) for n in tokens.values())} tokens to train on. "
-        "Base 'some/where' isn't on this machine: tokens are guessed from characters, bytes and packs unknown."
+        "Base 'some/where' isn't on this machine: tokens are estimated from characters; bytes and packs are unknown."
     )
     assert not into.exists()
 
@@ -126,7 +126,7 @@ def test_dry_run_shows_what_is_read_of_each_shape_and_what_is_not(run: Run, worl
     line = ("build", data, "--method", "private:steps=3", "--into", tmp_path / "new", "--dry-run")
     refused = run(*line, "--base", world.base)
     assert refused.code == 1
-    assert "sums.train.jsonl:2: text beside the fields that are read: 'hint' (1 row)." in refused.err
+    assert "sums.train.jsonl:2: text in fields that are not read: 'hint' (1 row)." in refused.err
     shown = run(*line, "--base", world.base, "--ignore", "hint")
     end = pico_tokenizer().eos_token
     assert shown.err.splitlines()[-9:] == [
@@ -182,7 +182,7 @@ def test_a_build_may_start_from_a_library(run: Run, world: World, tmp_path: Path
     built = run(*line, "--from", world.library)
     assert built.code == 0
     said = [
-        f"base {world.base}, that of library {world.library}; --base names another.",
+        f"base {world.base}, that of library {world.library}; use --base for another.",
         f"loading base {world.base} ...",
     ]
     assert built.err.splitlines()[:2] == said, "its base is the one the source names"
@@ -281,7 +281,7 @@ def test_a_base_of_a_relative_name_is_found_from_anywhere(
     assert run("ask", "saved", "red fox", "--max-new-tokens", 1).code == 0
     merged = run("build", "--method", "svd:rank=2", "--from", "../lib", "--into", "merged")
     assert (merged.code, merged.err.splitlines()[0]) == (
-        0, "base ./mine, that of library ../lib; --base names another.",
+        0, "base ./mine, that of library ../lib; use --base for another.",
     )  # fmt: skip
     assert {e.config["base_model_name_or_path"] for e in Library.open("merged").values()} == {"./mine"}
     for place in (tmp_path, tmp_path / "else"):
@@ -302,7 +302,7 @@ def test_build_into_a_library_takes_its_base(
     built = run(*line)
     assert (built.code, built.out) == (0, f"{copied}: 3 experts\n")
     assert built.err.splitlines()[:2] == [
-        f"base {world.base}, that of library {copied}; --base names another.", f"loading base {world.base} ...",
+        f"base {world.base}, that of library {copied}; use --base for another.", f"loading base {world.base} ...",
     ]  # fmt: skip
     monkeypatch.setenv("LORARY_CACHE", str(tmp_path / "cache"))
     for path in copied.glob("experts/*/adapter_config.json"):

@@ -73,7 +73,7 @@ def test_what_is_wrong_with_a_saved_model_is_one_line(run: Run, world: World, sa
     assert refused.code == 1
     assert refused.err.splitlines()[-1] == (
         f"error[E-FILE] expert 'swap' of saved model 'model' is missing: no {str(saved / 'experts' / 'swap')!r}. "
-        "Bring it back to that place, or save the model again."
+        "Restore it there, or save the model again."
     )
     taken = run("save", saved, "--into", saved)
     assert taken.code == 1

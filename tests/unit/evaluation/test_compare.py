@@ -81,12 +81,12 @@ def test_noise_is_rarely_significant():
         ),
         (
             make_scores("b", x=[1]),
-            "error[E-PAIR] 'a' and 'b' can't be paired: task 'x' has other test examples (2 and 1 examples). "
+            "error[E-PAIR] 'a' and 'b' can't be paired: task 'x' has different test examples (2 and 1 examples). "
             "Use the same data and the same limit.",
         ),
         (
             make_scores("b", x=[1, 2], data="1"),
-            "error[E-PAIR] 'a' and 'b' can't be paired: task 'x' has other test examples (2 and 2 examples). "
+            "error[E-PAIR] 'a' and 'b' can't be paired: task 'x' has different test examples (2 and 2 examples). "
             "Use the same data and the same limit.",
         ),
     ],

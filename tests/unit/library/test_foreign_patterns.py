@@ -171,7 +171,7 @@ def test_many_expressions_are_refused(tmp_path):
 def test_tensors_and_a_pattern_that_does_not_name_them(tmp_path):
     assert check(write_adapter(tmp_path / "a", target_modules=r".*\.(q|v)_proj"), base=BASE) == []
     (finding,) = check(write_adapter(tmp_path / "b", target_modules=r".*\.q_proj"))
-    assert finding.code == "E-KEYS" and "tensors for what target_modules doesn't name" in finding.message
+    assert finding.code == "E-KEYS" and "tensors for layers that target_modules doesn't name" in finding.message
     half = {key: value for key, value in tensors().items() if "q_proj" in key}
     (finding,) = check(write_adapter(tmp_path / "c", half, target_modules=r".*\.(q|v)_proj"), base=BASE)
     assert finding.message == f"2 of 4 targeted sites have no tensors: {SITES[1]!r}, {SITES[3]!r}."

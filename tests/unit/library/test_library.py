@@ -425,7 +425,7 @@ def test_one_bad_expert_of_many(library, poems):
     assert message(caught) == (
         "error[E-FILE] expert 'e3': adapter_model.safetensors is damaged: it has 5 bytes, a header needs more than 8. "
         f"Fetch or save it again. `lorary remove {library.path} e3` takes it out; "
-        "Library.open(..., skip_bad=True) passes over it."
+        "Library.open(..., skip_bad=True) skips it."
     )
     partial = Library.open(library.path, skip_bad=True)
     assert list(partial) == ["e0", "e1", "e2", "e4"]

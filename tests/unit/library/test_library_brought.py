@@ -85,6 +85,4 @@ def test_one_that_cannot_be_read_is_left_out_and_named(way, tmp_path):
     ]  # fmt: skip
     (finding,) = look_for_template(source, expert.directory, None)
     assert finding.code == "W-CHAT"
-    assert (
-        finding.message.startswith("the chat template that it brings is left out: ") and finding.message.isprintable()
-    )
+    assert finding.message.startswith("the chat template that it brings is ignored: ") and finding.message.isprintable()

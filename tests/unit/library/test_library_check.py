@@ -356,8 +356,8 @@ def test_init_that_changed_the_base_is_refused(tmp_path, init, name, hint):
     finding = one(config_of(tmp_path, init_lora_weights=init))
     assert (finding.code, finding.level, finding.hint) == ("E-FEATURE", "error", hint)
     assert finding.message == (
-        f"init_lora_weights='{init}' ({name}) changed the base it was trained on; on the base as it is it would answer "
-        "otherwise."
+        f"init_lora_weights='{init}' ({name}) changed the base it was trained on; on the unchanged base it would "
+        "answer differently."
     )
 
 
@@ -454,7 +454,8 @@ def test_tensors_that_target_modules_does_not_name(tmp_path):
     finding = one(config_of(tmp_path, target_modules=["q_proj"]))
     assert finding.code == "E-KEYS"
     assert finding.message == (
-        "site 'model.layers.0.self_attn.v_proj' (and 1 more sites): tensors for what target_modules doesn't name."
+        "site 'model.layers.0.self_attn.v_proj' (and 1 more sites): tensors for layers that target_modules "
+        "doesn't name."
     )
 
 

@@ -103,7 +103,7 @@ def test_hub_out_of_reach(monkeypatch, tmp_path):
         raise ConnectionError("no route")
 
     assert unreachable(refuse, monkeypatch, tmp_path) == (
-        "error[E-HUB] hf://me/lib: the Hub can't be reached (ConnectionError). Offline these work: the path of a local "
+        "error[E-HUB] hf://me/lib: the Hub can't be reached (ConnectionError). These work offline: the path of a local "
         "directory, or HF_HUB_OFFLINE=1 when the repository is in the Hub's cache already."
     )
 

@@ -45,7 +45,7 @@ def test_every_spelling_is_read_as_what_it_stands_for(name, tmp_path):
     odd = respelt(name, tmp_path / "odd")
     (finding,) = check(odd, base=BASE)
     assert (finding.code, finding.level) == ("W-KEYS", "warning")
-    assert finding.message.startswith("8 of 8 tensors are named otherwise than PEFT names them")
+    assert finding.message.startswith("8 of 8 tensors have names by which PEFT would not find them")
     assert tuple(site_tensors(read_header(odd / "adapter_model.safetensors"))) == SITES
 
 

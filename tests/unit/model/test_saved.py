@@ -293,7 +293,7 @@ def test_an_expert_that_left_before_saving_is_named(base, library, tmp_path):
         library.remove("join")
         refuse(
             lambda: model.save(tmp_path / "model"),
-            "error[E-FILE] expert 'join': adapter_config.json is missing. Bring it back, or leave the expert out.",
+            "error[E-FILE] expert 'join': adapter_config.json is missing. Restore it, or leave the expert out.",
         )
 
 
@@ -302,7 +302,7 @@ def test_a_missing_expert_is_named(base, library, saved):
     refuse(
         lambda: lorary.load(saved, base=base),
         f"error[E-FILE] expert 'join' of saved model 'model' is missing: no "
-        f"{str(saved / '../libs/lib/experts/join')!r}. Bring it back to that place, or save the model again.",
+        f"{str(saved / '../libs/lib/experts/join')!r}. Restore it there, or save the model again.",
     )
 
 

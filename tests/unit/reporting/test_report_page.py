@@ -123,14 +123,15 @@ def test_nothing_else_is_written_over(tmp_path, text):
     with pytest.raises(EvaluationError) as caught:
         write_report(into, title="T")
     assert str(caught.value) == (
-        f"error[E-EXISTS] '{into}' is there and is no page or figure of lorary's. Choose another path, or remove it."
+        f"error[E-EXISTS] '{into}' exists and isn't a page or figure that lorary wrote. "
+        "Choose another path, or remove it."
     )
     assert text is None or into.read_text() == text
 
 
 def test_a_foreign_picture_stays(tmp_path):
     (tmp_path / "p.png").write_bytes(b"\x89PNG mine")
-    with pytest.raises(EvaluationError, match=r"error\[E-EXISTS\] '.*p.png' is there"):
+    with pytest.raises(EvaluationError, match=r"error\[E-EXISTS\] '.*p.png' exists"):
         write_report(tmp_path / "r.html", title="T", pictures=[Picture("p", "", "", "", b"", b"")], png_dir=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["p.png"]
 

@@ -140,14 +140,14 @@ def test_other_separators():
          "Put quotation marks around cells that hold any, doubled."),
         ('prompt,completion\na,"' + "b\n" * 100_000,
          "x.csv:2: not a row of a table: field larger than field limit (131072). Is a quotation mark missing before "
-         "it? Cells of more than 131,072 letters belong into JSON lines."),
+         "it? Cells of more than 131,072 characters belong in JSON lines."),
         ('prompt,completion\na,"b',
          "x.csv:2: not a row of a table: unexpected end of data. "
          "Put quotation marks around cells that hold any, doubled."),
         (b"prompt,completion\ncaf\xe9,b\n", "x.csv:2: not UTF-8 (byte 4 of the line is 0xe9). Save the file as UTF-8."),
         ("prompt,completion,context\na,b,Rome.\n",
-         "x.csv:2: text beside the fields that are read: 'context' (1 row). Write it into the prompt or the turns, "
-         "or leave it out: ignore=['context'], --ignore context."),
+         "x.csv:2: text in fields that are not read: 'context' (1 row). Put it into the prompt or the turns, "
+         "or drop it: ignore=['context'], --ignore context."),
     ],
 )  # fmt: skip
 def test_broken_tables(content, expected):

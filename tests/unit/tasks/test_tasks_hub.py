@@ -66,7 +66,7 @@ GRAMMAR = "hf://datasets/USER/NAME[@REVISION][/CONFIG or /FILE][:SPLIT]"
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        *((name, f"{name!r} is no name of a data set. Write {GRAMMAR}.")
+        *((name, f"{name!r} isn't the name of a data set. Write {GRAMMAR}.")
           for name in ("hf://datasets/n", "hf://u/n", "hf://datasets/u/n/../x.jsonl", "hf://datasets/u/n/*.jsonl",
                        "hf://datasets/u/n:", "hf://datasets/u/n@", "hf://datasets/u/n:a/b")),
         ("hf://datasets/u/n/x.jsonl:train",
@@ -107,10 +107,8 @@ def test_one_file(asked):
 
 def test_rows_are_named_by_their_place(asked, monkeypatch):
     monkeypatch.setitem(ROW, "context", "Rome.")
-    assert "sums[test]:1: text beside the fields that are read: 'context' (2 rows)." in refusal(
-        "hf://datasets/u/sums:test"
-    )
-    assert "error[E-DATA] hf://datasets/u/n/x.csv:1: text beside" in refusal("hf://datasets/u/n/x.csv")
+    assert "sums[test]:1: text in fields that are not read: 'context' (2 rows)." in refusal("hf://datasets/u/sums:test")
+    assert "error[E-DATA] hf://datasets/u/n/x.csv:1: text in" in refusal("hf://datasets/u/n/x.csv")
 
 
 @pytest.mark.parametrize(

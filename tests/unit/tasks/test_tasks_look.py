@@ -21,7 +21,7 @@ def test_look_counts():
     assert (seen.n_duplicates, seen.n_leaks) == (1, 1)
     assert seen.sample == "a\n-> x"
     assert seen.findings == (
-        "W-DATA task 't': 1 prompts stand in more than one part.",
+        "W-DATA task 't': 1 prompts are in more than one part.",
         "W-DATA task 't': 1 examples come twice.",
     )
 

@@ -47,29 +47,29 @@ ROWS = [
      "the field 'output' is missing, found input, output, definition. Add it to the row."),
     ({"output": "a"}, "the field 'instruction' is missing, found output. Add it to the row."),
     ({"source": "a"}, "the field 'target' is missing, found source. Add it to the row."),
-    ({"prompt": 1, "completion": "b"}, "'prompt' must be a text or a list of messages, found int 1. Mend the row."),
-    ({"prompt": "a", "completion": 4}, "'completion' must be a text or a list of texts, found int 4. Mend the row."),
-    ({"prompt": "a", "completion": []}, "'completion' must be a text or a list of texts, found list []. Mend the row."),
-    ({"prompt": "a", "completion": ["b", 1]}, "'completion' must be a text, found int 1. Mend the row."),
+    ({"prompt": 1, "completion": "b"}, "'prompt' must be a text or a list of messages, found int 1. Fix the row."),
+    ({"prompt": "a", "completion": 4}, "'completion' must be a text or a list of texts, found int 4. Fix the row."),
+    ({"prompt": "a", "completion": []}, "'completion' must be a text or a list of texts, found list []. Fix the row."),
+    ({"prompt": "a", "completion": ["b", 1]}, "'completion' must be a text, found int 1. Fix the row."),
     ({"prompt": "a", "completion": "  "}, "'completion' is empty. Fill it, or leave the row out."),
     ({"prompt": "", "completion": "b"}, "'prompt' is empty. Fill it, or leave the row out."),
     ({"definition": "", "input": "", "output": "b"}, "'input' is empty. Fill it, or leave the row out."),
     ({"prompt": "\ud800", "completion": "b"}, "'prompt' holds half a character (\\ud800). Write the text as UTF-8."),
-    ({"prompt": "a", "completion": "b", "task": 3}, "'task' must be a text, found int 3. Mend the row."),
+    ({"prompt": "a", "completion": "b", "task": 3}, "'task' must be a text, found int 3. Fix the row."),
     ({"prompt": "a", "completion": "b", "split": "tst"},
      "unknown split 'tst'. Did you mean 'test'? Known: train, valid, validation, val, dev, test."),
     ({"prompt": "a", "completion": "b", "choices": ["b"]},
-     "'choices' must be a list of at least two texts, found list ['b']. Mend the row."),
+     "'choices' must be a list of at least two texts, found list ['b']. Fix the row."),
     ({"prompt": "a", "completion": "b", "choices": ["x", "y"]},
      "the completion 'b' isn't one of its choices. Write it as in 'choices'."),
-    ({"messages": []}, "'messages' must be a list of messages, found list []. Mend the row."),
+    ({"messages": []}, "'messages' must be a list of messages, found list []. Fix the row."),
     ({"messages": [{"from": "human"}]},
      "message 1 of 'messages' isn't {role, content} or {from, value}. Rename its fields."),
     ({"messages": [USER, {"role": "asistant", "content": "b"}]},
      "message 2 of 'messages' has the unknown role 'asistant'. "
      "Did you mean 'assistant'? Known: assistant, developer, function, system, tool, user."),
     ({"messages": [{"role": "user", "content": None}, ANSWER]},
-     "'content' must be a text, found NoneType None. Mend the row."),
+     "'content' must be a text, found NoneType None. Fix the row."),
     ({"messages": [USER]}, "the last message is of 'user', expected 'assistant'. End with the answer."),
     ({"messages": [USER, {"role": "assistant", "content": ""}]},
      "the last message is empty. Every row needs an answer."),
@@ -79,22 +79,22 @@ ROWS = [
      "message 1 of 'conversations' has the unknown role 'humn'. Did you mean 'human'? Known: assistant, bot, chatgpt, "
      "developer, function, function_call, gpt, human, model, observation, system, tool, user."),
     ({"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "rain()"}]},
-     "message 2 of 'conversations' must be JSON, found 'rain()'. Mend the row."),
+     "message 2 of 'conversations' must be JSON, found 'rain()'. Fix the row."),
     ({"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "3"}]},
-     "message 2 of 'conversations' is no call {name, arguments}, found '3'. Mend the row."),
-    ({"messages": [USER, ANSWER], "tools": "none"}, "'tools' must be JSON, found 'none'. Mend the row."),
+     "message 2 of 'conversations' isn't a call {name, arguments}, found '3'. Fix the row."),
+    ({"messages": [USER, ANSWER], "tools": "none"}, "'tools' must be JSON, found 'none'. Fix the row."),
     ({"messages": [USER, ANSWER], "tools": '{"a": 1}'},
      "'tools' must be a list of tools, or its JSON, found dict {'a': 1}. "
-     "Mend the row."),
+     "Fix the row."),
     ({"messages": [USER, ANSWER], "chat_template_kwargs": {"chat_template": "{{ 1 }}"}},
      "'chat_template_kwargs' can't hold 'chat_template'. Leave it out."),
     ({"messages": [USER, {**ANSWER, "tool_calls": [float("nan")]}]},
-     "'messages[2]' holds no JSON value (Out of range float values are not JSON compliant). Mend the row."),
-    ({"messages": [USER, {**ANSWER, "name": "\ud800"}]}, "'messages[2]' holds half a character. Mend the row."),
+     "'messages[2]' holds no JSON value (Out of range float values are not JSON compliant). Fix the row."),
+    ({"messages": [USER, {**ANSWER, "name": "\ud800"}]}, "'messages[2]' holds half a character. Fix the row."),
     ({"system": "Be brief.", "messages": [{"role": "system", "content": "Be long."}, USER, ANSWER]},
-     "a system turn stands among the turns and beside them. Keep one."),
+     "there is a system turn both among the turns and beside them. Keep one."),
     ({"instruction": "a", "output": "b", "history": [["c"]]},
-     "'history' must be a list of [question, answer], found list ['c']. Mend the row."),
+     "'history' must be a list of [question, answer], found list ['c']. Fix the row."),
     ({"question": "a", "answer": "b", "system": "c", "system_prompt": "d"},
      "'system' and 'system_prompt' are both filled. Keep one."),
     ({"messages": [ANSWER]}, "no message of 'user' before the answer. Every row needs a question."),
@@ -102,7 +102,7 @@ ROWS = [
      "'completion' has 2 messages, expected one. Move the others to 'prompt'."),
     ({"prompt": "a", "completion": {"a": "x" * 99}},
      "'completion' must be a text or a list of texts, found dict "
-     f"{{'a': '{'x' * 32}…. Mend the row."),
+     f"{{'a': '{'x' * 32}…. Fix the row."),
 ]  # fmt: skip
 
 
@@ -171,7 +171,7 @@ def test_a_parquet_value_that_python_has_not_names_its_column(tmp_path):
     for name, column in strange.items():
         parquet.write_table(pyarrow.table({"prompt": ["a"], name: column}), tmp_path / "x.parquet")
         found = message("x.parquet")
-        assert found.startswith(f"error[E-DATA] x.parquet: column {name!r} holds what Python can't: ")
+        assert found.startswith(f"error[E-DATA] x.parquet: column {name!r} holds values that Python can't represent: ")
         assert found.endswith(". Convert it to text, or leave the column out.")
 
 

@@ -183,8 +183,8 @@ def test_messages_before_and_after():
 def test_text_beside_the_known_fields_is_refused_with_counts():
     rows = [{"prompt": "a", "completion": "b", "id": i, **({"context": "Rome."} if i else {})} for i in range(3)]
     assert refusal(*rows, {**rows[0], "hint": "No."}) == (
-        "error[E-DATA] t.train.jsonl:2: text beside the fields that are read: 'context' (2 rows), 'hint' (1 row). "
-        "Write it into the prompt or the turns, or leave it out: ignore=['context', 'hint'], "
+        "error[E-DATA] t.train.jsonl:2: text in fields that are not read: 'context' (2 rows), 'hint' (1 row). "
+        "Put it into the prompt or the turns, or drop it: ignore=['context', 'hint'], "
         "--ignore context --ignore hint."
     )
 
@@ -205,7 +205,7 @@ LOST = [
 def test_no_text_is_lost_in_silence(row):
     *_, last = row
     field = "messages[].summary" if last == "messages" else last
-    assert f"text beside the fields that are read: {field!r} (1 row)." in refusal(row)
+    assert f"text in fields that are not read: {field!r} (1 row)." in refusal(row)
     for said in (field, "*"):
         assert read(row, ignore=[said]).origin.unread == {field: 1}
 

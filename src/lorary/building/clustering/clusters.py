@@ -93,7 +93,7 @@ def check_groups_place(path: Path) -> None:
 
 def _check_groups_or_nothing(path: Path) -> None:
     if (path.exists() or path.is_symlink()) and not _holds_groups(path):
-        what = f"{str(path)!r} is there and is no groups file."
+        what = f"{str(path)!r} exists and isn't a groups file."
         raise BuildError("E-EXISTS", what, "Choose another path, or remove it.")
 
 

@@ -33,20 +33,21 @@ def add(
     ] = None,
     base: Annotated[
         str | None,
-        base_option("The base the adapters were trained on, whatever name they give it themselves."),
+        base_option("The base the adapters were trained on, whatever name they use for it."),
     ] = None,
     vocab_size: VocabSize = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace existing experts of the same name.")] = False,
     probe: Annotated[
-        bool, typer.Option("--probe", help="Load the base and tell who would take most of every text (W-HIJACK).")
+        bool,
+        typer.Option("--probe", help="Load the base and report experts that would take most of every text (W-HIJACK)."),
     ] = False,
     json: Json = False,
 ) -> int | None:
     """Check adapters and copy them into a library.
 
     Settings and every number are checked, and sizes too if the base is on this machine. A refused adapter leaves the
-    library unchanged. From a folder, all that pass are added; exit code 1 means that some did not. Whom they would
-    drown is seen when a router is fitted, or here with --probe.
+    library unchanged. From a folder, all that pass are added; exit code 1 means that some did not. Adapters that would
+    crowd out others are reported when a router is fitted, or here with --probe.
     """
     from lorary.disk.processes import scratch
     from lorary.using.sources import find_sources

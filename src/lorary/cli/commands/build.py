@@ -41,7 +41,11 @@ def build(
     ] = None,
     run: Annotated[
         str | None,
-        typer.Option(metavar="ID", envvar="SLURM_ARRAY_JOB_ID", help="Name of workers that try each job only once."),
+        typer.Option(
+            metavar="ID",
+            envvar="SLURM_ARRAY_JOB_ID",
+            help="Name shared by the workers of one run, which tries each job only once.",
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan and cost; train and write nothing.")] = False,
     *,

@@ -1,4 +1,4 @@
-"""`lorary gc`: a library -> the same without what killed processes left in it."""
+"""`lorary gc`: a library -> the same without leftovers of killed processes."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,13 +12,14 @@ from lorary.cli.printing.console import print_json, printable
 def gc(
     library: Annotated[Path, typer.Argument(metavar="LIBRARY", help="The library.")],
     states: Annotated[
-        bool, typer.Option("--states", help="Also delete what routers know of its experts, which is fitted again.")
+        bool,
+        typer.Option("--states", help="Also delete the fitted states of routers; they are fitted again when needed."),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Collect what killed processes left, and put back an expert whose replacement was cut short.
+    """Delete what killed processes left behind, and restore an expert whose replacement was interrupted.
 
-    What was learned with the experts stays, and so does what a build that isn't done needs to go on.
+    What was learned with the experts is kept, and so is what an unfinished build needs to resume.
     """
     from lorary.library import derived
     from lorary.library.library import Library

@@ -1,4 +1,4 @@
-"""`lorary quickstart`: the whole road on small built-in tasks, ending in a report."""
+"""`lorary quickstart`: the whole pipeline on small built-in tasks, ending in a report."""
 
 from dataclasses import asdict
 from pathlib import Path

@@ -28,7 +28,7 @@ def show(
 ) -> int | None:
     """Show what is in a library, a saved model or an adapter.
 
-    Of a library its base and experts, of an expert where it comes from. Findings come from settings and sizes alone;
+    For a library, its base and experts; for an expert, its origin. Findings come from settings and sizes alone;
     no weights are read.
     """
     from lorary.library.layout import is_adapter, is_saved_model, place_of

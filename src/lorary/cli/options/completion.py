@@ -1,4 +1,4 @@
-"""What a shell offers at the tab key. Whatever it needs it reads off names and folders: no torch, no error."""
+"""What a shell offers at the tab key, from names and folders alone: no torch, no error."""
 
 import contextlib
 from collections.abc import Callable, Iterable

@@ -20,7 +20,7 @@ from lorary.cli.options.parameters import (
 
 MaxTokens = Annotated[
     int | None,
-    count_option("Longest text, prompt and answer together, in tokens; by default what the base reads."),
+    count_option("Longest text, prompt and answer together, in tokens; by default the base's limit."),
 ]
 TemplateOptions = Annotated[
     list[str] | None,
@@ -32,7 +32,7 @@ TemplateOptions = Annotated[
 ]
 Attention = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="How attention is computed: eager, sdpa, ...; by default as the base says."),
+    typer.Option(metavar="NAME", help="How attention is computed: eager, sdpa, ...; by default the base's choice."),
 ]
 DeviceMap = Annotated[
     str | None,
@@ -41,12 +41,14 @@ DeviceMap = Annotated[
 
 ChatTemplate = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="Chat template that counts instead of the base's own, as an adapter brings it."),
+    typer.Option(
+        metavar="FILE", help="Chat template to use instead of the base's, e.g. one that came with an adapter."
+    ),
 ]
 
 VocabSize = Annotated[
     int | None,
-    count_option("Rows of the base's embedding before others were added; what was made on it then fits it still."),
+    count_option("Rows of the base's embedding before more were added, so that what was made on it then still fits."),
 ]
 
 

@@ -54,13 +54,13 @@ def _with_base(made: "Recipe", start: "Library | None") -> tuple["Recipe", str |
         if library:
             name, place = named_base_of(library)
             if place != EMBEDDED:
-                say(f"base {place if is_shared_name(name) else name}, that of library {path}; --base names another.")
+                say(f"base {place if is_shared_name(name) else name}, that of library {path}; use --base for another.")
             return dataclasses.replace(made, base=place), name
     return dataclasses.replace(made, base=EMBEDDED), None
 
 
 def check_backend(spec: str) -> None:
-    """Tell, before anything slow is imported, what a backend lacks here that is named as its extra. Raises E-EXTRA."""
+    """Raise E-EXTRA, before anything slow is imported, for a package that a backend needs and that is missing here."""
     name = spec.partition(":")[0]
     if name in EXTRAS:
         require_extra(name, f"backend {name}", BuildError)

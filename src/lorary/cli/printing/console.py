@@ -16,7 +16,7 @@ _BAR, _SHORT_BAR = 30, 12
 
 
 class Tell(Protocol):
-    """Hears how far the work is."""
+    """Is called with the progress of the work."""
 
     def __call__(self, done: int, total: int, note: str, before: int = 0, /) -> None:
         """Hear of done and total, 0 while that isn't known; a word on what is being done; what of it is no news."""
@@ -69,7 +69,7 @@ def _inner(value: Any) -> str:
 
 
 def print_rich(renderable: Any, *, to_stderr: bool = False) -> None:
-    """Write what rich renders; without colours where nobody looks."""
+    """Write what rich renders; without colours where it isn't a terminal."""
     from rich.console import Console
 
     console = Console(stderr=to_stderr)
@@ -81,7 +81,7 @@ def print_rich(renderable: Any, *, to_stderr: bool = False) -> None:
 
 
 def printable(text: str) -> str:
-    """Escape what could steer a terminal: names, data and models are others' work."""
+    """Escape what could control a terminal: names, data and models are untrusted."""
     return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
 
 

@@ -11,7 +11,7 @@ _LEAST_S = 5.0  # of work, before anything is said
 class Pace:
     """The speed of some work as it is reported, that of the last minutes above all: other work on a machine changes it.
 
-    What was done before the first word counts for nothing.
+    What was done before the first call doesn't count.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -15,7 +15,7 @@ _COLUMNS = ("expert", "steps", "train", "valid", "tasks", "tokens", "bytes", "pa
 
 
 def print_plan(recipe: "Recipe", json: bool) -> None:
-    """Print a recipe's jobs with their costs, and the sum; to stderr what a look at the data found, and samples."""
+    """Print a recipe's jobs with their costs and the sum; findings about the data and samples go to stderr."""
     from lorary.building.contract import plan_jobs
     from lorary.building.estimate import estimate
     from lorary.model.base.outline import name_of, outline
@@ -55,7 +55,9 @@ def _in_words(found: "Estimate", base: str) -> str:
     parts += [f"{megabytes(size)} of experts"] if size is not None else []
     sentences = [", ".join(parts) + "."]
     if not found.tokens_are_counted:
-        missing = f"Base {base!r} isn't on this machine: tokens are guessed from characters, bytes and packs unknown."
+        missing = (
+            f"Base {base!r} isn't on this machine: tokens are estimated from characters; bytes and packs are unknown."
+        )
         sentences.append(missing)
     if found.seconds is not None:
         rate = f"{found.tokens_per_s:,.0f} tokens a second, which was measured here"

@@ -16,11 +16,11 @@ class ExactMatch(Evaluator):
     """Share of answers that equal one of the accepted answers.
 
     Value 100 or 0 per example. Greedy generation of at most `max_new_tokens`, up to the first of the texts `stop`.
-    `normalise` says what is no difference:
+    `normalise` says which differences are ignored:
 
     "text", also written true: case, extra white space, quotation marks around the whole, brackets around a lone letter
     or whole number, as in "(a)", and the punctuation of sentences: . , ; : ? at the end, and these and ! after a word
-    of two or more letters. What makes a number or a symbol another one counts: -5 is not 5, nor 1.5 15, 3/4 34, x<y
+    of two or more letters. Differences that change a number or a symbol count: -5 is not 5, nor 1.5 15, 3/4 34, x<y
     x>y, 5% 5, C++ C, n! n, 1,000 1000.
     "bbh": all ASCII punctuation, case and extra white space, unless the answer is all punctuation. Source: the BBH
     score in microsoft/mttl, which takes -5 for 5.

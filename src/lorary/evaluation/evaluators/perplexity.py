@@ -1,4 +1,4 @@
-"""How well the model foresees the right answers."""
+"""How well the model predicts the right answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from lorary.tasks.example import Example
 
 @dataclass(frozen=True)
 class Perplexity(Evaluator):
-    """How surprised the model is by the right answers: nats per completion token; less is better.
+    """How surprised the model is by the right answers, in nats per completion token; less is better.
 
     Value: -log p(completion, end of sequence | prompt) / number of tokens, one mean per example, so long answers
     weigh no more than short ones. `Scores.perplexity` is exp of the mean; `details` hold what a mean over tokens needs.

@@ -1,4 +1,4 @@
-"""What stands beside an adapter that others made: the chat template it was trained with. It is read, never run."""
+"""The chat template that an adapter was trained with, if it comes with one. It is read, never run."""
 
 import os
 from pathlib import Path
@@ -47,6 +47,8 @@ def judge_template(template: str | LibraryError | None, expert: Path, own: str |
         return [warning("W-CHAT", f"the chat template that it brings is left out: {template.message}", template.hint)]
     if template is None or template == own:
         return []
-    message = "it brings a chat template, which isn't used by itself: turns are written by the base's, if it has one."
-    hint = f"It is kept: to use it, give --chat-template {quote(str(expert / TEMPLATE), 500)}."
+    message = (
+        "it brings a chat template, which isn't used by default: turns are written with the base's, if it has one."
+    )
+    hint = f"To use it, give --chat-template {quote(str(expert / TEMPLATE), 500)}."
     return [warning("W-CHAT", message, hint)]

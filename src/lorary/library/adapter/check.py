@@ -1,4 +1,4 @@
-"""Findings about one adapter directory, before anybody loads it.
+"""Findings about one adapter directory, before it is loaded.
 
 `inspect` looks at headers, names, sizes and config, in milliseconds; `check` at every number, too.
 Nothing from the directory is run, imported or followed.
@@ -49,7 +49,7 @@ def check(directory: Path, *, base: BaseFacts | None = None) -> list[Finding]:
 
 
 def inspect(directory: Path, *, base: BaseFacts | None = None) -> Inspection:
-    """Check a directory, but for its numbers, and keep what was read, so that nobody reads it twice.
+    """Check a directory except its numbers, and keep what was read, so that it isn't read twice.
 
     Reads adapter_config.json and the safetensors header only. Never raises LibraryError.
     """
@@ -67,7 +67,7 @@ def judge(adapter: OpenAdapter, *, base: BaseFacts | None = None) -> list[Findin
 def _judge(
     config: dict[str, Any] | None, header: Header | None, base: BaseFacts | None, unread: Sequence[Finding]
 ) -> list[Finding]:
-    """Judge what could be read; of factors where none can be routed that alone is told."""
+    """Judge what could be read; if factors sit where none can be routed, only that is reported."""
     is_lora = config is not None and config.get("peft_type") == "LORA"
     if is_lora and (misplaced := check_places(config or {}, header or {}, base)):
         return [*unread, *misplaced]
@@ -152,7 +152,9 @@ def _check_targets(config: Mapping[str, Any], sites: Shapes, base: BaseFacts | N
         if idle := [name for name in names or () if name in unused]:
             findings.append(warning("W-KEYS", f"target_modules names {listed(idle)}, but no tensor is for it."))
     for unread in dict.fromkeys(targets.unreadable):
-        message = f"{unread} is a regular expression that can't be run safely; the tensors say where the adapter sits."
+        message = (
+            f"{unread} is a regular expression that can't be run safely; the tensors decide which layers it adapts."
+        )
         findings.append(warning("W-REGEX", message))
     return findings
 
@@ -161,7 +163,7 @@ def _check_held(targets: Targets, sites: Shapes, base: BaseFacts | None) -> list
     findings = []
     extra = [site for site in sites if targets.hold(site) is False]
     if extra:
-        message = f"{_first(extra)}: tensors for what target_modules doesn't name."
+        message = f"{_first(extra)}: tensors for layers that target_modules doesn't name."
         findings.append(error("E-KEYS", message, "PEFT would ignore them silently. Correct target_modules."))
     if base is not None:
         missing = [site for site in sorted(base) if site not in sites and targets.hold(site) is True]

@@ -1,4 +1,4 @@
-"""Judge adapter_config.json, a file from a stranger: types, ranges, and the features that a library can't hold.
+"""Check adapter_config.json, an untrusted file: types, ranges, and features that a library can't hold.
 
 Accepted and used: r, lora_alpha, use_rslora, rank_pattern, alpha_pattern.
 Accepted and compared with the tensors: target_modules, exclude_modules, layers_to_transform, layers_pattern.
@@ -40,7 +40,7 @@ FEATURES = {
 }
 _HARMLESS_INITS = ("gaussian", "orthogonal", "eva", "mica", "lora_ga")
 _CHANGED_BASE = {"pissa": "PiSSA", "olora": "OLoRA", "corda": "CorDA", "loftq": "LoftQ"}
-"""How the names of initialisations begin that take the factors out of the base: what is trained fits the rest only."""
+"""How names of initialisations begin that move part of the base into the factors: the result fits only the rest."""
 _DROPPED = ("auto_mapping", "megatron_config")
 _NAMES_FILES = (BASE_NAME, "loftq_config", "eva_config", "corda_config", "lora_ga_config")
 _WITHOUT_EFFECT = {
@@ -202,7 +202,7 @@ def _check_init(value: Any) -> list[Finding]:
         message = f"{told} is unknown, it may have changed the base it was trained on."
         return [error("E-FEATURE", message, "If it did not, write true in its place.")]
     hint = "PEFT can't convert it: train it without." if name == "LoftQ" else hint
-    message = f"{told} ({name}) changed the base it was trained on; on the base as it is it would answer otherwise."
+    message = f"{told} ({name}) changed the base it was trained on; on the unchanged base it would answer differently."
     return [error("E-FEATURE", message, hint)]
 
 

@@ -95,12 +95,12 @@ class Expert:
     def recorded_hash(self) -> str:
         """The same identity, read from expert.json if nobody touched the weights since that was written.
 
-        For thousands of experts, whose bytes nobody wants to read. In doubt it reads the file, as `hash` does.
+        For thousands of experts, whose bytes would take too long to read. In doubt it reads the file, as `hash` does.
         """
         return hash_json([self.provenance.weights_sha256, self.scales]) if self._is_vouched_for() else self.hash
 
     def confirm(self, *, recorded: bool = False) -> None:
-        """Make sure that the weights on disk are those of this expert: for whoever read them, after it did.
+        """Make sure that the weights on disk are those of this expert; call it after reading them.
 
         Reads the whole file, but for one that was read before and that nobody touched since. `recorded`: not if
         expert.json vouches for it, as `recorded_hash` does. Raises E-FILE when it is another file, damaged or gone.

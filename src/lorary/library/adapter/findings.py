@@ -1,4 +1,4 @@
-"""What is wrong with an adapter directory, said so that its owner can mend it."""
+"""What is wrong with an adapter directory, and how its owner can fix it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

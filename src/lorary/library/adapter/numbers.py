@@ -41,7 +41,7 @@ def check_numbers(path: Path, header: Header) -> list[Finding]:
 
 
 def in_words(key: str, n: int, first: tuple[int, ...]) -> tuple[str, str]:
-    """Say that n entries of a tensor are no sane numbers, and what to do."""
+    """Report that n entries of a tensor aren't usable numbers, and what to do."""
     message = f"tensor {quote(key, 200)} has {n} entries that are not numbers below {MAX_ABS:g}, the first at {first}."
     return message, "Its training diverged; leave it out or train it again."
 

@@ -19,7 +19,7 @@ _OF_VOCABULARY = {"vocab_size", "embedding_signs"}
 
 @dataclass(frozen=True)
 class Provenance:
-    """What is known of an expert's making; empty or None where nothing is.
+    """What is known about how an expert was made; empty or None where nothing is.
 
     `weights_sha256` is of the whole safetensors file. `extra` keeps fields that other versions wrote.
     """

@@ -76,7 +76,7 @@ def unwrapped(path: str) -> str:
 
 
 def is_head(site: str) -> bool:
-    """Tell whether a path is that of the head, which turns hidden states into logits: it is no site."""
+    """Say whether a path is that of the head, which turns hidden states into logits and is no site."""
     return site.rpartition(".")[2] in _HEADS or site in _TOP_HEADS
 
 

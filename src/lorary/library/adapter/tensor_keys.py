@@ -1,4 +1,4 @@
-"""What the names of an adapter's tensors tell: factors where none can be routed, factors without their partner."""
+"""Faults that show in the names of an adapter's tensors: factors that can't be routed, or lack their partner."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from lorary.library.adapter.site_keys import is_of_mixture, parse_key, peft_key
 from lorary.library.layout import WEIGHTS
 
 _ONLY_LAYERS = "Train it without: name the layers in target_modules, and no others."
-_MIXTURE = "Train it on other layers: name them in target_modules, without target_parameters, as q_proj and v_proj."
+_MIXTURE = "Train it on other layers: name them in target_modules, without target_parameters, e.g. q_proj and v_proj."
 
 
 def check_places(config: Mapping[str, Any], header: Header, base: Collection[str] | None) -> list[Finding]:
@@ -44,7 +44,7 @@ def check_places(config: Mapping[str, Any], header: Header, base: Collection[str
 
 
 def check_keys(header: Header) -> list[Finding]:
-    """Find what is wrong with the names of tensors, and tell of those that PEFT has otherwise (W-KEYS)."""
+    """Find what is wrong with the names of tensors, and report names that differ from PEFT's (W-KEYS)."""
     if not header:
         return [error("E-KEYS", f"{WEIGHTS} holds no tensors.")]
     parts: dict[str, list[str]] = {}
@@ -99,7 +99,7 @@ def _check_spelling(header: Header) -> list[Finding]:
     if not odd:
         return []
     message = (
-        f"{len(odd)} of {len(header)} tensors are named otherwise than PEFT names them, which would not find them: "
+        f"{len(odd)} of {len(header)} tensors have names by which PEFT would not find them: "
         f"{quote(odd[0], 200)} is read as {quote(peft_key(odd[0]), 200)}."
     )
     return [warning("W-KEYS", message, "`lorary add` and copies give them PEFT's names.")]

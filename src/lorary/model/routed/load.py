@@ -96,7 +96,7 @@ def _open(saved: Saved, name: str, *, recorded: bool) -> Expert:
         what = (
             f"expert {quote(name)} of saved model {quote(saved.root.name)} is missing: no {quote(str(directory), 200)}."
         )
-        raise LibraryError("E-FILE", what, "Bring it back to that place, or save the model again.")
+        raise LibraryError("E-FILE", what, "Restore it there, or save the model again.")
     expert = read_expert(directory, name)
     require_same(expert, expected, recorded=recorded)
     return expert

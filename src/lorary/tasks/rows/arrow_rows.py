@@ -13,7 +13,7 @@ from lorary.tasks.rows.parquet_limits import batches_within_limits
 
 
 class Dataset(Protocol):
-    """What is asked of a Hugging Face dataset, so that nothing needs to be imported."""
+    """What is needed of a Hugging Face dataset, so that nothing has to be imported."""
 
     @property
     def column_names(self) -> Any:
@@ -55,7 +55,7 @@ def _plain_rows(batch: Any, path: Path) -> Iterator[Mapping[str, Any]]:
             NotImplementedError,
             ValueError,
         ) as error:  # a date after 9999, a time zone that is none
-            what = f"{path}: column {name!r} holds what Python can't: {' '.join(str(error).split())}."
+            what = f"{path}: column {name!r} holds values that Python can't represent: {' '.join(str(error).split())}."
             raise TaskError("E-DATA", what, "Convert it to text, or leave the column out.") from None
     for values in zip(*columns.values(), strict=True):
         yield dict(zip(columns, values, strict=True))

@@ -10,13 +10,13 @@ from lorary.errors import TaskError
 from lorary.tasks.rows.fields import Placed
 from lorary.tasks.rows.json_rows import lines
 
-_LONG_CELL = "Is a quotation mark missing before it? Cells of more than 131,072 letters belong into JSON lines."
+_LONG_CELL = "Is a quotation mark missing before it? Cells of more than 131,072 characters belong in JSON lines."
 
 
 def csv_rows(file: BinaryIO, path: Path) -> Placed:
     """Go through the rows of a .csv, each with its line; an empty cell is no field. Raises E-DATA for broken ones.
 
-    Semicolons, as some spreadsheets write them, are told from commas by the line of names.
+    The line of names decides between commas and semicolons, which some spreadsheets write.
     """
     return _rows(file, path, lambda names: ";" if ";" in names and "," not in names else ",")
 

@@ -1,4 +1,4 @@
-"""One row as it was found, and its fields: each is looked at, or refused with the row's place."""
+"""One row as it was found, and its fields: each is checked, or refused with the row's place."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ class Row:
 
     @property
     def keys(self) -> set[str]:
-        """The fields that it has; null is none, since tables fill their gaps with it."""
+        """The fields that it has; null counts as missing, since tables fill their gaps with it."""
         return {key for key, value in self.values.items() if value is not None}
 
 
@@ -69,13 +69,13 @@ def json_value(row: Row, key: str, value: Any) -> Any:
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         reason = "half a character" if isinstance(error, UnicodeEncodeError) else f"no JSON value ({error})"
-        raise row_error(row, f"{key!r} holds {reason}.", "Mend the row.") from None
+        raise row_error(row, f"{key!r} holds {reason}.", "Fix the row.") from None
     return value
 
 
 def wrong_type(row: Row, key: str, expected: str, value: Any) -> TaskError:
     """Say that a field is of another type than expected."""
-    return row_error(row, f"{key!r} must be {expected}, found {type(value).__name__} {short(value)}.", "Mend the row.")
+    return row_error(row, f"{key!r} must be {expected}, found {type(value).__name__} {short(value)}.", "Fix the row.")
 
 
 def row_error(row: Row, what: str, hint: str) -> TaskError:

@@ -104,7 +104,7 @@ def _files_at(path: Path, given: str) -> list[Path | str]:
 
 
 def _is_beside(file: Path) -> bool:
-    """Tell whether a file is about the data of its folder, as the Hub's dataset_infos.json, and holds none itself."""
+    """Say whether a file describes the data of its folder, as the Hub's dataset_infos.json, and holds none itself."""
     return file.name.endswith(".json") and not holds_rows(file)
 
 

@@ -31,7 +31,7 @@ _PLACE = re.compile(
 
 @dataclass(frozen=True)
 class HubSet:
-    """What a name of the Hub says; a part that it doesn't say is None."""
+    """The parts of a Hub name; a part that it lacks is None."""
 
     repo: str
     revision: str | None
@@ -47,7 +47,7 @@ def parse_name(name: str, suffixes: tuple[str, ...]) -> HubSet:
     is_file = path.endswith(suffixes)
     parts = path.split("/")
     if match is None or any(part in (".", "..") or re.search(r"[*?\\]", part) for part in parts):
-        raise TaskError("E-HUB", f"{short(name)} is no name of a data set.", f"Write {_GRAMMAR}.")
+        raise TaskError("E-HUB", f"{short(name)} isn't the name of a data set.", f"Write {_GRAMMAR}.")
     if is_file and match["split"]:
         raise TaskError("E-HUB", f"{name}: a file has no splits.", "Leave out what stands after the colon.")
     if not is_file and len(parts) > 1:
@@ -58,7 +58,7 @@ def parse_name(name: str, suffixes: tuple[str, ...]) -> HubSet:
 
 
 def hub_rows(name: str, suffixes: tuple[str, ...]) -> Iterator[Row]:
-    """Go through the rows of a data set of the Hub. Its task is its name, and its configuration's or file's, if said.
+    """Go through the rows of a data set of the Hub. Its task is its name, with a given configuration's or file's.
 
     Raises E-HUB for a name that can't be read and for what the Hub refuses, E-EXTRA without datasets, E-DISK.
     """

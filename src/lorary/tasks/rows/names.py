@@ -1,4 +1,4 @@
-"""What the name of a file says of its rows: their task and their part."""
+"""Task and part of rows, from the name of their file."""
 
 import re
 from pathlib import Path, PurePath

@@ -1,4 +1,4 @@
-"""How much a Parquet file may unfold to: a few kilobytes can stand for gigabytes of rows, which repeat."""
+"""How large a Parquet file may be when unpacked: a few kilobytes can encode gigabytes of repeating rows."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ _MOST_ROWS = 1024
 def batches_within_limits(file: Any, path: Path) -> Iterator[Any]:
     """Give the batches of an opened Parquet file, none larger than all of them may be. Raises E-LIMIT.
 
-    First by what the file says of itself, before anything is unfolded, then by what came out so far.
+    First by what the file claims, before anything is unpacked, then by what came out so far.
     """
     limit = SPARE_BYTES + MOST_TIMES * path.stat().st_size
     told = file.metadata
@@ -35,5 +35,5 @@ def batches_within_limits(file: Any, path: Path) -> Iterator[Any]:
 
 def _require(size: int, limit: int, path: Path) -> None:
     if size > limit:
-        what = f"{path}: {path.stat().st_size:,} bytes unfold to over {limit:,}, which no text of people's does."
+        what = f"{path}: {path.stat().st_size:,} bytes unfold to over {limit:,}, more than human text ever does."
         raise TaskError("E-LIMIT", what, "Leave out what repeats, or write it as .jsonl.gz.")

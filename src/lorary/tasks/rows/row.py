@@ -1,4 +1,4 @@
-"""One row -> its examples, and what of it nobody reads."""
+"""One row -> its examples, and its unread fields."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

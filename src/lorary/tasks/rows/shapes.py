@@ -1,6 +1,6 @@
 """The shapes of rows that are recognised, by their fields; docs/how_to/data.md shows them.
 
-A row is of the first shape whose needed fields it has. Its other fields are read by nobody: see `unread.py`.
+A row is of the first shape whose needed fields it has. For its other fields see `unread.py`.
 """
 
 from collections.abc import Callable, Mapping
@@ -118,7 +118,7 @@ def _with_opening(row: Row, turns: tuple[Message, ...]) -> tuple[Message, ...]:
         if before[0].content in [turn.content for turn in turns]:
             before = before[1:]
         else:
-            raise row_error(row, "a system turn stands among the turns and beside them.", "Keep one.")
+            raise row_error(row, "there is a system turn both among the turns and beside them.", "Keep one.")
     return before + turns
 
 

@@ -42,7 +42,7 @@ _NOT_FROM_ROWS = frozenset(
         "truncation",
     )
 )
-"""What `apply_chat_template` takes that a row can't decide, least of all the template."""
+"""Arguments of `apply_chat_template` that a row can't set, least of all the template."""
 
 
 def turns_of(row: Row, key: str, value: Any) -> tuple[Message, ...]:
@@ -75,7 +75,7 @@ def _turn(row: Row, key: str, number: int, turn: Any) -> Message:
 
 
 def _content(row: Row, where: str, name: str, value: Any, *, may_be_missing: bool) -> str:
-    """Read what was said: a text, or parts of which all are text; who only calls a tool may say nothing."""
+    """Read the content: a text, or parts that are all text; a turn that only calls a tool may be empty."""
     if value is None and may_be_missing:
         return ""
     if not isinstance(value, list):
@@ -95,7 +95,7 @@ def _calls(row: Row, where: str, value: Any) -> list[dict[str, Any]]:
     calls = _from_json(row, where, value)
     calls = calls if isinstance(calls, list) else [calls]
     if not calls or not all(isinstance(call, Mapping) and isinstance(call.get("name"), str) for call in calls):
-        raise row_error(row, f"{where} is no call {{name, arguments}}, found {short(value)}.", "Mend the row.")
+        raise row_error(row, f"{where} isn't a call {{name, arguments}}, found {short(value)}.", "Fix the row.")
     return [{"type": "function", "function": json_value(row, "function_call", call)} for call in calls]
 
 
@@ -105,11 +105,11 @@ def _from_json(row: Row, where: str, value: Any) -> Any:
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
-        raise row_error(row, f"{where} must be JSON, found {short(value)}.", "Mend the row.") from None
+        raise row_error(row, f"{where} must be JSON, found {short(value)}.", "Fix the row.") from None
 
 
 def opening_of(row: Row) -> tuple[Message, ...]:
-    """Read what stands beside a row's fields before its own turns: `system` or `system_prompt`, and `history`."""
+    """Read the turns that a row has before its own: `system` or `system_prompt`, and `history`."""
     found = [Message("system", said) for key in ("system", "system_prompt") if (said := optional_text(row, key))]
     if len(found) > 1:
         raise row_error(row, "'system' and 'system_prompt' are both filled.", "Keep one.")

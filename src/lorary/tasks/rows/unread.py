@@ -1,4 +1,4 @@
-"""What of a row nobody reads. Text beside the known fields is an error, unless it is a name or note about the row.
+"""The fields of a row that aren't read: text in them is an error, unless it is a name or note about the row.
 
 A field is read if its shape reads it, if all rows may have it (`task`, `split`, `choices`), or if its text stands whole
 in the example that was made. Of the others:
@@ -7,7 +7,7 @@ in the example that was made. Of the others:
 - so are the notes in `NOTES`, and names that end as in `NOTE_ENDS`, as long as they are short or hold no blanks;
 - all else is text that would be lost, and is refused unless the reader said to leave it.
 
-What is left out is counted, by field, for those who look.
+What is left out is counted by field, for `look`.
 """
 
 import re
@@ -30,7 +30,7 @@ _NOTES = (
     "updated_at uri uris url urls user uuid version"
 )
 NOTES = frozenset(_NOTES.split())
-"""What data sets call their notes about a row: who wrote it, when, where it is from, of which kind it is."""
+"""Names that data sets give to notes about a row: its author, date, origin and kind."""
 NOTE_ENDS = ("_hash", "_id", "_ids", "_idx", "_index", "_key", "_lang", "_path", "_source", "_type", "_uri", "_url")
 LONGEST_NOTE = 200
 _SHOWN = 12  # of many fields, in a sentence
