@@ -9,10 +9,8 @@ FILES = {
     "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin", "expert.json", "metrics.jsonl",
     "library.json", "model.json", "state.safetensors", "chat_template.jinja",
 }  # fmt: skip
-FOLDERS = {"experts", "derived", "learned", ".staging", ".work"}
+FOLDERS = {"experts", "derived", "learned", ".staging"}
 HOMES = ("library/", "formats/", "model/saved/format.py")
-STUDIES = "studies/"
-"""Their own folders may be called as a library's are."""
 
 
 def test_names_of_the_disk_format_stand_in_its_rooms() -> None:
@@ -36,8 +34,6 @@ def _files(module: Module) -> Iterator[tuple[str, int]]:
 
 def _folders(module: Module) -> Iterator[tuple[str, int]]:
     """Find names of folders where a path is made: such words mean other things, too."""
-    if module.path.startswith(STUDIES):
-        return
     for node in ast.walk(module.tree):
         match node:
             case ast.BinOp(op=ast.Div(), right=ast.Constant(value=str(name))) if name in FOLDERS:

@@ -37,7 +37,7 @@ PROVENANCE = "expert.json"
 METRICS = "metrics.jsonl"
 EXPERTS = "experts"
 MODEL = "model.json"
-_MANIFEST = "library.json"
+MANIFEST = "library.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _PEFT_WORDS = {"lora", "weight", "default", "base"}
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
@@ -53,7 +53,7 @@ class Layout:
     @property
     def manifest(self) -> Path:
         """The note: library.json."""
-        return self.root / _MANIFEST
+        return self.root / MANIFEST
 
     @property
     def card(self) -> Path:
@@ -142,7 +142,7 @@ def find_layout(path: Path) -> Layout:
     if not path.is_dir():
         what = f"there is no directory {quote(str(path), 200)}."
         raise LibraryError("E-LIBRARY", what, near_path(path) or "Check the path.")
-    if (path / _MANIFEST).exists():
+    if (path / MANIFEST).exists():
         return Layout(path)
     if is_adapter(path):
         others = inner_adapters(path)
@@ -159,7 +159,7 @@ def home_of(expert: Path) -> Layout:
     """Find the library that an expert's directory stands in, sound or not: where what was learned with it would be."""
     parent = expert.parent
     root = parent.parent if parent.name == Layout(parent).experts.name else parent
-    return Layout(root, is_ours=(root / _MANIFEST).exists())
+    return Layout(root, is_ours=(root / MANIFEST).exists())
 
 
 def check_name(name: str) -> None:

@@ -417,14 +417,14 @@ def interrupted(owner, name, monkeypatch, *, at_call):
 @pytest.mark.parametrize(
     ("owner", "name", "at_call", "saved"),
     [
-        (training, "_tell", 1, 1),
-        (training, "_tell", 5, 5),
+        (training, "_report", 1, 1),
+        (training, "_report", 5, 5),
         (training, "row_losses", 1, None),  # the validation of step 0: nothing is learned yet
         (training, "row_losses", 2, None),
         (training, "row_losses", 4, 2),  # forward and backward change nothing that counts
         (training, "_valid_losses", 2, 4),  # between a step and its validation
         (training, "_valid_losses", 3, 8),
-        (training, "_judge", 3, None),  # half of the pupils are judged: it is no whole step
+        (training, "_note_validation", 3, None),  # half of the pupils are judged: it is no whole step
         (torch.optim.AdamW, "step", 3, None),
     ],
 )

@@ -10,13 +10,13 @@ import pytest
 import typer
 from cli_line import Run, World
 
+from lorary.building import build as backend
 from lorary.building.recipe import make_recipe
 from lorary.cli.options.groups import Group, grouped
 from lorary.errors import OptionError
 from lorary.library.library import Library
 from lorary.model.base import base_model
 from lorary.using import open_model
-from lorary.work import backend
 
 
 @pytest.fixture

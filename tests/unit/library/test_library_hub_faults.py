@@ -94,7 +94,7 @@ def test_what_stays_is_one_error_and_nothing_remains(fault, place, hub, tmp_path
         assert f"the Hub answered {fault}" in str(caught.value) and "try again later" in str(caught.value)
     if (fault, place) == ("damaged", WEIGHTS):
         assert str(caught.value).startswith(
-            "error[E-HUB] hf://me/lib: 'experts/poems/adapter_model.safetensors' came d"
+            "error[E-HUB] hf://me/lib: 'experts/poems/adapter_model.safetensors' arrived d"
         )
     assert not (tmp_path / "here").exists() and not list(tmp_path.glob(".here*"))
     assert len(hub.asked) < 80
@@ -136,5 +136,5 @@ def test_a_hub_that_names_files_outside_is_refused(name, hub, tmp_path, monkeypa
             return SimpleNamespace(sha=SHA, siblings=[SimpleNamespace(rfilename=name, size=1, lfs=None, blob_id="0")])
 
     monkeypatch.setattr(sync, "HfApi", Liar)
-    with pytest.raises(LibraryError, match=r"E-HUB.*came damaged"):
+    with pytest.raises(LibraryError, match=r"E-HUB.*arrived damaged"):
         sync.pull("hf://me/lib", tmp_path / "here")

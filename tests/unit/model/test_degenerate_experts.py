@@ -4,8 +4,8 @@ import warnings
 
 import pytest
 import torch
-from lorary.adapters.kinds.lora import LoRA
 
+from lorary.adapters.lora import LoRA
 from lorary.adapters.low_rank import Weights
 from lorary.library.library import Library
 from lorary.model.routed.route import route

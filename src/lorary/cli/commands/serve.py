@@ -14,7 +14,11 @@ def serve(
     libraries: Annotated[list[str], typer.Argument(metavar="LIBRARY...", help="Libraries of one base.")],
     router: Annotated[
         list[str] | None,
-        method_option("--router", "ROUTERS", "How to choose experts; repeatable, the first is the default."),
+        method_option(
+            "--router",
+            "ROUTERS",
+            "How to route (`list` shows all); compass by default; repeatable, the first is the default.",
+        ),
     ] = None,
     mix: HowToMix = None,
     base: BaseOfLibrary = None,

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lorary.cli.models import check_base
 from lorary.cli.options.parameters import EMBEDDED
 from lorary.cli.printing.console import say
 from lorary.errors import BuildError
@@ -32,14 +31,18 @@ def gather(path: Path | None, given: Mapping[str, Any], *, to_load: bool = True)
     from lorary.library.library import Library
 
     if to_load and path is None:
-        check_base(given.get("base"), Library.open(given["source"]) if "source" in given else None)
+        from lorary.using.target import require_base
+
+        require_base(given.get("base"), Library.open(given["source"]) if "source" in given else None)
     from lorary.building.recipe import make_recipe, read_recipe
 
     made = read_recipe(path, given) if path else make_recipe(given, "command line")
     start = made.open_source()  # before anything slow, for it may not be there
     found, name = _with_base(made, start)
     if to_load:
-        check_base(found.base)
+        from lorary.using.target import require_base
+
+        require_base(found.base)
     return found, name
 
 

@@ -44,7 +44,7 @@ def judge_template(template: str | LibraryError | None, expert: Path, own: str |
     expert: where the adapter was put. own: the template of the base, None: it has none, or isn't known.
     """
     if isinstance(template, LibraryError):
-        return [warning("W-CHAT", f"the chat template that it brings is left out: {template.message}", template.hint)]
+        return [warning("W-CHAT", f"the chat template that it brings is ignored: {template.message}", template.hint)]
     if template is None or template == own:
         return []
     message = (

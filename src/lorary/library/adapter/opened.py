@@ -21,7 +21,7 @@ from lorary.library.adapter.provenance import Provenance, parse_provenance, read
 from lorary.library.adapter.site_keys import peft_key
 from lorary.library.layout import CONFIG, PICKLE, WEIGHTS
 
-BRING_BACK = "Bring it back, or leave the expert out."
+BRING_BACK = "Restore it, or leave the expert out."
 
 
 class Copy(NamedTuple):

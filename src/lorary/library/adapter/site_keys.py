@@ -21,6 +21,7 @@ Part = Literal["a", "b", "embedding", "head", "dora", "lora_bias", "base", "unkn
 
 _SITE = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _FACTOR = re.compile(r"\.lora_(?P<side>[AB])(?:\.(?P<adapter>[^.]+))?\.(?P<kind>weight|bias)$")
+_WITHIN = re.compile(r"\.lora_[AB](?:\.|$)")  # a factor of a factor is none of a layer's
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _DATA_PARALLEL = "module."
 _HEADS = ("lm_head", "embed_out")
@@ -57,7 +58,7 @@ def _parse_factor(path: str, factor: re.Match[str]) -> Key:
     if factor["kind"] == "bias":
         return Key("lora_bias", "")
     site = unwrapped(path)
-    if len(site) > MAX_SITE_LETTERS or not _SITE.fullmatch(site):
+    if len(site) > MAX_SITE_LETTERS or not _SITE.fullmatch(site) or _WITHIN.search(site):
         return Key("unknown", "")
     if is_head(site):
         return Key("head", site)

@@ -24,7 +24,7 @@ class BackendContract(OptionsContract):
         expected = build_recipe(here, backend="local:workers=1")
         found = build_recipe(there, backend=backend)
         assert len(found) > 1
-        assert files_of(found.path / "experts") == files_of(expected.path / "experts")
+        assert files_of(found.layout.experts) == files_of(expected.layout.experts)
 
     def test_it_tells_the_plan_and_where_each_job_is(self, backend: Backend, recipe: Recipe) -> None:
         """Whoever ordered the work hears of all jobs, and of the last step of each."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from lorary.building.build import build
 from lorary.building.contract import Builder, JobStep
 from lorary.hashing import hash_file
+from lorary.library.layout import Layout
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.tasks.task import Tasks
@@ -75,7 +76,7 @@ class BuilderContract(OptionsContract):
             try:
                 build(builder(tasks), tasks, base, source=source, into=tmp_path / "cut" / "lib", report=_killer(step))
             except Killed:
-                assert not files_of(tmp_path / "cut" / "lib" / "experts")
+                assert not files_of(Layout(tmp_path / "cut" / "lib").experts)
             else:
                 raise AssertionError("the build was too short to be killed")
         steps: list[JobStep] = []

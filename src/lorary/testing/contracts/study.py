@@ -16,12 +16,13 @@ from pathlib import Path
 
 from lorary.building.contract import Builder
 from lorary.evaluation.scores import read_scores
+from lorary.library.layout import MANIFEST
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.studies.contract import GIVEN, Build, Cell, Study, Subject
 from lorary.studies.cost import foresee
 from lorary.studies.run import REPORT, Finished, run_study
-from lorary.testing.contracts import Killed, files_of
+from lorary.testing.contracts.builder import Killed, files_of
 
 
 class StudyContract:
@@ -36,7 +37,7 @@ class StudyContract:
         run_study(study, subject, base, into=tmp_path / "run")
         made = {str(path.relative_to(tmp_path / "run")): path for path in (tmp_path / "run").rglob("*.jsonl")}
         runs = {name: path for name, path in made.items() if "experts" not in path.parts}
-        libraries = {path.parent for path in (tmp_path / "run").rglob("library.json")}
+        libraries = {path.parent for path in (tmp_path / "run").rglob(MANIFEST)}
         found = {str(path.relative_to(tmp_path / "run")): Library.open(path) for path in libraries}
         assert {cost.path for cost in costs} == {*runs, *found}
         for cost in costs:
