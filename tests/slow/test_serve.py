@@ -21,8 +21,8 @@ def served(tmp_path):
     base = pico_base()
     base.write(tmp_path / "base")
     random_library(tmp_path / "skills", base, 3)
-    command = [sys.executable, "-m", "lorary.cli.entry", "serve", str(tmp_path / "skills"), "--base", str(tmp_path / "base"),
-               "--router", "arrow", "--port", "0"]  # fmt: skip
+    options = ["--base", str(tmp_path / "base"), "--router", "arrow", "--port", "0"]
+    command = [sys.executable, "-m", "lorary.cli.entry", "serve", str(tmp_path / "skills"), *options]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, "LORARY_API_KEY": "secret"}
     )

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING, Any
 
-from lorary.cli.options.parameters import EMBEDDED
 from lorary.cli.printing.console import print_json, print_table, say
 from lorary.cli.printing.pace import in_time
 from lorary.cli.printing.samples import samples, show_samples
@@ -18,6 +17,7 @@ def print_plan(recipe: "Recipe", json: bool) -> None:
     """Print a recipe's jobs with their costs and the sum; findings about the data and samples go to stderr."""
     from lorary.building.contract import plan_jobs
     from lorary.building.estimate import estimate
+    from lorary.model.base.embedded_needs import EMBEDDED
     from lorary.model.base.outline import name_of, outline
     from lorary.tasks.look import look
     from lorary.tasks.rows.unread import in_words
