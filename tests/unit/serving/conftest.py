@@ -16,7 +16,10 @@ from lorary.serving.scheduler import Limits
 from lorary.serving.shelf import shelf
 from lorary.testing.pico import pico_base, random_library
 
-TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+TEMPLATE = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
 
 
 @contextlib.contextmanager
