@@ -22,7 +22,7 @@ from lorary.building.training.loop import train
 from lorary.building.training.packs import fresh_starts, packed
 from lorary.building.training.trainable import Pupil
 from lorary.model.base.base_model import load_base
-from lorary.model.base.embedded import EMBEDDED
+from lorary.model.base.embedded_needs import EMBEDDED
 from lorary.model.text.tokens import Encoded
 from lorary.tasks.example import Example
 from lorary.tasks.task import Task, Tasks
