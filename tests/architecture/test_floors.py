@@ -10,8 +10,8 @@ FLOORS = {
     **dict.fromkeys(("adapters", "evaluation"), 2),
     **dict.fromkeys(("formats", "routing"), 3),
     "model": 4,
-    **dict.fromkeys(("building", "grid", "using"), 5),
-    **dict.fromkeys(("reporting", "serving"), 6),
+    **dict.fromkeys(("building", "using"), 5),
+    **dict.fromkeys(("grid", "reporting", "serving"), 6),
     "studies": 7,
     **dict.fromkeys(("cli", "testing"), 8),
 }

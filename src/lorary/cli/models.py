@@ -80,10 +80,9 @@ def choose(
 
 def refuse_for_libraries(target: "Target", given: Mapping[str, Any]) -> None:
     """Refuse what only a library has use for, if it is given for the bare base or a saved model."""
-    why = "the bare base has no experts" if target.is_bare else "a saved model has its own"
     for option, value in given.items():
         if value is not None:
-            raise typer.BadParameter(f"{why}; this is for libraries.", param_hint=option)
+            raise typer.BadParameter(f"{target.why_not_routed}; this is for libraries.", param_hint=option)
 
 
 @contextmanager

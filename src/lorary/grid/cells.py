@@ -75,7 +75,7 @@ def make_cells(
         check_tasks(evaluator, tasks)
     cells: dict[str, Cell] = {}
     for setup in setups:
-        facts = setup.facts(train_tasks)
+        facts = setup.chosen(train_tasks).identity
         whole = str(facts.get("library", ""))
         if setup.max_share is not None:
             facts.pop("library", None)

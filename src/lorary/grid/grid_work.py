@@ -13,7 +13,7 @@ from lorary.grid.cells import Cell, make_cells
 from lorary.grid.setup import Setup
 from lorary.model.base.base_model import BaseModel, load_base
 from lorary.model.base.outline import outline
-from lorary.model.routed.load import load
+from lorary.model.routed.routed_model import RoutedModel
 from lorary.tasks.task import Tasks
 from lorary.work.backend import Work
 from lorary.work.claims import Claim
@@ -95,13 +95,11 @@ class GridWork(Work):
         if self.base is not None:
             listener.say(f"loading base {self.base} ...")
             return load_base(self.base, **self.loading)
-        saved = next((setup.library for setup in self.setups if setup.is_saved), None)
+        saved = next((setup for setup in self.setups if setup.is_saved), None)
         if saved is None:
             raise EvaluationError("E-EVAL", "no base was given, and no saved model to find one by.", "Give base=...")
-        listener.say(f"loading saved model {saved} ...")
-        dtype = self.loading.get("dtype", "auto")
-        how = {**self.loading, "dtype": None if dtype == "auto" else dtype}
-        with load(str(saved), **how) as model:
+        with saved.chosen(None).open(tell=listener.say, **self.loading) as model:
+            assert isinstance(model, RoutedModel)
             return model.base
 
     @property
@@ -167,7 +165,9 @@ class GridRunner(Runner):
             self._close()
             if setup.library is not None:
                 self._listener.say(f"routing {setup.label} ...")
-            self._open = (setup, self._closing.enter_context(setup.opened(self.base, self.work.train_tasks)))
+            model = setup.chosen(self.work.train_tasks).open(base=self.base)
+            self._closing.push(model)
+            self._open = (setup, model)
         return self._open[1]
 
     def _close(self) -> None:

@@ -1,25 +1,20 @@
 """What is evaluated: the base alone, a library with a router, or a saved model."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lorary.adapters.contract import Mix
 from lorary.errors import EvaluationError
-from lorary.evaluation.contract import LanguageModel
 from lorary.folder import DEFAULT_ROUTER
 from lorary.hashing import short_key
+from lorary.library.layout import is_saved_model
 from lorary.library.library import Library
-from lorary.model.base.base_model import BaseModel
-from lorary.model.routed.load import load
-from lorary.model.routed.route import check_routable, route
-from lorary.model.saved.format import MODEL, read_saved
 from lorary.options import to_spec
 from lorary.routing.contract import Router, find_router
 from lorary.tasks.task import Tasks
+from lorary.using.open_model import Choice, choose_model
+from lorary.using.target import BARE, find_target
 
 _MOST_LETTERS = 80  # of a label or a metric in a file's name
 
@@ -62,40 +57,22 @@ class Setup:
     @property
     def is_saved(self) -> bool:
         """Whether it is a saved model."""
-        return self.library is not None and (self._place / MODEL).is_file()
+        return self.library is not None and is_saved_model(self._place)
 
     @property
     def has_experts(self) -> bool:
         """Whether it is a library with a router to choose among its experts."""
         return self.library is not None and not self.is_saved
 
-    def facts(self, train_tasks: Tasks | None) -> dict[str, Any]:
-        """Tell what is known of the model before a base is loaded, as its identity says it.
+    def chosen(self, train_tasks: Tasks | None) -> Choice:
+        """Say what to open, and what is known of it before a base is loaded.
 
         Raises what no base would make right: E-LIBRARY, E-MODEL, E-EMPTY, E-RANK, E-PROBE.
         """
-        if self.library is None:
-            return {}
-        if self.is_saved:
-            saved = read_saved(self._place)
-            return {"router": to_spec(saved.router), "mix": saved.mix}
-        library, router = Library.open(self._place), find_router(self.router or DEFAULT_ROUTER)
-        check_routable(library, router, self.mix, train_tasks)
-        return {"library": library.hash, "router": to_spec(router), "mix": self.mix}
-
-    @contextmanager
-    def opened(self, base: BaseModel, train_tasks: Tasks | None) -> Iterator[LanguageModel]:
-        """Give the model, on a base that is as before when the block ends."""
-        if self.library is None:
-            yield base
-        elif self.is_saved:
-            with load(self._place, base=base) as model:
-                yield model
-        else:
-            router, share = find_router(self.router or DEFAULT_ROUTER), self.max_share
-            library = Library.open(self._place)
-            with route(base, library, router, mix=self.mix, tasks=train_tasks, max_share=share) as model:
-                yield model
+        target = find_target(BARE if self.library is None else self._place, needs_base=False)
+        if not self.has_experts:
+            return choose_model(target)
+        return choose_model(target, router=self.router, mix=self.mix, tasks=train_tasks, max_share=self.max_share)
 
 
 def file_part(text: str) -> str:

@@ -92,11 +92,12 @@ def choose_model(
     found = target if isinstance(target, Target) else find_target(target)
     require("tasks", tasks, (Tasks, NoneType), "Tasks", "Read them: read_tasks(path).")
     if found.library is None:
-        why = "the bare base has no experts" if found.is_bare else "a saved model has its own"
         given = {"router": router, "mix": mix, "tasks": tasks, "max_share": max_share}
         for option, value in given.items():
             if value is not None:
-                raise OptionError("E-OPTION", f"{option}: {why}; this is for libraries.", "Leave it out.")
+                raise OptionError(
+                    "E-OPTION", f"{option}: {found.why_not_routed}; this is for libraries.", "Leave it out."
+                )
         return Choice(found, saved=read_saved(found.path) if found.is_saved else None)
     chosen = find_router(DEFAULT_ROUTER if router is None else router)
     check_routable(found.library, chosen, mix or "factors", tasks)

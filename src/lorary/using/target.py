@@ -26,6 +26,11 @@ class Target:
         return self.path == BARE
 
     @property
+    def why_not_routed(self) -> str:
+        """Say why a router can't be chosen for it; of what is no library."""
+        return "the bare base has no experts" if self.is_bare else "a saved model has its own"
+
+    @property
     def is_saved(self) -> bool:
         """Whether it is a saved model."""
         return not self.is_bare and self.library is None

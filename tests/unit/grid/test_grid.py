@@ -10,7 +10,6 @@ from lorary.evaluation.evaluators.exact_match import ExactMatch
 from lorary.evaluation.evaluators.perplexity import Perplexity
 from lorary.evaluation.run import evaluate
 from lorary.evaluation.scores import part_of
-from lorary.grid import setup as grid_setup
 from lorary.grid.evaluate_grid import evaluate_grid
 from lorary.grid.grid_work import GridWork
 from lorary.grid.progress import holds_runs, survey_runs
@@ -19,6 +18,7 @@ from lorary.model.routed.route import route
 from lorary.routing.routers.arrow import Arrow
 from lorary.testing.contracts import files_of
 from lorary.testing.pico import pico_base, random_library
+from lorary.using import open_model
 from lorary.work import claims
 from lorary.work.backend import Order
 from lorary.work.claims import Claim, Watch, claim, read_lease
@@ -74,7 +74,7 @@ def routed(monkeypatch):
     """Count what is routed."""
     seen = []
     monkeypatch.setattr(
-        grid_setup,
+        open_model,
         "route",
         lambda base, library, router, **how: seen.append(router) or route(base, library, router, **how),
     )
