@@ -10,11 +10,11 @@ from lorary.model.base.base_model import BaseModel
 from lorary.model.decoding.answer import stops_of
 from lorary.model.decoding.decoder import Request, Token
 from lorary.model.decoding.sampling import Sampling
+from lorary.model.decoding.text_stream import TextStream
 from lorary.model.text.tokens import encode_prompts
 from lorary.serving.scheduler import Ask
 from lorary.serving.schema import Asked, Chat, Completion
 from lorary.serving.shelf import Found
-from lorary.serving.text_stream import TextStream
 from lorary.tasks.example import Example, Message
 
 _ALL = 1 << 30
@@ -109,15 +109,13 @@ def _answer(asked: Asked, example: Example, prompt: Sequence[int], n_new: int, b
         loop.call_soon_threadsafe(answer.pieces.put_nowait, piece)
 
     def hear(token: Token) -> bool:
-        if answer.ask.is_gone:
-            return False
         answer.n_made += 1
         text = "" if token.ending == "stop" else stream.add(token.number)
         if token.ending != "stop":
             held.append(token)
         ending = token.ending or ("stop" if stream.is_over else None)
         text += stream.end() if ending else ""
-        if stream.is_over and ending == "length" and stream.is_cut:
+        if stream.is_cut:
             ending = "stop"
         if text or ending or held:
             tell(Piece(text, tuple(held), ending))

@@ -53,19 +53,21 @@ def make_app(shelf: Shelf, options: Options = Options()) -> FastAPI:
             await asyncio.to_thread(scheduler.stop)
 
     app = FastAPI(title="lorary", version=__version__, lifespan=running, docs_url=None, redoc_url=None)
-    desk = _Desk(shelf, scheduler, options)
-    app.state.scheduler = scheduler
-    guarded = [Depends(desk.require_key)]
-    app.add_api_route("/v1/models", desk.models, methods=["GET"], dependencies=guarded)
-    app.add_api_route("/v1/models/{name:path}", desk.model, methods=["GET"], dependencies=guarded)
-    app.add_api_route("/v1/completions", desk.completions, methods=["POST"], dependencies=guarded, response_model=None)
-    app.add_api_route("/v1/chat/completions", desk.chat, methods=["POST"], dependencies=guarded, response_model=None)
-    app.add_api_route("/health", desk.health, methods=["GET"])
-    app.add_api_route("/metrics", desk.metrics, methods=["GET"], response_model=None)
-    app.middleware("http")(desk.refuse_large)
+    endpoints = _Endpoints(shelf, scheduler, options)
+    guarded = [Depends(endpoints.require_key)]
+    app.add_api_route("/v1/models", endpoints.models, methods=["GET"], dependencies=guarded)
+    app.add_api_route("/v1/models/{name:path}", endpoints.model, methods=["GET"], dependencies=guarded)
+    app.add_api_route(
+        "/v1/completions", endpoints.completions, methods=["POST"], dependencies=guarded, response_model=None
+    )
+    app.add_api_route(
+        "/v1/chat/completions", endpoints.chat, methods=["POST"], dependencies=guarded, response_model=None
+    )
+    app.add_api_route("/health", endpoints.health, methods=["GET"])
+    app.add_api_route("/metrics", endpoints.metrics, methods=["GET"], response_model=None)
+    app.middleware("http")(endpoints.refuse_large)
     app.add_exception_handler(RequestValidationError, _refuse_fields)
     app.add_exception_handler(LoraryError, _refuse)
-    app.add_exception_handler(_KeyRefusedError, _refuse)
     return app
 
 
@@ -73,7 +75,7 @@ class _KeyRefusedError(LoraryError):
     """A request without the key."""
 
 
-class _Desk:
+class _Endpoints:
     """Takes requests in and gives answers out."""
 
     def __init__(self, shelf: Shelf, scheduler: Scheduler, options: Options) -> None:

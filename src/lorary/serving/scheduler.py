@@ -5,7 +5,7 @@ doesn't hold the others up.
 """
 
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -34,7 +34,7 @@ class Limits:
 
 @dataclass(eq=False)
 class Ask:
-    """One answer for somebody who waits. on_token and on_error are called in the scheduler's thread."""
+    """One answer for somebody who waits. The request's listener and on_error are called in the scheduler's thread."""
 
     request: Request
     on_error: Callable[[Exception], None]
@@ -69,7 +69,6 @@ class Scheduler:
 
     def __init__(self, callers: Mapping[str, Caller], device: torch.device, limits: Limits) -> None:
         self.limits = limits
-        self.counts: Counter[str] = Counter()
         self._desks = {name: _Desk(Decoder(caller, device)) for name, caller in callers.items()}
         self._callers, self._device = callers, device
         self._guard = threading.Condition()
@@ -133,9 +132,8 @@ class Scheduler:
             if desk.arriving is not None and desk.arriving.read(self.limits.piece):
                 arriving, desk.arriving = desk.arriving, None
                 desk.decoder.join(arriving)
-            if desk.decoder.n_rows:
-                self.counts["steps"] += 1
-                desk.decoder.step()
+            desk.decoder.drop(lambda request: desk.asks[request].is_gone)
+            desk.decoder.step()
             desk.asks = {request: ask for request, ask in desk.asks.items() if not ask.request.is_over}
         except Exception as error:  # whatever it is, those who wait must hear of it, and the next be answered
             self._fail(desk, list(desk.asks.values()), error)

@@ -8,6 +8,7 @@ import torch
 
 from lorary.model.decoding.decoder import Decoder, Request, Token
 from lorary.model.decoding.rows import Caller
+from lorary.model.decoding.text_stream import TextStream, until
 from lorary.model.text.batching import in_batches
 from lorary.model.text.reader import Reader
 from lorary.model.text.scoring import check_examples, encode_open
@@ -74,15 +75,15 @@ class _Answer:
     """The tokens of one answer so far; it wants no more once one of the texts `stop` is among them."""
 
     def __init__(self, tokenizer: Any, stop: Sequence[str]) -> None:
-        self._tokenizer, self._stop = tokenizer, stop
+        self._text = TextStream(tokenizer, stop) if stop else None
         self.numbers: list[int] = []
 
     def hear(self, token: Token) -> bool:
         self.numbers.append(token.number)
-        if not self._stop:
+        if self._text is None:
             return True
-        text = self._tokenizer.decode(self.numbers, skip_special_tokens=True)
-        return not any(word in text for word in self._stop)
+        self._text.add(token.number)
+        return not self._text.is_over
 
 
 def _generate(
@@ -110,9 +111,3 @@ def endings(base: Reader, examples: Sequence[Example], stop: Sequence[str] = ())
     options: dict[str, Any] = {"stop_strings": list(stop), "tokenizer": base.tokenizer} if stop else {}
     stops = stops_of(base, examples)
     return options if stops == list(base.stop_tokens) else {**options, "eos_token_id": stops}
-
-
-def until(text: str, stop: Sequence[str]) -> str:
-    """Give a text up to the first of the texts `stop`."""
-    places = [place for word in stop if (place := text.find(word)) >= 0]
-    return text[: min(places)] if places else text

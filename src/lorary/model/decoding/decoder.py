@@ -9,6 +9,7 @@ from torch import Tensor
 from lorary.errors import ModelError
 from lorary.model.decoding.rows import Caller, Rows
 from lorary.model.decoding.sampling import GREEDY, Sampler, Sampling, choose
+from lorary.model.text.tokens import Encoded, pad
 from lorary.tasks.example import Example
 
 
@@ -75,13 +76,8 @@ class Arriving:
     def __init__(self, caller: Caller, requests: Sequence[Request], device: torch.device) -> None:
         self.requests = list(requests)
         self.rows = Rows(caller, caller.prepare([request.example for request in requests]))
-        width = max(len(request.prompt) for request in requests)
-        self._ids = torch.zeros(len(requests), width, dtype=torch.long)
-        self._mask = torch.zeros_like(self._ids)
-        for row, request in enumerate(requests):
-            self._ids[row, width - len(request.prompt) :] = torch.tensor(request.prompt)
-            self._mask[row, width - len(request.prompt) :] = 1
-        self._ids, self._mask = self._ids.to(device), self._mask.to(device)
+        batch = pad([Encoded(tuple(request.prompt), ()) for request in requests]).to(device)
+        self._ids, self._mask = batch.ids, batch.mask
         self.logits: Tensor | None = None
 
     @property

@@ -38,10 +38,10 @@ class TextStream:
     def _certain(self, new: str) -> str:
         """Give the text that no stop can take back any more."""
         text = self._held + new
-        places = [place for word in self._stop if (place := text.find(word)) >= 0]
-        if places:
+        cut = until(text, self._stop)
+        if len(cut) < len(text):
             self.is_over, self._held, self.is_cut = True, "", True
-            return text[: min(places)]
+            return cut
         n_held = max((n for word in self._stop for n in range(1, len(word)) if text.endswith(word[:n])), default=0)
         self._held = text[len(text) - n_held :]
         return text[: len(text) - n_held]
@@ -49,3 +49,9 @@ class TextStream:
     def _decoded(self, start: int, end: int) -> str:
         text: str = self._tokenizer.decode(self._numbers[start:end], skip_special_tokens=True)
         return text
+
+
+def until(text: str, stop: Sequence[str]) -> str:
+    """Give a text up to the first of the texts `stop`."""
+    places = [place for word in stop if (place := text.find(word)) >= 0]
+    return text[: min(places)] if places else text
