@@ -1,17 +1,12 @@
 """A server over a pico library, on a port of its own, asked as its users ask it."""
 
-import contextlib
-import socket
-import threading
-import time
-
 import httpx
 import openai
 import pytest
-import uvicorn
+from running_server import serving
 
 from lorary.library.library import Library
-from lorary.serving.app import Options, make_app
+from lorary.serving.app import Options
 from lorary.serving.scheduler import Limits
 from lorary.serving.shelf import shelf
 from lorary.testing.pico import pico_base, random_library
@@ -20,25 +15,6 @@ TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
-
-
-@contextlib.contextmanager
-def serving(on, options=None):
-    """Serve a shelf; give the address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    config = uvicorn.Config(make_app(on, options or Options()), host="127.0.0.1", port=port, log_level="warning")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join(20)
 
 
 @pytest.fixture(scope="module")

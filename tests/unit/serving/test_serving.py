@@ -6,13 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
+from running_server import serving
 
 from lorary.model.routed.route import route
 from lorary.serving.app import Options
 from lorary.serving.scheduler import Limits
 from lorary.tasks.example import Example, Message
-
-from conftest import serving  # isort: skip
 
 PROMPTS = ["swap: red fox", "x", "a longer prompt than these: ant bee", "copy: q"]
 
