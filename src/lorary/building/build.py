@@ -34,9 +34,9 @@ def build(
     """Build a library: plan the jobs, run those whose expert isn't there yet, pack by pack.
 
     Any number of processes and hosts may do this at once in one directory: each pack is run by one of them, and all
-    return when all is done. Interrupted or killed, a second call goes on where the first one was; the result is the
-    same to the byte. `source`: the library that merges and adaptations start from; it is not changed.
-    `on_plan` hears all jobs and the names of those already done; `report` the steps of the packs that run here.
+    return when all is done. Interrupted or killed, a second call resumes; the result is the same to the
+    byte. `source`: the library that merges and adaptations start from; it is not changed. `on_plan` is called with all
+    jobs and the names of those already done, `report` with the steps of the packs that run here.
     `run` names processes that were started together: a pack that fails is tried once a run. `lease_s`: after so many
     seconds of silence another process takes a pack over; a job that makes no step for `hang_s` falls silent.
     torch keeps the threads it has in this process, while `build_recipe` and the command line set them, by default to

@@ -44,7 +44,7 @@ def finetune(
 ) -> Path:
     """Train a copy of the base and write it to a new directory, which `load_base` and transformers open.
 
-    Interrupted or killed, a second call goes on where the first one was; the result is the same to the byte. The
+    Interrupted or killed, a second call resumes; the result is the same to the byte. The
     directory appears by one rename when all is in it. The base given is not changed. Of several processes that are
     asked for the same, one trains; the others wait for it, and take over if it dies.
     Raises E-EXISTS if the directory is there and was made otherwise, E-DATA for tasks without training examples,

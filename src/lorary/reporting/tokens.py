@@ -60,7 +60,7 @@ class TokenTrace:
         title = f"<h3>{escape(self.title)}</h3>" if self.title else ""
         return (
             f'<section class="trace">{title}{self._choice()}\n<p class="tokens">{spans}</p>\n'
-            f'<p class="detail" aria-live="polite">Point at a token, or tap it, to see who spoke.</p>\n'
+            f'<p class="detail" aria-live="polite">Point at a token, or tap it, to see its experts.</p>\n'
             f"{_legend(self.names, self.weights, colours)}\n{self._data(colours)}</section>"
         )
 

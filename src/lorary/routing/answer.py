@@ -11,7 +11,7 @@ from lorary.adapters.contract import Mix
 
 @dataclass(frozen=True)
 class Routing:
-    """Who speaks, how loudly.
+    """Which experts are mixed, and with what weights.
 
     weights: (B, T, S, k), any of B, T, S may be 1 = shared by all.
     experts: (B, T, k) indices into the library's names; None = all experts, in order.

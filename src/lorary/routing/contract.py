@@ -1,4 +1,4 @@
-"""Routing, Context, Gate, Router, Probe: who speaks at each token, and what may decide it.
+"""Routing, Context, Gate, Router, Probe: which experts are used at each token, and what may decide it.
 
 Shape letters: B batch, T time, S splits, E experts of the library in order of their names, k kept.
 """

@@ -52,7 +52,7 @@ def run_quickstart(
     reading: Mapping[str, Any] | None = None,
     loading: Mapping[str, Any] | None = None,
 ) -> Finished:
-    """Build, cluster, route, evaluate and report; a second call goes on where the first one was.
+    """Build, cluster, route, evaluate and report; a second call resumes.
 
     On one machine, with as many threads, another into another directory makes the same files to the byte: nothing that
     was timed or is free just now decides how anything is computed.
@@ -76,7 +76,7 @@ def _write_page(
 ) -> Path:
     traces = []
     for example in _shown(tasks, heldout):
-        watcher.doing(f"the report: who speaks in a text of {example.task}")
+        watcher.doing(f"the report: routing of a text of {example.task}")
         traces.append(_trace(base, walked.libraries["private"], example, road))
     watcher.doing("the report: its figures")
     clusters = {name: [expert_name(t) for t in members] for name, members in walked.clusters.items()}

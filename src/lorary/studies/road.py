@@ -2,7 +2,7 @@
 
 Private library -> MBC -> one expert per cluster; a shared expert beside it; every router on every library, on unseen
 examples of the trained tasks and on tasks never trained on. Every step leaves a file and is skipped when that file is
-there already, so a run that was interrupted or killed goes on where it was.
+there already, so a run that was interrupted or killed resumes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -102,7 +102,7 @@ def test_a_layer_behind_the_last_block_has_no_part_in_evidence(tmp_path):
             route(base, library, router)
         assert str(caught.value) == (
             "error[E-ROWS] site 'cls.predictions.transform.dense' is given some of a text's tokens only: this router "
-            "must hear all of them. Use a router that looks at each token alone, such as arrow."
+            "needs all of them. Use a router that looks at each token alone, such as arrow."
         )
     with route(base, library, "arrow:top_k=2") as model:
         model.generate(IDS, max_new_tokens=3, do_sample=False)

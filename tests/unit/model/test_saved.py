@@ -389,7 +389,7 @@ def test_a_model_that_names_no_state_is_refused_if_its_router_has_one(router, ba
     rewrite(saved, lambda facts: facts.update(state=None))
     if router == "uniform":
         return lorary.load(saved, base=base).detach()
-    message = f"error[E-STATE] there is no state for router '{router}', without which no expert would speak."
+    message = f"error[E-STATE] there is no state for router '{router}', without which no expert would be used."
     return refuse(lambda: lorary.load(saved, base=base), f"{message} Save the model again.")
 
 

@@ -34,5 +34,5 @@ class UniformMerge(MergeOptions, Builder):
         return run_merges(pack, base)
 
     def combine(self, parts: Parts, names: Sequence[str], site: str) -> ThinSVD:
-        """Add up with equal shares; who has no weights here counts as zero."""
+        """Add up with equal shares; an expert without weights here counts as zero."""
         return svd_of_sum(list(parts.values()), [1 / len(names)] * len(parts))

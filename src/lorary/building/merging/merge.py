@@ -30,7 +30,7 @@ from lorary.model.ensemble.ensemble import check_library, check_places, find_sit
 from lorary.options import Options, as_dict
 
 Parts = Mapping[str, Weights]
-"""Expert name -> its weights at one site; who has none there adds zero."""
+"""Expert name -> its weights at one site; an expert without any there adds zero."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,7 +85,7 @@ def read_start(job: TrainingJob, base: BaseModel) -> Experts:
 
 
 def mean_factors(experts: Experts) -> dict[str, Weights]:
-    """Average A and s B apart; who has no weights at a site counts and adds nothing, as in `uniform`.
+    """Average A and s B apart; an expert without weights at a site counts and adds nothing, as in `uniform`.
 
     The scale is that of the first expert, so that means of one library are of one form. Ranks are equal at each site.
     """

@@ -82,7 +82,7 @@ class TrainingJob:
         return short_key(*parts, self.experts, self.parents)
 
     def _deciding_options(self) -> dict[str, Any]:
-        # Which clusters there are besides its own, and who shares a pack with it, doesn't change what this job makes.
+        # Neither the clusters besides its own nor the jobs that share its pack change what this job makes.
         return {key: value for key, value in as_dict(self.options).items() if key not in _NOT_DECIDING}
 
     def _told_options(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from lorary.routing.contract import Context, Gate, Routing
 
 
 class RoutedLinear(nn.Module):
-    """One linear layer of the base plus the experts that its gate lets speak. The base layer is called, not copied."""
+    """One linear layer of the base plus the experts that its gate chooses. The base layer is called, not copied."""
 
     def __init__(self, site: str, base: nn.Module, bank: Bank, gate: Gate, slot: Slot) -> None:
         super().__init__()
@@ -178,7 +178,7 @@ class Attachment:
 
     @contextmanager
     def bypassed(self) -> Iterator[None]:
-        """Let the base speak alone in the block. Raises E-BUSY."""
+        """Switch all experts off in the block. Raises E-BUSY."""
         with self.slot.silenced():
             yield
 

@@ -1,4 +1,4 @@
-"""What all routed layers of one model share during a call: who speaks for whom, and whose turn it is."""
+"""What all routed layers of one model share during a call: what the gates are told, and the lock of the call."""
 
 import itertools
 import sys
@@ -91,7 +91,7 @@ class Slot:
 
     @contextmanager
     def silenced(self) -> Iterator[None]:
-        """Let the base speak alone in the block. Raises E-BUSY."""
+        """Switch all experts off in the block. Raises E-BUSY."""
         with self.held():
             before, self.bypassed = self.bypassed, True
             try:

@@ -32,9 +32,9 @@ class Calls:
 
 
 def require_whole(calls: Calls, sites: Iterable[str]) -> None:
-    """Refuse sites that see some of the tokens only, for what must hear all of them. Raises E-ROWS."""
+    """Refuse sites that are given some of the tokens only, for what needs all of them. Raises E-ROWS."""
     if odd := sorted(calls.partial.intersection(sites)):
-        what = f"site {odd[0]!r} is given some of a text's tokens only: this router must hear all of them."
+        what = f"site {odd[0]!r} is given some of a text's tokens only: this router needs all of them."
         raise RoutingError("E-ROWS", what, "Use a router that looks at each token alone, such as arrow.")
 
 
@@ -68,7 +68,7 @@ def listen_to_calls(hf: Any, sites: Iterable[str]) -> Calls:
 
 @contextmanager
 def _alone(hf: Any) -> Iterator[None]:
-    """Let nothing that is attached to a base speak in the block."""
+    """Switch off everything that is attached to a base in the block."""
     with ExitStack() as stack:
         for slot in {slot for module in hf.modules() if isinstance(slot := getattr(module, "slot", None), Slot)}:
             stack.enter_context(slot.silenced())

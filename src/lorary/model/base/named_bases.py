@@ -86,7 +86,7 @@ def find_shared(name: str) -> str | None:
 
 
 def called(name: str) -> str:
-    """Say what a base is called by whoever gives this name: a directory never by what could be a name on the Hub."""
+    """Give the name to record for a base: a directory is never recorded by what could be a name on the Hub."""
     return f"./{name}" if Path(name).is_dir() and not name.startswith(_PATHS) and not Path(name).is_absolute() else name
 
 

@@ -116,7 +116,7 @@ def make_parts(base: BaseModel, ensemble: Ensemble) -> Parts:
     Raises E-STATE where there is none and the router has one.
     """
     if not ensemble.state and _needs_state(ensemble):
-        what = f"there is no state for router {to_spec(ensemble.router)!r}, without which no expert would speak."
+        what = f"there is no state for router {to_spec(ensemble.router)!r}, without which no expert would be used."
         raise RoutingError("E-STATE", what, "Save the model again.")
     return {name: make_part(base, ensemble, site) for name, site in ensemble.sites.items()}
 
@@ -130,7 +130,7 @@ def _needs_state(ensemble: Ensemble) -> bool:
 
 
 def require_listeners(ensemble: Ensemble, parts: Parts) -> None:
-    """Refuse a state by which an expert would never speak at a site that it changes, or at one that it lacks.
+    """Refuse a state by which an expert would never be used at a site that it changes, or at one that it lacks.
 
     For gates that score their `members`. Raises E-STATE.
     """

@@ -1,4 +1,4 @@
-"""Experts that stay on disk until they speak: prototypes resident, weights fetched under a budget of bytes.
+"""Experts that stay on disk until they are used: prototypes resident, weights fetched under a budget of bytes.
 
 The unit is one expert at one site: gates choose anew at every site, so whole experts would be fetched for one layer's
 sake (measured: benchmarks/paging.py). The least recently used goes first. Weights are read through a memory map,
@@ -152,7 +152,7 @@ class PagedExpert(Mapping[str, Weights]):
 
 
 class PagedBank(Bank):
-    """All experts at one site, of which only those that speak are in memory. None stands for one that isn't there."""
+    """All experts at one site, of which only those in use are in memory. None stands for one that isn't there."""
 
     def __init__(self, experts: Sequence[Mapping[str, Weights] | None], site: Site, pager: Pager) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """A router's state: fetched by the hash of its origins, if this user's own lorary fitted it, or fitted and kept.
 
-It decides who speaks. A library from elsewhere may bring one that lets a single expert speak: it doesn't count. The
+It decides the routing. A library from elsewhere may bring one that always picks a single expert: it doesn't count. The
 name in derived/ ends with whose it is, so that users who share a library don't write over each other's.
 """
 

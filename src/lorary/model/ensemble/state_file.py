@@ -100,10 +100,10 @@ def most_bytes(members: Collection[Expert], router: Router | None = None) -> int
 
 
 def tell_origin(what: str) -> None:
-    """Warn that somebody else decided who speaks."""
+    """Warn that somebody else's state decides the routing."""
     told = (
         f"warning[{_ORIGIN}] {what} was not written by you on this machine (or before lorary kept a key, or the key is "
-        "lost). Its numbers are sane, but its author decided who speaks: unless you trust them, take a router that "
+        "lost). Its numbers are sane, but its author decided the routing: unless you trust them, take a router that "
         "learns nothing."
     )
     warnings.warn(told, RuntimeWarning, stacklevel=3)

@@ -81,7 +81,7 @@ class DataProbe:
         """Read texts (N, T) with the base alone: site -> what `ask(site, inputs (n, T, d))` gave, joined (N, ...).
 
         Raises E-STATE for texts that aren't tokens of this base: they may be kept in a state that came from elsewhere;
-        E-ROWS for a site that hears some of the tokens only.
+        E-ROWS for a site that is given some of the tokens only.
         """
         n_rows = embedding_rows(self.base.hf) or text_config(self.base.hf).vocab_size
         if texts.dtype != torch.long or texts.dim() != 2 or not ((texts >= 0) & (texts < n_rows)).all():

@@ -83,7 +83,7 @@ def _require(ensemble: Ensemble, name: str) -> None:
 
 
 def _edited(base: BaseModel, ensemble: Ensemble, parts: Parts, name: str, coming: Expert | None) -> Edited:
-    """Let `coming` have the name, or nobody, in the place of whoever has it now."""
+    """Give the name to `coming`, or to no expert, instead of the one that has it now."""
     leaving = ensemble.members.get(name)
     members = {other: expert for other, expert in ensemble.members.items() if other != name}
     experts = {other: ensemble.experts[other] for other in members}
@@ -113,7 +113,7 @@ def _refit(base: BaseModel, before: Ensemble, draft: Ensemble, changed: set[str]
 
 
 def _first_at_each_site(members: Mapping[str, Expert], coming: Expert) -> dict[str, Expert]:
-    """Find who is there already at the sites of the one that comes: they agree with all others."""
+    """Find the experts that are already at the sites of the new one: they agree with all others."""
     found = {next((n for n, other in members.items() if site in other.sites), None) for site in coming.sites}
     return {n: members[n] for n in found if n is not None}
 

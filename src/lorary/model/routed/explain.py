@@ -16,7 +16,7 @@ from lorary.tasks.example import Example
 def explain_answer(
     base: BaseModel, slot: Slot, turn: Turn, prompt: str | Example, *, names: Sequence[str], max_new_tokens: int
 ) -> Trace:
-    """Answer a prompt with up to max_new_tokens (0: only read it), and tell who spoke at each token and site."""
+    """Answer a prompt with up to max_new_tokens (0: only read it), and record the routing at each token and site."""
     require("prompt", prompt, (str, Example), "a text or an example")
     require_count("max_new_tokens", max_new_tokens, least=0)
     example = prompt if isinstance(prompt, Example) else Example(prompt, "")

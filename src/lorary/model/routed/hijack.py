@@ -19,7 +19,7 @@ def require_share(limit: float | None) -> None:
 
 
 def watch_shares(model: RoutedModel, called: str, *, limit: float | None = None, notes: Library | None = None) -> None:
-    """Leave out who takes more than `limit` of a plain text, the largest first; without one, only warn of them.
+    """Leave out experts that take more than `limit` of a plain text, the largest first; without one, only warn of them.
 
     notes: the library that is to remember it. If it raises, the model is detached: nobody has it to do so.
     Raises E-EMPTY when nobody would be left.

@@ -99,7 +99,7 @@ class RoutedModel:
     # ---- changes --------------------------------------------------------------------------------
 
     def add(self, expert: Expert | str) -> None:
-        """Let one more expert speak: a library's, or the name of one that its library has by now.
+        """Add one more expert: a library's, or the name of one that its library has by now.
 
         Costs that expert: routers whose state is per expert look at it alone. Raises E-EXISTS, E-BASE, E-TARGET,
         E-SHAPE, E-RANK, E-NONFINITE, E-PROBE, E-BUSY.
@@ -107,7 +107,7 @@ class RoutedModel:
         self._change(add_expert, self._find(expert))
 
     def remove(self, name: str) -> None:
-        """Let an expert speak no more. Raises E-NAME, E-BUSY, and E-EMPTY for the last one."""
+        """Take an expert out. Raises E-NAME, E-BUSY, and E-EMPTY for the last one."""
         self._change(remove_expert, name)
 
     def replace(self, expert: Expert | str) -> None:
@@ -189,7 +189,7 @@ class RoutedModel:
         return answer(self.base, examples, self.caller, max_new_tokens=max_new_tokens, stop=stop)
 
     def explain(self, prompt: str | Example, *, max_new_tokens: int = 32) -> Trace:
-        """Answer a prompt and tell who spoke at each token of prompt and answer, at each site."""
+        """Answer a prompt and record which experts were used at each token of prompt and answer, at each site."""
         return self._trace(prompt, max_new_tokens)
 
     def choices(self, prompts: Sequence[str | Example]) -> dict[str, dict[str, float]]:
@@ -202,7 +202,7 @@ class RoutedModel:
     def shares(self) -> dict[str, float] | None:
         """Measure each expert's share of a plain text about nothing in particular, largest first.
 
-        None where the router doesn't score hidden states. `route` warns of who takes more than half (W-HIJACK).
+        None where the router doesn't score hidden states. `route` warns of one that takes more than half (W-HIJACK).
         """
         return shares_of(self.base, self._attachment, self._ensemble)
 

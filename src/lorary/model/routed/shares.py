@@ -30,7 +30,7 @@ _HALF = 0.5
 
 
 def takes_most(shares: dict[str, float]) -> list[str]:
-    """Name those who take more of a plain text than any one of so many should."""
+    """Name the experts that take more of a plain text than any one of so many should."""
     most = max(_HALF, 2 / len(shares))
     return [name for name, share in shares.items() if share > most]
 

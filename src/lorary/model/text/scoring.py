@@ -15,7 +15,7 @@ from lorary.options import require_each
 from lorary.tasks.example import Example
 
 Turn = Callable[[Sequence[Example]], AbstractContextManager[None]]
-"""Prepares the model for a batch of examples: who speaks may depend on their tasks and texts."""
+"""Prepares the model for a batch of examples: the routing may depend on their tasks and texts."""
 
 
 def score(base: Reader, examples: Sequence[Example], turn: Turn) -> list[LogLikelihood]:

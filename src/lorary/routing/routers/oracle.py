@@ -14,7 +14,7 @@ from lorary.routing.contract import Context, Gate, Probe, Router, Routing, State
 
 @dataclass(frozen=True)
 class Oracle(Router):
-    """Let the expert that was trained on the example's task speak alone (for a cluster expert: its cluster).
+    """Use only the expert that was trained on the example's task (for a cluster expert: its cluster).
 
     Raises E-TASK where the task is unknown or no expert was trained on it.
     Source: Ostapenko et al. 2024 (2405.11157) section 5.
