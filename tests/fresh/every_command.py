@@ -35,6 +35,7 @@ LINES = [
     (0, "add libs/private adapter --as mean"),
     (0, "remove libs/private mean"),
     (0, "gc libs/private"),
+    (0, "doctor libs/private"),
     (0, "finetune tasks --base pico --options epochs=1 --into tuned"),
     (0, "quickstart --base pico --tasks tasks --steps 2 --clusters 2 --max-new-tokens 2 --into road"),
     (0, "study builders:steps=2,new_steps=2,libraries=(private),adaptations=(lib_mu) tasks --base pico --dry-run"),

@@ -11,6 +11,7 @@ from lorary.cli.commands.add import add
 from lorary.cli.commands.ask import ask
 from lorary.cli.commands.build import build
 from lorary.cli.commands.cluster import cluster
+from lorary.cli.commands.doctor import doctor
 from lorary.cli.commands.eval import evaluate
 from lorary.cli.commands.export import export
 from lorary.cli.commands.finetune import finetune
@@ -54,6 +55,7 @@ def make_app() -> typer.Typer:
         "report": report,
         "quickstart": quickstart,
         "study": study,
+        "doctor": doctor,
     }
     for name, verb in verbs.items():
         app.command(name)(grouped(verb))

@@ -37,6 +37,16 @@ def sealer() -> str:
     return hashlib.sha256(b"lorary sealer" + _key(_places())).hexdigest()[:8]
 
 
+def has_lasting_key() -> bool:
+    """Tell whether this user's key is in a file, so that other processes have the same one."""
+    key = _key(_places())
+    for place in _places():
+        with contextlib.suppress(OSError):
+            if _read(place) == key:
+                return True
+    return False
+
+
 def _places() -> tuple[Path, ...]:
     """List where the key may be, the best place first. In a cache that users share, each has a file of their own."""
     mine = f"key-{os.geteuid()}" if hasattr(os, "geteuid") else "key"

@@ -125,6 +125,12 @@ def _held(directory: Path) -> Iterator[int | None]:
         os.close(descriptor)
 
 
+def leftovers(layout: Layout) -> list[str]:
+    """Name the stages that dead writers left, sorted; `clean` deletes them."""
+    stages = sorted(layout.staging.iterdir()) if is_plain_directory(layout.staging) else []
+    return [stage.name for stage in stages if _is_left(stage)]
+
+
 def clean(layout: Layout) -> list[str]:
     """Delete what dead writers left; move back an expert whose replacement was cut short. Returns what it did, sorted.
 
