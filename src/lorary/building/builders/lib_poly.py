@@ -1,7 +1,7 @@
 """New tasks, from all experts of a library and how to mix them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lorary.building.contract import Builder, Job, Made, Report, jobs_of, require_source
@@ -10,6 +10,7 @@ from lorary.building.training.adaptation import forms_of, plan_library_mixture, 
 from lorary.building.training.job import TrainingJob
 from lorary.building.training.mixture import train_mixture
 from lorary.building.training.options import TrainingOptions
+from lorary.hashing import SKIP_EMPTY
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.tasks.task import Tasks
@@ -32,6 +33,8 @@ class LibPoly(TrainingOptions, Builder):
     """Dropout on the adapter's input."""
     routing_lr: float = 0.1
     """Peak learning rate of the weights that mix the experts."""
+    tie: tuple[str, ...] = field(default=(), metadata=SKIP_EMPTY)
+    """Layers of one module, by the last parts of their paths, that go on sharing one A, as the library's experts do."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
@@ -52,5 +55,5 @@ class LibPoly(TrainingOptions, Builder):
         skills = read_skills(job, base)
         return train_mixture(
             job, skills, forms_of(skills), base, work, report, kept_as="poly", dropout=self.dropout,
-            routing_lr=self.routing_lr,
+            routing_lr=self.routing_lr, tie=self.tie,
         )  # fmt: skip
