@@ -10,6 +10,7 @@ from lorary.adapters.lora import LoRA
 from lorary.errors import OptionError
 from lorary.formats.peft import read_experts
 from lorary.library.library import Library
+from lorary.model.routed.route import route
 from lorary.routing.contract import Context
 from lorary.routing.routers.arrow import Arrow
 from lorary.testing.pico import add_expert, pico_base, random_library, random_weights
@@ -112,6 +113,17 @@ def test_an_expert_is_heard_where_it_sits(base, tmp_path):
         assert state[f"{site}.members"].tolist() == ([0, 1] if site.endswith("k_proj") else [0, 1, 2])
         quiet, qv = state[f"{site}.vectors"][1], state[f"{site.rpartition('.')[0]}.q_proj.vectors"][2]
         torch.testing.assert_close(quiet, qv, atol=1e-6, rtol=0)
+
+
+def test_an_expert_that_comes_later_is_tied_too(base, tmp_path):
+    library = random_library(tmp_path / "lib", base, N)
+    few = Library.create(tmp_path / "few", base=base.fingerprint)
+    for name in ("e0", "e1", "e3"):
+        few.add(library[name].directory, name)
+    with route(base, few, Arrow(tie=QKV), mix="outputs") as model:
+        model.add(library["e2"])
+        found = answer(model)
+    assert torch.equal(found, routed_answer(base, library, Arrow(tie=QKV)))
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,10 @@ class LibPoly(TrainingOptions, Builder):
     """Train all experts of a library on new tasks, jointly with the weights by which each task mixes them, per layer.
 
     The router `poly` reads the weights, or `mhr` if there are blocks. They start almost equal, so that training starts
-    from the library's mean. All tasks share one run, which stops early on the validation loss.
+    from the library's mean (`raw` ones about 0: from the base). All tasks share one run, which stops early on the
+    validation loss.
     Source: Ostapenko et al. 2024 (2405.11157) section 4, "<library>-Poly": its code has it with normalised sigmoids
-    (poly_router) and raw weights (poly_router_dir), and starts so from Poly's and MHR's skills (pretrain_poly).
+    (poly_router) and raw weights (poly_router_dir), and starts from Poly's and MHR's skills alike (pretrain_poly).
     Differs: there a build has one task, to which the experts adapt alone; here the tasks of a build share them. For the
     paper's, build each by itself: build(..., tasks.only([name]), ..., into=f"new/{name}").
     """

@@ -20,9 +20,8 @@ from lorary.tasks.task import Tasks
 class LibPolyZ(TrainingOptions, Builder):
     """Learn only the weights by which new tasks mix a library's experts, per layer; the experts stay as they are.
 
-    The new library holds copies of them; the router `poly` reads the weights, or `mhr` if there are
-    blocks. `lr` is not used, `routing_lr` is.
-    All tasks share one run, which stops early on the validation loss.
+    The new library holds copies of them; the router `poly` reads the weights, or `mhr` if there are blocks. `lr` is not
+    used, `routing_lr` is. All tasks share one run, which stops early on the validation loss.
     Source: Ostapenko et al. 2024 (2405.11157) section 4, "<library>-PolyZ": its code has it with normalised sigmoids
     (poly_router) and raw weights (poly_router_dir); the tables don't say which.
     Differs: there a build has one task, with a stop of its own; here the tasks of a build share a run. For the paper's,
