@@ -7,7 +7,7 @@ import torch
 
 from lorary.adapters.contract import Site, Weights
 from lorary.adapters.low_rank import LowRankBank
-from lorary.building.builders.pi_tuning import _layer_of, _SharesGate, _sum
+from lorary.building.builders.pi_tuning import PiTuning, _layer_of, _SharesGate, _sum
 from lorary.routing.contract import Context
 
 SITE = Site("q", 2, 2)
@@ -49,3 +49,10 @@ def test_the_gradient_of_the_shares_by_hand():
 def test_the_sites_of_one_attention_layer_share_their_weights():
     names = ["m.3.self_attn.q_proj", "m.3.self_attn.o_proj", "m.3.mlp.up_proj", "m.4.self_attn.q_proj"]
     assert [_layer_of(name) for name in names] == ["m.3.self_attn", "m.3.self_attn", "m.3.mlp", "m.4.self_attn"]
+
+
+def test_the_shares_start_at_the_cosines_or_even():
+    """At 0.5 the cosines (1, 0.5) are z = (2, 1), so that e : 1; the authors' code starts at (1, 1)."""
+    near, even = (PiTuning(temperature=0.5, even_start=even)._first_logits([0.5]) for even in (False, True))
+    torch.testing.assert_close(_SharesGate(near).shares, torch.tensor([math.e, 1.0]) / (math.e + 1))
+    assert _SharesGate(even).shares.tolist() == [0.5, 0.5]

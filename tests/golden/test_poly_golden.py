@@ -64,6 +64,20 @@ def test_a_very_small_logit_is_no_division_by_zero():
     torch.testing.assert_close(weights, torch.tensor([[[[0.5, 0.5]]]]))
 
 
+def test_raw_weights_by_hand():
+    """w = (1, -1) itself: A = (1, 2) - (5, -2) = (-4, 4), A x = 0; of w = (1, 1/2), A = (7/2, 1), A x = 9/2.
+
+    B = (1, 3) + 1/2 * 2 * (-1, 1) = (0, 4); B A x = (0, 18).
+    """
+    weights = torch.tensor([[[1.0, -1.0]], [[1.0, 0.5]]])
+    gate = TaskGate(weights, raw=True)
+    bank = LowRankBank([ONE, TWO], SITE)
+    for task, expected in enumerate(([0.0, 0.0], [0.0, 18.0])):
+        routing = gate(X, Context(experts=torch.tensor([task])))
+        found = bank(X, torch.zeros(1, 1, 2), routing.weights, routing.experts, "factors")
+        torch.testing.assert_close(found, torch.tensor([[expected]]))
+
+
 # ---- whole libraries ----------------------------------------------------------------------------
 
 QUICK = {"steps": 30, "batch_size": 6, "rank": 2, "n_skills": 3, "n_evaluations": 3, "dropout": 0.0, "lr": 1e-2}

@@ -63,3 +63,32 @@ def test_gradients_of_a_pack_are_those_of_peft(architecture, toy):
         of_peft = gradients_of_peft(base, start, batch, builder)
         expected = torch.cat([grad.flatten() for site in banks for grad in of_peft[site]])
         torch.testing.assert_close(found[expert], expected, atol=1e-5 * float(expected.abs().max()), rtol=1e-3)
+
+
+def test_a_tied_a_has_the_gradients_of_all_its_layers(toy):
+    """As PEFT's, added up: one A that q, k and v share is heard in the three."""
+    base, qkv = pico_base(), ("q_proj", "k_proj", "v_proj")
+    builder = Private(steps=2, targets=(*qkv, "o_proj"), tie=qkv)
+    jobs = builder.plan(toy.only(["copy"]))
+    (start,) = started(jobs, base, builder)
+    start |= {s: Weights(start[_q_beside(s)].a, w.b, w.scale) for s, w in start.items() if s.endswith(qkv)}
+    with packed([job.pupil(base) for job in jobs], base, [start], 0.0, 1e-3, 4, qkv) as (trainable, banks):
+        rows = trainable.batch(0, [0, 1])
+        with trainable.turn(rows):
+            batch = pad([row.text for row in rows])
+            row_losses(base, batch).sum().backward()
+        (found,) = trainable.stacks["factors"].grad
+        assert banks[next(iter(banks))].a is banks[list(banks)[2]].a
+    of_peft, expected = gradients_of_peft(base, start, batch, builder), []
+    for site in banks:
+        if site.endswith(("q_proj", "o_proj")):
+            group = [s for s in banks if _q_beside(s) == site] if site.endswith("q_proj") else [site]
+            expected.append(sum(of_peft[s][0] for s in group).flatten())
+        expected.append(of_peft[site][1].flatten())
+    expected = torch.cat(expected)
+    torch.testing.assert_close(found, expected, atol=1e-5 * float(expected.abs().max()), rtol=1e-3)
+
+
+def _q_beside(site):
+    module, _, last = site.rpartition(".")
+    return site if last == "o_proj" else f"{module}.q_proj"

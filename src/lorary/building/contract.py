@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from lorary.adapters.tied import tied_groups
 from lorary.errors import BuildError
 from lorary.hashing import hash_json
 from lorary.library.library import Library
@@ -127,12 +128,14 @@ class Builder(Options, ABC):
         """List the jobs that make the library; nothing is run. `source`: the library that some builders start from."""
 
     def check_base(self, base: Any) -> None:
-        """Refuse a base without the layers that the options name, before anything runs. Raises E-TARGET, E-DEVICE.
+        """Refuse a base without the layers that the options name, before anything runs.
 
+        Raises E-TARGET, E-DEVICE, and E-OPTION for layers that can't be tied.
         Says of layers on which PEFT opens no adapter that it is so (W-PEFT).
         """
         if targets := getattr(self, "targets", ()):
             base.require_trainable(targets)
+            tied_groups({site.name: site for site in base.target_sites(targets)}, getattr(self, "tie", ()))
             base.warn_of_peft(targets)
 
     def n_numbers(self, job: Job, base: Any) -> int | None:

@@ -93,8 +93,14 @@ class Probe(Protocol):
     ) -> Mapping[str, Tensor]:
         """Read texts (N, T) with the base alone: site -> what `ask(site, inputs (n, T, d))` gave, joined (N, ...)."""
 
-    def mean_inputs(self, expert: str, *, n_examples: int) -> Mapping[str, Tensor]:
-        """Run the expert on its own training prompts: site name -> mean last-token input (d_in,), float32."""
+    def mean_inputs(
+        self, expert: str, *, n_examples: int, per_task: bool = False, after_answer: bool = False
+    ) -> Mapping[str, Tensor]:
+        """Run the expert on its own training prompts: site name -> mean last-token input (d_in,), float32.
+
+        per_task: n_examples of each of its tasks, not of all together. after_answer: the answer and its end are read,
+        too, so that the last token is the one that ends it.
+        """
 
     def prompt_features(self, encoder: str, *, n_examples: int) -> tuple[Tensor, Sequence[str]]:
         """Encode training prompts: features (N, F) float32 and the task name of each."""

@@ -1,12 +1,13 @@
 """Directions that a low-rank expert listens to: functions that routers share."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from lorary.adapters.contract import Experts, Weights
+from lorary.adapters.tied import one_below_the_other
 
 _ROUNDING = 1e-7  # singular values below this share of ||A|| ||B|| are what is left of numbers that cancel out
 _NUMBERS_AT_ONCE = 1 << 17  # what a batch of factors may hold and still lie in a core's cache as float64
@@ -67,16 +68,33 @@ def prototypes(experts: Experts, sites: Iterable[str]) -> dict[str, dict[int, Te
 
     Experts without weights at a site, or that change nothing there, have none.
     """
+    return group_prototypes(experts, [[site] for site in sites])
+
+
+def group_prototypes(experts: Experts, groups: Sequence[Sequence[str]]) -> dict[str, dict[int, Tensor]]:
+    """Find prototypes of groups of sites that stand for one layer each: all sites of a group get the group's.
+
+    As `prototypes`; an expert has none at a site without weights of its own, and one where it changes the group only.
+    """
     names = sorted(experts)
-    sites = list(sites)
-    places = [(site, index) for site in sites for index, name in enumerate(names) if site in experts[name]]
-    found: dict[str, dict[int, Tensor]] = {site: {} for site in sites}
-    for batch, vectors, values in _firsts(experts[names[index]][site] for site, index in places):
+    places = [
+        (index, here)
+        for group in groups
+        for index, name in enumerate(names)
+        if (here := [site for site in group if site in experts[name]])
+    ]
+    found: dict[str, dict[int, Tensor]] = {site: {} for group in groups for site in group}
+    for batch, vectors, values in _firsts(_joined(experts[names[index]], here) for index, here in places):
         for n, value in enumerate(values.tolist()):
             if value > 0:
-                site, index = places[batch[n]]
-                found[site][index] = vectors[n]
+                index, here = places[batch[n]]
+                for site in here:
+                    found[site][index] = vectors[n]
     return found
+
+
+def _joined(expert: Mapping[str, Weights], sites: Sequence[str]) -> Weights:
+    return expert[sites[0]] if len(sites) == 1 else one_below_the_other([expert[site] for site in sites])
 
 
 def without_common(vectors: Tensor, n: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Learned weights of a known task over experts, per site: what Poly and MHR share.
 
 State: "<site>.logits" (T, S, E) for T tasks, S blocks, E experts in order of their names, and "tasks", the names of the
-tasks as JSON in bytes.
+tasks as JSON in bytes. Where the numbers are the weights themselves, "<site>.weights" in the place of the logits.
 """
 
 import contextlib
@@ -21,13 +21,14 @@ _MOST_LETTERS = 10_000_000  # of the names of all tasks together
 
 
 class TaskGate(Gate):
-    """Weigh experts by the row's task t: w_k = sigmoid(z_tk) / sum_j sigmoid(z_tj), for each block.
+    """Weigh experts by the row's task t: w_k = sigmoid(z_tk) / sum_j sigmoid(z_tj), for each block; if raw, w_k = z_tk.
 
     `Context.experts` holds the number of each row's task.
     """
 
-    def __init__(self, logits: Tensor) -> None:
+    def __init__(self, logits: Tensor, *, raw: bool = False) -> None:
         super().__init__()
+        self.raw = raw
         self.logits = nn.Parameter(logits.float(), requires_grad=False)  # (T, S, E)
 
     def forward(self, h: Tensor, context: Context) -> Routing:
@@ -36,7 +37,8 @@ class TaskGate(Gate):
             raise RoutingError(
                 "E-TASK", "learned routing needs the task of every row.", "Pass tasks=[...], or examples."
             )
-        return Routing(skill_weights(self.logits[context.experts.to(self.logits.device)]).unsqueeze(1))
+        chosen = self.logits[context.experts.to(self.logits.device)]
+        return Routing((chosen if self.raw else skill_weights(chosen)).unsqueeze(1))
 
 
 def skill_weights(logits: Tensor) -> Tensor:
@@ -44,10 +46,14 @@ def skill_weights(logits: Tensor) -> Tensor:
     return torch.softmax(nn.functional.logsigmoid(logits), dim=-1)
 
 
-def pack_state(logits: Mapping[str, Tensor], tasks: Sequence[str]) -> State:
-    """Make a state of each site's logits (T, S, E) and the names of the T tasks."""
-    state = {f"{site}.logits": value.detach().cpu().clone() for site, value in logits.items()}
+def pack_state(logits: Mapping[str, Tensor], tasks: Sequence[str], *, raw: bool = False) -> State:
+    """Make a state of each site's logits, or raw weights, (T, S, E) and the names of the T tasks."""
+    state = {f"{site}.{_part(raw)}": value.detach().cpu().clone() for site, value in logits.items()}
     return {**state, TASKS: torch.frombuffer(bytearray(json.dumps(list(tasks)).encode()), dtype=torch.uint8)}
+
+
+def _part(raw: bool) -> str:
+    return "weights" if raw else "logits"
 
 
 def task_numbers(state: State) -> dict[str, int] | None:
@@ -68,7 +74,8 @@ def task_gate(name: str, site: Site, state: State, n_experts: int) -> TaskGate:
 
     Raises E-LEARNED for logits that aren't of these tasks, blocks and experts.
     """
-    logits, n_tasks = state.get(f"{site.name}.logits", torch.zeros(0, 1, 0)), len(task_numbers(state) or ())
+    raw = f"{site.name}.{_part(True)}" in state
+    logits, n_tasks = state.get(f"{site.name}.{_part(raw)}", torch.zeros(0, 1, 0)), len(task_numbers(state) or ())
     n_splits = logits.shape[1] if logits.dim() == 3 else 0
     fits = n_splits and n_tasks and logits.is_floating_point() and logits.shape == (n_tasks, n_splits, n_experts)
     if not fits or site.d_in % n_splits or site.d_out % n_splits or not logits.isfinite().all():
@@ -78,7 +85,7 @@ def task_gate(name: str, site: Site, state: State, n_experts: int) -> TaskGate:
             f"{n_tasks} tasks, blocks that divide {site.d_in} and {site.d_out}, and {n_experts} experts.",
             "The file is damaged, or not of these experts: build the library again.",
         )
-    return TaskGate(logits)
+    return TaskGate(logits, raw=raw)
 
 
 def learned_state(name: str, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:

@@ -46,9 +46,11 @@ class FakeProbe:
             name: ask(name, 0.5 + torch.randn(*texts.shape, SITES[name].d_in, generator=generator)) for name in sites
         }
 
-    def mean_inputs(self, expert: str, *, n_examples: int) -> Mapping[str, Tensor]:
+    def mean_inputs(
+        self, expert: str, *, n_examples: int, per_task: bool = False, after_answer: bool = False
+    ) -> Mapping[str, Tensor]:
         """Draw a mean input for every site."""
-        generator = torch.Generator().manual_seed(100 + self.seeds[expert])
+        generator = torch.Generator().manual_seed(100 + self.seeds[expert] + 1000 * per_task + 2000 * after_answer)
         return {name: torch.randn(site.d_in, generator=generator) for name, site in SITES.items()}
 
     def prompt_features(self, encoder: str, *, n_examples: int) -> tuple[Tensor, Sequence[str]]:

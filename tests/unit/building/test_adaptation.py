@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from lorary.adapters.contract import Site, Weights
 from lorary.adapters.lora import LoRA
@@ -19,7 +20,7 @@ from lorary.hashing import hash_file
 from lorary.library.library import Library
 from lorary.model.routed.route import route
 from lorary.tasks.example import Example
-from lorary.testing.pico import add_expert, random_library, random_weights
+from lorary.testing.pico import add_expert, pico_base, random_library, random_weights
 
 QUICK = {"steps": 8, "batch_size": 4, "n_evaluations": 2, "dropout": 0.0, "lr": 3e-3}
 SITE = Site("q", 2, 2)
@@ -128,6 +129,41 @@ def test_the_source_decides_the_job(toy, source, base, tmp_path):
 
 
 # ---- refusals -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("builder", [LibPoly, LibPolyZ])
+@pytest.mark.parametrize("more", [{"raw": True}, {"n_heads": 4}])
+def test_raw_weights_and_blocks_are_those_that_the_router_reads(builder, more, base, toy, source, tmp_path):
+    tasks = toy.only(["copy"])
+    options = {**QUICK, "steps": 6, "routing_lr": 0.05, **more}
+    library = build(builder(**options), tasks, base, into=tmp_path / "lib", source=source)
+    router, (path,) = "mhr" if "n_heads" in more else "poly", (library.path / "learned").iterdir()
+    assert path.name.startswith(f"{router}-")
+    found = loss(base, library, router, tasks["copy"])
+    assert found == pytest.approx(library["one"].provenance.metrics["valid_loss"], rel=1e-4)
+    weights = {k: t for k, t in load_file(path).items() if k != "tasks"}
+    assert {tuple(t.shape) for t in weights.values()} == {(1, more.get("n_heads", 1), 3)}
+    assert {k.rpartition(".")[2] for k in weights} == {"weights" if "raw" in more else "logits"}
+
+
+def test_raw_weights_mix_as_they_are(base, toy, source, tmp_path):
+    """(sum w s B)(sum w A) at every site, added to a fresh base."""
+    options = {**QUICK, "steps": 20, "routing_lr": 0.3, "raw": True}
+    library = build(LibPolyZ(**options), toy.only(["copy"]), base, into=tmp_path / "lib", source=source)
+    (path,) = (library.path / "learned").iterdir()
+    weights, experts, fresh = load_file(path), read_experts(library), pico_base()
+    ids = torch.tensor([[5, 6, 7]])
+    with route(base, library, "poly", mix="factors") as model, torch.inference_mode():
+        found = model(ids, tasks=["copy"]).logits
+        plain = fresh.hf(ids).logits
+    for site in experts["one"]:
+        w = weights[f"{site}.weights"].flatten()
+        pairs = [experts[name][site].factors() for name in sorted(experts)]
+        a, b = (sum(x * side for x, side in zip(w, sides, strict=True)) for sides in zip(*pairs, strict=True))
+        fresh.hf.get_submodule(site).weight.data.add_(b @ a)
+    with torch.inference_mode():
+        torch.testing.assert_close(found, fresh.hf(ids).logits, atol=1e-4, rtol=1e-4)
+    assert (found - plain).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("builder", [LibMu, FromExpert, LibPoly, LibPolyZ])

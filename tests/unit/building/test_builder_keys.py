@@ -1,5 +1,6 @@
 """A built library knows its jobs by their keys: options, defaults and keys stay what they were, to the byte."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -30,12 +31,23 @@ def what_is_pinned(name, tasks, source):
     other = cls(**NEEDED.get(name, {}), **{key: value for key, value in OTHER.items() if key in known})
     adapting = other if "adapt_to" in known else default
     return {
-        "repr": repr(default),
+        "repr": repr_without_later(default),
         "spec": to_spec(other),
         "options": list(known),
         "jobs": {job.name: [job.key(FACTS), job.n_steps, job.describe()] for job in adapting.plan(tasks, source)},
         "other jobs": {job.name: job.key(FACTS) for job in other.plan(tasks, source)},
     }
+
+
+def repr_without_later(options):
+    """Leave out the options that came later, which show their empty defaults."""
+    text = repr(options)
+    for field in dataclasses.fields(options):
+        if field.metadata.get("skip_empty"):
+            shown = f", {field.name}={field.default!r}"
+            assert shown in text and not field.default, f"{field.name}: SKIP_EMPTY is for defaults that are empty"
+            text = text.replace(shown, "")
+    return text
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Weights found without gradients: the search alone, and on a library."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,12 @@ from lorary.building.builders.lorahub import LoraHub, merge_weights
 from lorary.building.merging.search import Evolution, Nevergrad, replay
 from lorary.errors import LoraryError
 from lorary.formats.peft import read_experts, read_weights
+from lorary.model.decoding.answer import answer, bare
 from lorary.model.routed.route import route
 from lorary.routing.routers.uniform import Uniform
+from lorary.tasks.example import Example
+from lorary.tasks.overlap import overlaps
+from lorary.tasks.task import Task, Tasks
 from lorary.testing.pico import random_library
 
 # Nevergrad hands small problems to COBYLA, in a thread of its own, which talks about what it was given.
@@ -97,6 +102,35 @@ def _alone(expert, base, tmp_path):
     library = Library.create(tmp_path / "alone", base=base.fingerprint)
     library.add(expert.directory, "copy")
     return library
+
+
+def rows_of(expert):
+    return [json.loads(line) for line in (expert.directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_authors_divide_the_loss_by_the_examples_and_not_the_penalty(library, base, toy, tmp_path):
+    only = toy.only(["copy"])
+    ours, theirs = (
+        rows_of(build(f"lorahub:steps=2,n_examples=4{more}", only, base, source=library, into=tmp_path / name)["copy"])
+        for name, more in (("ours", ""), ("theirs", ",objective=authors"))
+    )
+    for one, other, size in zip(ours, theirs, (0.0, 1 / 3), strict=True):
+        assert other["loss"] == pytest.approx((one["loss"] - 0.05 * size) / 4 + 0.05 * size)
+
+
+def test_rouge_l_is_that_of_greedy_answers(library, base, tmp_path):
+    """Of tasks whose answers are the base's own, nothing (all 0) has 100; the mean has what the routed library has."""
+    prompts = [Example(f"{letter} and", "") for letter in "abc"]
+    asked = zip(prompts, answer(base, prompts, bare(base.hf), max_new_tokens=64), strict=True)
+    examples = tuple(replace(prompt, completion=text, task="own") for prompt, text in asked)
+    tasks = Tasks([Task("own", train=examples)])
+    assert overlaps(examples, [e.completion for e in examples]) == [100.0] * 3
+    spec = "lorahub:steps=2,n_examples=3,objective=rouge_l"
+    rows = rows_of(build(spec, tasks, base, source=library, into=tmp_path / "hub")["own"])
+    assert rows[0]["loss"] == -100
+    with route(base, library, Uniform(), mix="factors") as model:
+        values = overlaps(examples, model.generate_text(examples, max_new_tokens=64))
+    assert rows[1]["loss"] == pytest.approx(-sum(values) / 3 + 0.05 * 0.05 / 3)
 
 
 def test_both_mixes_are_what_they_say(library):

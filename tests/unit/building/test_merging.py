@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from lorary.adapters.contract import Weights
 from lorary.building.build import build
 from lorary.errors import LoraryError
 from lorary.folder import BUILDERS
@@ -59,6 +60,14 @@ def test_a_rank_truncates_to_the_nearest_and_says_its_error(library, base, tmp_p
         lost, whole = lost + float((full - found).pow(2).sum()), whole + float(full.pow(2).sum())
     assert merged.rank == 3
     assert merged.provenance.metrics["relative_error"] == pytest.approx((lost / whole) ** 0.5, rel=1e-4)
+
+
+def test_of_equal_entries_ties_keeps_the_share_that_it_says():
+    """Rank 1 of ones: 20 of 100 stay, as in PEFT; a floor would keep none, or all."""
+    kept = BUILDERS.parse("ties:density=0.2")._trimmed(Weights(torch.ones(1, 10), torch.ones(10, 1), 1.0))
+    assert kept.tolist() == [[1.0] * 10] * 2 + [[0.0] * 10] * 8
+    few = Weights(torch.tensor([[3.0, -2.0, 2.0, 2.0, 0.0]]), torch.ones(1, 1), 1.0)
+    assert BUILDERS.parse("ties:density=0.6")._trimmed(few).tolist() == [[3.0, -2.0, 2.0, 0.0, 0.0]]
 
 
 def test_ties_by_hand():

@@ -11,7 +11,9 @@ from safetensors.torch import load_file, save_file
 from lorary.errors import EvaluationError, LibraryError, OptionError, RoutingError
 from lorary.evaluation.evaluators.perplexity import Perplexity
 from lorary.evaluation.run import evaluate
+from lorary.formats.peft import read_experts
 from lorary.library.library import Library
+from lorary.model.probes.probe import DataProbe
 from lorary.model.routed.route import route
 from lorary.routing.routers.arrow import Arrow
 from lorary.tasks.example import Example
@@ -201,7 +203,9 @@ def test_routers_that_need_data_say_so(router, base, toy_library, toy):
 # ---- routers that read data ---------------------------------------------------------------------
 
 
-def test_centroids_are_mean_inputs_of_the_last_prompt_token_with_the_expert_at_work(base, toy_library, toy, tmp_path):
+@pytest.mark.parametrize("after_answer", [False, True])
+def test_centroids_are_mean_last_inputs_with_the_expert_at_work(after_answer, base, toy_library, toy, tmp_path):
+    """Of the prompt, or as in the paper's code of prompt, answer and its end."""
     name, site = "double", "model.layers.1.mlp.down_proj"
     library = random_library(tmp_path / "lib", base, ["copy", "double"], targets=["attention", "down_proj"])
     lone = Library.create(tmp_path / "one", base=base.fingerprint)
@@ -210,12 +214,27 @@ def test_centroids_are_mean_inputs_of_the_last_prompt_token_with_the_expert_at_w
     with route(base, lone, "uniform") as model, torch.inference_mode():
         hook = base.hf.get_submodule(site).register_forward_pre_hook(lambda m, args: seen.append(args[0][0, -1]))
         for example in toy[name].train[:5]:
-            model(base.tokenizer(example.prompt.rstrip(), return_tensors="pt")["input_ids"])
+            ids = base.tokenizer(example.prompt.rstrip())["input_ids"]
+            if after_answer:
+                ids = [*base.tokenizer(example.prompt + example.completion)["input_ids"], base.tokenizer.eos_token_id]
+            model(torch.tensor([ids]))
         hook.remove()
-    with route(base, library, "centroid:n_examples=5", tasks=toy) as model:
+    with route(base, library, f"centroid:n_examples=5,after_answer={after_answer}", tasks=toy) as model:
         gate = base.hf.get_submodule(site).gate
         torch.testing.assert_close(gate.vectors[1], torch.nn.functional.normalize(sum(seen), dim=0))
         assert logits(model).isfinite().all()
+
+
+def test_a_probe_reads_as_many_examples_of_an_expert_or_of_each_of_its_tasks(base, toy_library, toy):
+    experts, owned = read_experts(toy_library), {"copy": ["copy", "double"]}
+    sites = {site.name: site for site in base.target_sites(["attention"])}
+    probe = DataProbe(base, experts, sites, owned, toy)
+    alone = [DataProbe(base, experts, sites, {"copy": [task]}, toy).mean_inputs("copy", n_examples=3) for task in
+             owned["copy"]]  # fmt: skip
+    each, together = (probe.mean_inputs("copy", n_examples=3, per_task=per_task) for per_task in (True, False))
+    for site in sites:
+        torch.testing.assert_close(each[site], (alone[0][site] + alone[1][site]) / 2, atol=1e-5, rtol=1e-4)
+        assert not torch.allclose(each[site], together[site], atol=1e-4)
 
 
 def test_the_task_predictor_knows_its_training_prompts(base, toy_library, toy):

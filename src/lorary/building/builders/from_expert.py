@@ -1,7 +1,7 @@
 """New tasks, from one expert."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lorary.building.contract import Builder, Job, Made, Report, require_source
@@ -10,6 +10,7 @@ from lorary.building.training.adaptation import mean_size, mean_starts, plan_ada
 from lorary.building.training.options import TrainingOptions
 from lorary.building.training.packs import pack_jobs, train_pack
 from lorary.errors import OptionError
+from lorary.hashing import SKIP_EMPTY
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.tasks.task import Tasks
@@ -33,6 +34,8 @@ class FromExpert(TrainingOptions, Builder):
     """Dropout on the adapter's input."""
     expert: str | None = None
     """The expert to start from; None: the only one there is."""
+    tie: tuple[str, ...] = field(default=(), metadata=SKIP_EMPTY)
+    """Layers of one module, by the last parts of their paths, that go on sharing one A, as the library's experts do."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
@@ -57,7 +60,9 @@ class FromExpert(TrainingOptions, Builder):
 
     def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
         """Train the pack. Raises E-BASE for another base, E-RANK for experts of unequal form."""
-        return train_pack(pack, base, work, report, start=lambda jobs: mean_starts(jobs, base), dropout=self.dropout)
+        return train_pack(
+            pack, base, work, report, start=lambda jobs: mean_starts(jobs, base), dropout=self.dropout, tie=self.tie
+        )
 
     def _chosen(self, library: Library) -> str:
         """Name the one. Raises E-NAME for an unknown one, E-OPTION if none is named and there are several."""

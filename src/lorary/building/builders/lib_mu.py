@@ -1,7 +1,7 @@
 """New tasks, from the mean of a library."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lorary.building.contract import Builder, Job, Made, Report, require_source
@@ -9,6 +9,7 @@ from lorary.building.limits import check_positive
 from lorary.building.training.adaptation import mean_size, mean_starts, plan_adaptations
 from lorary.building.training.options import TrainingOptions
 from lorary.building.training.packs import pack_jobs, train_pack
+from lorary.hashing import SKIP_EMPTY
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.tasks.task import Tasks
@@ -31,6 +32,8 @@ class LibMu(TrainingOptions, Builder):
     """Experts share a pass until a step of usual width has so many tokens; 512 are as fast as more."""
     dropout: float = 0.05
     """Dropout on the adapter's input."""
+    tie: tuple[str, ...] = field(default=(), metadata=SKIP_EMPTY)
+    """Layers of one module, by the last parts of their paths, that go on sharing one A, as the library's experts do."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
@@ -52,4 +55,6 @@ class LibMu(TrainingOptions, Builder):
 
     def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
         """Train the pack. Raises E-BASE for another base, E-RANK for experts of unequal form."""
-        return train_pack(pack, base, work, report, start=lambda jobs: mean_starts(jobs, base), dropout=self.dropout)
+        return train_pack(
+            pack, base, work, report, start=lambda jobs: mean_starts(jobs, base), dropout=self.dropout, tie=self.tie
+        )

@@ -1,7 +1,7 @@
 """New tasks, from all experts of a library and how to mix them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lorary.building.contract import Builder, Job, Made, Report, jobs_of, require_source
@@ -10,6 +10,7 @@ from lorary.building.training.adaptation import forms_of, plan_library_mixture, 
 from lorary.building.training.job import TrainingJob
 from lorary.building.training.mixture import train_mixture
 from lorary.building.training.options import TrainingOptions
+from lorary.hashing import SKIP_EMPTY
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.tasks.task import Tasks
@@ -19,9 +20,13 @@ from lorary.tasks.task import Tasks
 class LibPoly(TrainingOptions, Builder):
     """Train all experts of a library on new tasks, jointly with the weights by which each task mixes them, per layer.
 
-    The router `poly` reads the weights. They start almost equal, so that training starts from the library's mean.
-    All tasks share one run, which stops early on the validation loss.
-    Source: Ostapenko et al. 2024 (2405.11157) section 4, "<library>-Poly", the variant with normalised sigmoids.
+    The router `poly` reads the weights, or `mhr` if there are blocks. They start almost equal, so that training starts
+    from the library's mean (`raw` ones about 0: from the base). All tasks share one run, which stops early on the
+    validation loss.
+    Source: Ostapenko et al. 2024 (2405.11157) section 4, "<library>-Poly": its code has it with normalised sigmoids
+    (poly_router) and raw weights (poly_router_dir), and starts from Poly's and MHR's skills alike (pretrain_poly).
+    Differs: there a build has one task, to which the experts adapt alone; here the tasks of a build share them. For the
+    paper's, build each by itself: build(..., tasks.only([name]), ..., into=f"new/{name}").
     """
 
     n_evaluations: int = 10
@@ -32,11 +37,17 @@ class LibPoly(TrainingOptions, Builder):
     """Dropout on the adapter's input."""
     routing_lr: float = 0.1
     """Peak learning rate of the weights that mix the experts."""
+    tie: tuple[str, ...] = field(default=(), metadata=SKIP_EMPTY)
+    """Layers of one module, by the last parts of their paths, that go on sharing one A, as the library's experts do."""
+    raw: bool = field(default=False, metadata=SKIP_EMPTY)
+    """Mix by the learned numbers as they are, from about 0, not by normalised sigmoids."""
+    n_heads: int | None = field(default=None, metadata=SKIP_EMPTY)
+    """Blocks of each side with weights of their own, for the router mhr, as in what the builder mhr made; None: one."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
         super().__post_init__()
-        check_positive(self, "routing_lr")
+        check_positive(self, "routing_lr", "n_heads")
 
     def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
         """Plan the one job, which makes experts of the same names. Raises E-SOURCE, E-EMPTY as `require_source`."""
@@ -51,6 +62,6 @@ class LibPoly(TrainingOptions, Builder):
         (job,) = jobs_of(TrainingJob, pack)
         skills = read_skills(job, base)
         return train_mixture(
-            job, skills, forms_of(skills), base, work, report, kept_as="poly", dropout=self.dropout,
-            routing_lr=self.routing_lr,
+            job, skills, forms_of(skills), base, work, report, kept_as="mhr" if self.n_heads else "poly",
+            dropout=self.dropout, routing_lr=self.routing_lr, n_blocks=self.n_heads or 1, raw=self.raw, tie=self.tie,
         )  # fmt: skip

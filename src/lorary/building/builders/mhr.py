@@ -1,7 +1,7 @@
 """A few experts that all tasks share, each task with its own mixture of their blocks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lorary.building.contract import Builder, Job, Made, Report, jobs_of
@@ -10,6 +10,7 @@ from lorary.building.training.job import TrainingJob, training_job
 from lorary.building.training.mixture import skill_names, train_fresh_mixture
 from lorary.building.training.options import TrainingOptions
 from lorary.building.training.packs import fresh_size
+from lorary.hashing import SKIP_EMPTY
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.tasks.task import Tasks
@@ -38,6 +39,8 @@ class MHR(TrainingOptions, Builder):
     """Scale by alpha / sqrt(rank) instead."""
     targets: tuple[str, ...] = ("attention",)
     """Layers: last parts of module paths, "attention" (q, k, v, o), or "all-linear" (all but the head)."""
+    tie: tuple[str, ...] = field(default=(), metadata=SKIP_EMPTY)
+    """Layers of one module, by the last parts of their paths, that share one A, as q_proj, k_proj and v_proj may."""
     n_skills: int = 8
     """Experts to train jointly."""
     n_heads: int = 8

@@ -11,6 +11,7 @@ from lorary.building.training.job import training_job
 from lorary.building.training.options import TrainingOptions
 from lorary.building.training.packs import fresh_size, pack_jobs, train_fresh
 from lorary.errors import BuildError
+from lorary.hashing import SKIP_EMPTY
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.tasks.task import Tasks
@@ -37,6 +38,8 @@ class PerCluster(TrainingOptions, Builder):
     """Scale by alpha / sqrt(rank) instead."""
     targets: tuple[str, ...] = ("attention",)
     """Layers: last parts of module paths, "attention" (q, k, v, o), or "all-linear" (all but the head)."""
+    tie: tuple[str, ...] = field(default=(), metadata=SKIP_EMPTY)
+    """Layers of one module, by the last parts of their paths, that share one A, as q_proj, k_proj and v_proj may."""
     clusters: Clusters = field(kw_only=False)
     """Groups of tasks that `cluster` made; on the command line the path of its groups.json."""
 

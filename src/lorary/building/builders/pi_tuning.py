@@ -25,7 +25,7 @@ from lorary.building.training.options import TrainingOptions
 from lorary.building.training.packs import Start, diverged, encoded, fresh_starts, pack_jobs, train_apart
 from lorary.errors import OptionError
 from lorary.formats.peft import read_experts
-from lorary.hashing import short_key
+from lorary.hashing import SKIP_EMPTY, short_key
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.model.ensemble.ensemble import check_library
@@ -44,7 +44,8 @@ class PiTuning(TrainingOptions, Builder):
     itself, its rank the sum of their ranks, which may differ; both parts of the training stop early.
     Source: pi-tuning, Wu et al. 2023 (2304.14381), and its code: z per attention layer, sums of the experts' outputs.
     Differs: Fisher information at one fresh adapter for all, not at each task's own expert; z has a learning rate of
-    its own, as in Poly, since at that of the experts it would stay where it is.
+    its own, as in Poly, since at that of the experts it would stay where it is; and it starts at the cosines, where the
+    authors' code starts all of it at 1 (`even_start`).
     """
 
     n_evaluations: int = 10
@@ -75,6 +76,8 @@ class PiTuning(TrainingOptions, Builder):
     """Share of the steps in which the task's own expert trains alone."""
     routing_lr: float = 0.1
     """Peak learning rate of the weights that mix the experts."""
+    even_start: bool = field(default=False, metadata=SKIP_EMPTY)
+    """Start with equal shares, the own expert's too."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
@@ -145,7 +148,7 @@ class PiTuning(TrainingOptions, Builder):
     ) -> tuple["_Found", Curve]:
         """Train a task's own expert and its neighbours with the shares that add them up."""
         experts = [own, *read_experts({name: job.library[name] for name in cosines}).values()]
-        first = torch.tensor([1.0, *(cosines[name] for name in sorted(cosines))]) / self.temperature
+        first = self._first_logits([cosines[name] for name in sorted(cosines)])
         layers: dict[str, _SharesGate] = {}
         gates = {s.name: layers.setdefault(_layer_of(s.name), _SharesGate(first)) for s in sites_of(experts, base)}
         logits = [gate.logits for gate in layers.values()]
@@ -158,6 +161,11 @@ class PiTuning(TrainingOptions, Builder):
         weights = {site: _sum(job.name, site, bank.cpu(), shares[_layer_of(site)]) for site, bank in banks.items()}
         mean = [sum(column) / len(shares) for column in zip(*shares.values(), strict=True)]
         return _Found(weights, mean[0], dict(zip(sorted(cosines), mean[1:], strict=True))), curve
+
+    def _first_logits(self, cosines: Sequence[float]) -> Tensor:
+        """Give the z that training starts from: of the own expert, then of the neighbours."""
+        found = torch.tensor([1.0, *cosines])
+        return torch.ones_like(found) if self.even_start else found / self.temperature
 
 
 class _SharesGate(Gate):

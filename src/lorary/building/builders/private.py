@@ -1,7 +1,7 @@
 """One expert per task."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lorary.building.contract import Builder, Job, Made, Report
@@ -9,6 +9,7 @@ from lorary.building.limits import check_adapter, check_positive
 from lorary.building.training.job import expert_name, training_job
 from lorary.building.training.options import TrainingOptions
 from lorary.building.training.packs import fresh_size, pack_jobs, train_fresh
+from lorary.hashing import SKIP_EMPTY
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.tasks.task import Tasks
@@ -34,6 +35,8 @@ class Private(TrainingOptions, Builder):
     """Scale by alpha / sqrt(rank) instead."""
     targets: tuple[str, ...] = ("attention",)
     """Layers: last parts of module paths, "attention" (q, k, v, o), or "all-linear" (all but the head)."""
+    tie: tuple[str, ...] = field(default=(), metadata=SKIP_EMPTY)
+    """Layers of one module, by the last parts of their paths, that share one A, as q_proj, k_proj and v_proj may."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""

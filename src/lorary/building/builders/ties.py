@@ -23,11 +23,12 @@ class Ties(MergeOptions, Builder):
     """Merge experts entry by entry, keeping the largest and those that agree in sign.
 
     At every site, on the full products s B A (d_out, d_in): (1) all but the `density` share of largest entries of each
-    expert become 0; (2) an entry's sign is that of the sum over experts (a sum of 0 counts as plus); (3) the mean of
-    the entries that are left and have this sign, times `strength`. Then the SVD: give a rank, or a full one comes out.
-    Memory: a few matrices of one site, whatever the number of experts.
+    expert become 0 (of equals, the last); (2) an entry's sign is that of the sum over experts (a sum of 0 counts as
+    plus); (3) the mean of the entries that are left and have this sign, times `strength`. Then the SVD: give a rank, or
+    a full one comes out. Memory: a few matrices of one site, whatever the number of experts.
     Source: Yadav et al. 2023 (2306.01708).
-    Differs: trims per site, not over the whole vector of an expert; products, where PEFT trims A and B apart.
+    Differs: trims per site, not over the whole vector of an expert; products, where PEFT trims A and B apart; of equal
+    entries at the limit the authors' code keeps all, here and in PEFT as many as the share says.
     """
 
     density: float = 0.2
@@ -72,9 +73,11 @@ class Ties(MergeOptions, Builder):
         n_dropped = delta.numel() - max(1, int(self.density * delta.numel()))
         if n_dropped:
             # NumPy's partition is some fifteen times as fast as torch's kthvalue (docs/log.md).
-            sizes = delta.abs()
-            floor = float(np.partition(sizes.flatten().numpy(), n_dropped - 1)[n_dropped - 1])
-            delta.masked_fill_(sizes <= floor, 0)
+            sizes = delta.abs().flatten().numpy()
+            floor = np.partition(sizes, n_dropped - 1)[n_dropped - 1]
+            dropped, equal = sizes < floor, np.flatnonzero(sizes == floor)
+            dropped[equal[len(equal) - (n_dropped - int(dropped.sum())) :]] = True
+            delta.view(-1).masked_fill_(torch.from_numpy(dropped), 0)
         return delta
 
     @staticmethod

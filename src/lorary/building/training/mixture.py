@@ -1,7 +1,8 @@
 """Experts that train jointly with the weights by which each task mixes them.
 
 At every site, task t goes through one LoRA with A = sum_k w_tk A_k and B = sum_k w_tk s_k B_k, where
-w_tk = sigmoid(z_tk) / sum_j sigmoid(z_tj); z (T, K) starts uniform in ±1e-3 and is learned with the experts.
+w_tk = sigmoid(z_tk) / sum_j sigmoid(z_tj), or, where that is asked for, z_tk itself; z (T, K) starts uniform in ±1e-3
+and is learned with the experts.
 Source: Ponti et al. 2023 (2202.13914); Ostapenko et al. 2024 (2405.11157) section 3 and its code.
 """
 
@@ -21,8 +22,9 @@ from lorary.building.contract import Made, Report, Write
 from lorary.building.training.batches import mix_seed
 from lorary.building.training.job import TrainingJob
 from lorary.building.training.loop import train
-from lorary.building.training.packs import FreshLoRA
+from lorary.building.training.packs import FreshLoRA, TiedLoRA
 from lorary.building.training.stack import Stack
+from lorary.building.training.tied import factors_of, share_inputs
 from lorary.building.training.trainable import Pupil, Trainable
 from lorary.errors import BuildError
 from lorary.formats.tensor_file import write_tensors
@@ -49,23 +51,26 @@ def train_mixture(
     dropout: float,
     routing_lr: float,
     n_blocks: int = 1,
+    tie: Sequence[str] = (),
+    raw: bool = False,
 ) -> Made:
     """Train one mixture of experts on all tasks of a job together.
 
     skills: the experts that it starts from. forms: in which form each is written; None = they stay as they are in the
     job's source, and only z learns. kept_as: the kind of the artefact that keeps z. dropout: on the adapters' input.
     routing_lr: peak learning rate of z. n_blocks: blocks of the input side and of the output side with a z of their
-    own. Raises E-BLOCKS for a layer that they can't divide.
+    own. tie: layers that share one A, as `share_inputs`. raw: z itself is the weights. Raises E-BLOCKS for
+    a layer that the blocks can't divide.
     """
     experts, options = list(skills.values()), job.options
-    gates = {site.name: _fresh_gate(site, job, len(skills), n_blocks) for site in sites_of(experts, base)}
+    gates = {site.name: _fresh_gate(site, job, len(skills), n_blocks, raw) for site in sites_of(experts, base)}
     logits = {site: gate.logits for site, gate in gates.items()}
     with mixed(
         job.pupil(base), base, experts, gates, list(logits.values()), "factors", dropout=dropout,
-        batch_size=options.batch_size, lr=None if forms is None else options.lr, routing_lr=routing_lr,
+        batch_size=options.batch_size, lr=None if forms is None else options.lr, routing_lr=routing_lr, tie=tie,
     ) as (trainable, banks):  # fmt: skip
         (curve,) = train(trainable, options, job.n_steps, work, report)
-        state = pack_state(logits, job.tasks)
+        state = pack_state(logits, job.tasks, raw=raw)
     writers: dict[str, Write] = {}
     for index, (name, before) in enumerate(skills.items()):
         if forms is None:
@@ -77,15 +82,15 @@ def train_mixture(
     return Made(writers, {(job.name, kept_as): partial(write_tensors, state)})
 
 
-def _fresh_gate(site: Site, job: TrainingJob, n_experts: int, n_blocks: int) -> TaskGate:
+def _fresh_gate(site: Site, job: TrainingJob, n_experts: int, n_blocks: int, raw: bool) -> TaskGate:
     _check_blocks(site, n_blocks)
     generator = torch.Generator().manual_seed(mix_seed(job.options.seed, "logits", site.name))
     logits = torch.empty(len(job.tasks), n_blocks, n_experts)
-    return TaskGate(logits.uniform_(-LOGIT_BOUND, LOGIT_BOUND, generator=generator))
+    return TaskGate(logits.uniform_(-LOGIT_BOUND, LOGIT_BOUND, generator=generator), raw=raw)
 
 
 def train_fresh_mixture(
-    options: FreshLoRA, job: TrainingJob, base: BaseModel, work: Path, report: Report | None, *, kept_as: str,
+    options: TiedLoRA, job: TrainingJob, base: BaseModel, work: Path, report: Report | None, *, kept_as: str,
     routing_lr: float, n_blocks: int = 1,
 ) -> Made:  # fmt: skip
     """Train a mixture of a job's experts from scratch."""
@@ -93,7 +98,7 @@ def train_fresh_mixture(
     skills, forms = _drawn(options, kind, job.experts, base), dict.fromkeys(job.experts, kind)
     return train_mixture(
         job, skills, forms, base, work, report, kept_as=kept_as, dropout=options.dropout, routing_lr=routing_lr,
-        n_blocks=n_blocks,
+        n_blocks=n_blocks, tie=options.tie,
     )  # fmt: skip
 
 
@@ -131,11 +136,12 @@ def mixed(
     batch_size: int,
     lr: float | None,
     routing_lr: float,
+    tie: Sequence[str] = (),
 ) -> Iterator[tuple[Trainable, dict[str, LowRankBank]]]:
     """Attach experts and the gates that mix them to the base for the time of a run, to be trained as one pupil.
 
     gates: by site; several sites may share one. logits: what they learn. lr: of the experts, None = they stay.
-    routing_lr: of the logits.
+    routing_lr: of the logits. tie: as `share_inputs`.
     """
     rows = Rows()
     drops = InputDropout(dropout, batch_size, rows) if dropout else None
@@ -148,8 +154,8 @@ def mixed(
     }
     stacks = {}
     if lr is not None:
-        factors = [factor for bank in banks.values() for factor in (bank.a, bank.b)]
-        stacks["factors"] = Stack(factors, 1, lr=lr)
+        share_inputs(banks, base.sites, tie)
+        stacks["factors"] = Stack(factors_of(banks), 1, lr=lr)
     stacks["routing"] = Stack(logits, 1, lr=routing_lr)
     with attached(base.hf, parts, mix) as attachment:
         yield Trainable(base, [pupil], stacks, attachment, rows, drops), banks

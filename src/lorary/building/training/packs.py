@@ -19,6 +19,7 @@ from lorary.building.training.job import TrainingJob
 from lorary.building.training.loop import divergence, train
 from lorary.building.training.options import TrainingOptions
 from lorary.building.training.stack import Stack
+from lorary.building.training.tied import factors_of, share_inputs
 from lorary.building.training.trainable import Pupil, Trainable
 from lorary.model.attached.attachment import attached
 from lorary.model.base.base_model import BaseModel
@@ -78,11 +79,20 @@ def pack_jobs(jobs: Sequence[Job], base: BaseModel, pack_tokens: int) -> list[li
     return packs
 
 
-def train_fresh(options: FreshLoRA, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
+class TiedLoRA(FreshLoRA, Protocol):
+    """The options of LoRAs of which some layers of a module may share one A."""
+
+    @property
+    def tie(self) -> tuple[str, ...]:
+        """Last parts of the module paths of those that share it."""
+
+
+def train_fresh(options: TiedLoRA, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
     """Train a pack's experts from scratch, from one start for all."""
     return train_pack(
-        pack, base, work, report, start=lambda jobs: fresh_starts(options, len(jobs), base), dropout=options.dropout
-    )
+        pack, base, work, report, start=lambda jobs: fresh_starts(options, len(jobs), base), dropout=options.dropout,
+        tie=options.tie,
+    )  # fmt: skip
 
 
 def train_pack(
@@ -93,18 +103,19 @@ def train_pack(
     *,
     start: Callable[[Sequence[TrainingJob]], tuple[LoRA, Sequence[Start]]],
     dropout: float,
+    tie: Sequence[str] = (),
 ) -> Made:
     """Train each expert of a pack on data of its own.
 
     start: the form of the jobs' experts and what each of them starts from: the same sites, ranks and scales.
-    dropout: on the adapters' input.
+    dropout: on the adapters' input. tie: as `share_inputs`.
     """
     jobs, pupils, failed = encoded(jobs_of(TrainingJob, pack), base)
     if not jobs:
         return Made({}, failed=failed)
     kind, starts = start(jobs)
     options = jobs[0].options
-    trained = train_apart(pupils, starts, options, jobs[0].n_steps, base, work, report, dropout=dropout)
+    trained = train_apart(pupils, starts, options, jobs[0].n_steps, base, work, report, dropout=dropout, tie=tie)
     writers = {
         job.name: partial(job.write, kind=kind, weights=weights, curve=curve, base=base)
         for job, (weights, curve) in zip(jobs, trained, strict=True)
@@ -122,9 +133,10 @@ def train_apart(
     report: Report | None,
     *,
     dropout: float,
+    tie: Sequence[str] = (),
 ) -> list[tuple[Start, Curve]]:
     """Train one expert per pupil in the same passes; gives each one's weights and curve."""
-    with packed(pupils, base, starts, dropout, options.lr, options.batch_size) as (trainable, banks):
+    with packed(pupils, base, starts, dropout, options.lr, options.batch_size, tie) as (trainable, banks):
         curves = train(trainable, options, n_steps, work, report)
         return [({site: bank.unpack(i) for site, bank in banks.items()}, curve) for i, curve in enumerate(curves)]
 
@@ -171,6 +183,7 @@ def packed(
     dropout: float,
     lr: float,
     batch_size: int,
+    tie: Sequence[str] = (),
 ) -> Iterator[tuple[Trainable, dict[str, PackedBank]]]:
     """Attach one trainable expert per pupil to the base for the time of a run."""
     rows = Rows()
@@ -179,8 +192,8 @@ def packed(
     parts: dict[str, tuple[Bank, Gate]] = {
         site: (Dropped(bank, drops) if drops else bank, _Everyone()) for site, bank in banks.items()
     }
-    factors = [factor for bank in banks.values() for factor in (bank.a, bank.b)]
-    stacks = {"factors": Stack(factors, len(pupils), lr=lr)}
+    share_inputs(banks, base.sites, tie)
+    stacks = {"factors": Stack(factors_of(banks), len(pupils), lr=lr)}
     with attached(base.hf, parts, "outputs") as attachment:
         yield Trainable(base, pupils, stacks, attachment, rows, drops), banks
 

@@ -23,7 +23,8 @@ class ExactMatch(Evaluator):
     of two or more letters. Differences that change a number or a symbol count: -5 is not 5, nor 1.5 15, 3/4 34, x<y
     x>y, 5% 5, C++ C, n! n, 1,000 1000.
     "bbh": all ASCII punctuation, case and extra white space, unless the answer is all punctuation. Source: the BBH
-    score in microsoft/mttl, which takes -5 for 5.
+    score in microsoft/mttl, which takes -5 for 5. Differs: there all answers without a letter or digit are equal, "!!!"
+    and "???" too; here they must be the same.
     "none", also written false: white space at the ends alone.
     """
 

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rouge_score.rouge_scorer import RougeScorer
-
 from lorary.evaluation.contract import Evaluator, LanguageModel, Outcome, generate
 from lorary.options import require_count
 from lorary.tasks.example import Example
+from lorary.tasks.overlap import overlaps
 
 
 @dataclass(frozen=True)
@@ -36,14 +35,9 @@ class RougeL(Evaluator):
 
     def score(self, model: LanguageModel, examples: Sequence[Example]) -> list[Outcome]:
         """Generate one answer per example and compare it with the accepted ones."""
-        scorer = RougeScorer(["rougeL"], use_stemmer=True)
         answers = generate(model, examples, self.max_new_tokens, self.stop)
+        values = overlaps(examples, answers)
         return [
-            Outcome(
-                example.task,
-                index,
-                100.0 * scorer.score_multi(example.answers, answer)["rougeL"].fmeasure,
-                {"prediction": answer, "references": list(example.answers)},
-            )
-            for index, (example, answer) in enumerate(zip(examples, answers, strict=True))
+            Outcome(example.task, index, value, {"prediction": answer, "references": list(example.answers)})
+            for index, (example, answer, value) in enumerate(zip(examples, answers, values, strict=True))
         ]

@@ -66,7 +66,9 @@ class LearnedProbe(Probe):
         """Refuse."""
         _no_data()
 
-    def mean_inputs(self, expert: str, *, n_examples: int) -> Mapping[str, Tensor]:
+    def mean_inputs(
+        self, expert: str, *, n_examples: int, per_task: bool = False, after_answer: bool = False
+    ) -> Mapping[str, Tensor]:
         """Refuse."""
         _no_data()
 

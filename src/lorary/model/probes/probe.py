@@ -108,24 +108,28 @@ class DataProbe:
     def learned(self, kind: str, expert: str | None = None) -> None:
         """Tell nothing: data alone is known here."""
 
-    def mean_inputs(self, expert: str, *, n_examples: int) -> Mapping[str, Tensor]:
+    def mean_inputs(
+        self, expert: str, *, n_examples: int, per_task: bool = False, after_answer: bool = False
+    ) -> Mapping[str, Tensor]:
         """Run the expert on its own training prompts: site -> mean last-token input (d_in,), float32."""
         names = [name for name in self.owned[expert] if name in self.tasks]
         examples = [e for i in range(n_examples) for name in names for e in self.tasks[name].train[i : i + 1]]
-        examples = examples[:n_examples]
+        examples = examples if per_task else examples[:n_examples]
         require_whole(self.base.calls, self.sites)
         weights = {site: w for site, w in self.experts[expert].items() if site in self.sites}
         sums = {site: torch.zeros(self.sites[site].d_in) for site in self.sites}
         with attached(self.base.hf, _lone_parts(self.base, weights), "outputs") as attachment:
             adders = {site: _adder(sums, site, attachment.slot) for site in self.sites}
             with input_hooks(self.base.hf, adders):
-                self._run_prompts(examples)
+                self._run(examples, after_answer)
         return {site: total / len(examples) for site, total in sums.items()}
 
-    def _run_prompts(self, examples: Sequence[Example]) -> None:
-        rows = [replace(row, completion=()) for row in self.base.encode(examples)]
+    def _run(self, examples: Sequence[Example], with_answers: bool) -> None:
+        rows = self.base.encode(examples)
+        if not with_answers:
+            rows = [replace(row, completion=()) for row in rows]
         for group in self.base.in_groups(rows):
-            batch = pad([rows[i] for i in group], with_completion=False).to(self.base.device)
+            batch = pad([rows[i] for i in group]).to(self.base.device)
             with torch.inference_mode():
                 run_hidden(self.base, batch.ids, batch.mask, batch.positions)
 
@@ -141,7 +145,7 @@ def _adder(sums: dict[str, Tensor], site: str, slot: Slot) -> Any:
     def add(_: nn.Module, args: tuple[Tensor, ...]) -> None:
         assert slot.shape is not None
         h = args[0].reshape(slot.shape[0], -1, args[0].shape[-1])  # some blocks hand over (B * T, d), or more axes
-        sums[site] += h[:, -1].float().sum(0).cpu()  # prompts are padded on the left
+        sums[site] += h[:, -1].float().sum(0).cpu()  # rows are padded on the left
 
     return add
 

@@ -1,7 +1,7 @@
 """Per token and layer, the experts whose own data looks like the hidden state."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lorary.adapters.contract import Experts, Site
 from lorary.errors import RoutingError
+from lorary.hashing import SKIP_EMPTY
 from lorary.routing.contract import Gate, Probe, State
 from lorary.routing.members import stack_members
 from lorary.routing.scored import ScoredGate, ScoredRouter
@@ -22,6 +23,9 @@ class Centroid(ScoredRouter):
     score="cosine": cos(h, c_i), as the paper says. score="dot": h · c_i / (|c_i| sqrt(d_in)), as its code does.
     Softmax over the top_k best scores at `temperature`; top_k None keeps all experts, as the paper does.
     Source: Ostapenko et al. 2024 (2405.11157) section 4.2.
+    Differs: its code reads the answer, too, and takes the token that ends it, which is the same for all experts
+    (`after_answer`); here it is the one where the answer begins, with the prompt known and no answer, as when an answer
+    is asked for. Its 100 examples are of each task (`per_task`), here of an expert's tasks together.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"examples"})
@@ -34,12 +38,21 @@ class Centroid(ScoredRouter):
     """Experts kept at each token; None: all."""
     temperature: float = 1.0
     """Temperature of the softmax over the kept."""
+    after_answer: bool = field(default=False, metadata=SKIP_EMPTY)
+    """Read the answers of the examples, too, and take the token that ends them."""
+    per_task: bool = field(default=False, metadata=SKIP_EMPTY)
+    """Read n_examples of each task of an expert, not of all together."""
 
     def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
         """Ask the probe for each expert's mean inputs."""
         if probe is None:
             raise RoutingError("E-PROBE", "centroid needs each expert's training prompts.", "Pass tasks=...")
-        means = {name: probe.mean_inputs(name, n_examples=self.n_examples) for name in sorted(experts)}
+        means = {
+            name: probe.mean_inputs(
+                name, n_examples=self.n_examples, per_task=self.per_task, after_answer=self.after_answer
+            )
+            for name in sorted(experts)
+        }
         state: State = {}
         for site in sites:
             vectors = {

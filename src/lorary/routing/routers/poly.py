@@ -13,8 +13,9 @@ from lorary.routing.task_skills import learned_state, task_gate
 class PolyRouter(Router):
     """Mix the experts as the row's task was trained to: weights per task and layer, learned with the experts.
 
-    w_k = sigmoid(z_tk) / sum_j sigmoid(z_tj), the same for all tokens. For libraries of the builders poly, lib_poly and
-    lib_polyz, which keep z under learned/, and for the tasks that these saw; others: `uniform`, which is Poly-mu.
+    w_k = sigmoid(z_tk) / sum_j sigmoid(z_tj), or z_tk itself if it was learned so, the same for all tokens. For
+    libraries of the builders poly, lib_poly and lib_polyz, which keep z under learned/, and for the tasks that these
+    saw; others: `uniform`, which is Poly-mu.
     Raises E-LEARNED for a library without such weights, E-TASK for an unknown task.
     Source: Ponti et al. 2023 (2202.13914); Ostapenko et al. 2024 (2405.11157) section 3.
     """

