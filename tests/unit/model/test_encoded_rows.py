@@ -1,6 +1,5 @@
 """Encoded examples are kept as plain numbers, in memory or in a file, and come out as they went in."""
 
-import gc
 import os
 import warnings
 from pathlib import Path
@@ -39,7 +38,6 @@ def test_a_file_is_taken_only_for_many_and_goes_with_them(monkeypatch):
     many = EncodedRows(ROWS)
     assert n_open() == before + 1
     del few, many
-    gc.collect()
     assert n_open() == before
 
 
