@@ -53,6 +53,10 @@ class LargeFiles:
         """Tell them from files that come in their places. Raises OSError."""
         return [signature(path.resolve()) for path in self.paths]
 
+    def content_key(self) -> str:
+        """Name what is read from them by their bytes. Raises OSError."""
+        return self.key([hash_file(path) for path in self.paths])
+
     def key(self, told: Sequence[Any]) -> str:
         """Name what is read from them; told: what is known of the content of each."""
         names = [name_and_part(path, SUFFIXES) for path in self.paths]
@@ -73,6 +77,8 @@ def tasks_on_disk(places: Sequence[Path | str], ignored: tuple[str, ...], answer
         if error.filename in {name for path in paths for name in (str(path), str(path.resolve()))}:
             return None  # it will be said when it is read
         _warn(f"{error.strerror or error}.", files)
+    except RuntimeError as error:  # nobody's home
+        _warn(f"{str(error).rstrip('.')}.", files)
     return None
 
 
@@ -89,12 +95,12 @@ def _entry(files: LargeFiles) -> Entry:
     key = key_of(request)
     if key and (found := open_entry(key, (reopen, (files, key)))):
         return found
-    key = files.key([hash_file(path) for path in files.paths])
+    key = files.content_key()
     again = (reopen, (files, key))
 
     def fill(writer: RowsWriter) -> Mapping[str, Any]:
         seen = gather(_told(files), files.ignored, files.answers, writer.put)
-        if files.signatures() != before:
+        if files.signatures() != before and files.content_key() != key:
             raise LibraryError("E-FILE", "a file was changed while it was read.")
         return {name: _origin_fields(origin) for name, origin in seen.items()}
 

@@ -10,6 +10,7 @@ import threading
 import time
 import warnings
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -277,25 +278,42 @@ def test_a_copy_of_the_cache_is_told_by_its_hashes(cache, source, in_memory, rea
 Usage = namedtuple("Usage", "total used free")
 
 
-@pytest.mark.parametrize("fault", ["full", "no place", "changed"])
+@pytest.mark.parametrize("fault", ["full", "no place", "no home", "changed"])
 def test_where_nothing_can_be_kept_all_is_read_into_memory(cache, source, in_memory, monkeypatch, fault):
     if fault == "full":
         monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1, 1, 0))
     if fault == "no place":
         cache.parent.mkdir()
         cache.write_text("a file")
+    if fault == "no home":
+        monkeypatch.setattr(entry, "cache_directory", lambda: Path("~nobody-at-all").expanduser())
+        assert entry.collect() == []
     if fault == "changed":
         rows_at = on_disk.rows_at
 
         def changing(*given):
             yield from rows_at(*given)
-            os.utime(source / "ash.jsonl", (0, 0))
+            with (source / "ash.jsonl").open("a") as file:
+                file.write("\n")
 
         monkeypatch.setattr(on_disk, "rows_at", changing)
     with pytest.warns(RuntimeWarning, match=r"W-CACHE.*LORARY_CACHE"):
         tasks = read_tasks(source)
     assert tasks == in_memory and not is_on_disk(tasks)
     assert not cache.is_dir() or list(cache.iterdir()) == []
+
+
+def test_a_touch_while_it_is_read_changes_nothing(cache, source, in_memory, monkeypatch):
+    rows_at = on_disk.rows_at
+
+    def touching(*given):
+        yield from rows_at(*given)
+        os.link(source / "ash.jsonl", source.with_name("backup"))
+
+    monkeypatch.setattr(on_disk, "rows_at", touching)
+    assert read_tasks(source) == in_memory and len(entries(cache)) == 1
+    monkeypatch.delattr(on_disk, "rows_at")
+    assert read_tasks(source) == in_memory
 
 
 def test_a_row_that_cant_be_read_is_said_as_ever(cache, source):
