@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import secrets
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,9 +24,39 @@ def hash_open(file: BinaryIO) -> str:
 
 
 def hash_json(value: Any) -> str:
-    """Hash a value by its canonical JSON (sorted keys; dataclasses by fields): sha256 in hex."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain, ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()  # paths that aren't UTF-8 hold halves
+    """Hash a value by its canonical JSON (sorted keys; dataclasses by fields): sha256 in hex.
+
+    What has `json_pieces`, since it is too large to be one text, gives its JSON itself, in pieces.
+    """
+    large: list[Any] = []
+    text = canonical_json(value, large)
+    digest = hashlib.sha256()
+    for number, inner in enumerate(large):
+        before, _, text = text.partition(f'"{_stand_in(number)}"')
+        digest.update(before.encode("utf-8", "surrogatepass"))
+        for piece in inner.json_pieces():
+            digest.update(piece)
+    digest.update(text.encode("utf-8", "surrogatepass"))  # paths that aren't UTF-8 hold halves
+    return digest.hexdigest()
+
+
+def canonical_json(value: Any, large: list[Any] | None = None) -> str:
+    """Write a value as JSON in the one form that is hashed; `large` receives what it can only name."""
+
+    def plain(inner: Any) -> Any:
+        if large is not None and hasattr(inner, "json_pieces"):
+            large.append(inner)
+            return _stand_in(len(large) - 1)
+        return _plain(inner)
+
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=plain, ensure_ascii=False)
+
+
+_NO_TEXT_HAS_IT = secrets.token_hex(16)
+
+
+def _stand_in(number: int) -> str:
+    return f"{_NO_TEXT_HAS_IT}.{number}"
 
 
 def short_key(*parts: Any) -> str:

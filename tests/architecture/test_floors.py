@@ -21,7 +21,7 @@ ROOMS = {
         "limits", "contract", "training", "merging", "clustering", "builders",
         "estimate", "recipe", "runner", "build_work", "finetune", "build",
     ),
-    "tasks": ("example", "task", "rows", "read"),
+    "tasks": ("example", "task", "joined", "rows", "stored", "gather", "telling", "on_disk", "read"),
     "adapters": ("contract", "bank_rows", "room", "mixing", "low_rank"),
 }  # fmt: skip
 """Floor -> its rooms from the bottom up: one may import those before it. Rooms that aren't listed stand above all."""

@@ -26,6 +26,8 @@ _QUIET = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code: 0 done, 1 error, 2 usage, 3 partial, 130 interrupted."""
+    from lorary.cli.printing.reading import ReadingLines
+    from lorary.tasks.telling import telling
     from lorary.work.waiting import short_waits
 
     for name, value in {**_QUIET, **short_waits(os.environ)}.items():
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to fail
-    with _stoppable(), _without_reader(), warnings.catch_warnings():
+    with _stoppable(), _without_reader(), warnings.catch_warnings(), telling(ReadingLines()):
         warnings.showwarning = _say_warning
         from lorary.cli.app import make_app  # in here, since it takes a moment in which Ctrl-C may come
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from lorary.disk.reading import read_capped
+from lorary.disk.seal import is_sealed, seal, sealer
 from lorary.disk.strict_json import parse_object
 from lorary.errors import LibraryError
 from lorary.library import derived
 from lorary.library.adapter.expert import Expert
 from lorary.library.adapter.findings import Finding, warning
 from lorary.library.library import Library
-from lorary.library.seal import is_sealed, seal, sealer
 
 CODE = "W-HIJACK"
 _KIND = "hijack"

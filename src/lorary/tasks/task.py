@@ -1,6 +1,6 @@
 """Named sets of examples."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lorary.errors import TaskError, known_names
@@ -22,12 +22,15 @@ class Origin:
 
 @dataclass(frozen=True)
 class Task:
-    """A named set of examples in three disjoint parts. Raises E-DATA for a name that isn't text."""
+    """A named set of examples in three disjoint parts. Raises E-DATA for a name that isn't text.
+
+    The parts are tuples, or stay on disk: then each example is read when it is asked for.
+    """
 
     name: str
-    train: tuple[Example, ...] = ()
-    valid: tuple[Example, ...] = ()
-    test: tuple[Example, ...] = ()
+    train: Sequence[Example] = ()
+    valid: Sequence[Example] = ()
+    test: Sequence[Example] = ()
     origin: Origin = field(default=Origin(), compare=False, repr=False, kw_only=True)
 
     def __post_init__(self) -> None:

@@ -1,10 +1,12 @@
 """Which rows a step sees, and how fast it learns."""
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorary.building.training.batches import BATCHES_PER_WINDOW, batch_rows, is_evaluation, mix_seed, schedule
+from lorary.model.text.encoded_rows import EncodedRows
 from lorary.model.text.tokens import Encoded
 
 SETTINGS = settings(max_examples=100, deadline=None, derandomize=True)
@@ -73,3 +75,19 @@ def test_seeds_differ_by_purpose():
 @pytest.mark.parametrize("seed", [0, 2**31, 2**40])
 def test_any_seed_will_do(seed):
     assert 0 <= mix_seed(seed, "x") < 2**63
+
+
+@SETTINGS
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=120), st.integers(1, 5), st.integers(0, 60), st.integers(0, 9))
+def test_a_batch_is_cut_from_its_window_alone(lengths, batch_size, step, seed):
+    """The definition: all windows are sorted and cut, the batches shuffled."""
+    per_epoch = max(1, len(lengths) // batch_size)
+    epoch, place = divmod(step, per_epoch)
+    generator = torch.Generator().manual_seed(mix_seed(seed, "order", epoch))
+    order = torch.randperm(len(lengths), generator=generator).tolist()[: per_epoch * batch_size]
+    n = batch_size * BATCHES_PER_WINDOW
+    windows = [sorted(order[i : i + n], key=lambda row: (lengths[row], row)) for i in range(0, len(order), n)]
+    cut = [window[i : i + batch_size] for window in windows for i in range(0, len(window), batch_size)]
+    expected = cut[torch.randperm(len(cut), generator=generator).tolist()[place]]
+    assert batch_rows(rows_of(lengths), batch_size, step, seed) == expected
+    assert batch_rows(EncodedRows(rows_of(lengths)), batch_size, step, seed) == expected

@@ -13,7 +13,7 @@ from lorary.building.builders.pi_tuning import PiTuning
 from lorary.building.builders.private import Private
 from lorary.building.training import checkpoint
 from lorary.building.training import loop as training
-from lorary.library.seal import seal
+from lorary.disk.seal import seal
 from lorary.testing.contracts import files_of
 from lorary.testing.pico import random_library
 

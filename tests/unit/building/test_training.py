@@ -25,10 +25,10 @@ from lorary.building.training import checkpoint
 from lorary.building.training import loop as training
 from lorary.building.training.batches import batch_rows
 from lorary.building.training.job import expert_name
+from lorary.disk.seal import seal
 from lorary.errors import BuildError, LibraryError, LoraryError, ModelError, OptionError
 from lorary.formats.peft import read_experts
 from lorary.library.library import Library
-from lorary.library.seal import seal
 from lorary.model.routed.route import route
 from lorary.tasks.example import Example
 from lorary.tasks.task import Task, Tasks

@@ -7,7 +7,11 @@ import time
 import pytest
 
 from lorary.cli.main import main
+from lorary.cli.printing.reading import ReadingLines
 from lorary.disk.processes import SAFE_AGE_S, marked, place
+from lorary.tasks import on_disk
+from lorary.tasks.read import read_tasks
+from lorary.tasks.telling import telling
 from lorary.testing.pico import random_library
 
 LIVING, DEAD = marked("e8"), f"e9.{place()}-999999999-1.0123abcd"
@@ -56,3 +60,19 @@ def test_what_the_dead_left_goes(littered, capsys):
 def test_states_go_if_that_is_wanted_and_what_was_learned_stays(littered, capsys):
     assert "removed arrow-0123.safetensors" in run(capsys, littered.path, "--states")[1]
     assert [path for path in left(littered) if "0123" in path] == ["learned/arrow-0123.safetensors"]
+
+
+def test_tasks_in_the_cache_go_when_they_are_old_or_that_is_wanted(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LORARY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(on_disk, "LARGE_BYTES", 1)
+    monkeypatch.setattr(on_disk, "_TELL_EVERY", 1)
+    (tmp_path / "words.jsonl").write_text('{"prompt": "p", "completion": "c"}\n' * 20)
+    with telling(ReadingLines()):
+        read_tasks(tmp_path)
+    assert "reading tasks, MB: 0/1\n" in capsys.readouterr().err
+    home = tmp_path / "cache" / "tasks"
+    assert run(capsys) == (0, f"{home}: nothing to collect\n")
+    code, out = run(capsys, "--tasks", "--json")
+    assert code == 0 and json.loads(out)["library"] is None
+    assert [name.startswith("removed tasks ") for name in json.loads(out)["done"]] == [True, True]
+    assert list(home.iterdir()) == []

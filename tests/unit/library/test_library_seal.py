@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from lorary.library import seal as seals
-from lorary.library.seal import is_sealed, seal, sealer
+from lorary.disk import seal as seals
+from lorary.disk.seal import is_sealed, seal, sealer
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_somebody_else_s_key_is_none(homes, someone_else):
 
 
 def test_processes_that_come_at_once_agree(homes):
-    code = "from lorary.library.seal import sealer; print(sealer())"
+    code = "from lorary.disk.seal import sealer; print(sealer())"
     running = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(6)]
     assert len({process.communicate()[0] for process in running}) == 1
     assert [path.name for path in homes[0].parent.iterdir()] == ["key"]

@@ -13,9 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import lorary
+from lorary.disk import seal as seals
 from lorary.errors import LoraryError
 from lorary.hashing import hash_file
-from lorary.library import seal as seals
 from lorary.library.library import Library
 from lorary.model.ensemble.learned import seal_learned
 from lorary.model.routed.route import route

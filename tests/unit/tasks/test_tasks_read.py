@@ -6,7 +6,8 @@ import pytest
 
 from lorary.errors import TaskError
 from lorary.tasks.example import Message
-from lorary.tasks.read import read_tasks, split_by_hash
+from lorary.tasks.gather import split_by_hash
+from lorary.tasks.read import read_tasks
 
 PAIR = {"prompt": "2+2", "completion": "4", "task": "sums", "split": "train"}
 

@@ -11,6 +11,7 @@ from lorary.disk.writing import ELSEWHERE, check_writable, disk_errors, write_wh
 from lorary.errors import BuildError, LibraryError, quote
 from lorary.hashing import hash_json
 from lorary.tasks.example import Example
+from lorary.tasks.joined import chosen
 from lorary.tasks.task import Task
 
 
@@ -56,10 +57,10 @@ class Clusters(Mapping[str, tuple[str, ...]]):
             return task
         place = list(self.groups).index(name)
 
-        def own(examples: Sequence[Example]) -> tuple[Example, ...]:
+        def own(examples: Sequence[Example]) -> Sequence[Example]:
             keys = ([self.dealt, task.name, e.question, e.answer] for e in examples)
             owners = (int(hash_json(key)[:16], 16) % len(self.groups) for key in keys)
-            return tuple(e for e, owner in zip(examples, owners, strict=True) if owner == place)
+            return chosen([examples], [row for row, owner in enumerate(owners) if owner == place])
 
         return Task(task.name, own(task.train), own(task.valid), own(task.test), origin=task.origin)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from lorary.building.training.checkpoint import FOREIGN, warn_unusable
 from lorary.disk.reading import open_file
+from lorary.disk.seal import is_sealed, seal
 from lorary.disk.writing import write_whole
-from lorary.library.seal import is_sealed, seal
 
 _ABOUT = "tries"
 _MOST_BYTES = 1 << 24

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from lorary.hashing import hash_json
+from lorary.model.text.encoded_rows import length_at
 from lorary.model.text.tokens import Encoded
 
 BATCHES_PER_WINDOW = 8
@@ -30,13 +31,14 @@ def batch_rows(rows: Sequence[Encoded], batch_size: int, step: int, seed: int) -
     per_epoch = max(1, len(rows) // batch_size)
     epoch, place = divmod(step, per_epoch)
     generator = torch.Generator().manual_seed(mix_seed(seed, "order", epoch))
-    order = torch.randperm(len(rows), generator=generator).tolist()[: per_epoch * batch_size]
-    window = batch_size * BATCHES_PER_WINDOW
-    cut: list[list[int]] = []
-    for start in range(0, len(order), window):
-        block = sorted(order[start : start + window], key=lambda i: (len(rows[i]), i))
-        cut += [block[i : i + batch_size] for i in range(0, len(block), batch_size)]
-    return cut[torch.randperm(len(cut), generator=generator).tolist()[place]]
+    order = torch.randperm(len(rows), generator=generator)[: per_epoch * batch_size]
+    number = int(torch.randperm(per_epoch, generator=generator)[place])
+    # Only its window is sorted: there may be millions of rows.
+    window, place_in_it = divmod(number, BATCHES_PER_WINDOW)
+    start = window * BATCHES_PER_WINDOW * batch_size
+    members = order[start : start + BATCHES_PER_WINDOW * batch_size].tolist()
+    block = sorted(members, key=lambda i: (length_at(rows, i), i))
+    return block[place_in_it * batch_size : (place_in_it + 1) * batch_size]
 
 
 def is_evaluation(step: int, n_steps: int, n: int) -> bool:

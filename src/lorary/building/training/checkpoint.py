@@ -21,9 +21,9 @@ from torch import Tensor, optim
 from lorary.building.training.curve import Curve
 from lorary.building.training.stack import Stack
 from lorary.disk.reading import open_file
+from lorary.disk.seal import is_sealed, seal
 from lorary.formats.tensor_file import write_tensors
 from lorary.hashing import hash_json
-from lorary.library.seal import is_sealed, seal
 from lorary.model.base.fingerprint import tensor_facts
 
 _CODE = "W-CHECKPOINT"

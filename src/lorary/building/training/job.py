@@ -1,10 +1,11 @@
 """The unit of a builder's work that trains."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from lorary.adapters.contract import Weights
 from lorary.adapters.lora import LoRA
@@ -19,11 +20,11 @@ from lorary.library.adapter.provenance import write_metrics
 from lorary.library.layout import fitting_name
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
+from lorary.model.text.encoded_rows import encode_rows
 from lorary.options import as_dict
 from lorary.tasks.example import Example
+from lorary.tasks.joined import chosen, joined
 from lorary.tasks.task import Task
-
-T = TypeVar("T")
 
 CHARACTERS_PER_TOKEN = 4.0
 """For English and usual vocabularies; only where no tokenizer is at hand, and then said so."""
@@ -41,8 +42,8 @@ class TrainingJob:
 
     name: str
     tasks: tuple[str, ...]
-    train: tuple[Example, ...]
-    valid: tuple[Example, ...]
+    train: Sequence[Example]
+    valid: Sequence[Example]
     options: TrainingOptions
     train_tasks: tuple[int, ...]
     valid_tasks: tuple[int, ...]
@@ -108,7 +109,7 @@ class TrainingJob:
         """Encode its data. Raises E-LENGTH and E-CHAT as `encode`."""
         parts = (self.train, self.valid)
         try:
-            train, valid = (base.encode(part) for part in parts)
+            train, valid = (encode_rows(base, part) for part in parts)
         except ModelError as error:
             raise ModelError(error.code, f"expert {self.name!r}: {error.message}", error.hint) from None
         return Pupil(self.name, train, valid, self.train_tasks, self.valid_tasks)
@@ -152,18 +153,18 @@ class TrainingJob:
 
 def training_job(options: TrainingOptions, name: str, tasks: Sequence[Task], **more: Any) -> TrainingJob:
     """Plan one job on the union of tasks. Raises E-DATA if there is nothing to train on."""
-    train = [(e, i) for i, task in enumerate(tasks) for e in task.train]
-    valid = _deal([[(e, i) for e in task.valid] for i, task in enumerate(tasks)], options.max_valid)
+    train = joined([task.train for task in tasks])
+    dealt = _deal([len(task.valid) for task in tasks], options.max_valid)
     if not train:
         raise BuildError("E-DATA", f"expert {name!r}: its tasks have no training examples.", "Check their splits.")
     return TrainingJob(
         name,
         tuple(task.name for task in tasks),
-        tuple(e for e, _ in train),
-        tuple(e for e, _ in valid),
+        train,
+        chosen([task.valid for task in tasks], [row for _, row in dealt]),
         options,
-        train_tasks=tuple(i for _, i in train),
-        valid_tasks=tuple(i for _, i in valid),
+        train_tasks=tuple(i for i, task in enumerate(tasks) for _ in range(len(task.train))),
+        valid_tasks=tuple(i for i, _ in dealt),
         **more,
     )
 
@@ -173,7 +174,8 @@ def expert_name(task: str) -> str:
     return fitting_name(task) or "task"
 
 
-def _deal(parts: Sequence[Sequence[T]], n: int) -> tuple[T, ...]:
-    """Take n things from all parts in turn, so that each part is heard."""
-    longest = max((len(part) for part in parts), default=0)
-    return tuple(part[i] for i in range(longest) for part in parts if i < len(part))[:n]
+def _deal(sizes: Sequence[int], n: int) -> list[tuple[int, int]]:
+    """Take n rows from all parts in turn, so that each part is heard: (part, row, counted over all parts)."""
+    starts = [0, *itertools.accumulate(sizes)]
+    turns = ((part, starts[part] + i) for i in range(max(sizes, default=0)) for part, m in enumerate(sizes) if i < m)
+    return list(itertools.islice(turns, n))

@@ -31,6 +31,7 @@ from lorary.disk.writing import try_place
 from lorary.errors import BuildError
 from lorary.hashing import short_key
 from lorary.model.text.batching import enough_tokens
+from lorary.model.text.encoded_rows import lengths_of
 from lorary.model.text.scoring import row_losses
 from lorary.model.text.tokens import pad
 
@@ -57,7 +58,7 @@ class _Run:
             fused=True,
         )
         self.curves = [Curve() for _ in self.trainable.pupils]
-        pupils = [(p.name, len(p.train), len(p.valid), sum(map(len, p.train))) for p in self.trainable.pupils]
+        pupils = [(p.name, len(p.train), len(p.valid), sum(lengths_of(p.train))) for p in self.trainable.pupils]
         self.key = short_key(self.n_steps, self.options.seed, pupils)
         self.whole: int | None = 0
         self.saved = 0

@@ -1,4 +1,4 @@
-"""`lorary gc`: a library -> the same without leftovers of killed processes."""
+"""`lorary gc`: a library -> the same without leftovers of killed processes; the cache without old tasks."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,23 +10,36 @@ from lorary.cli.printing.console import print_json, printable
 
 
 def gc(
-    library: Annotated[Path, typer.Argument(metavar="LIBRARY", help="The library.")],
+    library: Annotated[
+        Path | None, typer.Argument(metavar="LIBRARY", help="The library; without one, only the cache is collected.")
+    ] = None,
     states: Annotated[
         bool,
         typer.Option("--states", help="Also delete the fitted states of routers; they are fitted again when needed."),
+    ] = False,
+    tasks: Annotated[
+        bool,
+        typer.Option(
+            "--tasks", help="Also delete all tasks in the cache, not only old ones; they are read again when needed."
+        ),
     ] = False,
     json: Json = False,
 ) -> None:
     """Delete what killed processes left behind, and restore an expert whose replacement was interrupted.
 
-    What was learned with the experts is kept, and so is what an unfinished build needs to resume.
+    What was learned with the experts is kept, and so is what an unfinished build needs to resume. Tasks in the cache
+    that weren't used for 30 days are deleted.
     """
     from lorary.library import derived
     from lorary.library.library import Library
+    from lorary.tasks.stored import entry
 
-    opened = Library.open(library, skip_bad=True)
-    done = opened.gc() + [f"removed {name}" for name in derived.gc(opened, keep=None if not states else ())]
+    done = []
+    if library is not None:
+        opened = Library.open(library, skip_bad=True)
+        done = opened.gc() + [f"removed {name}" for name in derived.gc(opened, keep=None if not states else ())]
+    done += [f"removed tasks {name}" for name in entry.collect(0.0 if tasks else entry.OLD_S)]
     if json:
-        return print_json({"library": str(library), "done": done})
-    print("\n".join(printable(line) for line in done) or f"{library}: nothing to collect")
+        return print_json({"library": None if library is None else str(library), "done": done})
+    print("\n".join(printable(line) for line in done) or f"{library or entry.home()}: nothing to collect")
     return None

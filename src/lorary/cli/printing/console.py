@@ -89,7 +89,7 @@ def printable(text: str) -> str:
 def progress(title: str) -> Iterator[Tell]:
     """Show how far some work is, on stderr: a bar on a terminal, else a line at every tenth. Total 0: not known yet."""
     if not sys.stderr.isatty():
-        yield _lines(title)
+        yield lines(title)
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
@@ -117,7 +117,8 @@ def progress(title: str) -> Iterator[Tell]:
         yield tell
 
 
-def _lines(title: str) -> Tell:
+def lines(title: str) -> Tell:
+    """Show how far some work is by a line on stderr at every tenth; it disturbs no bar."""
     last, pace = -1, Pace()
 
     def tell(done: int, total: int, note: str, before: int = 0, /) -> None:

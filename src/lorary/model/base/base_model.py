@@ -181,7 +181,7 @@ class BaseModel:
         """
         rows = encode(self.tokenizer, examples, max_tokens=self.max_tokens, options=self.template_options)
         if not quiet:
-            warn_of_cuts(rows, self.max_tokens)
+            warn_of_cuts([row.n_cut for row in rows], self.max_tokens)
         return rows
 
     def log_likelihood(self, examples: Sequence[Example]) -> list[LogLikelihood]:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lorary.disk.reading import cache_directory
+from lorary.disk.seal import seal
 from lorary.disk.writing import write_whole
 from lorary.library import sync
 from lorary.library.base_names import is_relative, is_shared_name, shared_name
-from lorary.library.seal import seal
 from lorary.model.base.embedded_needs import EMBEDDED, is_embedded
 
 _MOST_BYTES = 1 << 16

@@ -8,11 +8,11 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+from lorary.disk.seal import sealer
 from lorary.errors import LibraryError, RoutingError, quote
 from lorary.hashing import hash_json
 from lorary.library import derived
 from lorary.library.library import Library
-from lorary.library.seal import sealer
 from lorary.model.base.base_model import BaseModel
 from lorary.model.ensemble.ensemble import Ensemble
 from lorary.model.ensemble.learned import LearnedProbe

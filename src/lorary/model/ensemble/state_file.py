@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lorary.disk.reading import open_regular
+from lorary.disk.seal import is_sealed, seal
 from lorary.errors import LibraryError, RoutingError, quote
 from lorary.formats.tensor_file import write_tensors
 from lorary.hashing import hash_json
 from lorary.library.adapter.expert import Expert
 from lorary.library.adapter.header import read_state_header
-from lorary.library.seal import is_sealed, seal
 from lorary.model.base.fingerprint import tensor_facts
 from lorary.routing.contract import Router, State
 from lorary.routing.members import RoomyState

@@ -19,13 +19,13 @@ from typing import Any, Literal, cast, get_args
 
 from lorary.adapters.contract import Mix
 from lorary.disk.reading import as_path, read_capped
+from lorary.disk.seal import is_sealed
 from lorary.disk.strict_json import parse_object
 from lorary.errors import LibraryError, ModelError, quote
 from lorary.folder import ROUTERS
 from lorary.library.adapter.expert import Expert
 from lorary.library.layout import MODEL as MODEL
 from lorary.library.layout import check_name
-from lorary.library.seal import is_sealed
 from lorary.options import as_dict, make
 from lorary.routing.contract import Router
 

@@ -8,13 +8,13 @@ from typing import Any, get_args
 
 from lorary.disk.arrival import arriving
 from lorary.disk.reading import as_path
+from lorary.disk.seal import seal
 from lorary.disk.writing import need_space
 from lorary.errors import OptionError, known_names, listed
 from lorary.hashing import hash_file
 from lorary.library.adapter.expert import Expert, copy_adapter, read_expert
 from lorary.library.layout import EXPERTS
 from lorary.library.manifest import this_version
-from lorary.library.seal import seal
 from lorary.model.base.base_model import BaseModel
 from lorary.model.ensemble.ensemble import Ensemble, Parts
 from lorary.model.ensemble.state_file import write_state

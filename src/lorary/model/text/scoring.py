@@ -63,7 +63,7 @@ def encode_open(base: Reader, examples: Sequence[Example], max_new_tokens: int) 
         what = f"max_new_tokens={max_new_tokens}: prompt and answer are {base.max_tokens} tokens at most on this base."
         raise ModelError("E-LENGTH", what, f"Ask for {base.max_tokens - 1} or fewer.")
     rows = encode_prompts(base.tokenizer, examples, max_tokens=room, options=base.template_options)
-    warn_of_cuts(rows, base.max_tokens)
+    warn_of_cuts([row.n_cut for row in rows], base.max_tokens)
     return rows
 
 

@@ -108,11 +108,11 @@ def split_blanks(prompt: str) -> tuple[str, str]:
     return text, prompt[len(text) :]
 
 
-def warn_of_cuts(rows: Sequence[Encoded], max_tokens: int) -> None:
-    """Say how many prompts lost their start."""
-    if lost := [row.n_cut for row in rows if row.n_cut]:
+def warn_of_cuts(cuts: Sequence[int], max_tokens: int) -> None:
+    """Say how many prompts lost their start. cuts: `n_cut` of each row."""
+    if lost := [n_cut for n_cut in cuts if n_cut]:
         what = (
-            f"{len(lost)} of {len(rows)} prompts were cut at their start, by up to {max(lost):,} tokens: "
+            f"{len(lost)} of {len(cuts)} prompts were cut at their start, by up to {max(lost):,} tokens: "
             f"a prompt and its answer may have {max_tokens:,} tokens together (max_tokens)."
         )
         warnings.warn(what, RuntimeWarning, stacklevel=3)

@@ -24,6 +24,8 @@ _FORMATS: dict[str, Callable[[BinaryIO, Path], Placed]] = {
     ".jsonl": json_line_rows, ".json": json_rows, ".csv": csv_rows, ".tsv": tsv_rows,
 }  # fmt: skip
 """Formats that are read from a stream of bytes, which may be gzipped."""
+Opened: TypeAlias = Callable[[BinaryIO], None]
+
 SUFFIXES = (*_FORMATS, *(f"{suffix}.gz" for suffix in _FORMATS), ".parquet")
 
 
@@ -32,7 +34,7 @@ EXPECTED = f"{', '.join(_FORMATS)} (each also with .gz) or .parquet"
 
 def rows_of(source: Source) -> Iterator[Row]:
     """Go through all rows of a source, in order of files and lines. Raises E-DATA for what isn't a row."""
-    if hasattr(source, "column_names"):
+    if is_dataset(source):
         if isinstance(source, Mapping):
             for split in source:
                 yield from dataset_rows(source[split], str(split))
@@ -40,24 +42,36 @@ def rows_of(source: Source) -> Iterator[Row]:
             dataset = cast(Dataset, source)
             yield from dataset_rows(dataset, str(getattr(dataset, "split", None) or ""))
         return
-    for place in places_of(source):
-        yield from hub_rows(place, SUFFIXES) if isinstance(place, str) else _file_rows(place)
+    yield from rows_at(places_of(source))
 
 
-def _file_rows(path: Path) -> Iterator[Row]:
+def is_dataset(source: Source) -> bool:
+    """Tell a `datasets` object from what names files."""
+    return hasattr(source, "column_names")
+
+
+def rows_at(places: Sequence[Path | str], opened: Opened | None = None) -> Iterator[Row]:
+    """Go through all rows of files and of names of the Hub; `opened` hears of each file that is begun."""
+    for place in places:
+        yield from hub_rows(place, SUFFIXES) if isinstance(place, str) else _file_rows(place, opened)
+
+
+def _file_rows(path: Path, opened: Opened | None) -> Iterator[Row]:
     task, part = name_and_part(path, SUFFIXES)
     empty = True
-    for place, values in parquet_rows(path) if path.name.endswith(".parquet") else _streamed_rows(path):
+    for place, values in parquet_rows(path) if path.name.endswith(".parquet") else _streamed_rows(path, opened):
         empty = False
         yield Row(values, place, task, part)
     if empty:
         raise TaskError("E-DATA", f"{path}: the file holds no rows.", "Fill it, or leave it out.")
 
 
-def _streamed_rows(path: Path) -> Placed:
+def _streamed_rows(path: Path, opened: Opened | None) -> Placed:
     read = _FORMATS[Path(path.name.removesuffix(".gz")).suffix]
     try:
         with open_file(path) as plain, gzip.open(plain) if path.name.endswith(".gz") else plain as file:
+            if opened is not None:
+                opened(plain)
             yield from read(cast(BinaryIO, file), path)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise TaskError("E-DATA", f"{path}: damaged gzip file ({error}).", "Copy or compress it again.") from None

@@ -1,5 +1,6 @@
 """What every clusterer promises: a test class to inherit from, with the fixture `clusterer`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -65,5 +66,5 @@ class ClustererContract(OptionsContract):
         assert eval(repr(clusterer), {type(clusterer).__name__: type(clusterer)}) == clusterer
 
 
-def _parts(task: Task) -> tuple[tuple[Example, ...], ...]:
+def _parts(task: Task) -> tuple[Sequence[Example], ...]:
     return task.train, task.valid, task.test
