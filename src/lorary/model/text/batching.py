@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import Any, TypeVar
 
 import torch
@@ -36,7 +36,7 @@ def in_batches(
     elif len(rows) > 1 and not base.calls.hides_padding:
         limits["max_rows"] = 1  # transformers mixes up the states of RWKV's rows from one token to the next
     for group in base.in_groups(rows, **limits):
-        for part, results in _halving(group, run, rows):
+        for part, results in halving(group, run, rows):
             found |= zip(part, results, strict=True)
     return [found[i] for i in range(len(rows))]
 
@@ -96,9 +96,10 @@ def _memory_bytes(line_of: str, pages: str) -> int | None:
             return None
 
 
-def _halving(
-    group: list[int], run: Callable[[list[int]], Sequence[T]], rows: Sequence[Encoded]
+def halving(
+    group: list[int], run: Callable[[list[int]], Sequence[T]], rows: Sequence[Sized]
 ) -> Iterator[tuple[list[int], Sequence[T]]]:
+    """Run row numbers, or halves of them where memory doesn't hold all. Raises E-MEMORY for a row alone."""
     waiting = [group]
     while waiting:
         part = waiting.pop()

@@ -44,6 +44,10 @@ class Reader(Protocol):
         """How it calls its layers."""
 
     @property
+    def in_parts(self) -> int:
+        """The longest row that it reads in parts as it reads it whole: 0 if it can't."""
+
+    @property
     def turn_end(self) -> int | None:
         """The token that ends an answer in a chat, where its template has one."""
 
