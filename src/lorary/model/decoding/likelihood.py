@@ -7,11 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lorary.errors import ModelError
 from lorary.evaluation.contract import LogLikelihood
 from lorary.model.decoding.prefixes import Branch, grow
 from lorary.model.decoding.rows import Caller, Rows
-from lorary.model.text.batching import enough_tokens, halving, tokens_at_once
+from lorary.model.text.batching import enough_tokens, halving, is_of_memory, tokens_at_once
 from lorary.model.text.reader import Reader
 from lorary.model.text.scoring import Judged, check_examples, judge, score_rows, sum_rows
 from lorary.model.text.tokens import Encoded
@@ -84,18 +83,19 @@ class _Forest:
     def read(self, roots: list[Branch]) -> dict[int, Judged]:
         """Judge the rows of some trees, save those of a tree that memory doesn't hold."""
         found: dict[int, Judged] = {}
-        try:
-            for _, parts in halving(list(range(len(roots))), lambda part: self._judge([roots[i] for i in part]), roots):
-                for part in parts:
-                    found |= part
-        except ModelError as error:
-            if error.code != "E-MEMORY":
-                raise
+        for _, parts in halving(list(range(len(roots))), lambda part: self._judge([roots[i] for i in part]), roots):
+            for part in parts:
+                found |= part
         return found
 
     def _judge(self, roots: Sequence[Branch]) -> list[dict[int, Judged]]:
         sums = torch.zeros(len(self._rows), 2, device=self._base.device)
-        self._descend([_Place(root, 0) for root in roots], None, sums)
+        try:
+            self._descend([_Place(root, 0) for root in roots], None, sums)
+        except RuntimeError as error:
+            if len(roots) > 1 or not is_of_memory(error):
+                raise
+            return [{}]  # its rows take less one by one
         judged = [Judged(-loss, not misses) for loss, misses in sums.tolist()]
         return [{number: judged[number] for number in root.rows} for root in roots]
 

@@ -181,10 +181,7 @@ class RoutedModel:
         return ids
 
     def log_likelihood(self, examples: Sequence[Example], *, open_end: bool = False) -> list[LogLikelihood]:
-        """Score each example's completion in nats, end of sequence included, or with an open end.
-
-        Routers see the prompt's text only.
-        """
+        """Score each example's completion in nats, its end included unless open; routers see the prompt's text only."""
         return log_likelihood(self.base, examples, self.caller, open_end=open_end)
 
     def generate_text(self, examples: Sequence[Example], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:

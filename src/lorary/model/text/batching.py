@@ -106,7 +106,7 @@ def halving(
         try:
             yield part, run(part)
         except RuntimeError as error:  # also torch.OutOfMemoryError
-            if not _is_of_memory(error):
+            if not is_of_memory(error):
                 raise
             if len(part) == 1:
                 what = f"a text of {len(rows[part[0]]):,} tokens needs more memory than is free."
@@ -117,7 +117,8 @@ def halving(
         _give_back()
 
 
-def _is_of_memory(error: Any) -> bool:
+def is_of_memory(error: Any) -> bool:
+    """Tell whether an error says that memory didn't suffice."""
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)
 
 
