@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import lm_eval
+from jinja2 import TemplateError
 from lm_eval.loggers import EvaluationTracker
 from lm_eval.tasks import TaskManager
+from yaml import YAMLError
 
+from lorary.disk.writing import ELSEWHERE, disk_errors, write_whole
 from lorary.errors import EvaluationError
 from lorary.evaluation.contract import Outcome
-from lorary.evaluation.scores import FORMAT, Scores
+from lorary.evaluation.scores import FORMAT, Scores, to_line
 from lorary.harness.language_model import HarnessModel
 from lorary.hashing import hash_json
 from lorary.model.base.base_model import BaseModel
@@ -38,6 +41,7 @@ def run_harness(
     Raises E-EVAL for tasks that it doesn't know or can't load.
     """
     known = [str(task) for task in tasks]
+    check_tasks(known)
     written = EvaluationTracker(output_path=None if into is None else str(into))
     with _refusals(known):
         found = lm_eval.simple_evaluate(
@@ -54,6 +58,21 @@ def run_harness(
     return list(_scores(results, samples, name, model.identity))
 
 
+def check_tasks(tasks: Sequence[str]) -> None:
+    """Refuse files that aren't there, before anything is loaded. Raises E-EVAL."""
+    for task in tasks:
+        if task.endswith(_FILES) and not os.path.isfile(task):
+            what = f"{task}: there is no such file of a task."
+            raise EvaluationError("E-EVAL", what, "Name a YAML file of lm-evaluation-harness.")
+
+
+def write_scores(scores: Scores, path: Path) -> None:
+    """Write scores as `read_scores` reads them, in the place of those before. Raises E-DISK, E-PERM."""
+    with disk_errors(repr(str(path)), ELSEWHERE):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, b"".join(map(to_line, (scores.header, *scores.outcomes))))
+
+
 def _manager(tasks: Sequence[str]) -> TaskManager:
     """Know the harness's own tasks only where one is named: to list them takes half a minute."""
     return TaskManager(include_defaults=not all(task.endswith(_FILES) for task in tasks))
@@ -62,16 +81,14 @@ def _manager(tasks: Sequence[str]) -> TaskManager:
 @contextmanager
 def _refusals(tasks: Sequence[str]) -> Iterator[None]:
     """Say which tasks the harness couldn't take. Raises E-EVAL."""
-    for task in tasks:
-        if task.endswith(_FILES) and not os.path.isfile(task):
-            raise EvaluationError(
-                "E-EVAL", f"{task}: there is no such file of a task.", "Name the harness's YAML file."
-            )
     try:
         yield
-    except KeyError as error:
-        what = f"lm-evaluation-harness doesn't take {', '.join(tasks)}: {error.args[0]}."
-        raise EvaluationError("E-EVAL", what, "Name its YAML files, or tasks that it has.") from error
+    except (KeyError, ValueError, TypeError, OSError, YAMLError, TemplateError) as error:
+        said = str(error.args[0] if isinstance(error, KeyError) else error).strip().splitlines() or [
+            type(error).__name__
+        ]
+        what = f"lm-evaluation-harness failed on {', '.join(tasks)}: {said[0].rstrip('.')}."
+        raise EvaluationError("E-EVAL", what, "Look at the task's file and data, or name tasks that it has.") from error
 
 
 def _scores(

@@ -129,6 +129,13 @@ def test_results_are_written_as_the_harness_writes_them(base, tmp_path):
 def test_tasks_that_the_harness_does_not_know_are_told(base, tmp_path):
     with pytest.raises(EvaluationError, match=r"E-EVAL.*absent\.yaml: there is no such file"):
         run_harness(base, [tmp_path / "absent.yaml"], name="x")
+    (file,) = write_tasks(tmp_path)
+    (tmp_path / "rows.jsonl").unlink()
+    with pytest.raises(EvaluationError, match=r"E-EVAL.*harness failed on .*asked\.yaml: .*rows\.jsonl"):
+        run_harness(base, [file], name="x")
+    (tmp_path / "asked.yaml").write_text("task: [", "utf-8")
+    with pytest.raises(EvaluationError, match="E-EVAL.*harness failed on"):
+        run_harness(base, [file], name="x")
 
 
 @pytest.mark.slow

@@ -19,6 +19,8 @@ from lorary.tasks.example import Example
 
 _CACHED = 4
 """So many tokens that are read already, of which there are keys and values only, fill a new one's memory at most."""
+_CALLS, _PADDED = 8, 8
+"""A call costs what this part of enough tokens does; a smaller part of a batch than this one may be padding anyway."""
 
 
 def log_likelihood(
@@ -135,17 +137,23 @@ class _Forest:
             sums += sum_rows(judge(logits, tokens.to(device)), numbers.to(device), len(sums))
 
     def _groups(self, places: Sequence[_Place], n_before: int) -> Iterator[list[_Place]]:
-        """Group branches of similar length as `by_length` does; tokens before them fill less memory than theirs."""
-        enough = enough_tokens(self._base.device)
+        """Group branches of similar length, so that no group has more padding than one more call is worth.
+
+        Tokens that are read already fill less memory than theirs.
+        """
+        call = enough_tokens(self._base.device) // _CALLS
         group: list[_Place] = []
+        n_real = 0
         for place in sorted(places, key=lambda place: len(place.branch.tokens)):
             width = len(place.branch.tokens)
-            shortest = len(group[0].branch.tokens) if group else width
-            is_full = (len(group) + 1) * (width + n_before / _CACHED) > self._most
-            if group and (is_full or (len(group) * width >= enough and 4 * width > 5 * shortest)):
+            n_padded = (len(group) + 1) * width
+            padding = n_padded - n_real - width
+            is_full = n_padded + (len(group) + 1) * n_before / _CACHED > self._most
+            if group and (is_full or (padding > call and _PADDED * padding > n_padded)):
                 yield group
-                group = []
+                group, n_real = [], 0
             group.append(place)
+            n_real += width
         if group:
             yield group
 
