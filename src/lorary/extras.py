@@ -13,6 +13,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "demo": ("accelerate>=1.12", "gguf>=0.17"),
     "data": ("pyarrow>=21",),
     "hub": ("datasets>=4.7",),  # before 4.0 it could run code that a data set brings
+    "eval": ("lm_eval>=0.4.13",),
     "lorahub": ("nevergrad>=1.0.12",),
     "serve": ("fastapi>=0.165", "prometheus_client>=0.26", "uvicorn>=0.54"),
     "ray": ("ray>=2.54",),

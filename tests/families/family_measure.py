@@ -44,6 +44,7 @@ NEAR = 2e-4
 
 _IDS = torch.randint(10, 250, (2, 9), generator=torch.Generator().manual_seed(3))
 _EXAMPLES = (lo.Example("copy: a b", "a b", "copy"), lo.Example("last: a longer prompt than that", "x", "last"))
+_OPTIONS = tuple(lo.Example("which of these is a colour?", option, "copy") for option in ("red it is", "a cat"))
 _TASKS = toy_tasks(6, 2, 2)
 
 
@@ -166,8 +167,8 @@ def _routed(router: str) -> Callable[[Subject], str]:
                     model.generate(ids, use_cache=use, max_new_tokens=4, do_sample=False) for use in (True, False)
                 )
                 assert torch.equal(one, other), "with a cache it answers otherwise"
-            both = [found.nats for found in model.log_likelihood(_EXAMPLES)]
-            alone = [model.log_likelihood([example])[0].nats for example in _EXAMPLES]
+            both = [found.nats for found in model.log_likelihood(_EXAMPLES + _OPTIONS)]
+            alone = [model.log_likelihood([example])[0].nats for example in _EXAMPLES + _OPTIONS]
             assert max(abs(a - b) for a, b in zip(both, alone, strict=True)) < 10 * NEAR, (both, alone)
             texts = model.generate_text(_EXAMPLES, max_new_tokens=3)
             assert texts == [model.generate_text([example], max_new_tokens=3)[0] for example in _EXAMPLES]

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from lorary.cli.evaluating import Asked, Workers, evaluate_many, evaluate_one, print_run, print_runs
+from lorary.cli.harness import check_harness, evaluate_by_harness, print_harness
 from lorary.cli.models import LibraryOrBase
 from lorary.cli.options.loading import Loading, Reading
 from lorary.cli.options.parameters import BaseOfLibrary, HowToMix, Json, MaxShare, count_option, method_option
@@ -17,8 +18,9 @@ _METRIC = "How to score, e.g. choice:normalise=byte (`list` shows all); rouge_l 
 def evaluate(
     library: LibraryOrBase,
     tasks: Annotated[
-        str, typer.Argument(metavar="TASKS", help="Directory, glob or file of tasks; their test examples are scored.")
-    ],
+        str | None,
+        typer.Argument(metavar="TASKS", help="Directory, glob or file of tasks; their test examples are scored."),
+    ] = None,
     router: Annotated[list[str] | None, method_option("--router", "ROUTERS", _ROUTER)] = None,
     metric: Annotated[list[str] | None, method_option("--metric", "EVALUATORS", _METRIC)] = None,
     into: Annotated[
@@ -36,6 +38,13 @@ def evaluate(
         typer.Option(metavar="TASKS", help="The tasks that the library was built from; some routers need them."),
     ] = None,
     limit: Annotated[int | None, count_option("Score at most N examples of each task.")] = None,
+    harness: Annotated[
+        str | None, typer.Option(metavar="lm-eval", help="Let lm-evaluation-harness evaluate its own tasks instead.")
+    ] = None,
+    harness_tasks: Annotated[
+        list[str] | None,
+        typer.Option("--tasks", metavar="FILE|NAME", help="YAML file or name of a task of the harness; repeatable."),
+    ] = None,
     *,
     workers: Workers,
     how: Loading,
@@ -46,10 +55,20 @@ def evaluate(
 
     Several routers or metrics make one file for each pair; workers share them.
     """
+    routing: dict[str, Any] = {"mix": mix, "max_share": max_share, "base": base, "tasks": train_tasks}
+    if harness is not None:
+        refused = {"TASKS": tasks, "--metric": metric, "--backend, --workers, --threads": workers.is_given}
+        check_harness(harness, refused)
+        given = (library, router or [], harness_tasks or [], into, limit, routing, how, reading)
+        return print_harness(evaluate_by_harness(*given), json=json)
+    if tasks is None or harness_tasks:
+        why = (
+            "the tasks to score are missing." if tasks is None else "this names tasks of a harness: --harness lm-eval."
+        )
+        raise typer.BadParameter(why, param_hint="TASKS" if tasks is None else "--tasks")
     from lorary.folder import EVALUATORS
     from lorary.tasks.read import read_tasks
 
-    routing: dict[str, Any] = {"mix": mix, "max_share": max_share, "base": base, "tasks": train_tasks}
     routers, metrics = router or [], [EVALUATORS.parse(spec) for spec in metric or ["rouge_l"]]
     asked = Asked(library, routers, metrics, read_tasks(tasks, **reading.options), into, limit, routing)
     if len(routers) < 2 and len(metrics) < 2 and not workers.is_given:

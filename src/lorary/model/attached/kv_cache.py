@@ -173,6 +173,20 @@ def join(cache: Any, other: Any) -> Any:
     return cache
 
 
+def fork(cache: Any, rows: Tensor) -> Any:
+    """Give a cache of some rows (B',), indices into B, which may repeat; this one stays as it is.
+
+    Their evidence goes along. It must be such that `can_join`.
+    """
+    other = object.__new__(type(cache))
+    vars(other).update({name: value for name, value in vars(cache).items() if name not in _OURS})
+    other.layers = [copy.copy(layer) for layer in cache.layers]
+    if (found := getattr(cache, _NAME, None)) is not None:
+        bind(other, found[0].copy(), found[1])
+    other.batch_select_indices(rows)
+    return other
+
+
 def drop_first(cache: Any, n: int) -> None:
     """Forget the first n tokens, which are padding in every row and so no evidence."""
     for layer in cache.layers:

@@ -5,7 +5,7 @@ import difflib
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from lorary.evaluation.contract import LogLikelihood
 from lorary.formats.tensor_file import filled_by_others
 from lorary.library import sync
 from lorary.library.base_names import shared_name
-from lorary.model.base.calls import Calls, listen_to_calls
+from lorary.model.base.calls import Calls, listen_to_calls, reads_in_parts
 from lorary.model.base.config import NO_CODE
 from lorary.model.base.embedded import embedded_directory
 from lorary.model.base.embedded_needs import EMBEDDED, EMBEDDED_HUB_ID
@@ -33,10 +33,10 @@ from lorary.model.base.peft_limits import warn_of_peft
 from lorary.model.base.places import find_device, find_dtype
 from lorary.model.base.whole import check_model, open_base, take_tokenizer
 from lorary.model.decoding.answer import answer, bare
+from lorary.model.decoding.likelihood import log_likelihood
 from lorary.model.sites import choose_sites, embedding_rows, list_sites, require_called
 from lorary.model.text.chat import read_template
 from lorary.model.text.reading import longest_text, stop_tokens
-from lorary.model.text.scoring import score
 from lorary.model.text.tokens import Encoded, by_length, encode, reading_facts, turn_end, warn_of_cuts
 from lorary.options import require, require_count
 from lorary.tasks.example import Example
@@ -146,6 +146,11 @@ class BaseModel:
         return listen_to_calls(self.hf, self.sites)
 
     @cached_property
+    def in_parts(self) -> int:
+        """The longest row that it reads in parts as it reads it whole, so that rows can share their beginning; or 0."""
+        return reads_in_parts(self.hf) if self.calls.hides_padding else 0
+
+    @cached_property
     def fingerprint(self) -> dict[str, Any]:
         """What tells this base from others: architecture, sizes, vocabulary, a hash of a few weights and of some signs.
 
@@ -174,19 +179,20 @@ class BaseModel:
         differ = len({len(row) for row in rows}) > 1
         return by_length(rows, equal=differ and not self.calls.hides_padding, **limits)
 
-    def encode(self, examples: Sequence[Example], *, quiet: bool = False) -> list[Encoded]:
+    def encode(self, examples: Sequence[Example], *, quiet: bool = False, open_end: bool = False) -> list[Encoded]:
         """Turn examples into ids as this base reads them. Warns of prompts that are cut, unless quiet.
 
-        Raises E-LENGTH, E-CHAT.
+        open_end: without the end of sequence. Raises E-LENGTH, E-CHAT.
         """
-        rows = encode(self.tokenizer, examples, max_tokens=self.max_tokens, options=self.template_options)
+        options = self.template_options
+        rows = encode(self.tokenizer, examples, max_tokens=self.max_tokens, options=options, open_end=open_end)
         if not quiet:
             warn_of_cuts([row.n_cut for row in rows], self.max_tokens)
         return rows
 
-    def log_likelihood(self, examples: Sequence[Example]) -> list[LogLikelihood]:
-        """Score each example's completion, end of sequence included, in nats."""
-        return score(self, examples, lambda _: nullcontext())
+    def log_likelihood(self, examples: Sequence[Example], *, open_end: bool = False) -> list[LogLikelihood]:
+        """Score each example's completion in nats, end of sequence included, or with an open end."""
+        return log_likelihood(self, examples, bare(self.hf), open_end=open_end)
 
     def generate_text(self, examples: Sequence[Example], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
         """Answer each example's prompt greedily, until one of its stop tokens, or before one of the texts `stop`."""

@@ -1,6 +1,6 @@
 """How a base calls its layers, and whether it minds padding: found out by calling it once, on four tokens."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +10,15 @@ from torch import Tensor, nn
 
 from lorary.errors import RoutingError
 from lorary.model.attached.slot import Slot
-from lorary.model.sites import embedding_rows, input_hooks, last_logits
+from lorary.model.decoding.answer import bare
+from lorary.model.decoding.rows import Rows
+from lorary.model.sites import embedding_rows, input_hooks, last_logits, text_config
+from lorary.routing.contract import Context
 
 _WIDTH, _N_PAD = 4, 2
+_CHANGING = ("dynamic", "longrope")
+"""Rotations that depend on the longest text of the call."""
+_ENDLESS = 1 << 62
 _ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-3}
 _COARSE = 0.25  # in half precision
 """How far apart logits may be, in their standard deviations, and still be the same but for rounding."""
@@ -29,6 +35,48 @@ class Calls:
     idle: frozenset[str]
     partial: frozenset[str]
     hides_padding: bool
+
+
+@torch.inference_mode()
+def reads_in_parts(hf: Any) -> int:
+    """Give the longest row that a base reads in parts, with a gap of padding between, as it reads it whole; else 0.
+
+    So the beginning that several rows share can be read once. Not so with state-space layers, sliding windows, and
+    positions that are counted by columns. Raises E-BUSY.
+    """
+    device = next(hf.parameters()).device
+    if device.type == "meta":
+        return 0
+    text = _two_rows(hf).to(device)[1:]
+    ones = torch.ones_like(text)
+    caller = bare(hf)
+    whole, parts = Rows(caller, Context()), Rows(caller, Context())
+    was_training = hf.training
+    hf.eval()
+    try:
+        with _alone(hf):
+            expected = whole.read(text, ones)
+            if not whole.can_join:
+                return 0
+            first, gap = text[:, :_N_PAD], torch.zeros_like(text[:, :_N_PAD])
+            parts.read(torch.cat([first, gap], 1), torch.cat([torch.ones_like(first), gap], 1))
+            found = parts.fork([0]).read(text[:, _N_PAD:], ones[:, _N_PAD:])
+    finally:
+        if was_training:
+            hf.train()
+    alike = _alike(found[0, -1].float(), expected[0, -1].float(), next(hf.parameters()).dtype)
+    return _steady_length(hf) if alike else 0
+
+
+def _steady_length(hf: Any) -> int:
+    """Give the length of texts up to which positions mean the same whatever is read along with them."""
+    config = text_config(hf)
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    kinds = [rope, *(part for part in rope.values() if isinstance(part, Mapping))]
+    changing = [kind for kind in kinds if kind.get("rope_type") in _CHANGING]
+    longest = getattr(config, "max_position_embeddings", None)
+    known = [kind.get("original_max_position_embeddings") or longest for kind in changing]
+    return min((length for length in known if length), default=0 if changing else _ENDLESS)
 
 
 def require_whole(calls: Calls, sites: Iterable[str]) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from lorary.model.decoding.decoder import Decoder, Request, Token
 from lorary.model.decoding.rows import Caller
+from lorary.model.decoding.sampling import GREEDY, Sampling
 from lorary.model.decoding.text_stream import TextStream, until
 from lorary.model.text.batching import in_batches
 from lorary.model.text.reader import Reader
@@ -35,35 +36,51 @@ def answer(
     require_count("max_new_tokens", max_new_tokens)
     require("stop", stop, (list, tuple), "a list of texts", 'Write ["\\n\\n"].')
     rows = encode_open(base, examples, max_new_tokens)
+    texts = answer_rows(base, rows, examples, caller, max_new_tokens=max_new_tokens, stop=stop)
+    return [text.strip() for text in texts]
+
+
+def answer_rows(
+    base: Reader, rows: Sequence[Encoded], examples: Sequence[Example], caller: Caller, *, max_new_tokens: int,
+    stop: Sequence[str] = (), sampling: Sequence[Sampling] = (),
+) -> list[str]:  # fmt: skip
+    """Generate after each row's prompt as `answer` does; `examples`: what the router is told of it.
+
+    sampling: how each row's tokens are chosen, greedily by default. Raises E-MEMORY, and E-BASE for sampling on a base
+    that hands on no cache.
+    """
 
     def run(group: list[int]) -> list[str]:
         shown = [examples[i] for i in group]
         prompts = [rows[i] for i in group]
+        drawn = [sampling[i] for i in group] if sampling else []
         with torch.inference_mode():
-            found = _decode(base, shown, prompts, caller, max_new_tokens, stop)
+            found = _decode(base, shown, prompts, caller, max_new_tokens, stop, drawn)
             if found is None:
                 found = _generate(base, shown, prompts, caller, max_new_tokens, stop)
         texts = base.tokenizer.batch_decode(found, skip_special_tokens=True)
-        return [until(text, stop).strip() for text in texts]
+        return [until(text, stop) for text in texts]
 
     return in_batches(base, rows, run, n_new=max_new_tokens)
 
 
 def _decode(
     base: Reader, examples: Sequence[Example], prompts: Sequence[Encoded], caller: Caller, max_new_tokens: int,
-    stop: Sequence[str],
+    stop: Sequence[str], sampling: Sequence[Sampling],
 ) -> list[list[int]] | None:  # fmt: skip
-    """Give the tokens of each answer; None for a base whose cache rows can't leave."""
+    """Give the tokens of each answer; None for greedy ones of a base whose cache rows can't leave."""
     answers = [_Answer(base.tokenizer, stop) for _ in examples]
     stops = frozenset(stops_of(base, examples))
     requests = [
-        Request(example, row.prompt, max_new_tokens, answer.hear, stops)
-        for example, row, answer in zip(examples, prompts, answers, strict=True)
+        Request(example, row.prompt, max_new_tokens, answer.hear, stops, how)
+        for example, row, answer, how in zip(
+            examples, prompts, answers, sampling or [GREEDY] * len(prompts), strict=True
+        )
     ]
     decoder = Decoder(caller, base.device)
     arriving = decoder.arriving(requests)
     arriving.read()
-    if not arriving.rows.can_leave:  # transformers knows how
+    if not arriving.rows.can_leave and not sampling:  # transformers knows how
         return None
     decoder.join(arriving)
     while decoder.n_rows:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorary.model.attached.kv_cache import can_join, can_leave, drop_first, join, named_cache, reads_mask
+from lorary.model.attached.kv_cache import can_join, can_leave, drop_first, fork, join, named_cache, reads_mask
 from lorary.model.sites import last_logits
 from lorary.routing.contract import Context
 from lorary.tasks.example import Example
@@ -88,6 +88,14 @@ class Rows:
         self.mask, self._context = self.mask[index], self._context.select(index)
         if rows and self.can_join:
             self._trim()
+
+    def fork(self, rows: Sequence[int]) -> "Rows":
+        """Continue these rows, each as often as it is named, beside all of them, which stay as they are."""
+        assert self.mask is not None
+        index = torch.tensor(rows, device=self.mask.device)
+        other = Rows(self._caller, self._context.select(index))
+        other._cache, other._word, other.mask = fork(self._cache, index), self._word, self.mask[index]
+        return other
 
     def _trim(self) -> None:
         """Forget the columns that are padding in every row."""

@@ -20,6 +20,7 @@ from lorary.model.attached.attachment import Attachment
 from lorary.model.attached.slot import Slot
 from lorary.model.base.base_model import BaseModel
 from lorary.model.decoding.answer import answer
+from lorary.model.decoding.likelihood import log_likelihood
 from lorary.model.decoding.rows import Caller
 from lorary.model.ensemble.ensemble import Ensemble, Parts, check_mix
 from lorary.model.ensemble.paging import PagingFacts
@@ -32,7 +33,6 @@ from lorary.model.routed.twin import twin_base, twin_part
 from lorary.model.saved.format import Keep
 from lorary.model.saved.save import save
 from lorary.model.text.chat import render_prompt
-from lorary.model.text.scoring import score
 from lorary.model.text.tokens import decode, require_ids
 from lorary.options import require_each, to_spec
 from lorary.routing.contract import Context, Router, find_router
@@ -180,9 +180,9 @@ class RoutedModel:
             ids: Tensor = self.base.hf.generate(input_ids=input_ids, **options)
         return ids
 
-    def log_likelihood(self, examples: Sequence[Example]) -> list[LogLikelihood]:
-        """Score each example's completion, end of sequence included, in nats; routers see the prompt's text only."""
-        return score(self.base, examples, self.caller.about)
+    def log_likelihood(self, examples: Sequence[Example], *, open_end: bool = False) -> list[LogLikelihood]:
+        """Score each example's completion in nats, its end included unless open; routers see the prompt's text only."""
+        return log_likelihood(self.base, examples, self.caller, open_end=open_end)
 
     def generate_text(self, examples: Sequence[Example], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
         """Answer each example's prompt greedily, until a stop token of the base, or before one of the texts `stop`."""

@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import Any, TypeVar
 
 import torch
@@ -36,7 +36,7 @@ def in_batches(
     elif len(rows) > 1 and not base.calls.hides_padding:
         limits["max_rows"] = 1  # transformers mixes up the states of RWKV's rows from one token to the next
     for group in base.in_groups(rows, **limits):
-        for part, results in _halving(group, run, rows):
+        for part, results in halving(group, run, rows):
             found |= zip(part, results, strict=True)
     return [found[i] for i in range(len(rows))]
 
@@ -96,16 +96,17 @@ def _memory_bytes(line_of: str, pages: str) -> int | None:
             return None
 
 
-def _halving(
-    group: list[int], run: Callable[[list[int]], Sequence[T]], rows: Sequence[Encoded]
+def halving(
+    group: list[int], run: Callable[[list[int]], Sequence[T]], rows: Sequence[Sized]
 ) -> Iterator[tuple[list[int], Sequence[T]]]:
+    """Run row numbers, or halves of them where memory doesn't hold all. Raises E-MEMORY for a row alone."""
     waiting = [group]
     while waiting:
         part = waiting.pop()
         try:
             yield part, run(part)
         except RuntimeError as error:  # also torch.OutOfMemoryError
-            if not _is_of_memory(error):
+            if not is_of_memory(error):
                 raise
             if len(part) == 1:
                 what = f"a text of {len(rows[part[0]]):,} tokens needs more memory than is free."
@@ -116,7 +117,8 @@ def _halving(
         _give_back()
 
 
-def _is_of_memory(error: Any) -> bool:
+def is_of_memory(error: Any) -> bool:
+    """Tell whether an error says that memory didn't suffice."""
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)
 
 

@@ -44,13 +44,17 @@ class Reader(Protocol):
         """How it calls its layers."""
 
     @property
+    def in_parts(self) -> int:
+        """The longest row that it reads in parts as it reads it whole: 0 if it can't."""
+
+    @property
     def turn_end(self) -> int | None:
         """The token that ends an answer in a chat, where its template has one."""
 
     def in_groups(self, rows: Sequence[Encoded], **limits: Any) -> Iterator[list[int]]:
         """Group row numbers for padded batches."""
 
-    def encode(self, examples: Sequence[Example], *, quiet: bool = False) -> list[Encoded]:
+    def encode(self, examples: Sequence[Example], *, quiet: bool = False, open_end: bool = False) -> list[Encoded]:
         """Turn examples into ids as this model reads them."""
 
     def head_at(self, mask: Tensor) -> AbstractContextManager[None]:

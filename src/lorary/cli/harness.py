@@ -1,0 +1,82 @@
+"""Evaluating by lm-evaluation-harness: several routers, one load of the base."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from lorary.cli.models import BARE, choose
+from lorary.cli.options.loading import Loading
+from lorary.cli.printing.console import print_json, print_rich, say
+
+if TYPE_CHECKING:
+    from lorary.evaluation.scores import Scores
+
+LM_EVAL = "lm-eval"
+
+
+def check_harness(harness: str, refused: dict[str, Any]) -> None:
+    """Refuse another harness, options that this one has no use for, and a package that isn't there. Raises E-EXTRA."""
+    from lorary.errors import OptionError
+    from lorary.extras import require_extra
+
+    if harness != LM_EVAL:
+        raise typer.BadParameter(f"{harness!r} is unknown; known: {LM_EVAL}.", param_hint="--harness")
+    for option, given in refused.items():
+        if given:
+            what = "the harness's tasks name their data and metrics, and it runs in one process."
+            raise typer.BadParameter(what, param_hint=option)
+    require_extra("eval", "lorary eval --harness", OptionError)
+
+
+def evaluate_by_harness(
+    library: str,
+    routers: Sequence[str],
+    tasks: Sequence[str],
+    into: Path,
+    limit: int | None,
+    routing: dict[str, Any],
+    how: Loading,
+    reading: Any,
+) -> "list[tuple[Path, Scores]]":
+    """Let the harness evaluate each router; its results go into a directory, our scores of each metric beside them."""
+    if into.suffix and not into.is_dir():
+        raise typer.BadParameter("the harness writes several files, so it needs a directory.", param_hint="--into")
+    if not tasks:
+        raise typer.BadParameter(
+            "name the harness's tasks: --tasks FILE, a YAML file of its own.", param_hint="--tasks"
+        )
+    chosen = [
+        choose(library, reading, router=router, **routing, tasks_option="--train-tasks") for router in routers or [None]
+    ]
+    from lorary.grid.setup import Setup, file_part
+    from lorary.harness.run import check_tasks, run_harness, write_scores
+    from lorary.model.base.base_model import BaseModel
+
+    check_tasks(tasks)
+    named = None if library == BARE else library
+    base, written = None, []
+    for choice, router in zip(chosen, routers or [None], strict=True):
+        name = Setup(named, router).label
+        model = choice.open(base=base, tell=say, **how.options)
+        base = model if isinstance(model, BaseModel) else model.base
+        with model:
+            for scores in run_harness(model, tasks, name=name, into=into, limit=limit):
+                file = into / f"{file_part(name)}.{file_part(scores.metric)}.jsonl"
+                write_scores(scores, file)
+                written.append((file, scores))
+    return written
+
+
+def print_harness(runs: "Sequence[tuple[Path, Scores]]", *, json: bool) -> None:
+    """Print the table of several models, a column for each metric of each task."""
+    if json:
+        return print_json({"runs": [{"run": str(path), **_plain(scores)} for path, scores in runs]})
+    from lorary.reporting.table import make_table
+
+    return print_rich(make_table({"lm-evaluation-harness": [scores for _, scores in runs]}).to_rich())
+
+
+def _plain(scores: "Scores") -> dict[str, Any]:
+    return {"name": scores.name, "metric": scores.metric, "mean": scores.mean, "per_task": scores.per_task()}

@@ -1,0 +1,1 @@
+"""lm-evaluation-harness: a routed model as it asks models, its runs over several routers, its results as our scores."""
