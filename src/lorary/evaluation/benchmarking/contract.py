@@ -23,7 +23,8 @@ class Benchmark(Options, ABC):
     title: ClassVar[str]
     """What the head of a table calls it: "ARC-C"."""
     part: ClassVar[str]
-    """The part of its data set that is scored: "valid" or "test"; of a file without parts, every row is."""
+    """The part of its data set that is scored, "valid" or "test"; of a file without parts every row is, and if this is
+    empty, of any file."""
     places: ClassVar[tuple[str, ...]] = ()
     """Where else than under its own name its files may stand in a directory, as "ai2_arc/ARC-Challenge"."""
     hub: ClassVar[tuple[str, ...]]
