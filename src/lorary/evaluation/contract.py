@@ -13,7 +13,10 @@ from lorary.tasks.task import Task
 
 
 class LogLikelihood(NamedTuple):
-    """log p(completion, end of sequence | prompt) in nats, and the number of tokens (at least 1) it is a sum over."""
+    """log p(completion, end of sequence | prompt) in nats, and the number of tokens (at least 1) it is a sum over.
+
+    Without the end of sequence where that was asked for (`open_end`).
+    """
 
     nats: float
     n_tokens: int
@@ -26,11 +29,17 @@ class LanguageModel(Protocol):
     def identity(self) -> Mapping[str, Any]:
         """What this model is, as plain JSON: base fingerprint, library hash, router, mix."""
 
-    def log_likelihood(self, examples: Sequence[Example]) -> list[LogLikelihood]:
-        """Score each example's completion, end of sequence included; the prompt isn't scored."""
+    def log_likelihood(self, examples: Sequence[Example], *, open_end: bool = False) -> list[LogLikelihood]:
+        """Score each example's completion; the prompt isn't scored. open_end: without the end of sequence after it."""
 
     def generate_text(self, examples: Sequence[Example], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
         """Answer each example's prompt greedily, up to the first of the texts `stop`; completions aren't looked at."""
+
+
+def likelihoods(model: LanguageModel, examples: Sequence[Example], open_end: bool) -> list[LogLikelihood]:
+    """Let a model score. A model that doesn't know open ends works when none is wanted."""
+    more: dict[str, Any] = {"open_end": True} if open_end else {}
+    return model.log_likelihood(examples, **more)
 
 
 def generate(model: LanguageModel, examples: Sequence[Example], max_new_tokens: int, stop: Sequence[str]) -> list[str]:

@@ -174,19 +174,20 @@ class BaseModel:
         differ = len({len(row) for row in rows}) > 1
         return by_length(rows, equal=differ and not self.calls.hides_padding, **limits)
 
-    def encode(self, examples: Sequence[Example], *, quiet: bool = False) -> list[Encoded]:
+    def encode(self, examples: Sequence[Example], *, quiet: bool = False, open_end: bool = False) -> list[Encoded]:
         """Turn examples into ids as this base reads them. Warns of prompts that are cut, unless quiet.
 
-        Raises E-LENGTH, E-CHAT.
+        open_end: without the end of sequence. Raises E-LENGTH, E-CHAT.
         """
-        rows = encode(self.tokenizer, examples, max_tokens=self.max_tokens, options=self.template_options)
+        options = self.template_options
+        rows = encode(self.tokenizer, examples, max_tokens=self.max_tokens, options=options, open_end=open_end)
         if not quiet:
             warn_of_cuts(rows, self.max_tokens)
         return rows
 
-    def log_likelihood(self, examples: Sequence[Example]) -> list[LogLikelihood]:
-        """Score each example's completion, end of sequence included, in nats."""
-        return score(self, examples, lambda _: nullcontext())
+    def log_likelihood(self, examples: Sequence[Example], *, open_end: bool = False) -> list[LogLikelihood]:
+        """Score each example's completion in nats, end of sequence included, or with an open end."""
+        return score(self, examples, lambda _: nullcontext(), open_end=open_end)
 
     def generate_text(self, examples: Sequence[Example], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
         """Answer each example's prompt greedily, until one of its stop tokens, or before one of the texts `stop`."""

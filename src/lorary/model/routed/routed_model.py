@@ -180,9 +180,12 @@ class RoutedModel:
             ids: Tensor = self.base.hf.generate(input_ids=input_ids, **options)
         return ids
 
-    def log_likelihood(self, examples: Sequence[Example]) -> list[LogLikelihood]:
-        """Score each example's completion, end of sequence included, in nats; routers see the prompt's text only."""
-        return score(self.base, examples, self.caller.about)
+    def log_likelihood(self, examples: Sequence[Example], *, open_end: bool = False) -> list[LogLikelihood]:
+        """Score each example's completion in nats, end of sequence included, or with an open end.
+
+        Routers see the prompt's text only.
+        """
+        return score(self.base, examples, self.caller.about, open_end=open_end)
 
     def generate_text(self, examples: Sequence[Example], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
         """Answer each example's prompt greedily, until a stop token of the base, or before one of the texts `stop`."""
