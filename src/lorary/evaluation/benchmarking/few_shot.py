@@ -13,10 +13,10 @@ def take_shots(name: str, rows: Sequence[Row], train: Sequence[Row], n: int) -> 
     """
     if train and n:
         if len(train) < n:
-            raise _too_few(name, n, f"{len(train)} rows to train on")
+            raise _too_few(name, rows, n, f"{len(train)} rows to train on")
         return train[:n], rows
     if len(rows) <= n:
-        raise _too_few(name, n, f"{len(rows)} rows in all, and those shown aren't scored")
+        raise _too_few(name, rows, n, f"{len(rows)} rows in all, and those shown aren't scored")
     return rows[:n], rows[n:]
 
 
@@ -25,6 +25,7 @@ def prefix_of(solved: Sequence[str]) -> str:
     return "".join(f"{text}\n\n" for text in solved)
 
 
-def _too_few(name: str, n: int, found: str) -> EvaluationError:
+def _too_few(name: str, rows: Sequence[Row], n: int, found: str) -> EvaluationError:
+    where = f"{rows[0].place}: " if rows else ""
     hint = "Ask for fewer shots, or give more rows."
-    return EvaluationError("E-EVAL", f"{name}: shots={n}, but there are {found}.", hint)
+    return EvaluationError("E-EVAL", f"{where}{name}: shots={n}, but there are {found}.", hint)

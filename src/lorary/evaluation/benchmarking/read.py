@@ -23,8 +23,8 @@ def read_benchmarks(source: Source = HUB, which: Sequence[Benchmark | str] | Ben
     "hf://datasets" for those data sets themselves; or for one benchmark alone whatever `read_tasks` takes.
     which: benchmarks as PIQA() or "bbh:shots=3", or "all": those that the directory has. Options of "all", as
     "all:prompts=harness,score=acc", go to each benchmark that knows them.
-    Raises E-DATA for a benchmark that isn't there and for rows that aren't its own, E-NAME, E-OPTION, E-EVAL for too few
-    rows, E-HUB, E-EXTRA.
+    Raises E-DATA for a benchmark that isn't there and for rows that aren't its own, E-EVAL for too few rows, E-NAME,
+    E-OPTION, E-HUB, E-EXTRA.
     """
     wanted = _parse(which)
     alone = len(wanted) == 1

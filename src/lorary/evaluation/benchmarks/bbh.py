@@ -36,8 +36,9 @@ class BBH(Benchmark):
     it equals the target but for case, punctuation and blanks ("paper") or to the letter ("harness"). The score is the
     mean over examples, so subtasks weigh by their size.
     Source: Suzgun et al. 2022 (2210.09261); microsoft/mttl, which scores 1,000 examples drawn at random.
-    Differs: mttl also scores the examples that it shows (`score_shots`), and shows fewer where the prompt grows too long,
-    which here loses its start. lm-evaluation-harness shows three examples of its own after a sentence on the subtask.
+    Differs: mttl also scores the examples that it shows (`score_shots`), and shows fewer where the prompt grows too
+    long, which here loses its start. lm-evaluation-harness shows three examples of its own after a sentence on the
+    subtask.
     """
 
     prompts: Literal["paper", "harness"] = "paper"

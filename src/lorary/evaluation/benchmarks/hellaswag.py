@@ -16,11 +16,11 @@ _BRACKETS = re.compile(r"\[.*?\]")
 class HellaSwag(ChoiceBenchmark):
     """Which of four endings goes on with a scene.
 
-    Rows: `context`, `choices`, `label`; on the Hub `activity_label`, `ctx_a`, `ctx_b`, `endings`, `label`. Scored on its
-    validation part. Texts are cleaned of what WikiHow left in them: " [title]" becomes a full stop, other brackets go,
-    and so does the second of two blanks. The paper's code cleans activity and context apart, and so leaves two blanks
-    between them where the context begins with a bracket; lm-evaluation-harness cleans them as one text.
-    A `context` doesn't say where its second part begins, which both write with a capital: it is taken as it is.
+    Rows: `context`, `choices`, `label`; on the Hub `activity_label`, `ctx_a`, `ctx_b`, `endings`, `label`. Scored on
+    its validation part. Texts are cleaned of what WikiHow left in them: " [title]" becomes a full stop, other brackets
+    go, and so does the second of two blanks. The paper's code cleans activity and context apart, and so leaves two
+    blanks between them where the context begins with a bracket; lm-evaluation-harness cleans them as one text. A
+    `context` doesn't say where its second part begins, which both write with a capital: it is taken as it is.
     Source: Zellers et al. 2019 (1905.07830).
     """
 

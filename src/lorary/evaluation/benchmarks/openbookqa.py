@@ -12,8 +12,8 @@ from lorary.tasks.rows.fields import Row
 class OpenBookQA(ChoiceBenchmark):
     """Questions that take a fact of science and a step of thought; without the book of facts.
 
-    Rows: `question`, `choices`, `label`; on the Hub `question_stem`, `choices` {text, label}, `answerKey`. Scored on its
-    test part. The prompt is the bare question. Source: Mihaylov et al. 2018 (1809.02789).
+    Rows: `question`, `choices`, `label`; on the Hub `question_stem`, `choices` {text, label}, `answerKey`. Scored on
+    its test part. The prompt is the bare question. Source: Mihaylov et al. 2018 (1809.02789).
     """
 
     title: ClassVar[str] = "OQA"

@@ -22,8 +22,7 @@ class PIQA(ChoiceBenchmark):
 
     def question(self, row: Row) -> Question:
         """Ask for the goal."""
-        if "goal" in row.values:
-            goal, endings = filled(row, "goal"), (filled(row, "sol1"), filled(row, "sol2"))
-        else:
-            goal, endings = filled(row, "question"), options_of(row, "choices")
+        on_hub = "goal" in row.values
+        goal = filled(row, "goal" if on_hub else "question")
+        endings = (filled(row, "sol1"), filled(row, "sol2")) if on_hub else options_of(row, "choices")
         return Question((f"Question: {goal}\nAnswer:",), endings, index_of(row, "label", len(endings)))
