@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lorary.disk.reading import near_path
-from lorary.errors import TaskError
+from lorary.errors import TaskError, listed
 from lorary.evaluation.benchmarking.contract import Benchmark
 from lorary.tasks.rows.fields import Row
 from lorary.tasks.rows.files import SUFFIXES, places_of
@@ -37,12 +37,12 @@ def sources_of(benchmark: Benchmark, source: Any, *, alone: bool) -> list[Any]:
 
 def _in_directory(benchmark: Benchmark, directory: Path) -> list[Any]:
     for place in (benchmark.name, *benchmark.places):
-        beside, below = _named(directory / place), _below(directory / place)
+        beside, below = _named(directory / place), _files_in(directory / place)
         if beside and below:
             raise _two_copies(directory, [beside[0].name, f"{place}/"])
         if beside or below:
             return beside or below
-    return []
+    return _in_configurations(benchmark, directory / benchmark.name)
 
 
 def _named(place: Path) -> list[Any]:
@@ -63,14 +63,19 @@ def _two_copies(directory: Path, names: Sequence[str]) -> TaskError:
     return TaskError("E-DATA", what, "Keep one of them.")
 
 
-def _below(place: Path) -> list[Any]:
-    """List the files of a directory, or else those of the directories in it."""
+def _files_in(place: Path) -> list[Any]:
+    return list(places_of(place)) if place.is_dir() and _has_files(place) else []
+
+
+def _in_configurations(benchmark: Benchmark, place: Path) -> list[Any]:
+    """List the files of the directories in one: of the only one, or of all, of a benchmark in many configurations."""
     if not place.is_dir():
         return []
-    if _has_files(place):
-        return list(places_of(place))
-    inner = [path for path in sorted(place.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-    return [file for path in inner if _has_files(path) for file in places_of(path)]
+    inner = [path for path in sorted(place.iterdir()) if not path.name.startswith(".") and _files_in(path)]
+    if len(inner) > 1 and len(benchmark.hub) == 1:
+        what = f"{place}: {listed([path.name for path in inner])} may each hold {benchmark.name}."
+        raise TaskError("E-DATA", what, f"Keep one of them, or give the files of one for {benchmark.name} alone.")
+    return [file for path in inner for file in _files_in(path)]
 
 
 def _has_files(place: Path) -> bool:
