@@ -51,6 +51,19 @@ from lorary.errors import ModelError as ModelError
 from lorary.errors import OptionError as OptionError
 from lorary.errors import RoutingError as RoutingError
 from lorary.errors import TaskError as TaskError
+from lorary.evaluation.benchmarking.contract import Benchmark as Benchmark
+from lorary.evaluation.benchmarking.contract import Exam as Exam
+from lorary.evaluation.benchmarking.question import ChoiceBenchmark as ChoiceBenchmark
+from lorary.evaluation.benchmarking.question import Question as Question
+from lorary.evaluation.benchmarking.read import read_benchmarks as read_benchmarks
+from lorary.evaluation.benchmarks.arc_challenge import ArcChallenge as ArcChallenge
+from lorary.evaluation.benchmarks.arc_easy import ArcEasy as ArcEasy
+from lorary.evaluation.benchmarks.bbh import BBH as BBH
+from lorary.evaluation.benchmarks.boolq import BoolQ as BoolQ
+from lorary.evaluation.benchmarks.hellaswag import HellaSwag as HellaSwag
+from lorary.evaluation.benchmarks.openbookqa import OpenBookQA as OpenBookQA
+from lorary.evaluation.benchmarks.piqa import PIQA as PIQA
+from lorary.evaluation.benchmarks.winogrande import WinoGrande as WinoGrande
 from lorary.evaluation.compare import Comparison as Comparison
 from lorary.evaluation.compare import compare as compare
 from lorary.evaluation.contract import Evaluator as Evaluator
@@ -107,6 +120,7 @@ from lorary.tasks.example import Example as Example
 from lorary.tasks.look import Look as Look
 from lorary.tasks.look import look as look
 from lorary.tasks.read import read_tasks as read_tasks
+from lorary.tasks.rows.fields import Row as Row
 from lorary.tasks.task import Task as Task
 from lorary.tasks.task import Tasks as Tasks
 from lorary.using.add import add as add
