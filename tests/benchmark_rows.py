@@ -7,6 +7,9 @@ from typing import Any
 
 Rows = list[dict[str, Any]]
 
+WITHOUT_CODE = ("arc_challenge", "arc_easy", "bbh", "boolq", "hellaswag", "openbookqa", "piqa", "winogrande")
+"""Benchmarks that need no sandbox."""
+
 _SUMS = [(f"{a} + {a} =", str(2 * a)) for a in range(1, 8)]
 
 OURS: dict[str, Rows] = {

@@ -64,6 +64,8 @@ _HOMES = {
     "LogLikelihood": "lorary.evaluation.contract",
     "evaluate": "lorary.evaluation.run",
     "Benchmark": "lorary.evaluation.benchmarking.contract",
+    "mean_over": "lorary.evaluation.benchmarking.mean",
+    "Mean": "lorary.evaluation.benchmarking.mean",
     "ChoiceBenchmark": "lorary.evaluation.benchmarking.question",
     "Question": "lorary.evaluation.benchmarking.question",
     "Row": "lorary.tasks.rows.fields",

@@ -53,6 +53,8 @@ from lorary.errors import RoutingError as RoutingError
 from lorary.errors import TaskError as TaskError
 from lorary.evaluation.benchmarking.contract import Benchmark as Benchmark
 from lorary.evaluation.benchmarking.contract import Exam as Exam
+from lorary.evaluation.benchmarking.mean import Mean as Mean
+from lorary.evaluation.benchmarking.mean import mean_over as mean_over
 from lorary.evaluation.benchmarking.question import ChoiceBenchmark as ChoiceBenchmark
 from lorary.evaluation.benchmarking.question import Question as Question
 from lorary.evaluation.benchmarking.read import read_benchmarks as read_benchmarks

@@ -11,8 +11,8 @@ CHAPTERS = {
     "Building": ("build", "finetune", "FullFineTuning", "cluster", "join", "Recipe", "read_recipe", "build_recipe",
                  "LoRA"),
     "Models": ("load_base", "route", "load", "open_model", "export", "RoutedModel", "BaseModel", "Trace"),
-    "Scores": ("evaluate", "evaluate_grid", "Setup", "read_benchmarks", "Exam", "compare", "report", "Scores",
-               "read_scores", "Comparison", "run_study"),
+    "Scores": ("evaluate", "evaluate_grid", "Setup", "read_benchmarks", "Exam", "mean_over", "Mean", "compare",
+               "report", "Scores", "read_scores", "Comparison", "run_study"),
     "Errors": (
         "LoraryError", "OptionError", "TaskError", "LibraryError", "AdapterError", "RoutingError", "ModelError",
         "BuildError", "EvaluationError",

@@ -215,14 +215,14 @@ def test_braces_of_a_question_are_no_template():
 @pytest.mark.parametrize(
     ("benchmark", "change", "message"),
     [
-        (PIQA(), {"label": -1}, "'label' is -1, expected a number from 0 to 1. The answers of some test parts aren't "
-         "public: use the part that benchmark scores."),
+        (PIQA(), {"label": -1}, "'label' is -1, expected a number from 0 to 1. Fix the row; a part whose answers are "
+         "kept back can't be scored: use another part."),
         (PIQA(), {"choices": ["a"]}, "'choices' must be a list of at least two texts, found list ['a']. Fix the row."),
         (PIQA(), {"question": None}, "the field 'question' is missing, found id, question, choices, label. "
          "Add it to the row."),
         (ArcEasy(), {"choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "C"},
-         "'answerKey' is 'C', expected one of A, B. The answers of some test parts aren't public: use the part that "
-         "benchmark scores."),
+         "'answerKey' is 'C', expected one of A, B. Fix the row; a part whose answers are kept back can't be scored: "
+         "use another part."),
         (ArcEasy(), {"choices": {"text": ["a", "b"], "label": ["A", "B", "C"]}, "answerKey": "C"},
          "'choices' has 2 texts and 3 labels. Give each option one letter."),
         (BoolQ(), {"passage": "Tea.", "choices": ["yes", "no"]}, "'choices' is ['yes', 'no'], expected ['no', 'yes']. "

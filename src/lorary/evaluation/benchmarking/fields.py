@@ -64,5 +64,5 @@ def _letter(text: str) -> str:
 
 
 def _no_answer(row: Row, key: str, expected: str, value: Any) -> TaskError:
-    hint = "The answers of some test parts aren't public: use the part that benchmark scores."
+    hint = "Fix the row; a part whose answers are kept back can't be scored: use another part."
     return row_error(row, f"{key!r} is {short(value)}, expected {expected}.", hint)
