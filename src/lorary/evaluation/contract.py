@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from lorary.errors import EvaluationError
+from lorary.evaluation.sampling import Sampling
 from lorary.options import Options
 from lorary.tasks.example import Example
 from lorary.tasks.task import Task
@@ -29,13 +30,29 @@ class LanguageModel(Protocol):
     def log_likelihood(self, examples: Sequence[Example]) -> list[LogLikelihood]:
         """Score each example's completion, end of sequence included; the prompt isn't scored."""
 
-    def generate_text(self, examples: Sequence[Example], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
-        """Answer each example's prompt greedily, up to the first of the texts `stop`; completions aren't looked at."""
+    def generate_text(
+        self, examples: Sequence[Example], *, max_new_tokens: int, stop: Sequence[str] = (),
+        sampling: Sequence[Sampling] = (), strip: bool = True,
+    ) -> list[str]:  # fmt: skip
+        """Answer each example's prompt, up to the first of the texts `stop`; completions aren't looked at.
+
+        sampling: how the tokens of each answer are chosen; by default greedily. strip: take white space off its ends.
+        """
 
 
-def generate(model: LanguageModel, examples: Sequence[Example], max_new_tokens: int, stop: Sequence[str]) -> list[str]:
-    """Let a model answer. A model that doesn't support stop texts works when none are given."""
+def generate(
+    model: LanguageModel,
+    examples: Sequence[Example],
+    max_new_tokens: int,
+    stop: Sequence[str],
+    *,
+    sampling: Sequence[Sampling] = (),
+    strip: bool = True,
+) -> list[str]:
+    """Let a model answer. A model that doesn't support an option works where it isn't needed."""
     more: dict[str, Any] = {"stop": stop} if stop else {}
+    more |= {"sampling": sampling} if sampling else {}
+    more |= {} if strip else {"strip": False}
     return model.generate_text(examples, max_new_tokens=max_new_tokens, **more)
 
 

@@ -20,6 +20,7 @@ from lorary.adapters.contract import Site
 from lorary.disk.reading import near_path
 from lorary.errors import LibraryError, ModelError, OptionError
 from lorary.evaluation.contract import LogLikelihood
+from lorary.evaluation.sampling import Sampling
 from lorary.formats.tensor_file import filled_by_others
 from lorary.library import sync
 from lorary.library.base_names import shared_name
@@ -32,7 +33,7 @@ from lorary.model.base.named_bases import called, find_shared, remember_base
 from lorary.model.base.peft_limits import warn_of_peft
 from lorary.model.base.places import find_device, find_dtype
 from lorary.model.base.whole import check_model, open_base, take_tokenizer
-from lorary.model.decoding.answer import answer, bare
+from lorary.model.decoding.answer import Answering, answer, bare
 from lorary.model.sites import choose_sites, embedding_rows, list_sites, require_called
 from lorary.model.text.chat import read_template
 from lorary.model.text.reading import longest_text, stop_tokens
@@ -188,9 +189,16 @@ class BaseModel:
         """Score each example's completion, end of sequence included, in nats."""
         return score(self, examples, lambda _: nullcontext())
 
-    def generate_text(self, examples: Sequence[Example], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
-        """Answer each example's prompt greedily, until one of its stop tokens, or before one of the texts `stop`."""
-        return answer(self, examples, bare(self.hf), max_new_tokens=max_new_tokens, stop=stop)
+    def generate_text(
+        self, examples: Sequence[Example], *, max_new_tokens: int, stop: Sequence[str] = (),
+        sampling: Sequence[Sampling] = (), strip: bool = True,
+    ) -> list[str]:  # fmt: skip
+        """Answer each example's prompt until one of its stop tokens, or before one of the texts `stop`.
+
+        sampling: how each answer's tokens are chosen; by default greedily. strip: take white space off its ends.
+        """
+        how = Answering(max_new_tokens, stop, sampling, strip=strip)
+        return answer(self, examples, bare(self.hf), how)
 
     @cached_property
     def turn_end(self) -> int | None:

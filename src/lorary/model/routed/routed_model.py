@@ -14,12 +14,13 @@ from torch import Tensor
 from lorary.adapters.contract import Mix
 from lorary.errors import RoutingError
 from lorary.evaluation.contract import LogLikelihood
+from lorary.evaluation.sampling import Sampling
 from lorary.library.adapter.expert import Expert
 from lorary.library.library import Library
 from lorary.model.attached.attachment import Attachment
 from lorary.model.attached.slot import Slot
 from lorary.model.base.base_model import BaseModel
-from lorary.model.decoding.answer import answer
+from lorary.model.decoding.answer import Answering, answer
 from lorary.model.decoding.rows import Caller
 from lorary.model.ensemble.ensemble import Ensemble, Parts, check_mix
 from lorary.model.ensemble.paging import PagingFacts
@@ -184,9 +185,16 @@ class RoutedModel:
         """Score each example's completion, end of sequence included, in nats; routers see the prompt's text only."""
         return score(self.base, examples, self.caller.about)
 
-    def generate_text(self, examples: Sequence[Example], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
-        """Answer each example's prompt greedily, until a stop token of the base, or before one of the texts `stop`."""
-        return answer(self.base, examples, self.caller, max_new_tokens=max_new_tokens, stop=stop)
+    def generate_text(
+        self, examples: Sequence[Example], *, max_new_tokens: int, stop: Sequence[str] = (),
+        sampling: Sequence[Sampling] = (), strip: bool = True,
+    ) -> list[str]:  # fmt: skip
+        """Answer each example's prompt until a stop token of the base, or before one of the texts `stop`.
+
+        sampling: how each answer's tokens are chosen; by default greedily. strip: take white space off its ends.
+        """
+        how = Answering(max_new_tokens, stop, sampling, strip=strip)
+        return answer(self.base, examples, self.caller, how)
 
     def explain(self, prompt: str | Example, *, max_new_tokens: int = 32) -> Trace:
         """Answer a prompt and tell who spoke at each token of prompt and answer, at each site."""
