@@ -151,6 +151,7 @@ BUILDERS = Folder("lorary.building.builders", "builder", "lorary.builders")
 CLUSTERERS = Folder("lorary.building.clustering.clusterers", "clusterer", "lorary.clusterers")
 BACKENDS = Folder("lorary.work.backends", "backend", "lorary.backends")
 EVALUATORS = Folder("lorary.evaluation.evaluators", "metric", "lorary.evaluators")
+BENCHMARKS = Folder("lorary.evaluation.benchmarks", "benchmark", "lorary.benchmarks")
 STUDIES = Folder("lorary.studies.questions", "study", "lorary.studies")
 
 FOLDERS = tuple(value for value in vars().copy().values() if isinstance(value, Folder))

@@ -189,9 +189,13 @@ def _is_default(field: "dataclasses.Field[Any]", options: Any) -> bool:
 
 
 def as_dict(options: Any) -> dict[str, Any]:
-    """List the method's name and all its options, defaults included: the form that is hashed and stored."""
-    name = name_of(options)
-    return {"name": name, **{f.name: getattr(options, f.name) for f in dataclasses.fields(options)}}
+    """List the method's name and all its options, defaults included: the form that is hashed and stored.
+
+    Save for options that came later, where they are empty (`SKIP_EMPTY`).
+    """
+    found = {f: getattr(options, f.name) for f in dataclasses.fields(options)}
+    kept = {f.name: value for f, value in found.items() if value or not f.metadata.get("skip_empty")}
+    return {"name": name_of(options), **kept}
 
 
 # ---- what callers pass ------------------------------------------------------------------------------

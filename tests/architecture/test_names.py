@@ -16,6 +16,7 @@ METHODS = (
     "work/backends",
     "evaluation/evaluators",
     "studies/questions",
+    "evaluation/benchmarks",
 )
 # "me" is nobody; a bracket keeps a pattern from finding itself.
 MACHINE_PATHS = re.compile(r"(?<![\w.~:-])/(?:home|root|Users|work|mnt|media|data|tmp)/(?!me/)[\w.-]+/?[\w./-]*")

@@ -17,7 +17,7 @@ from lorary.cli.printing.console import print_json, print_table, progress, say
 from lorary.cli.work import ExampleWatcher, Work
 
 if TYPE_CHECKING:
-    from lorary.evaluation.contract import Evaluator
+    from lorary.evaluation.benchmarking.contract import Exam
     from lorary.evaluation.scores import Scores
     from lorary.tasks.task import Tasks
 
@@ -55,8 +55,7 @@ class Asked:
 
     target: str
     routers: Sequence[str]
-    metrics: "Sequence[Evaluator]"
-    tasks: "Tasks"
+    exams: "Sequence[Exam]"
     into: Path
     limit: int | None
     routing: dict[str, Any]  # mix, max_share, base, tasks: as `opened` takes them
@@ -68,28 +67,48 @@ class Asked:
         return read_tasks(self.routing["tasks"], **reading) if self.routing["tasks"] else None
 
 
+def exams_of(place: str, metrics: Sequence[str], benchmarks: Sequence[str], reading: dict[str, Any]) -> "list[Exam]":
+    """Read what is scored: benchmarks, which have metrics of their own, or tasks, by each metric."""
+    from lorary.folder import EVALUATORS
+    from lorary.grid.cells import as_exams
+
+    if not benchmarks:
+        from lorary.tasks.read import read_tasks
+
+        found = [EVALUATORS.parse(spec) for spec in metrics or ["rouge_l"]]
+        return list(as_exams(found, read_tasks(place, **reading)))
+    if metrics:
+        raise typer.BadParameter("a benchmark has a metric of its own; give one of the two.", param_hint="--metric")
+    from lorary.evaluation.benchmarking.read import read_benchmarks
+
+    return list(read_benchmarks(place, benchmarks).values())
+
+
 def evaluate_one(asked: Asked, how: Loading, reading: Any) -> "Scores":
     """Evaluate one model by one metric into a file."""
     from lorary.evaluation.run import check_into, check_tasks, evaluate, foresee
 
-    evaluator, router = asked.metrics[0], next(iter(asked.routers), None)
-    check_tasks(evaluator, asked.tasks)
+    exam, router = asked.exams[0], next(iter(asked.routers), None)
+    check_tasks(exam.evaluator, exam.tasks)
     choice = choose(asked.target, reading, router=router, **asked.routing, tasks_option="--train-tasks")
     name, limit = asked.into.stem, asked.limit
-    check_into(asked.into, foresee(evaluator, asked.tasks, name=name, limit=limit, model=choice.identity))
+    check_into(asked.into, foresee(exam.evaluator, exam.tasks, name=name, limit=limit, model=choice.identity))
     with (
         opened(choice, how) as model,
         progress("examples") as tell,
         ExampleWatcher(tell).hearing(model) as watcher,
         resumable(),
     ):
-        return evaluate(evaluator, model, asked.tasks, into=asked.into, limit=limit, progress=watcher.on_examples)
+        return evaluate(exam.evaluator, model, exam.tasks, into=asked.into, limit=limit, progress=watcher.on_examples)
 
 
 def evaluate_many(asked: Asked, how: Loading, reading: Any, workers: Workers) -> "list[tuple[Path, Scores]]":
-    """Evaluate each router by each metric into a directory; gives the files and what is in them."""
+    """Evaluate each router by each exam into a directory; gives the files and what is in them."""
     if asked.into.suffix in _FILES and not asked.into.is_dir():
-        why = "several routers or metrics, and workers, need a directory: there will be one file for each pair."
+        why = (
+            "several routers, metrics or benchmarks, and workers, need a directory: "
+            "there will be one file for each pair."
+        )
         raise typer.BadParameter(why, param_hint="--into")
     check_backend(workers.backend or "local")
     place = choose_backend(workers.backend or "local", workers=workers.workers, threads=workers.threads)
@@ -110,7 +129,7 @@ def evaluate_many(asked: Asked, how: Loading, reading: Any, workers: Workers) ->
         resumable(),
     ):
         scores = evaluate_grid(
-            setups, asked.metrics, asked.tasks, base=base, into=asked.into, loading=how.options,
+            setups, asked.exams, base=base, into=asked.into, loading=how.options,
             train_tasks=train_tasks, limit=asked.limit, backend=place, run=workers.run, report=work.on_step,
             on_plan=work.on_plan, tell=say,
         )  # fmt: skip

@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, TypedDict, Unpack
 
 from lorary.errors import EvaluationError
 from lorary.evaluation.sampling import Sampling
@@ -14,10 +14,25 @@ from lorary.tasks.task import Task
 
 
 class LogLikelihood(NamedTuple):
-    """log p(completion, end of sequence | prompt) in nats, and the number of tokens (at least 1) it is a sum over."""
+    """log p(completion, end of sequence | prompt) in nats, and the number of tokens (at least 1) it is a sum over.
+
+    Without the end of sequence where that was asked for (`open_end`).
+    """
 
     nats: float
     n_tokens: int
+
+
+class Wanted(TypedDict, total=False):
+    """What else may be wanted of answers.
+
+    stop: they end before the first of these texts. sampling: how the tokens of each answer are chosen, one for each.
+    strip: whether white space is taken off their ends; by default it is.
+    """
+
+    stop: Sequence[str]
+    sampling: Sequence[Sampling]
+    strip: bool
 
 
 class LanguageModel(Protocol):
@@ -27,33 +42,27 @@ class LanguageModel(Protocol):
     def identity(self) -> Mapping[str, Any]:
         """What this model is, as plain JSON: base fingerprint, library hash, router, mix."""
 
-    def log_likelihood(self, examples: Sequence[Example]) -> list[LogLikelihood]:
-        """Score each example's completion, end of sequence included; the prompt isn't scored."""
+    def log_likelihood(self, examples: Sequence[Example], *, open_end: bool = False) -> list[LogLikelihood]:
+        """Score each example's completion; the prompt isn't scored. open_end: without the end of sequence after it."""
 
-    def generate_text(
-        self, examples: Sequence[Example], *, max_new_tokens: int, stop: Sequence[str] = (),
-        sampling: Sequence[Sampling] = (), strip: bool = True,
-    ) -> list[str]:  # fmt: skip
-        """Answer each example's prompt, up to the first of the texts `stop`; completions aren't looked at.
+    def generate_text(self, examples: Sequence[Example], *, max_new_tokens: int, **how: Unpack[Wanted]) -> list[str]:
+        """Answer each example's prompt greedily, unless `how` says otherwise; completions aren't looked at."""
 
-        sampling: how the tokens of each answer are chosen; by default greedily. strip: take white space off its ends.
-        """
+
+def likelihoods(model: LanguageModel, examples: Sequence[Example], open_end: bool) -> list[LogLikelihood]:
+    """Let a model score. A model that doesn't know open ends works when none is wanted."""
+    more: dict[str, Any] = {"open_end": True} if open_end else {}
+    return model.log_likelihood(examples, **more)
 
 
 def generate(
-    model: LanguageModel,
-    examples: Sequence[Example],
-    max_new_tokens: int,
-    stop: Sequence[str],
-    *,
-    sampling: Sequence[Sampling] = (),
-    strip: bool = True,
-) -> list[str]:
+    model: LanguageModel, examples: Sequence[Example], max_new_tokens: int, stop: Sequence[str],
+    **how: Unpack[Wanted],
+) -> list[str]:  # fmt: skip
     """Let a model answer. A model that doesn't support an option works where it isn't needed."""
-    more: dict[str, Any] = {"stop": stop} if stop else {}
-    more |= {"sampling": sampling} if sampling else {}
-    more |= {} if strip else {"strip": False}
-    return model.generate_text(examples, max_new_tokens=max_new_tokens, **more)
+    if stop:
+        how["stop"] = stop
+    return model.generate_text(examples, max_new_tokens=max_new_tokens, **how)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The cells of a grid: one model by one metric each, and the file of its scores. Refused early what can't be right."""
+"""The cells of a grid: one model by one exam each, and the file of its scores. Refused early what can't be right."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any
 
 from lorary.disk.writing import check_writable
 from lorary.errors import EvaluationError, OptionError
+from lorary.evaluation.benchmarking.contract import Exam
 from lorary.evaluation.contract import Evaluator
 from lorary.evaluation.run import check_into, check_tasks, foresee
 from lorary.folder import EVALUATORS
@@ -18,20 +19,20 @@ from lorary.tasks.task import Tasks
 
 @dataclass(frozen=True)
 class Cell:
-    """One model by one metric. header: what is known of its run's header before its base is loaded.
+    """One model by one exam. header: what is known of its run's header before its base is loaded.
 
     library_hash: of all experts; max_share may leave out some, and then the header has another.
     """
 
     setup: Setup
-    evaluator: Evaluator
+    exam: Exam
     header: Mapping[str, Any]
     library_hash: str = ""
 
     @property
     def name(self) -> str:
-        """What progress and messages call it: model and metric."""
-        return f"{file_part(self.setup.label)}.{file_part(to_spec(self.evaluator))}"
+        """What progress and messages call it: model and exam."""
+        return f"{file_part(self.setup.label)}.{file_part(self.exam.name)}"
 
     @property
     def file(self) -> str:
@@ -47,44 +48,48 @@ class Cell:
         return short_key(self.on(base), self.setup.max_share, self.library_hash)
 
 
-def parse_evaluators(given: Sequence[Evaluator | str]) -> tuple[Evaluator, ...]:
-    """Take metrics, or make them of their specs. Raises E-OPTION, E-NAME."""
+def as_exams(given: Sequence[Evaluator | Exam | str] | Mapping[str, Exam], tasks: Tasks | None) -> tuple[Exam, ...]:
+    """Take exams, and make others of metrics, or their specs, and `tasks`. Raises E-OPTION, E-NAME."""
+    given = tuple(given.values()) if isinstance(given, Mapping) else given
     found = tuple(EVALUATORS.parse(one) if isinstance(one, str) else one for one in given)
-    require_each("evaluators", found, Evaluator, "metrics, as RougeL()")
-    return found
+    require_each("evaluators", found, (Evaluator, Exam), "metrics, as RougeL(), or exams")
+    exams = []
+    for one in found:
+        if isinstance(one, Evaluator):
+            require("tasks", tasks, Tasks, "tasks", "read_tasks(path) reads them.")
+            assert tasks is not None
+            one = Exam(to_spec(one), one, tasks)
+        exams.append(one)
+    return tuple(exams)
 
 
 def make_cells(
     setups: Sequence[Setup],
-    evaluators: Sequence[Evaluator],
-    tasks: Tasks,
+    exams: Sequence[Exam],
     *,
     into: Path,
     limit: int | None,
     train_tasks: Tasks | None,
 ) -> dict[str, Cell]:
     """List the cells by name, setup by setup. Raises whatever can be known to be wrong before a base is loaded."""
-    require("tasks", tasks, Tasks, "tasks", "read_tasks(path) reads them.")
     require_each("setups", setups, Setup, "setups, as Setup(library, router)")
-    if not setups or not evaluators:
-        raise OptionError(
-            "E-OPTION", f"{len(setups)} setups and {len(evaluators)} metrics: expected 1 or more of each."
-        )
+    if not setups or not exams:
+        raise OptionError("E-OPTION", f"{len(setups)} setups and {len(exams)} metrics: expected 1 or more of each.")
     _check_directory(into)
-    for evaluator in evaluators:
-        check_tasks(evaluator, tasks)
+    for exam in exams:
+        check_tasks(exam.evaluator, exam.tasks)
     cells: dict[str, Cell] = {}
     for setup in setups:
         facts = setup.chosen(train_tasks).identity
         whole = str(facts.get("library", ""))
         if setup.max_share is not None:
             facts.pop("library", None)
-        for evaluator in evaluators:
-            header = foresee(evaluator, tasks, name=setup.label, limit=limit, model=facts)
-            cell = Cell(setup, evaluator, header, whole)
+        for exam in exams:
+            header = foresee(exam.evaluator, exam.tasks, name=setup.label, limit=limit, model=facts)
+            cell = Cell(setup, exam, header, whole)
             check_into(into / cell.file, header)
             cells[cell.name] = cell
-    _check_names([Cell(setup, evaluator, {}) for setup in setups for evaluator in evaluators])
+    _check_names([Cell(setup, exam, {}) for setup in setups for exam in exams])
     return cells
 
 
@@ -101,6 +106,6 @@ def _check_names(cells: Sequence[Cell]) -> None:
     for cell in cells:
         twin = seen.setdefault(cell.file.lower(), cell)
         if twin is not cell:
-            one, other = (f"{found.setup.label!r} by {to_spec(found.evaluator)!r}" for found in (twin, cell))
+            one, other = (f"{found.setup.label!r} by {found.exam.name!r}" for found in (twin, cell))
             how = f"{one} is given twice" if one == other else f"{one} and {other} would be one file, {cell.file}"
             raise OptionError("E-NAME", f"{how}.", "Give each once; in Python, setups that differ other labels.")

@@ -1,14 +1,15 @@
-"""Evaluate many models by many metrics, with workers that share the cells."""
+"""Evaluate many models by many metrics or benchmarks, with workers that share the cells."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lorary.errors import OptionError
+from lorary.evaluation.benchmarking.contract import Exam
 from lorary.evaluation.contract import Evaluator
 from lorary.evaluation.scores import Scores, read_scores
 from lorary.folder import BACKENDS
-from lorary.grid.cells import parse_evaluators
+from lorary.grid.cells import as_exams
 from lorary.grid.grid_work import GridWork
 from lorary.grid.setup import Setup
 from lorary.model.base.base_model import BaseModel
@@ -20,8 +21,8 @@ from lorary.work.worker import join
 
 def evaluate_grid(
     setups: Sequence[Setup],
-    evaluators: Sequence[Evaluator | str],
-    tasks: Tasks,
+    evaluators: Sequence[Evaluator | Exam | str] | Mapping[str, Exam],
+    tasks: Tasks | None = None,
     *,
     base: BaseModel | str | None = None,
     into: Path | str,
@@ -36,10 +37,11 @@ def evaluate_grid(
 ) -> dict[str, Scores]:
     """Score each setup by each metric; gives the scores by the names of their files, setup by setup.
 
-    `into`: a directory, which gets one file per cell, named by the setup's label and the metric. A finished file of the
-    same run is kept, an unfinished one (`<file>.part`) is continued, as `evaluate` does it. Any number of processes and
-    hosts may do this at once in one directory: each cell is evaluated by one of them, and a model is routed once for
-    all its metrics that one worker evaluates in a row.
+    `evaluators`: metrics, which score `tasks`, or what `read_benchmarks` gives, which have tasks of their own.
+    `into`: a directory, which gets one file per cell, named by the setup's label and the metric or benchmark. A
+    finished file of the same run is kept, an unfinished one (`<file>.part`) is continued, as `evaluate` does it. Any
+    number of processes and hosts may do this at once in one directory: each cell is evaluated by one of them, and a
+    model is routed once for all its metrics that one worker evaluates in a row.
     `base`: a name or directory, which each worker loads with what `loading` holds of `load_base`'s arguments; None is
     the base of a saved model; or a loaded one, on which this process evaluates alone. `train_tasks`: for routers
     that need examples. `limit`: at most so many examples per task. `backend`: where workers run, as "local:workers=4"
@@ -52,8 +54,8 @@ def evaluate_grid(
     """
     place = str(Path(base).absolute()) if isinstance(base, str) and Path(base).is_dir() else base
     work = GridWork(
-        tuple(setups), parse_evaluators(evaluators), tasks, Path(into).absolute(), place, dict(loading or {}),
-        train_tasks, limit,
+        tuple(setups), as_exams(evaluators, tasks), Path(into).absolute(), place, dict(loading or {}), train_tasks,
+        limit,
     )  # fmt: skip
     cells = work.cells()
     order = Order(work, run or new_run(), Listener.of(on_plan, report, tell))

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lorary.errors import BuildError, EvaluationError, LoraryError, quote
-from lorary.evaluation.contract import Evaluator, LanguageModel
+from lorary.evaluation.benchmarking.contract import Exam
+from lorary.evaluation.contract import LanguageModel
 from lorary.evaluation.run import check_into, evaluate
 from lorary.grid.cells import Cell, make_cells
 from lorary.grid.setup import Setup
@@ -30,15 +31,14 @@ class Written:
 
 @dataclass(frozen=True)
 class GridWork(Work):
-    """The cells of setups and evaluators.
+    """The cells of setups and exams.
 
     base: a name or an absolute directory, a loaded one, or None: that of a saved model. loading: what `load_base`
     takes besides.
     """
 
     setups: tuple[Setup, ...]
-    evaluators: tuple[Evaluator, ...]
-    tasks: Tasks
+    exams: tuple[Exam, ...]
     into: Path
     base: BaseModel | str | None
     loading: Mapping[str, Any] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class GridWork(Work):
     @property
     def only_here(self) -> bool:
         """Whether a base, a router or a metric is only in this process."""
-        methods = [*self.evaluators, *(setup.router for setup in self.setups)]
+        methods = [*(exam.evaluator for exam in self.exams), *(setup.router for setup in self.setups)]
         return isinstance(self.base, BaseModel) or any(type(method).__module__ == "__main__" for method in methods)
 
     @property
@@ -74,14 +74,7 @@ class GridWork(Work):
 
     def cells(self) -> dict[str, Cell]:
         """List the cells by name. Raises as `make_cells`."""
-        return make_cells(
-            self.setups,
-            self.evaluators,
-            self.tasks,
-            into=self.into,
-            limit=self.limit,
-            train_tasks=self.train_tasks,
-        )
+        return make_cells(self.setups, self.exams, into=self.into, limit=self.limit, train_tasks=self.train_tasks)
 
     def load(self, listener: Listener) -> "GridRunner":
         """Load the base. Raises E-RUN for files of other runs, as far as possible before."""
@@ -120,10 +113,12 @@ class GridRunner(Runner):
         self.work, self.cells, self.base, self._listener = work, cells, base, listener
         self._open: tuple[Setup, LanguageModel] | None = None
         self._closing = ExitStack()
-        total = sum(len(task.first(test=work.limit).test) for task in work.tasks.values())
         for cell in cells.values():
             check_into(work.into / cell.file, cell.on(base.identity))
-        self.jobs = [Job(name, cell.key(base.identity), (cell.file,), total) for name, cell in cells.items()]
+        self.jobs = [
+            Job(name, cell.key(base.identity), (cell.file,), _size(cell.exam.tasks, work.limit))
+            for name, cell in cells.items()
+        ]
 
     def group(self) -> list[list[Job]]:
         """Let each cell be claimed apart."""
@@ -152,7 +147,7 @@ class GridRunner(Runner):
             report(JobStep(job.name, done, total))
 
         evaluate(
-            cell.evaluator, model, self.work.tasks, into=self.work.into / cell.file, name=cell.setup.label,
+            cell.exam.evaluator, model, cell.exam.tasks, into=self.work.into / cell.file, name=cell.setup.label,
             limit=self.work.limit, progress=tell, confirm=mine.confirm,
         )  # fmt: skip
         return Written()
@@ -190,3 +185,8 @@ class GridRunner(Runner):
             what = f"directory {str(self.work.into)!r}: {missing[0]!r} is missing though it was written"
             hint = "The same command evaluates what is missing."
             raise BuildError("E-JOBS", f"{what}{more}: somebody removed it.", hint)
+
+
+def _size(tasks: Tasks, limit: int | None) -> int:
+    """Count the examples that are scored."""
+    return sum(len(task.first(test=limit).test) for task in tasks.values())

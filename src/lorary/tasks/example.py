@@ -41,6 +41,7 @@ class Example:
 
     `references`: all accepted completions, when there are several; `completion` is the one to train on.
     `choices`: the options of a multiple-choice question; `completion` is one of them.
+    `contexts`: the options of a question whose options are prompts, one of them `prompt`, and share the completion.
     `messages`: the conversation before the completion, when the data has turns; the model renders it with the
     tokenizer's chat template, and `prompt` is then only the last user turn, for display.
     `extra`: with messages, what else the answer's turn has, as `Message.extra`.
@@ -56,13 +57,14 @@ class Example:
     messages: tuple[Message, ...] = ()
     extra: Mapping[str, Any] = _empty()
     template: Mapping[str, Any] = _empty()
+    contexts: tuple[str, ...] = field(default=(), metadata=SKIP_EMPTY)
     tests: str = field(default="", metadata=SKIP_EMPTY)
 
     def __post_init__(self) -> None:
         """Look at every text."""
         for name in ("prompt", "completion", "task", "tests"):
             require_text(f"example: {name!r}", getattr(self, name))
-        for name in ("references", "choices"):
+        for name in ("references", "choices", "contexts"):
             for text in getattr(self, name):
                 require_text(f"example: {name!r}", text)
 

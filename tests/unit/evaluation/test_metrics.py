@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -10,8 +11,8 @@ from lorary.evaluation.evaluators.exact_match import ExactMatch
 from lorary.evaluation.evaluators.perplexity import Perplexity
 from lorary.evaluation.evaluators.rouge_l import RougeL
 from lorary.folder import EVALUATORS
-from lorary.options import to_spec
-from lorary.tasks.example import Example
+from lorary.options import as_dict, to_spec
+from lorary.tasks.example import Example, Message
 
 
 class Scripted:
@@ -26,8 +27,9 @@ class Scripted:
         self.asked.append((len(examples), max_new_tokens))
         return self.answers
 
-    def log_likelihood(self, examples):
+    def log_likelihood(self, examples, **options):
         self.asked.append([example.completion for example in examples])
+        self.scored, self.options = list(examples), options
         return self.likelihoods
 
 
@@ -87,8 +89,10 @@ def test_exact_match_tells_punctuation_from_punctuation():
     assert ExactMatch().score(Scripted([" + "]), [Example("?", "+")])[0].value == 100
 
 
-@pytest.mark.parametrize(("normalise", "prediction"), [("token", "long word"), ("byte", "øøøøø"), ("none", "a")])
-def test_choice_normalises_by_tokens_bytes_or_nothing(normalise, prediction):
+@pytest.mark.parametrize(
+    ("normalise", "prediction"), [("token", "long word"), ("byte", "øøøøø"), ("character", "long word"), ("none", "a")]
+)
+def test_choice_normalises_by_tokens_bytes_characters_or_nothing(normalise, prediction):
     example = Example("?", prediction, "t", choices=("a", "long word", "øøøøø"))
     model = Scripted(likelihoods=[(-2.0, 2), (-3.6, 6), (-2.1, 3)])
     [outcome] = Choice(normalise).score(model, [example])
@@ -109,6 +113,26 @@ def test_choice_gives_a_tie_to_the_first():
     assert outcome.details["prediction"] == "a"
 
 
+def test_choice_scores_contexts_by_the_completion_they_share():
+    contexts = ("Ann was late since Ann", "Ann was late since Eve")
+    examples = [Example(contexts[1], " slept.", "wino", contexts=contexts), Example("?", "b", choices=("a", "b"))]
+    model = Scripted(likelihoods=[(-4.0, 2), (-3.0, 2), (-1.0, 1), (-2.0, 1)])
+    outcomes = Choice().score(model, examples)
+    assert [outcome.value for outcome in outcomes] == [100.0, 0.0]
+    assert outcomes[0].details == {"prediction": contexts[1], "scores": [-2.0, -1.5]}
+    assert model.scored[:2] == [Example(context, " slept.", "wino") for context in contexts]
+    assert Choice().score(model, [replace(examples[0], prompt=contexts[0]), examples[1]])[0].value == 0.0
+
+
+def test_choice_asks_for_an_open_end_only_where_it_is_wanted():
+    example, model = Example("?", "a", choices=("a", "b")), Scripted(likelihoods=[(-1.0, 1), (-2.0, 1)])
+    for evaluator, options in ((Choice(), {}), (Choice(open_end=True), {"open_end": True})):
+        evaluator.score(model, [example])
+        assert model.options == options
+    assert as_dict(Choice()) == {"name": "choice", "normalise": "token"}  # runs from before are continued
+    assert as_dict(Choice("none", open_end=True)) == {"name": "choice", "normalise": "none", "open_end": True}
+
+
 def test_choice_asks_for_all_examples_at_once():
     examples = [Example("1", "a", choices=("a", "b", "c")), Example("2", "d", choices=("c", "d"))]
     model = Scripted(likelihoods=[(-1, 1), (-2, 1), (-3, 1), (-1, 1), (-9, 1)])
@@ -123,6 +147,11 @@ def test_choice_refuses_what_is_no_choice():
         "error[E-EVAL] task 'riddles': metric 'choice' needs at least two choices, found 0 at 'Why?'. "
         "Give the examples `choices`, or use exact_match."
     )
+    with pytest.raises(EvaluationError, match=r"prompt 'Why\?' is not among the contexts \['Who\?', 'How\?'\]"):
+        Choice().check([Example("Why?", "so", contexts=("Who?", "How?"))])
+    for other in ({"choices": ("so", "no")}, {"messages": (Message("user", "Why?"),)}):
+        with pytest.raises(EvaluationError, match="contexts and " + next(iter(other))):
+            Choice().check([Example("Why?", "so", contexts=("Why?", "How?"), **other)])
     with pytest.raises(EvaluationError) as caught:
         Choice().score(Scripted(), [Example("Why?", "so", "riddles", choices=("So", "no"))])
     assert str(caught.value) == (

@@ -10,6 +10,7 @@ from lorary.evaluation.evaluators.exact_match import ExactMatch
 from lorary.evaluation.evaluators.perplexity import Perplexity
 from lorary.evaluation.run import evaluate
 from lorary.evaluation.scores import part_of
+from lorary.grid.cells import as_exams
 from lorary.grid.evaluate_grid import evaluate_grid
 from lorary.grid.grid_work import GridWork
 from lorary.grid.progress import holds_runs, survey_runs
@@ -82,7 +83,7 @@ def routed(monkeypatch):
 
 
 def work_of(setups, tasks, base, into):
-    return GridWork(tuple(setups), METRICS, tasks, into, base)
+    return GridWork(tuple(setups), as_exams(METRICS, tasks), into, base)
 
 
 # ---- one process --------------------------------------------------------------------------------

@@ -187,11 +187,11 @@ def test_answers_are_drawn_with_seeds_of_their_own(family):
 
 def test_white_space_around_an_answer_stays_if_wanted(tmp_path):
     base = pico_base()
-    examples = [Example(text, "", "t") for text in TEXTS]
+    examples = [Example("x", "", "t")] * 300
     with route(base, random_library(tmp_path / "lib", base, 3), "uniform") as model:
-        drawn = [Sampling(temperature=2.0, seed=n) for n in range(len(TEXTS))]
+        drawn = [Sampling(temperature=2.0, seed=n) for n in range(len(examples))]
         bare_texts, whole = (
-            model.generate_text(examples, max_new_tokens=9, sampling=drawn, strip=strip) for strip in (True, False)
+            model.generate_text(examples, max_new_tokens=2, sampling=drawn, strip=strip) for strip in (True, False)
         )
     assert [text.strip() for text in whole] == bare_texts
     assert whole != bare_texts

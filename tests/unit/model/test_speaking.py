@@ -1,12 +1,14 @@
 """Scores and answers, against the plainest computation, for every architecture."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from lorary.errors import ModelError
 from lorary.model.routed.route import route
 from lorary.model.text.tokens import encode, pad
-from lorary.tasks.example import Example
+from lorary.tasks.example import Example, Message
 from lorary.testing.pico import ARCHITECTURES, pico_base, random_library
 
 EXAMPLES = [
@@ -41,6 +43,29 @@ def test_log_likelihood_is_the_sum_over_the_completion_and_its_end(model):
         expected, n = naive_likelihood(model, example)
         assert nats == pytest.approx(expected, abs=1e-3, rel=1e-5)
         assert n_tokens == n == len(example.completion) + 1 + (example.prompt[-1] == " ")
+
+
+def test_with_an_open_end_the_end_of_sequence_is_not_scored():
+    base = pico_base("llama")
+    examples = [Example("swap: red fox", "fox red"), Example("x ", "y<eos>", "b")]  # an end that the text itself holds
+    rows = base.encode(examples, open_end=True)
+    closed = base.encode(examples)
+    assert [row.completion for row in rows] == [closed[0].completion[:-1], closed[1].completion]
+    found, ended = base.log_likelihood(examples, open_end=True), base.log_likelihood(examples)
+    assert found[1] == pytest.approx(ended[1]) and found[0].n_tokens == ended[0].n_tokens - 1
+    batch = pad(
+        [replace(closed[0], prompt=closed[0].prompt + rows[0].completion, completion=closed[0].completion[-1:])]
+    )
+    end = base.hf(batch.ids).logits[0, -2].log_softmax(-1)[base.tokenizer.eos_token_id]
+    assert found[0].nats == pytest.approx(ended[0].nats - float(end), abs=1e-4)
+    turns = Example("hi", "yes", messages=(Message("user", "hi"),))
+    base.tokenizer.chat_template = "{% for m in messages %}{{ m.role }}:{{ m.content }}<eos>{% endfor %}" + (
+        "{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+    (row,), (open_row,) = base.encode([turns]), base.encode([turns], open_end=True)
+    assert open_row.completion == row.completion[:-1] and len(open_row.completion) == 3
+    with pytest.raises(ModelError, match="E-LENGTH.*nothing to score"):
+        base.log_likelihood(EXAMPLES, open_end=True)
 
 
 def test_a_batch_with_padding_generates_what_single_runs_do(model):

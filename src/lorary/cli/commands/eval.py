@@ -1,17 +1,22 @@
-"""`lorary eval`: a library, or the bare base, on held-out tasks."""
+"""`lorary eval`: a library, or the bare base, on held-out tasks or on benchmarks."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lorary.cli.evaluating import Asked, Workers, evaluate_many, evaluate_one, print_run, print_runs
+from lorary.cli.evaluating import Asked, Workers, evaluate_many, evaluate_one, exams_of, print_run, print_runs
 from lorary.cli.models import LibraryOrBase
 from lorary.cli.options.loading import Loading, Reading
 from lorary.cli.options.parameters import BaseOfLibrary, HowToMix, Json, MaxShare, count_option, method_option
+from lorary.cli.printing.benchmarks import print_benchmarks
 
 _ROUTER = "How to route, e.g. arrow:top_k=4 (`list` shows all); compass by default; repeatable."
 _METRIC = "How to score, e.g. choice:normalise=byte (`list` shows all); rouge_l by default; repeatable."
+_BENCHMARK = (
+    "Score a benchmark instead, e.g. piqa, or all that TASKS has (`list` shows them); repeatable. "
+    "TASKS is then their directory, or hf://datasets."
+)
 
 
 def evaluate(
@@ -21,11 +26,12 @@ def evaluate(
     ],
     router: Annotated[list[str] | None, method_option("--router", "ROUTERS", _ROUTER)] = None,
     metric: Annotated[list[str] | None, method_option("--metric", "EVALUATORS", _METRIC)] = None,
+    benchmark: Annotated[list[str] | None, method_option("--benchmark", "BENCHMARKS", _BENCHMARK)] = None,
     into: Annotated[
         Path,
         typer.Option(
             metavar="FILE|DIR",
-            help="File for the scores, a directory for several routers or metrics; `lorary report` reads them.",
+            help="File for the scores, a directory for several routers, metrics or benchmarks; see `lorary report`.",
         ),
     ] = ...,  # type: ignore[assignment]
     mix: HowToMix = None,
@@ -42,16 +48,14 @@ def evaluate(
     reading: Reading,
     json: Json = False,
 ) -> None:
-    """Score a library on held-out tasks. Interrupted, the same command resumes.
+    """Score a library on held-out tasks or benchmarks. Interrupted, the same command resumes.
 
-    Several routers or metrics make one file for each pair; workers share them.
+    Several routers, metrics or benchmarks make one file for each pair; workers share them.
     """
-    from lorary.folder import EVALUATORS
-    from lorary.tasks.read import read_tasks
-
     routing: dict[str, Any] = {"mix": mix, "max_share": max_share, "base": base, "tasks": train_tasks}
-    routers, metrics = router or [], [EVALUATORS.parse(spec) for spec in metric or ["rouge_l"]]
-    asked = Asked(library, routers, metrics, read_tasks(tasks, **reading.options), into, limit, routing)
-    if len(routers) < 2 and len(metrics) < 2 and not workers.is_given:
+    routers, exams = router or [], exams_of(tasks, metric or [], benchmark or [], reading.options)
+    asked = Asked(library, routers, exams, into, limit, routing)
+    if len(routers) < 2 and len(exams) < 2 and not workers.is_given:
         return print_run(into, evaluate_one(asked, how, reading), json=json)
-    return print_runs(evaluate_many(asked, how, reading, workers), json=json)
+    runs = evaluate_many(asked, how, reading, workers)
+    return print_benchmarks(runs, exams, tasks, json=json) if benchmark else print_runs(runs, json=json)

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import ClassVar, Literal
 
 from lorary.errors import EvaluationError
-from lorary.evaluation.contract import Evaluator, LanguageModel, LogLikelihood, Outcome
+from lorary.evaluation.contract import Evaluator, LanguageModel, LogLikelihood, Outcome, likelihoods
+from lorary.hashing import SKIP_EMPTY
 from lorary.tasks.example import Example
 
 
@@ -16,60 +17,79 @@ class Choice(Evaluator):
     """Share of multiple-choice questions where the right option is the likeliest.
 
     Value 100 or 0 per example. An option's score is its log-likelihood, end of sequence included, divided by its
-    number of tokens (`normalise="token"`), by its UTF-8 bytes ("byte"), or not at all ("none"). Of equal scores the
-    first option wins. Raises E-EVAL for an example whose completion is not among two or more choices.
+    number of tokens (`normalise="token"`), by its UTF-8 bytes ("byte") or characters ("character"), or not at all
+    ("none"). Of equal scores the first option wins. Where an example has `contexts`, these are the options, and each
+    scores by how likely it makes the completion, which they share.
+    Raises E-EVAL for an example whose completion is not among two or more choices, or its prompt among the contexts.
     Source: Ostapenko et al. 2024 (2405.11157) and microsoft/mttl: per token, with end of sequence.
+    lm-evaluation-harness's `acc` is choice:normalise=none,open_end=true, its `acc_norm` has normalise=character.
     Differs: mttl leaves tokens with a loss of exactly 0 out of the count.
     """
 
-    normalise: Literal["token", "byte", "none"] = "token"
-    """What an option's log-likelihood is divided by: its tokens, its UTF-8 bytes, or nothing."""
+    normalise: Literal["token", "byte", "character", "none"] = "token"
+    """What an option's log-likelihood is divided by: its tokens, its UTF-8 bytes, its characters, or nothing."""
+    open_end: bool = field(default=False, metadata=SKIP_EMPTY)
+    """Score options without the end of sequence after them."""
 
     unit: ClassVar[str] = "0-100"
     higher_is_better: ClassVar[bool] = True
 
     def check(self, examples: Sequence[Example]) -> None:
-        """Refuse an example whose completion is not among two or more choices."""
+        """Refuse an example whose completion, or prompt, is not among two or more options."""
         for example in examples:
-            _check_choices(example)
+            _check_options(example)
 
     def score(self, model: LanguageModel, examples: Sequence[Example]) -> list[Outcome]:
         """Ask the model for the likelihood of every option of every example, all at once."""
         self.check(examples)
-        options = [replace(example, completion=choice) for example in examples for choice in example.choices]
-        likelihoods = iter(model.log_likelihood(options))
+        asked = [_options(example) for example in examples]
+        found = iter(likelihoods(model, [option for options in asked for option in options], self.open_end))
         return [
-            self._outcome(index, example, list(islice(likelihoods, len(example.choices))))
-            for index, example in enumerate(examples)
+            self._outcome(index, example, list(islice(found, len(options))))
+            for index, (example, options) in enumerate(zip(examples, asked, strict=True))
         ]
 
-    def _outcome(self, index: int, example: Example, likelihoods: list[LogLikelihood]) -> Outcome:
+    def _outcome(self, index: int, example: Example, found: list[LogLikelihood]) -> Outcome:
         scores = [
-            found.nats / self._length(choice, found) for choice, found in zip(example.choices, likelihoods, strict=True)
+            likelihood.nats / self._length(option.completion, likelihood)
+            for option, likelihood in zip(_options(example), found, strict=True)
         ]
-        details = {"prediction": example.choices[scores.index(max(scores))], "scores": scores}
+        names, right = (example.contexts, example.prompt) if example.contexts else (example.choices, example.completion)
+        details = {"prediction": names[scores.index(max(scores))], "scores": scores}
         if not all(map(math.isfinite, scores)):  # a comparison with NaN is no choice: `evaluate` refuses the value
             return Outcome(example.task, index, math.nan, details)
-        return Outcome(example.task, index, 100.0 * (details["prediction"] == example.completion), details)
+        return Outcome(example.task, index, 100.0 * (details["prediction"] == right), details)
 
-    def _length(self, choice: str, found: LogLikelihood) -> int:
-        if self.normalise == "token":
-            return found.n_tokens
-        return len(choice.encode()) or 1 if self.normalise == "byte" else 1
+    def _length(self, option: str, found: LogLikelihood) -> int:
+        lengths = {"token": found.n_tokens, "byte": len(option.encode()), "character": len(option)}
+        return lengths.get(self.normalise, 1) or 1
 
 
-def _check_choices(example: Example) -> None:
-    if len(example.choices) < 2:
-        raise EvaluationError(
-            "E-EVAL",
-            f"task {example.task!r}: metric 'choice' needs at least two choices, found {len(example.choices)} "
-            f"at {example.prompt[:40]!r}.",
-            "Give the examples `choices`, or use exact_match.",
-        )
-    if example.completion not in example.choices:
-        raise EvaluationError(
-            "E-EVAL",
-            f"task {example.task!r}: completion {example.completion!r} is not among the choices "
-            f"{list(example.choices)} at {example.prompt[:40]!r}.",
-            "Make `completion` one of `choices`, letter for letter.",
-        )
+def _options(example: Example) -> list[Example]:
+    """Give what is scored of an example: a prompt and a completion for each option."""
+    if example.contexts:
+        return [replace(example, prompt=context, contexts=()) for context in example.contexts]
+    return [replace(example, completion=choice) for choice in example.choices]
+
+
+def _check_options(example: Example) -> None:
+    if example.contexts and (example.choices or example.messages):
+        other = "choices" if example.choices else "messages"
+        what = f"task {example.task!r}: an example has contexts and {other} at {example.prompt[:40]!r}."
+        raise EvaluationError("E-EVAL", what, "Give it one of the two: the options are prompts or completions.")
+    if example.contexts:
+        _check_among(example, "prompt", "contexts")
+    else:
+        _check_among(example, "completion", "choices")
+
+
+def _check_among(example: Example, right: str, name: str) -> None:
+    options: tuple[str, ...] = getattr(example, name)
+    where = f"at {example.prompt[:40]!r}."
+    if len(options) < 2:
+        what = f"task {example.task!r}: metric 'choice' needs at least two {name}, found {len(options)} {where}"
+        raise EvaluationError("E-EVAL", what, f"Give the examples `{name}`, or use exact_match.")
+    if getattr(example, right) not in options:
+        found = f"{right} {getattr(example, right)!r} is not among the {name} {list(options)}"
+        hint = f"Make `{right}` one of `{name}`, letter for letter."
+        raise EvaluationError("E-EVAL", f"task {example.task!r}: {found} {where}", hint)

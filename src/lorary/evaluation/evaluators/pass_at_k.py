@@ -7,7 +7,7 @@ from math import prod
 from typing import Any, ClassVar, Literal
 
 from lorary.errors import EvaluationError
-from lorary.evaluation.contract import Evaluator, LanguageModel, Outcome, generate
+from lorary.evaluation.contract import Evaluator, LanguageModel, Outcome, Wanted, generate
 from lorary.evaluation.sampling import Sampling
 from lorary.evaluation.sandbox.limits import Limits, Program, Verdict
 from lorary.evaluation.sandbox.room import Walls, judge, require
@@ -81,9 +81,11 @@ class PassAtK(Evaluator):
         """Generate n_samples answers per example and run each as a program."""
         self.check(examples)
         asked = [(example, number) for example in examples for number in range(self.n_samples)]
-        sampling = [self._sampling(example, number) for example, number in asked] if self.temperature else []
+        how: Wanted = {"strip": False}
+        if self.temperature:
+            how["sampling"] = [self._sampling(example, number) for example, number in asked]
         repeated = [example for example, _ in asked]
-        answers = generate(model, repeated, self.max_new_tokens, self.stop, sampling=sampling, strip=False)
+        answers = generate(model, repeated, self.max_new_tokens, self.stop, **how)
         programs = [Program(self.code(e, answer), e.tests) for e, answer in zip(repeated, answers, strict=True)]
         verdicts = judge(programs, Limits(seconds=self.timeout_s), self.sandbox)
         n = self.n_samples
@@ -94,12 +96,13 @@ class PassAtK(Evaluator):
 
     def code(self, example: Example, answer: str) -> str:
         """Make the code that is run of an answer."""
+        before = example.question  # without the blanks at its end, which the model has written in its answer
         if self.answer == "block":
-            return example.prompt + _first_block(answer)
+            return before + _first_block(answer)
         if self.answer == "fenced":
             fence = _FENCE.search(answer)
             return fence["code"] if fence else answer
-        return example.prompt + answer if self.answer == "rest" else answer
+        return before + answer if self.answer == "rest" else answer
 
     def _sampling(self, example: Example, number: int) -> Sampling:
         """Draw as in any other batch and run: the seed follows from what is asked."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from lorary.adapters.contract import Site
 from lorary.disk.reading import near_path
 from lorary.errors import LibraryError, ModelError, OptionError
-from lorary.evaluation.contract import LogLikelihood
-from lorary.evaluation.sampling import Sampling
+from lorary.evaluation.contract import LogLikelihood, Wanted
 from lorary.formats.tensor_file import filled_by_others
 from lorary.library import sync
 from lorary.library.base_names import shared_name
@@ -175,30 +174,24 @@ class BaseModel:
         differ = len({len(row) for row in rows}) > 1
         return by_length(rows, equal=differ and not self.calls.hides_padding, **limits)
 
-    def encode(self, examples: Sequence[Example], *, quiet: bool = False) -> list[Encoded]:
+    def encode(self, examples: Sequence[Example], *, quiet: bool = False, open_end: bool = False) -> list[Encoded]:
         """Turn examples into ids as this base reads them. Warns of prompts that are cut, unless quiet.
 
-        Raises E-LENGTH, E-CHAT.
+        open_end: without the end of sequence. Raises E-LENGTH, E-CHAT.
         """
-        rows = encode(self.tokenizer, examples, max_tokens=self.max_tokens, options=self.template_options)
+        options = self.template_options
+        rows = encode(self.tokenizer, examples, max_tokens=self.max_tokens, options=options, open_end=open_end)
         if not quiet:
             warn_of_cuts(rows, self.max_tokens)
         return rows
 
-    def log_likelihood(self, examples: Sequence[Example]) -> list[LogLikelihood]:
-        """Score each example's completion, end of sequence included, in nats."""
-        return score(self, examples, lambda _: nullcontext())
+    def log_likelihood(self, examples: Sequence[Example], *, open_end: bool = False) -> list[LogLikelihood]:
+        """Score each example's completion in nats, end of sequence included, or with an open end."""
+        return score(self, examples, lambda _: nullcontext(), open_end=open_end)
 
-    def generate_text(
-        self, examples: Sequence[Example], *, max_new_tokens: int, stop: Sequence[str] = (),
-        sampling: Sequence[Sampling] = (), strip: bool = True,
-    ) -> list[str]:  # fmt: skip
-        """Answer each example's prompt until one of its stop tokens, or before one of the texts `stop`.
-
-        sampling: how each answer's tokens are chosen; by default greedily. strip: take white space off its ends.
-        """
-        how = Answering(max_new_tokens, stop, sampling, strip=strip)
-        return answer(self, examples, bare(self.hf), how)
+    def generate_text(self, examples: Sequence[Example], *, max_new_tokens: int, **how: Unpack[Wanted]) -> list[str]:
+        """Answer each example's prompt greedily, or as `how` says, until a stop token of the base."""
+        return answer(self, examples, bare(self.hf), Answering(max_new_tokens, **how))
 
     @cached_property
     def turn_end(self) -> int | None:

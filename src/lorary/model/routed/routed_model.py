@@ -6,15 +6,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from lorary.adapters.contract import Mix
 from lorary.errors import RoutingError
-from lorary.evaluation.contract import LogLikelihood
-from lorary.evaluation.sampling import Sampling
+from lorary.evaluation.contract import LogLikelihood, Wanted
 from lorary.library.adapter.expert import Expert
 from lorary.library.library import Library
 from lorary.model.attached.attachment import Attachment
@@ -181,20 +180,13 @@ class RoutedModel:
             ids: Tensor = self.base.hf.generate(input_ids=input_ids, **options)
         return ids
 
-    def log_likelihood(self, examples: Sequence[Example]) -> list[LogLikelihood]:
-        """Score each example's completion, end of sequence included, in nats; routers see the prompt's text only."""
-        return score(self.base, examples, self.caller.about)
+    def log_likelihood(self, examples: Sequence[Example], *, open_end: bool = False) -> list[LogLikelihood]:
+        """Score each completion in nats, end of sequence included or open-ended; routers see the prompt's text only."""
+        return score(self.base, examples, self.caller.about, open_end=open_end)
 
-    def generate_text(
-        self, examples: Sequence[Example], *, max_new_tokens: int, stop: Sequence[str] = (),
-        sampling: Sequence[Sampling] = (), strip: bool = True,
-    ) -> list[str]:  # fmt: skip
-        """Answer each example's prompt until a stop token of the base, or before one of the texts `stop`.
-
-        sampling: how each answer's tokens are chosen; by default greedily. strip: take white space off its ends.
-        """
-        how = Answering(max_new_tokens, stop, sampling, strip=strip)
-        return answer(self.base, examples, self.caller, how)
+    def generate_text(self, examples: Sequence[Example], *, max_new_tokens: int, **how: Unpack[Wanted]) -> list[str]:
+        """Answer each example's prompt greedily, or as `how` says, until a stop token of the base."""
+        return answer(self.base, examples, self.caller, Answering(max_new_tokens, **how))
 
     def explain(self, prompt: str | Example, *, max_new_tokens: int = 32) -> Trace:
         """Answer a prompt and tell who spoke at each token of prompt and answer, at each site."""
@@ -215,10 +207,8 @@ class RoutedModel:
         return shares_of(self.base, self._attachment, self._ensemble)
 
     def _trace(self, prompt: str | Example, max_new_tokens: int) -> Trace:
-        turn, names = self.caller.about, self.names
-        return explain_answer(
-            self.base, self._attachment.slot, turn, prompt, names=names, max_new_tokens=max_new_tokens
-        )
+        slot, turn, names = self._attachment.slot, self.caller.about, self.names
+        return explain_answer(self.base, slot, turn, prompt, names=names, max_new_tokens=max_new_tokens)
 
     @property
     def caller(self) -> Caller:

@@ -50,7 +50,7 @@ class Reader(Protocol):
     def in_groups(self, rows: Sequence[Encoded], **limits: Any) -> Iterator[list[int]]:
         """Group row numbers for padded batches."""
 
-    def encode(self, examples: Sequence[Example], *, quiet: bool = False) -> list[Encoded]:
+    def encode(self, examples: Sequence[Example], *, quiet: bool = False, open_end: bool = False) -> list[Encoded]:
         """Turn examples into ids as this model reads them."""
 
     def head_at(self, mask: Tensor) -> AbstractContextManager[None]:

@@ -18,13 +18,13 @@ Turn = Callable[[Sequence[Example]], AbstractContextManager[None]]
 """Prepares the model for a batch of examples: who speaks may depend on their tasks and texts."""
 
 
-def score(base: Reader, examples: Sequence[Example], turn: Turn) -> list[LogLikelihood]:
+def score(base: Reader, examples: Sequence[Example], turn: Turn, *, open_end: bool = False) -> list[LogLikelihood]:
     """Compute log p(completion, end | prompt) in nats for each example, in float32, in the order given.
 
-    Warns of prompts that are cut. Raises E-LENGTH, E-CHAT, E-MEMORY.
+    open_end: log p(completion | prompt). Warns of prompts that are cut. Raises E-LENGTH, E-CHAT, E-MEMORY.
     """
     check_examples(examples)
-    rows = base.encode(examples)
+    rows = base.encode(examples, open_end=open_end)
 
     def run(group: list[int]) -> list[LogLikelihood]:
         batch = pad([rows[i] for i in group]).to(base.device)

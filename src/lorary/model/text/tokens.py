@@ -23,7 +23,7 @@ templates end with them."""
 
 @dataclass(frozen=True)
 class Encoded:
-    """One example as token ids; the completion ends with the token that ends an answer.
+    """One example as token ids; the completion ends with the token that ends an answer, unless its end is open.
 
     n_cut: tokens of the prompt, its first ones, that were left out because it was too long.
     """
@@ -55,20 +55,23 @@ class Batch:
 
 
 def encode(
-    tokenizer: Any, examples: Sequence[Example], *, max_tokens: int, options: Mapping[str, Any] = NO_OPTIONS
-) -> list[Encoded]:
+    tokenizer: Any, examples: Sequence[Example], *, max_tokens: int, options: Mapping[str, Any] = NO_OPTIONS,
+    open_end: bool = False,
+) -> list[Encoded]:  # fmt: skip
     """Turn examples into ids. Over max_tokens, the start of the prompt is cut; the completion stays whole.
 
-    options: for the chat template. Raises E-LENGTH for a completion that alone is longer than max_tokens, E-CHAT for
-    turns that give no prompt or whose answer the template leaves out.
+    options: for the chat template. open_end: without the token that ends an answer. Raises E-LENGTH for a completion
+    that alone is longer than max_tokens, or is empty and open; E-CHAT for turns that give no prompt or whose answer the
+    template leaves out.
     """
     enders = _enders(tokenizer) if any(example.messages for example in examples) else frozenset[int]()
-    return [_encode(tokenizer, example, max_tokens, options, enders) for example in examples]
+    return [_encode(tokenizer, example, max_tokens, options, enders, open_end) for example in examples]
 
 
 def _encode(
-    tokenizer: Any, example: Example, max_tokens: int, options: Mapping[str, Any], enders: frozenset[int]
-) -> Encoded:
+    tokenizer: Any, example: Example, max_tokens: int, options: Mapping[str, Any], enders: frozenset[int],
+    open_end: bool,
+) -> Encoded:  # fmt: skip
     prompt = render_prompt(tokenizer, example, options)
     special = not example.messages  # a chat template writes its own special tokens
     prompt, blanks = split_blanks(prompt) if special else (prompt, "")
@@ -77,14 +80,28 @@ def _encode(
     both = _ids(tokenizer, prompt + answer, special)
     # A token across the seam would hide the start of the completion, and no prompt ends within one: so apart.
     after = both[len(before) :] if both[: len(before)] == before else _ids_after(tokenizer, answer)
-    if not after or after[-1] not in (enders if example.messages else (tokenizer.eos_token_id,)):
-        after = [*after, tokenizer.eos_token_id]
+    after = _ended(tokenizer, example, after, enders, open_end)
     room = max_tokens - len(after)
     if room < 1:
         raise ModelError(
             "E-LENGTH", f"a completion of task {example.task!r} has {len(after)} tokens, limit {max_tokens}."
         )
     return _cut(tokenizer, before, tuple(after), room)
+
+
+def _ended(tokenizer: Any, example: Example, after: list[int], enders: frozenset[int], open_end: bool) -> list[int]:
+    """Let a completion's tokens end with one that ends an answer, or with none that its text doesn't hold itself."""
+    if not open_end:
+        ends = bool(after) and after[-1] in (enders if example.messages else (tokenizer.eos_token_id,))
+        return after if ends else [*after, tokenizer.eos_token_id]
+    while example.messages and after and after[-1] in enders:  # the template's, not the answer's
+        after = after[:-1]
+    if not after:
+        what = (
+            f"a completion of task {example.task!r} has no tokens, so that without its end there is nothing to score."
+        )
+        raise ModelError("E-LENGTH", what, "Leave out what is empty, or score with the end of sequence.")
+    return after
 
 
 def encode_prompts(

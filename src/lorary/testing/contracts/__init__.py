@@ -12,6 +12,7 @@ Each file says which fixtures it needs. So that a failed promise shows what was 
 """
 
 from lorary.testing.contracts.backend import BackendContract as BackendContract
+from lorary.testing.contracts.benchmark import BenchmarkContract as BenchmarkContract
 from lorary.testing.contracts.builder import BuilderContract as BuilderContract
 from lorary.testing.contracts.builder import Killed as Killed
 from lorary.testing.contracts.builder import files_of as files_of

@@ -27,11 +27,11 @@ class Knowing:
         self.right, self.answers = right, frozenset(answers)
         self.identity = {"base": "fake", "right": right}
 
-    def log_likelihood(self, examples: Sequence[Example]) -> list[LogLikelihood]:
+    def log_likelihood(self, examples: Sequence[Example], *, open_end: bool = False) -> list[LogLikelihood]:
         """Find the right answers likely, or the wrong ones."""
         found = []
         for example in examples:
-            n_tokens = len(example.completion.split()) + 1
+            n_tokens = len(example.completion.split()) + (not open_end)
             likely = (example.completion in self._right(example.prompt)) == self.right
             found.append(LogLikelihood(n_tokens * (-0.01 if likely else -5.0), n_tokens))
         return found

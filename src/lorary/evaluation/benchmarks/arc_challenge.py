@@ -1,0 +1,27 @@
+"""School science, the harder questions."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lorary.evaluation.benchmarking.fields import filled, lettered
+from lorary.evaluation.benchmarking.question import ChoiceBenchmark, Question
+from lorary.tasks.rows.fields import Row
+
+
+@dataclass(frozen=True)
+class ArcChallenge(ChoiceBenchmark):
+    """Questions of science tests, those that simple methods get wrong.
+
+    Rows: `question`, `choices`, `label`; on the Hub `question`, `choices` {text, label}, `answerKey`, a letter or its
+    number. Scored on its test part. Source: Clark et al. 2018 (1803.05457).
+    """
+
+    title: ClassVar[str] = "ARC-C"
+    part: ClassVar[str] = "test"
+    places: ClassVar[tuple[str, ...]] = ("ai2_arc/ARC-Challenge", "ARC-Challenge")
+    hub: ClassVar[tuple[str, ...]] = ("hf://datasets/allenai/ai2_arc/ARC-Challenge:test",)
+
+    def question(self, row: Row) -> Question:
+        """Ask."""
+        choices, right = lettered(row)
+        return Question((f"Question: {filled(row, 'question')}\nAnswer:",), choices, right)
