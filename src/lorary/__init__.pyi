@@ -53,6 +53,8 @@ from lorary.errors import RoutingError as RoutingError
 from lorary.errors import TaskError as TaskError
 from lorary.evaluation.benchmarking.contract import Benchmark as Benchmark
 from lorary.evaluation.benchmarking.contract import Exam as Exam
+from lorary.evaluation.benchmarking.question import ChoiceBenchmark as ChoiceBenchmark
+from lorary.evaluation.benchmarking.question import Question as Question
 from lorary.evaluation.benchmarking.read import read_benchmarks as read_benchmarks
 from lorary.evaluation.benchmarks.arc_challenge import ArcChallenge as ArcChallenge
 from lorary.evaluation.benchmarks.arc_easy import ArcEasy as ArcEasy
@@ -121,6 +123,7 @@ from lorary.tasks.example import Example as Example
 from lorary.tasks.look import Look as Look
 from lorary.tasks.look import look as look
 from lorary.tasks.read import read_tasks as read_tasks
+from lorary.tasks.rows.fields import Row as Row
 from lorary.tasks.task import Task as Task
 from lorary.tasks.task import Tasks as Tasks
 from lorary.using.add import add as add

@@ -100,10 +100,11 @@ def check_methods(place: str, command: str, values: dict[str, str | list[str] | 
 
     methods = {"method": {"build": "BUILDERS", "cluster": "CLUSTERERS"}.get(command), "router": "ROUTERS"}
     methods |= {"name": "STUDIES"} if command == "study" else {}
-    for option, registry in {**methods, "metric": "EVALUATORS", "backend": "BACKENDS"}.items():
+    methods |= {"metric": "EVALUATORS", "benchmark": "BENCHMARKS", "backend": "BACKENDS"}
+    for option, registry in methods.items():
         found = values.get(option)
         for spec in [found] if isinstance(found, str) else found or ():
-            if registry:
+            if registry and not spec.startswith("all"):  # of benchmarks
                 name, given = options.split_spec(spec)
                 known = {field.name for field in dataclasses.fields(getattr(folder, registry).load(name))}
                 assert set(given) <= known, f"{place}: {spec}: known options are {sorted(known)}"

@@ -16,6 +16,7 @@ CHAPTERS = (
     ("Clusterers", "CLUSTERERS", "`lorary cluster --method NAME:key=value`"),
     ("Routers", "ROUTERS", "`lorary ask --router NAME:key=value`, `lorary eval --router NAME:key=value`"),
     ("Metrics", "EVALUATORS", "`lorary eval --metric NAME:key=value`"),
+    ("Benchmarks", "BENCHMARKS", "`lorary eval --benchmark NAME:key=value`"),
     ("Studies", "STUDIES", "`lorary study NAME:key=value TASKS`"),
 )
 

@@ -11,8 +11,8 @@ CHAPTERS = {
     "Building": ("build", "finetune", "FullFineTuning", "cluster", "join", "Recipe", "read_recipe", "build_recipe",
                  "LoRA"),
     "Models": ("load_base", "route", "load", "open_model", "export", "RoutedModel", "BaseModel", "Trace"),
-    "Scores": ("evaluate", "evaluate_grid", "Setup", "compare", "report", "Scores", "read_scores", "Comparison",
-               "run_study"),
+    "Scores": ("evaluate", "evaluate_grid", "Setup", "read_benchmarks", "Exam", "compare", "report", "Scores",
+               "read_scores", "Comparison", "run_study"),
     "Errors": (
         "LoraryError", "OptionError", "TaskError", "LibraryError", "AdapterError", "RoutingError", "ModelError",
         "BuildError", "EvaluationError",
@@ -20,7 +20,8 @@ CHAPTERS = {
     "Writing methods": (
         "Options", "Router", "Gate", "Routing", "Context", "Probe", "State", "Site", "Weights", "Experts", "Mix",
         "Builder", "Job", "JobStep", "Made", "Clusterer", "Clusters", "read_clusters", "TaskProbe",
-        "Evaluator", "Outcome", "LanguageModel", "LogLikelihood", "Backend", "Order",
+        "Evaluator", "Outcome", "LanguageModel", "LogLikelihood", "Benchmark", "ChoiceBenchmark", "Question", "Row",
+        "Backend", "Order",
         "Study", "Subject", "Verdict",
     ),
 }  # fmt: skip

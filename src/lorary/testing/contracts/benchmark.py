@@ -25,7 +25,22 @@ from lorary.tasks.rows.fields import Row
 from lorary.testing.contracts.options import OptionsContract, error_of
 
 Values = Mapping[str, Any]
-_NONSENSE = (None, "", " ", "?", -1, 7, True, 0.5, [], [1, 2], ["a"], {}, {"text": ["a", "b"]}, "\ud83d")
+_NONSENSE: tuple[Any, ...] = (
+    None,
+    "",
+    " ",
+    "?",
+    -1,
+    7,
+    True,
+    0.5,
+    [],
+    [1, 2],
+    ["a"],
+    {},
+    {"text": ["a", "b"]},
+    "\ud83d",
+)
 
 
 def _rows(values: Sequence[Values]) -> list[Row]:
