@@ -104,3 +104,6 @@ for _row in OURS["mbpp"]:
     HUB.setdefault("mbpp", []).append({**{k: _row[k] for k in ("task_id", "code", "test_list")}, **_hub_row})
 HUB["humaneval"] = OURS["humaneval"]
 OURS["arc_challenge"], HUB["arc_challenge"] = OURS["arc_easy"], HUB["arc_easy"]
+
+CODE = {"humaneval", "mbpp"}
+"""Those that run code, which takes a sandbox."""

@@ -40,7 +40,8 @@ def test_a_directory_gives_every_benchmark_that_it_has(tmp_path):
     exams = read_benchmarks(tmp_path)
     assert list(exams) == sorted(OURS)
     assert {len(examples(exams, name)) for name in OURS} == {2, 3}
-    assert [exam.title for exam in exams.values()] == ["ARC-C", "ARC-E", "BBH", "BoolQ", "HSwag", "OQA", "PIQA", "WG"]
+    titles = ["ARC-C", "ARC-E", "BBH", "BoolQ", "HSwag", "HumanEval", "MBPP", "OQA", "PIQA", "WG"]
+    assert [exam.title for exam in exams.values()] == titles
 
 
 def test_the_hubs_files_give_the_same(tmp_path):

@@ -20,7 +20,7 @@ CONSENT = "LORARY_RUN_CODE_UNSANDBOXED"
 """The variable by which a user says a second time that nothing shall; its value is "yes"."""
 _TRIAL = Program("import math, re, heapq, collections, itertools, typing", "assert math.gcd(12, 18) == 6")
 _MOST_AT_ONCE = 32
-_OR_ELSE = f"To run it unprotected, say so twice: sandbox=none, and {CONSENT}=yes in the environment."
+_OR_ELSE = f"Or score what runs no code; to run it unprotected, say so twice: sandbox=none, and {CONSENT}=yes set."
 
 
 def judge(programs: Sequence[Program], limits: Limits, walls: Walls = "bubblewrap") -> list[Verdict]:
