@@ -47,6 +47,20 @@ OURS: dict[str, Rows] = {
         {"id": 1, "question": "Owls hunt", "choices": ["tea", "sand", "mice", "iron"], "label": 2},
         {"id": 2, "question": "Plants need", "choices": ["tea", "light", "noise", "iron"], "label": 1},
     ],
+    "humaneval": [
+        {"task_id": "T/0", "prompt": "\n\ndef double(x):\n    \"\"\"Double it.\"\"\"\n", "entry_point": "double",
+         "canonical_solution": "    return 2 * x\n", "test": "def check(candidate):\n    assert candidate(2) == 4\n"},
+        {"task_id": "T/1", "prompt": "import math\n\ndef root(x):\n", "entry_point": "root",
+         "canonical_solution": "    return math.sqrt(x)\n", "test": "def check(f):\n    assert f(9) == 3\n"},
+        {"task_id": "T/2", "prompt": "def one():\n", "entry_point": "one", "canonical_solution": "    return 1\n",
+         "test": "def check(candidate):\n    assert candidate() == 1\n"},
+    ],
+    "mbpp": [
+        {"task_id": n, "text": f"Write a function to add {n}.", "test_setup_code": "" if n < 13 else "import math",
+         "code": f"def add_{n}(x):\n    return x + {n}",
+         "test_list": [f"assert add_{n}(1) == {n + 1}", f"assert add_{n}(0) == {n}", f"assert add_{n}(2) == {n + 2}"]}
+        for n in (1, 2, 3, 4, 11, 12, 13)
+    ],
     "bbh": [
         {"id": f"sums/{i}", "subtask": "sums", "input": asked, "target": answer}
         for i, (asked, answer) in enumerate(_SUMS)
@@ -88,4 +102,11 @@ HUB: dict[str, Rows] = {
     "bbh": [{"input": row["input"], "target": row["target"]} for row in OURS["bbh"]],
 }  # fmt: skip
 
+for _row in OURS["mbpp"]:
+    _hub_row = {"prompt": _row["text"], "test_imports": [_row["test_setup_code"]] if _row["test_setup_code"] else []}
+    HUB.setdefault("mbpp", []).append({**{k: _row[k] for k in ("task_id", "code", "test_list")}, **_hub_row})
+HUB["humaneval"] = OURS["humaneval"]
 OURS["arc_challenge"], HUB["arc_challenge"] = OURS["arc_easy"], HUB["arc_easy"]
+
+CODE = {"humaneval", "mbpp"}
+"""Those that run code, which takes a sandbox."""

@@ -63,6 +63,8 @@ from lorary.evaluation.benchmarks.arc_easy import ArcEasy as ArcEasy
 from lorary.evaluation.benchmarks.bbh import BBH as BBH
 from lorary.evaluation.benchmarks.boolq import BoolQ as BoolQ
 from lorary.evaluation.benchmarks.hellaswag import HellaSwag as HellaSwag
+from lorary.evaluation.benchmarks.humaneval import HumanEval as HumanEval
+from lorary.evaluation.benchmarks.mbpp import MBPP as MBPP
 from lorary.evaluation.benchmarks.openbookqa import OpenBookQA as OpenBookQA
 from lorary.evaluation.benchmarks.piqa import PIQA as PIQA
 from lorary.evaluation.benchmarks.winogrande import WinoGrande as WinoGrande
@@ -74,6 +76,7 @@ from lorary.evaluation.contract import LogLikelihood as LogLikelihood
 from lorary.evaluation.contract import Outcome as Outcome
 from lorary.evaluation.evaluators.choice import Choice as Choice
 from lorary.evaluation.evaluators.exact_match import ExactMatch as ExactMatch
+from lorary.evaluation.evaluators.pass_at_k import PassAtK as PassAtK
 from lorary.evaluation.evaluators.perplexity import Perplexity as Perplexity
 from lorary.evaluation.evaluators.rouge_l import RougeL as RougeL
 from lorary.evaluation.run import evaluate as evaluate

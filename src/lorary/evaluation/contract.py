@@ -4,9 +4,10 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, TypedDict, Unpack
 
 from lorary.errors import EvaluationError
+from lorary.evaluation.sampling import Sampling
 from lorary.options import Options
 from lorary.tasks.example import Example
 from lorary.tasks.task import Task
@@ -22,6 +23,18 @@ class LogLikelihood(NamedTuple):
     n_tokens: int
 
 
+class Wanted(TypedDict, total=False):
+    """What else may be wanted of answers.
+
+    stop: they end before the first of these texts. sampling: how the tokens of each answer are chosen, one for each.
+    strip: whether white space is taken off their ends; by default it is.
+    """
+
+    stop: Sequence[str]
+    sampling: Sequence[Sampling]
+    strip: bool
+
+
 class LanguageModel(Protocol):
     """What an evaluation needs of a model. Batching and devices are up to the model."""
 
@@ -32,8 +45,8 @@ class LanguageModel(Protocol):
     def log_likelihood(self, examples: Sequence[Example], *, open_end: bool = False) -> list[LogLikelihood]:
         """Score each example's completion; the prompt isn't scored. open_end: without the end of sequence after it."""
 
-    def generate_text(self, examples: Sequence[Example], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
-        """Answer each example's prompt greedily, up to the first of the texts `stop`; completions aren't looked at."""
+    def generate_text(self, examples: Sequence[Example], *, max_new_tokens: int, **how: Unpack[Wanted]) -> list[str]:
+        """Answer each example's prompt greedily, unless `how` says otherwise; completions aren't looked at."""
 
 
 def likelihoods(model: LanguageModel, examples: Sequence[Example], open_end: bool) -> list[LogLikelihood]:
@@ -42,10 +55,14 @@ def likelihoods(model: LanguageModel, examples: Sequence[Example], open_end: boo
     return model.log_likelihood(examples, **more)
 
 
-def generate(model: LanguageModel, examples: Sequence[Example], max_new_tokens: int, stop: Sequence[str]) -> list[str]:
-    """Let a model answer. A model that doesn't support stop texts works when none are given."""
-    more: dict[str, Any] = {"stop": stop} if stop else {}
-    return model.generate_text(examples, max_new_tokens=max_new_tokens, **more)
+def generate(
+    model: LanguageModel, examples: Sequence[Example], max_new_tokens: int, stop: Sequence[str],
+    **how: Unpack[Wanted],
+) -> list[str]:  # fmt: skip
+    """Let a model answer. A model that doesn't support an option works where it isn't needed."""
+    if stop:
+        how["stop"] = stop
+    return model.generate_text(examples, max_new_tokens=max_new_tokens, **how)
 
 
 @dataclass(frozen=True)

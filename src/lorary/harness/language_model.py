@@ -10,10 +10,10 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from lorary.errors import EvaluationError, ModelError
+from lorary.evaluation.sampling import Sampling
 from lorary.model.base.base_model import BaseModel
-from lorary.model.decoding.answer import answer_rows, bare
+from lorary.model.decoding.answer import Answering, answer_rows, bare
 from lorary.model.decoding.likelihood import judge_rows
-from lorary.model.decoding.sampling import Sampling
 from lorary.model.routed.routed_model import RoutedModel
 from lorary.model.text.scoring import Judged
 from lorary.model.text.tokens import Encoded, start_token
@@ -148,10 +148,8 @@ class HarnessModel(TemplateLM):
         rows = [Encoded(tuple(self.tok_encode(request.args[0])[-room:]), ()) for request in requests]
         examples = [_example(request, request.args[0], "") for request in requests]
         sampling = [how.sampling(seed) for seed in seeds] if how.temperature else []
-        return answer_rows(
-            self.base, rows, examples, self._caller, max_new_tokens=how.max_new_tokens, stop=how.until,
-            sampling=sampling,
-        )  # fmt: skip
+        wanted = Answering(how.max_new_tokens, how.until, sampling, strip=False)
+        return answer_rows(self.base, rows, examples, self._caller, wanted)
 
 
 @dataclass(frozen=True)

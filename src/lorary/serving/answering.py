@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lorary.errors import LoraryError, ModelError
+from lorary.evaluation.sampling import Sampling
 from lorary.model.base.base_model import BaseModel
 from lorary.model.decoding.answer import stops_of
 from lorary.model.decoding.decoder import Request, Token
-from lorary.model.decoding.sampling import Sampling
 from lorary.model.decoding.text_stream import TextStream
 from lorary.model.text.tokens import encode_prompts
 from lorary.serving.scheduler import Ask

@@ -46,6 +46,7 @@ class Example:
     tokenizer's chat template, and `prompt` is then only the last user turn, for display.
     `extra`: with messages, what else the answer's turn has, as `Message.extra`.
     `template`: with messages, what else the chat template is given: `tools`, and options such as `enable_thinking`.
+    `tests`: where the answer is code, the program that fails behind it if it is wrong; only a sandbox runs it.
     """
 
     prompt: str
@@ -57,10 +58,11 @@ class Example:
     extra: Mapping[str, Any] = _empty()
     template: Mapping[str, Any] = _empty()
     contexts: tuple[str, ...] = field(default=(), metadata=SKIP_EMPTY)
+    tests: str = field(default="", metadata=SKIP_EMPTY)
 
     def __post_init__(self) -> None:
         """Look at every text."""
-        for name in ("prompt", "completion", "task"):
+        for name in ("prompt", "completion", "task", "tests"):
             require_text(f"example: {name!r}", getattr(self, name))
         for name in ("references", "choices", "contexts"):
             for text in getattr(self, name):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmark_rows import HUB, OURS, WITHOUT_CODE
+from benchmark_rows import HUB, OURS
 from lorary.errors import EvaluationError, LoraryError
 from lorary.evaluation.benchmarking.mean import mean_over
 from lorary.evaluation.benchmarking.read import read_benchmarks
@@ -34,13 +34,14 @@ def refusal(*arguments):
 
 
 def test_a_directory_gives_every_benchmark_that_it_has(tmp_path):
-    for name in WITHOUT_CODE:
-        write(tmp_path / f"{name}.jsonl.gz", OURS[name])
+    for name, rows in OURS.items():
+        write(tmp_path / f"{name}.jsonl.gz", rows)
     (tmp_path / "README.md").write_text("notes")
     exams = read_benchmarks(tmp_path)
-    assert tuple(exams) == WITHOUT_CODE
-    assert {len(examples(exams, name)) for name in WITHOUT_CODE} == {2, 3}
-    assert [exam.title for exam in exams.values()] == ["ARC-C", "ARC-E", "BBH", "BoolQ", "HSwag", "OQA", "PIQA", "WG"]
+    assert list(exams) == sorted(OURS)
+    assert {len(examples(exams, name)) for name in OURS} == {2, 3}
+    titles = ["ARC-C", "ARC-E", "BBH", "BoolQ", "HSwag", "HumanEval", "MBPP", "OQA", "PIQA", "WG"]
+    assert [exam.title for exam in exams.values()] == titles
 
 
 def test_the_hubs_files_give_the_same(tmp_path):

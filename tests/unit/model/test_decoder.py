@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from lorary.errors import OptionError
+from lorary.evaluation.sampling import Sampling
 from lorary.model.decoding.answer import bare, stops_of
 from lorary.model.decoding.decoder import Decoder, Request
-from lorary.model.decoding.sampling import Sampling
 from lorary.model.routed.route import route
 from lorary.routing.routers.compass import Compass
 from lorary.tasks.example import Example
@@ -169,6 +169,41 @@ def test_logprobs_are_those_of_the_whole_text():
 def test_sampling_that_means_nothing_is_refused(options):
     with pytest.raises(OptionError, match="E-OPTION"):
         Sampling(**options)
+
+
+@pytest.mark.parametrize("family", [None, "gemma2", "mamba"])
+def test_answers_are_drawn_with_seeds_of_their_own(family):
+    base = pico_family(family) if family else pico_base()
+    examples = [Example(text, "", "t") for text in TEXTS]
+    drawn = [Sampling(temperature=1.5, top_p=0.95, seed=n) for n in range(len(TEXTS))]
+    together = base.generate_text(examples, max_new_tokens=6, sampling=drawn)
+    alone = [base.generate_text([e], max_new_tokens=6, sampling=[s])[0] for e, s in zip(examples, drawn, strict=True)]
+    assert together == alone
+    assert together != base.generate_text(examples, max_new_tokens=6, sampling=drawn[::-1])
+    assert base.generate_text(examples, max_new_tokens=6, sampling=[Sampling()] * len(TEXTS)) == base.generate_text(
+        examples, max_new_tokens=6
+    )
+
+
+def test_white_space_around_an_answer_stays_if_wanted(tmp_path):
+    base = pico_base()
+    examples = [Example("x", "", "t")] * 300
+    with route(base, random_library(tmp_path / "lib", base, 3), "uniform") as model:
+        drawn = [Sampling(temperature=2.0, seed=n) for n in range(len(examples))]
+        bare_texts, whole = (
+            model.generate_text(examples, max_new_tokens=2, sampling=drawn, strip=strip) for strip in (True, False)
+        )
+    assert [text.strip() for text in whole] == bare_texts
+    assert whole != bare_texts
+
+
+def test_each_answer_has_its_sampling():
+    base = pico_base()
+    examples = [Example(text, "", "t") for text in TEXTS]
+    with pytest.raises(OptionError, match=r"E-OPTION.*sampling has 1 entries, expected one for each of 5"):
+        base.generate_text(examples, max_new_tokens=2, sampling=[Sampling()])
+    with pytest.raises(OptionError, match=r"E-OPTION.*sampling\[0\] is 0.7"):
+        base.generate_text(examples[:1], max_new_tokens=2, sampling=[0.7])
 
 
 def test_a_chat_ends_at_its_turn():

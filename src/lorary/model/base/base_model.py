@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from lorary.adapters.contract import Site
 from lorary.disk.reading import near_path
 from lorary.errors import LibraryError, ModelError, OptionError
-from lorary.evaluation.contract import LogLikelihood
+from lorary.evaluation.contract import LogLikelihood, Wanted
 from lorary.formats.tensor_file import filled_by_others
 from lorary.library import sync
 from lorary.library.base_names import shared_name
@@ -32,7 +32,7 @@ from lorary.model.base.named_bases import called, find_shared, remember_base
 from lorary.model.base.peft_limits import warn_of_peft
 from lorary.model.base.places import find_device, find_dtype
 from lorary.model.base.whole import check_model, open_base, take_tokenizer
-from lorary.model.decoding.answer import answer, bare
+from lorary.model.decoding.answer import Answering, answer, bare
 from lorary.model.decoding.likelihood import log_likelihood
 from lorary.model.sites import choose_sites, embedding_rows, list_sites, require_called
 from lorary.model.text.chat import read_template
@@ -194,9 +194,9 @@ class BaseModel:
         """Score each example's completion in nats, end of sequence included, or with an open end."""
         return log_likelihood(self, examples, bare(self.hf), open_end=open_end)
 
-    def generate_text(self, examples: Sequence[Example], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
-        """Answer each example's prompt greedily, until one of its stop tokens, or before one of the texts `stop`."""
-        return answer(self, examples, bare(self.hf), max_new_tokens=max_new_tokens, stop=stop)
+    def generate_text(self, examples: Sequence[Example], *, max_new_tokens: int, **how: Unpack[Wanted]) -> list[str]:
+        """Answer each example's prompt greedily, or as `how` says, until a stop token of the base."""
+        return answer(self, examples, bare(self.hf), Answering(max_new_tokens, **how))
 
     @cached_property
     def turn_end(self) -> int | None:

@@ -1,20 +1,22 @@
-"""Answers to prompts as evaluation asks for them: greedy, in batches that rows leave as soon as their answer ends."""
+"""Answers to prompts as evaluation asks for them, in batches that rows leave as soon as their answer ends."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from lorary.errors import OptionError
+from lorary.evaluation.sampling import GREEDY, Sampling
 from lorary.model.decoding.decoder import Decoder, Request, Token
 from lorary.model.decoding.rows import Caller
-from lorary.model.decoding.sampling import GREEDY, Sampling
 from lorary.model.decoding.text_stream import TextStream, until
 from lorary.model.text.batching import in_batches
 from lorary.model.text.reader import Reader
 from lorary.model.text.scoring import check_examples, encode_open
 from lorary.model.text.tokens import Encoded, pad
-from lorary.options import require, require_count
+from lorary.options import require, require_count, require_each
 from lorary.routing.contract import Context
 from lorary.tasks.example import Example
 
@@ -24,64 +26,75 @@ def bare(hf: Any) -> Caller:
     return Caller(hf, lambda _: Context(), lambda _: nullcontext())
 
 
-def answer(
-    base: Reader, examples: Sequence[Example], caller: Caller, *, max_new_tokens: int, stop: Sequence[str] = ()
-) -> list[str]:
-    """Generate greedily after each prompt, until an answer ends or has max_new_tokens; texts stripped of outer blanks.
+@dataclass(frozen=True)
+class Answering:
+    """What is wanted of answers, as `LanguageModel.generate_text` says it. sampling: one for each answer, or none."""
+
+    max_new_tokens: int
+    stop: Sequence[str] = ()
+    sampling: Sequence[Sampling] = ()
+    strip: bool = True
+
+    def check(self, n_examples: int) -> None:
+        """Refuse what can't be wanted. Raises E-OPTION."""
+        require_count("max_new_tokens", self.max_new_tokens)
+        require("stop", self.stop, (list, tuple), "a list of texts", 'Write ["\\n\\n"].')
+        require_each("sampling", self.sampling, Sampling, "ways of sampling", "Write [Sampling(0.7)] * len(examples).")
+        if self.sampling and len(self.sampling) != n_examples:
+            what = f"sampling has {len(self.sampling)} entries, expected one for each of {n_examples} examples."
+            raise OptionError("E-OPTION", what)
+
+    def of(self, row: int) -> Sampling:
+        """Give the sampling of one answer."""
+        return self.sampling[row] if self.sampling else GREEDY
+
+
+def answer(base: Reader, examples: Sequence[Example], caller: Caller, how: Answering) -> list[str]:
+    """Generate after each prompt, until an answer ends or has max_new_tokens; outer blanks stripped if wanted.
 
     An answer ends at any of the base's stop tokens, at the end of turn of a chat, and before the first of the texts
-    `stop`. The completions aren't looked at. Warns of prompts that are cut; raises E-LENGTH as `encode_open`, E-MEMORY.
+    `stop`. The completions aren't looked at. Warns of prompts that are cut; raises E-LENGTH as `encode_open`, E-MEMORY,
+    E-OPTION, and E-BASE for sampling on a base that hands on no cache.
     """
     check_examples(examples)
-    require_count("max_new_tokens", max_new_tokens)
-    require("stop", stop, (list, tuple), "a list of texts", 'Write ["\\n\\n"].')
-    rows = encode_open(base, examples, max_new_tokens)
-    texts = answer_rows(base, rows, examples, caller, max_new_tokens=max_new_tokens, stop=stop)
-    return [text.strip() for text in texts]
+    how.check(len(examples))
+    rows = encode_open(base, examples, how.max_new_tokens)
+    return answer_rows(base, rows, examples, caller, how)
 
 
 def answer_rows(
-    base: Reader, rows: Sequence[Encoded], examples: Sequence[Example], caller: Caller, *, max_new_tokens: int,
-    stop: Sequence[str] = (), sampling: Sequence[Sampling] = (),
-) -> list[str]:  # fmt: skip
-    """Generate after each row's prompt as `answer` does; `examples`: what the router is told of it.
-
-    sampling: how each row's tokens are chosen, greedily by default. Raises E-MEMORY, and E-BASE for sampling on a base
-    that hands on no cache.
-    """
+    base: Reader, rows: Sequence[Encoded], examples: Sequence[Example], caller: Caller, how: Answering
+) -> list[str]:
+    """Generate after each row's prompt as `answer` does; `examples`: what the router is told of it."""
 
     def run(group: list[int]) -> list[str]:
         shown = [examples[i] for i in group]
         prompts = [rows[i] for i in group]
-        drawn = [sampling[i] for i in group] if sampling else []
         with torch.inference_mode():
-            found = _decode(base, shown, prompts, caller, max_new_tokens, stop, drawn)
+            found = _decode(base, shown, prompts, caller, replace(how, sampling=[how.of(i) for i in group]))
             if found is None:
-                found = _generate(base, shown, prompts, caller, max_new_tokens, stop)
-        texts = base.tokenizer.batch_decode(found, skip_special_tokens=True)
-        return [until(text, stop) for text in texts]
+                found = _generate(base, shown, prompts, caller, how)
+        texts = [until(text, how.stop) for text in base.tokenizer.batch_decode(found, skip_special_tokens=True)]
+        return [text.strip() for text in texts] if how.strip else texts
 
-    return in_batches(base, rows, run, n_new=max_new_tokens)
+    return in_batches(base, rows, run, n_new=how.max_new_tokens)
 
 
 def _decode(
-    base: Reader, examples: Sequence[Example], prompts: Sequence[Encoded], caller: Caller, max_new_tokens: int,
-    stop: Sequence[str], sampling: Sequence[Sampling],
-) -> list[list[int]] | None:  # fmt: skip
-    """Give the tokens of each answer; None for greedy ones of a base whose cache rows can't leave."""
-    answers = [_Answer(base.tokenizer, stop) for _ in examples]
+    base: Reader, examples: Sequence[Example], prompts: Sequence[Encoded], caller: Caller, how: Answering
+) -> list[list[int]] | None:
+    """Give the tokens of each answer; None for a base whose cache rows can't leave, if greedy answers are wanted."""
+    answers = [_Answer(base.tokenizer, how.stop) for _ in examples]
     stops = frozenset(stops_of(base, examples))
     requests = [
-        Request(example, row.prompt, max_new_tokens, answer.hear, stops, how)
-        for example, row, answer, how in zip(
-            examples, prompts, answers, sampling or [GREEDY] * len(prompts), strict=True
-        )
+        Request(example, row.prompt, how.max_new_tokens, answer.hear, stops, sampling)
+        for example, row, answer, sampling in zip(examples, prompts, answers, how.sampling, strict=True)
     ]
     decoder = Decoder(caller, base.device)
     arriving = decoder.arriving(requests)
     arriving.read()
-    if not arriving.rows.can_leave and not sampling:  # transformers knows how
-        return None
+    if not arriving.rows.can_leave and all(one.temperature == 0 for one in how.sampling):
+        return None  # transformers knows how; but not to draw each row with a seed of its own
     decoder.join(arriving)
     while decoder.n_rows:
         decoder.step()
@@ -104,14 +117,13 @@ class _Answer:
 
 
 def _generate(
-    base: Reader, examples: Sequence[Example], prompts: Sequence[Encoded], caller: Caller, max_new_tokens: int,
-    stop: Sequence[str],
-) -> list[list[int]]:  # fmt: skip
+    base: Reader, examples: Sequence[Example], prompts: Sequence[Encoded], caller: Caller, how: Answering
+) -> list[list[int]]:
     batch = pad(prompts).to(base.device)
     with caller.about(examples):
         ids = base.hf.generate(
-            input_ids=batch.ids, attention_mask=batch.mask, max_new_tokens=max_new_tokens, do_sample=False,
-            **endings(base, examples, stop),
+            input_ids=batch.ids, attention_mask=batch.mask, max_new_tokens=how.max_new_tokens, do_sample=False,
+            **endings(base, examples, how.stop),
         )  # fmt: skip
     found: list[list[int]] = ids[:, batch.ids.shape[1] :].tolist()
     return found

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from lorary.errors import ModelError
+from lorary.evaluation.sampling import GREEDY, Sampling
 from lorary.model.decoding.rows import Caller, Rows
-from lorary.model.decoding.sampling import GREEDY, Sampler, Sampling, choose
+from lorary.model.decoding.sampling import Sampler, choose
 from lorary.model.text.tokens import Encoded, pad
 from lorary.tasks.example import Example
 

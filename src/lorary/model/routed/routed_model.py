@@ -6,20 +6,20 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from lorary.adapters.contract import Mix
 from lorary.errors import RoutingError
-from lorary.evaluation.contract import LogLikelihood
+from lorary.evaluation.contract import LogLikelihood, Wanted
 from lorary.library.adapter.expert import Expert
 from lorary.library.library import Library
 from lorary.model.attached.attachment import Attachment
 from lorary.model.attached.slot import Slot
 from lorary.model.base.base_model import BaseModel
-from lorary.model.decoding.answer import answer
+from lorary.model.decoding.answer import Answering, answer
 from lorary.model.decoding.likelihood import log_likelihood
 from lorary.model.decoding.rows import Caller
 from lorary.model.ensemble.ensemble import Ensemble, Parts, check_mix
@@ -184,9 +184,9 @@ class RoutedModel:
         """Score each example's completion in nats, its end included unless open; routers see the prompt's text only."""
         return log_likelihood(self.base, examples, self.caller, open_end=open_end)
 
-    def generate_text(self, examples: Sequence[Example], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
-        """Answer each example's prompt greedily, until a stop token of the base, or before one of the texts `stop`."""
-        return answer(self.base, examples, self.caller, max_new_tokens=max_new_tokens, stop=stop)
+    def generate_text(self, examples: Sequence[Example], *, max_new_tokens: int, **how: Unpack[Wanted]) -> list[str]:
+        """Answer each example's prompt greedily, or as `how` says, until a stop token of the base."""
+        return answer(self.base, examples, self.caller, Answering(max_new_tokens, **how))
 
     def explain(self, prompt: str | Example, *, max_new_tokens: int = 32) -> Trace:
         """Answer a prompt and record which experts were used at each token of prompt and answer, at each site."""
@@ -207,10 +207,8 @@ class RoutedModel:
         return shares_of(self.base, self._attachment, self._ensemble)
 
     def _trace(self, prompt: str | Example, max_new_tokens: int) -> Trace:
-        turn, names = self.caller.about, self.names
-        return explain_answer(
-            self.base, self._attachment.slot, turn, prompt, names=names, max_new_tokens=max_new_tokens
-        )
+        slot, turn, names = self._attachment.slot, self.caller.about, self.names
+        return explain_answer(self.base, slot, turn, prompt, names=names, max_new_tokens=max_new_tokens)
 
     @property
     def caller(self) -> Caller:

@@ -1,12 +1,12 @@
 """One row -> its examples, and its unread fields."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from lorary.errors import known_names
 from lorary.tasks.example import Example, Message, require_text, short
-from lorary.tasks.rows.fields import Row, row_error, text, wrong_type
+from lorary.tasks.rows.fields import Row, row_error, text, texts, wrong_type
 from lorary.tasks.rows.names import PARTS
 from lorary.tasks.rows.shapes import Content, shape_of
 from lorary.tasks.rows.turns import is_answer
@@ -29,6 +29,8 @@ def read_row(row: Row, answers: Answers = "last") -> Reading:
     shape = shape_of(row)
     content = shape.read(row)
     whole = _whole(row, content)
+    if tests := _tests(row):
+        whole = replace(whole, tests=tests)
     earlier = _earlier(whole, content) if answers == "all" else []
     name = f"{shape.name}, as turns" if content.turns and not shape.turns_only else shape.name
     return Reading((*earlier, whole), name, unread_of(row, shape, whole))
@@ -79,6 +81,10 @@ def part_of(row: Row) -> str | None:
     if not isinstance(split, str) or split.lower() not in PARTS:
         raise row_error(row, f"unknown split {split!r}.", known_names(str(split), list(PARTS)))
     return PARTS[split.lower()]
+
+
+def _tests(row: Row) -> str:
+    return "" if row.values.get("tests") is None else "\n".join(texts(row, "tests"))
 
 
 def _choices(row: Row, completion: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The fields of a row that aren't read: text in them is an error, unless it is a name or note about the row.
 
-A field is read if its shape reads it, if all rows may have it (`task`, `split`, `choices`), or if its text stands whole
-in the example that was made. Of the others:
+A field is read if its shape reads it, if all rows may have it (`task`, `split`, `choices`, `tests`), or if its text
+stands whole in the example that was made. Of the others:
 
 - numbers, dates, truth values and what is empty are left out;
 - so are the notes in `NOTES`, and names that end as in `NOTE_ENDS`, as long as they are short or hold no blanks;
@@ -20,7 +20,7 @@ from lorary.tasks.rows.fields import Row
 from lorary.tasks.rows.shapes import Shape
 from lorary.tasks.rows.turns import TURN_FIELDS
 
-OF_ALL_SHAPES = frozenset(("task", "task_name", "split", "choices"))
+OF_ALL_SHAPES = frozenset(("task", "task_name", "split", "choices", "tests"))
 _NOTES = (
     "_template author categories category config created created_at creator data_source dataset dataset_name date "
     "difficulty domain file file_name filename format generator group hash href id ids idx index key lang language "

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lorary.evaluation.contract import Evaluator, LogLikelihood, Place
 from lorary.evaluation.run import evaluate
+from lorary.evaluation.sampling import Sampling
 from lorary.tasks.example import Example
 from lorary.tasks.task import Task, Tasks
 from lorary.testing.contracts.options import OptionsContract, error_of
@@ -35,7 +36,10 @@ class Knowing:
             found.append(LogLikelihood(n_tokens * (-0.01 if likely else -5.0), n_tokens))
         return found
 
-    def generate_text(self, examples: Sequence[Example], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
+    def generate_text(
+        self, examples: Sequence[Example], *, max_new_tokens: int, stop: Sequence[str] = (),
+        sampling: Sequence[Sampling] = (), strip: bool = True,
+    ) -> list[str]:  # fmt: skip
         """Give the examples' completions, or nonsense."""
         return [example.completion if self.right else "zzz" for example in examples]
 
