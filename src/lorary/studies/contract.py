@@ -114,6 +114,11 @@ class Measure:
     passes: float = 1.0
 
 
+def file_name(text: str) -> str:
+    """Make of a row's name what a file can be called: all but letters, digits, "_" and "-" becomes "-"."""
+    return "".join(letter if letter.isalnum() or letter in "_-" else "-" for letter in text)
+
+
 @dataclass(frozen=True)
 class Plan:
     """All that a study makes: libraries, each after the measures it needs, then scores, then the other measures."""

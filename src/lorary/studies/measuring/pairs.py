@@ -35,10 +35,10 @@ class Likeness:
         found: Matrix = getattr(self, space)
         return found
 
-    def mean(self, space: str) -> float:
-        """Average the cosines of all pairs of two; nan without any."""
-        values = np.array(self.of(space))[np.triu_indices(len(self.names), 1)]
-        return float(values.mean()) if len(values) else float("nan")
+    def pairs(self, space: str) -> list[float]:
+        """Give the cosines of all pairs of two."""
+        found: list[float] = np.array(self.of(space))[np.triu_indices(len(self.names), 1)].tolist()
+        return found
 
 
 def likeness(experts: Experts) -> Likeness:
