@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lorary.building.builders.private import Private
 from lorary.building.limits import check_positive, check_targets
@@ -62,7 +64,13 @@ class NormStudy(Study):
         if not tasks or len(tasks if given is None else given) < 2:
             found = f"{len(tasks)} tasks" if given is None else f"{len(tasks)} tasks of a library of {len(given)}"
             raise BuildError("E-TASK", f"study norms: {found}, expected at least 2 experts.", "Give more.")
-        how = {"batch_size": self.batch_size, "lr": self.lr, "dropout": 0.0, "n_evaluations": 2, "max_valid": 8}
+        how: dict[str, Any] = {
+            "batch_size": self.batch_size,
+            "lr": self.lr,
+            "dropout": 0.0,
+            "n_evaluations": 2,
+            "max_valid": 8,
+        }
         builder = Private(steps=self.steps, targets=self.targets, seed=self.seed, **how)
         builds = [] if given is not None else [Build(_PRIVATE, builder, tasks)]
         library = _PRIVATE if given is None else GIVEN
@@ -144,13 +152,13 @@ def _found(results: Results) -> list[Norms]:
     return [one for measured in results.measured for one in measured.values() if isinstance(one, Norms)]
 
 
-def _values(found: Sequence[Norms], which: str) -> list[np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
+def _values(found: Sequence[Norms], which: str) -> list[NDArray[np.float64]]:
     """Give the values of each task's examples, (N_t,); those of several seeds stand in one row."""
     names = dict.fromkeys(one.task for one in found)
     return [np.concatenate([np.array(getattr(one, which)) for one in found if one.task == name]) for name in names]
 
 
-def _interval(values: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.float64]]]) -> tuple[float, float, float]:
+def _interval(values: Sequence[NDArray[np.float64]]) -> tuple[float, float, float]:
     """Give the mean over tasks with its 95 % interval, of values (N_t,) of each."""
     low, high = central_interval(resampled_means(values, draws=_DRAWS, seed=0), 0.95)
     return float(np.mean([task.mean() for task in values])), low, high
@@ -158,9 +166,9 @@ def _interval(values: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 def _cells(found: Sequence[Norms], way: str) -> list[Cell]:
     values = _values(found, way)
-    geometric = (float(np.exp(value)) for value in _interval(_values(found, f"{way}_log")))
-    share = _interval([100.0 * (task > 1) for task in values])
-    return [Cell(*_interval(values)), Cell(*geometric), Cell(*share)]
+    mean, low, high = (float(np.exp(value)) for value in _interval(_values(found, f"{way}_log")))
+    share = _interval([np.where(task > 1, 100.0, 0.0) for task in values])
+    return [Cell(*_interval(values)), Cell(mean, low, high), Cell(*share)]
 
 
 def _path(place: int) -> str:

@@ -124,8 +124,10 @@ class SimilarityStudy(Study):
         for place, pair in enumerate(some):
             examples = [example for name in pair for example in tested[name].test]
             gain = partial(_measure_gain, tested, place)
-            own = {"libraries": [_PRIVATE, _PAIRS], "tasks": tested, "after": [_DRAWN]}
-            measures.append(Measure(_of_pair(place), gain, _Gain, examples=examples, passes=2, **own))
+            libraries = [_PRIVATE, _PAIRS]
+            measures.append(
+                Measure(_of_pair(place), gain, _Gain, libraries, tested, [_DRAWN], examples=examples, passes=2)
+            )
         return Plan(builds, measures=measures)
 
     @property
