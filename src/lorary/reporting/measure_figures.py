@@ -28,13 +28,14 @@ class Fit:
 
 @dataclass(frozen=True)
 class Points:
-    """Points of one panel, with the line that was fitted to them and what it says."""
+    """Points of one panel, with the line that was fitted to them and what it says; `names`: of each point, if shown."""
 
     title: str
     x: Sequence[float]
     y: Sequence[float]
     fit: Fit | None = None
     said: str = ""
+    names: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -60,17 +61,20 @@ class Line:
 
 
 def draw_points(
-    panels: Sequence[Points], *, x_label: str, y_label: str, caption: str, name: str, title: str
-) -> Picture:
-    """Draw a panel of points for each of several ways to measure x. Raises E-REPORT without points."""
+    panels: Sequence[Points], *, x_label: str, y_label: str, caption: str, name: str, title: str,
+    level: float | None = None,
+) -> Picture:  # fmt: skip
+    """Draw panels of points; `level`: a line across. Raises E-REPORT without points."""
     _require(panels, [panel.x for panel in panels], name)
     figure, axes = _panels(len(panels), 3.9)
     for axis, panel in zip(axes, panels, strict=True):
-        axis.axhline(0, color=FAINT, linewidth=1, linestyle=":", zorder=1)
+        if level is not None:
+            axis.axhline(level, color=FAINT, linewidth=1, linestyle=":", zorder=1)
         if panel.fit is not None:
             axis.fill_between(panel.fit.x, panel.fit.low, panel.fit.high, color=COLOURS[0], alpha=0.15, linewidth=0)
             axis.plot(panel.fit.x, panel.fit.y, color=COLOURS[0], linewidth=1.8)
         axis.plot(panel.x, panel.y, "o", color=COLOURS[4], markersize=5, alpha=0.75, markeredgewidth=0)
+        _name_points(axis, panel)
         _finish_panel(axis, panel.title, panel.said, x_label)
     axes[0].set_ylabel(y_label, fontsize=8, color=FAINT)
     return finish(figure, name, title, caption)
@@ -121,6 +125,19 @@ def draw_lines(
         _finish_panel(axis, panel.title, panel.said, x_label)
     axes[0].set_ylabel(y_label, fontsize=8, color=FAINT)
     return finish(figure, name, title, caption)
+
+
+def _name_points(axis: Axes, panel: Points) -> None:
+    """Write names beside points, on the side where there is room."""
+    middle = (min(panel.x) + max(panel.x)) / 2
+    for name, x, y in zip(panel.names, panel.x, panel.y, strict=False):
+        side, place = (1, "left") if x <= middle else (-1, "right")
+        axis.annotate(
+            short(name, 24), (x, y), xytext=(7 * side, 0), textcoords="offset points", fontsize=8, color=INK,
+            ha=place, va="center",
+        )  # fmt: skip
+    if panel.names:
+        axis.margins(x=0.12)
 
 
 def _require(panels: Sequence[Any], values: Sequence[Sequence[float]], name: str) -> None:

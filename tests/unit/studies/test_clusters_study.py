@@ -122,9 +122,9 @@ def test_it_lays_out_numbers_and_ways(results):
     assert [cell and round(cell.mean, 1) for cell in ways.rows[0].cells[1:]] == [0.8, 0.8]
     assert numbers.rows[1].cells[1:] == (None, None)
     assert "[" not in ways.to_markdown().splitlines()[3].split("|")[3]
-    over_k, dots = study.figures(results)
+    over_k, beside = study.figures(results)
     assert "best: 4 of 16" in over_k.svg.decode()
-    assert dots.png
+    assert "random_examples" in beside.svg.decode()
 
 
 def test_a_difference_of_few_values_has_no_interval():

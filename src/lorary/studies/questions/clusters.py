@@ -13,6 +13,8 @@ from lorary.building.builders.per_cluster import PerCluster
 from lorary.building.builders.private import Private
 from lorary.building.clustering.cluster import cluster
 from lorary.building.clustering.clusterers.mbc import MBC
+from lorary.building.clustering.clusterers.random_examples import RandomExamples
+from lorary.building.clustering.clusterers.random_tasks import RandomTasks
 from lorary.building.clustering.clusters import Clusters
 from lorary.building.clustering.contract import Clusterer
 from lorary.building.contract import Builder
@@ -23,8 +25,7 @@ from lorary.evaluation.scores import Scores
 from lorary.folder import CLUSTERERS
 from lorary.formats.peft import open_experts
 from lorary.reporting.canvas import Picture
-from lorary.reporting.figure import draw_scores
-from lorary.reporting.measure_figures import Line, draw_lines
+from lorary.reporting.measure_figures import Line, Points, draw_lines, draw_points
 from lorary.reporting.table import Cell as TableCell
 from lorary.reporting.table import Column, Row, Table, make_table
 from lorary.studies.contract import (
@@ -144,7 +145,7 @@ class ClusterStudy(Study):
             each = {f"c{i}": (task,) for i, task in enumerate(tasks)}
             known = Clusters(each if clusterer is None else {"c0": tuple(tasks)})
             return Build(path, PerCluster(known, **self._training(1.0)), tasks)
-        if _is_blind(clusterer):
+        if isinstance(clusterer, RandomTasks | RandomExamples):  # known before anything is built
             groups = clusterer.cluster({}, {task: (task,) for task in tasks})
             return Build(path, PerCluster(groups, **rest), tasks)
         some = Clusters({f"c{i}": tuple(tasks)[i :: self.k] for i in range(min(self.k, len(tasks)))})
@@ -232,7 +233,7 @@ class ClusterStudy(Study):
         return replace(table, columns=(*table.columns, *columns), rows=tuple(rows))
 
     def figures(self, results: Results) -> list[Picture]:
-        """Draw log-likelihood over the number of clusters, and the ways as dots."""
+        """Draw log-likelihood over the number of clusters, and over the cosine of each way's experts."""
         panels = [_curve(group, rows) for group, rows in results.items()]
         caption = (
             "Across: clusters of tasks, from one expert for all to one for each, logarithmic. Up: mean log-likelihood "
@@ -240,8 +241,20 @@ class ClusterStudy(Study):
         )
         label, title = "log-likelihood, nats per token", "How many clusters"
         over_k = draw_lines(panels, x_label="clusters", y_label=label, caption=caption, name="clusters", title=title)
-        ways = self.tables(results, "")[1]
-        return [over_k, *([draw_scores(ways, name="ways", title="Ways to cluster")] if ways.rows else [])]
+        beside = [ways for group, rows in results.items() if (ways := self._ways(group, rows, results)).x]
+        caption = (
+            f"Each point: a way to make {self.k} clusters. Across: mean cosine of two of their experts, of the factors "
+            "as they are written. Up: mean log-likelihood of the right answers, all experts averaged."
+        )
+        title = "Ways to cluster"
+        if not beside:
+            return [over_k]
+        return [over_k, draw_points(beside, x_label="cosine", y_label=label, caption=caption, name="ways", title=title)]
+
+    def _ways(self, group: str, rows: Mapping[str, Scores], results: Results) -> Points:
+        known = [way for way in self.ways if self._row(way) in rows and self._cosines(results, way, "factors")]
+        cosines = [float(np.mean(self._cosines(results, way, "factors"))) for way in known]
+        return Points(group, cosines, [-rows[self._row(way)].mean for way in known], names=known)
 
     def _row(self, way: str) -> str:
         return f"k={self.k}" if way == "mbc" else way
@@ -278,11 +291,6 @@ def _with_k(clusterer: Clusterer, k: int, seed: int) -> Clusterer:
     changed: Any = clusterer
     known = {field.name for field in fields(changed)}
     return replace(changed, **{name: value for name, value in (("k", k), ("seed", seed)) if name in known})
-
-
-def _is_blind(clusterer: Clusterer) -> bool:
-    """Tell whether a clusterer looks at neither experts nor examples, so that its clusters are known before."""
-    return type(clusterer).__name__ in ("RandomTasks", "RandomExamples")
 
 
 def _groups_of(name: str) -> str:

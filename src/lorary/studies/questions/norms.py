@@ -128,7 +128,7 @@ class NormStudy(Study):
         caption = (
             f"{sum(len(one.layer) for one in found)} examples of {len({one.task for one in found})} tasks. Across: the "
             "norm of the right expert's answer over that of another's at the same input, mean over the layers. Dotted: "
-            "1, where both are equal. Red: the mean. The last bar holds all that is beyond the 99.5th percentile."
+            "1, where both are equal. Orange: the mean. The last bar holds all that is beyond the 99.5th percentile."
         )
         title, label = "The right expert's norm over another's", "ratio of norms"
         return [draw_histograms(panels, x_label=label, caption=caption, name="norms", title=title)]

@@ -196,7 +196,11 @@ class SimilarityStudy(Study):
         )
         label = "gain of joint training, nats per token"
         title = "Likeness of experts and gain of joint training"
-        return [draw_points(panels, x_label="cosine", y_label=label, caption=caption, name="similarity", title=title)]
+        return [
+            draw_points(
+                panels, x_label="cosine", y_label=label, caption=caption, name="similarity", title=title, level=0
+            )
+        ]
 
 
 def _measure_gain(tested: Tasks, place: int, bench: Bench) -> _Gain:
