@@ -11,7 +11,9 @@ from lorary.testing.pico import random_library
 
 CHEAP = {
     "steps": 2, "new_steps": 2, "batch_size": 2, "n_clusters": 2, "n_few": 4,
-    "limit": 2, "n_score": 2, "n_score_new": 2,
+    "limit": 2, "n_score": 2, "n_score_new": 2, "n_pairs": 2,
+    "k": 2, "ks": (1,), "ways": ("random_tasks", "embeddings:n_examples=2", "mbc"), "epochs": 0.5,
+    "dimensions": (2,),
     "libraries": ("gated", "mbc", "merge_ties"), "adaptations": ("lib_mu", "pi_tuning"),
 }  # fmt: skip
 """Options by which a study is done in seconds, of those that it has."""
