@@ -11,6 +11,7 @@ from lorary.cli.commands.add import add
 from lorary.cli.commands.ask import ask
 from lorary.cli.commands.build import build
 from lorary.cli.commands.cluster import cluster
+from lorary.cli.commands.compare import compare
 from lorary.cli.commands.eval import evaluate
 from lorary.cli.commands.export import export
 from lorary.cli.commands.finetune import finetune
@@ -52,6 +53,7 @@ def make_app() -> typer.Typer:
         "save": save,
         "export": export,
         "report": report,
+        "compare": compare,
         "quickstart": quickstart,
         "study": study,
     }

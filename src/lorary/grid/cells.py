@@ -18,33 +18,52 @@ from lorary.tasks.task import Tasks
 
 @dataclass(frozen=True)
 class Cell:
-    """One model by one metric. header: what is known of its run's header before its base is loaded.
+    """One model by one metric on tasks. file: where its scores go, below the root of the work.
 
-    library_hash: of all experts; max_share may leave out some, and then the header has another.
+    fit: tasks for routers that need examples. limit: at most so many examples per task. header: what is known of its
+    run's header before its base is loaded. library_hash: of all experts; max_share may leave out some, and then the
+    header has another.
     """
 
     setup: Setup
     evaluator: Evaluator
+    tasks: Tasks
+    file: str
     header: Mapping[str, Any]
     library_hash: str = ""
+    limit: int | None = None
+    fit: Tasks | None = None
 
     @property
     def name(self) -> str:
-        """What progress and messages call it: model and metric."""
-        return f"{file_part(self.setup.label)}.{file_part(to_spec(self.evaluator))}"
+        """What progress and messages call it: its file, without what all files end in."""
+        return self.file.removesuffix(".jsonl")
 
     @property
-    def file(self) -> str:
-        """Where its scores go, in the grid's directory."""
-        return f"{self.name}.jsonl"
+    def n_examples(self) -> int:
+        """How many examples it scores."""
+        return sum(len(task.test[: self.limit]) for task in self.tasks.values())
 
     def on(self, base: Mapping[str, Any]) -> dict[str, Any]:
         """Tell what is known of the header once a base is loaded, by its identity."""
-        return {**self.header, "model": {**base, **self.header["model"]}}
+        known = {} if self.setup.base else base
+        return {**self.header, "model": {**known, **self.header["model"]}}
 
     def key(self, base: Mapping[str, Any]) -> str:
         """Hash all that decides the scores."""
-        return short_key(self.on(base), self.setup.max_share, self.library_hash)
+        return short_key(self.on(base), self.setup.max_share, self.library_hash, *filter(None, [self.setup.base]))
+
+
+def make_cell(
+    setup: Setup, evaluator: Evaluator, tasks: Tasks, file: str, *, limit: int | None, fit: Tasks | None
+) -> Cell:
+    """Make a cell. Raises what no base would make right about its model."""
+    facts = setup.chosen(fit).identity
+    whole = str(facts.get("library", ""))
+    if setup.max_share is not None:
+        facts.pop("library", None)
+    header = foresee(evaluator, tasks, name=setup.label, limit=limit, model=facts)
+    return Cell(setup, evaluator, tasks, file, header, whole, limit, fit)
 
 
 def parse_evaluators(given: Sequence[Evaluator | str]) -> tuple[Evaluator, ...]:
@@ -73,19 +92,18 @@ def make_cells(
     _check_directory(into)
     for evaluator in evaluators:
         check_tasks(evaluator, tasks)
+    pairs = [(setup, evaluator) for setup in setups for evaluator in evaluators]
     cells: dict[str, Cell] = {}
-    for setup in setups:
-        facts = setup.chosen(train_tasks).identity
-        whole = str(facts.get("library", ""))
-        if setup.max_share is not None:
-            facts.pop("library", None)
-        for evaluator in evaluators:
-            header = foresee(evaluator, tasks, name=setup.label, limit=limit, model=facts)
-            cell = Cell(setup, evaluator, header, whole)
-            check_into(into / cell.file, header)
-            cells[cell.name] = cell
-    _check_names([Cell(setup, evaluator, {}) for setup in setups for evaluator in evaluators])
+    for setup, evaluator in pairs:
+        cell = make_cell(setup, evaluator, tasks, _file_of(setup, evaluator), limit=limit, fit=train_tasks)
+        check_into(into / cell.file, cell.header)
+        cells[cell.name] = cell
+    _check_names(pairs)
     return cells
+
+
+def _file_of(setup: Setup, evaluator: Evaluator) -> str:
+    return f"{file_part(setup.label)}.{file_part(to_spec(evaluator))}.jsonl"
 
 
 def _check_directory(into: Path) -> None:
@@ -95,12 +113,13 @@ def _check_directory(into: Path) -> None:
     check_writable(into)
 
 
-def _check_names(cells: Sequence[Cell]) -> None:
+def _check_names(pairs: Sequence[tuple[Setup, Evaluator]]) -> None:
     """Refuse two cells of one file. Raises E-NAME."""
-    seen: dict[str, Cell] = {}
-    for cell in cells:
-        twin = seen.setdefault(cell.file.lower(), cell)
-        if twin is not cell:
-            one, other = (f"{found.setup.label!r} by {to_spec(found.evaluator)!r}" for found in (twin, cell))
-            how = f"{one} is given twice" if one == other else f"{one} and {other} would be one file, {cell.file}"
+    seen: dict[str, tuple[Setup, Evaluator]] = {}
+    for pair in pairs:
+        file = _file_of(*pair)
+        twin = seen.setdefault(file.lower(), pair)
+        if twin is not pair:
+            one, other = (f"{setup.label!r} by {to_spec(evaluator)!r}" for setup, evaluator in (twin, pair))
+            how = f"{one} is given twice" if one == other else f"{one} and {other} would be one file, {file}"
             raise OptionError("E-NAME", f"{how}.", "Give each once; in Python, setups that differ other labels.")

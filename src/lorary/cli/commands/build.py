@@ -28,6 +28,10 @@ def build(
     ] = None,
     base: Annotated[str | None, base_option("Base model; by default that of --into or --from, else embedded.")] = None,
     only: OnlyTasks = None,
+    train_share: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Share of each task's training examples to use, drawn by lot, e.g. 0.1."),
+    ] = None,
     backend: Annotated[
         str, method_option("--backend", "BACKENDS", "Where workers run, e.g. ray:gpus=0.25 (`list` shows all).")
     ] = "local",
@@ -55,6 +59,7 @@ def build(
 ) -> None:
     """Build a library of experts. Interrupted, the same command resumes."""
     given = {"tasks": tasks, "builder": method, "into": into, "source": source, "base": base, "only": tuple(only or ())}
+    given["train_share"] = train_share
     given |= {
         **how.options,
         "ignore": tuple(reading.ignore or ()),
@@ -62,7 +67,9 @@ def build(
     }
     if not dry_run:
         check_backend(backend)
-    made, base_name = gather(recipe, {key: value for key, value in given.items() if value}, to_load=not dry_run)
+    made, base_name = gather(
+        recipe, {key: value for key, value in given.items() if value or value == 0}, to_load=not dry_run
+    )
     place = choose_backend(backend, workers=workers, threads=threads)
     if dry_run:
         return print_plan(made, json)
