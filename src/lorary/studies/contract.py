@@ -1,8 +1,9 @@
 """Study, Plan, Verdict: a question that a few libraries and scores answer, on any base and any tasks."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from lorary.adapters.contract import Mix
 from lorary.building.contract import Builder
@@ -10,8 +11,12 @@ from lorary.evaluation.compare import compare
 from lorary.evaluation.contract import Evaluator
 from lorary.evaluation.scores import Scores
 from lorary.library.library import Library
+from lorary.model.base.base_model import BaseModel
 from lorary.options import Options
+from lorary.reporting.canvas import Picture
+from lorary.reporting.figure import draw_scores
 from lorary.reporting.table import Table, make_table
+from lorary.tasks.example import Example
 from lorary.tasks.task import Tasks
 
 TRAINED = "trained tasks"
@@ -33,6 +38,19 @@ class Subject:
     source: Library | None = None
 
 
+Measured = Mapping[str, Any]
+"""What was measured so far, by the path of each measure in the run."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a part of a plan is made from: the base, and all that the parts before it made."""
+
+    base: BaseModel
+    libraries: Libraries = field(default_factory=dict)
+    measured: Measured = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Build:
     """One library that a study makes.
@@ -40,14 +58,15 @@ class Build:
     path: its directory, below that of the run. builder: its options, or how to choose them once the libraries before
     it are there. source: the path of the library that it starts from. like: a builder that needs no library, and its
     tasks, which take as many steps, for the plan, where this one can't be planned before others are built; None for no
-    steps.
+    steps. after: the paths of measures that its builder is chosen by; they are made once the builds before it are.
     """
 
     path: str
-    builder: Builder | Callable[[Libraries], Builder]
+    builder: Builder | Callable[[Bench], Builder]
     tasks: Tasks
     source: str | None = None
     like: tuple[Builder, Tasks] | None = None
+    after: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -72,11 +91,36 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Measure:
+    """Something that a study finds out itself, neither a library nor scores: one JSON file.
+
+    path: its file, below the directory of the run. compute: finds it out; the same bench always gives the same. form: a
+    frozen dataclass, of which it gives one; the file is held to its types, and to what its `__post_init__` refuses with
+    ValueError. A file whose origin differs from what follows is refused: libraries: the paths of those it looks at;
+    tasks: the examples that it looks at; after: the paths of the measures it starts from; options: what else decides
+    it. Of what it costs a plan says: steps of training; examples: those that pass through the base, or as many of the
+    same length; passes: how often each does.
+    """
+
+    path: str
+    compute: Callable[[Bench], Any]
+    form: type
+    libraries: Sequence[str] = ()
+    tasks: Tasks = field(default_factory=lambda: Tasks([]))
+    after: Sequence[str] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    steps: int = 0
+    examples: Sequence[Example] = ()
+    passes: float = 1.0
+
+
+@dataclass(frozen=True)
 class Plan:
-    """All that a study makes, in this order: libraries, then scores."""
+    """All that a study makes: libraries, each after the measures it needs, then scores, then the other measures."""
 
     builds: Sequence[Build] = ()
     cells: Sequence[Cell] = ()
+    measures: Sequence[Measure] = ()
 
 
 @dataclass(frozen=True)
@@ -100,8 +144,28 @@ def judge(claim: str, one: Scores, other: Scores) -> Verdict:
     return Verdict(claim, is_better if is_clear else None, f"{found}.")
 
 
-Results = Mapping[str, Mapping[str, Scores]]
-"""Group of tasks -> row -> scores, in the order of the plan."""
+@dataclass(frozen=True, eq=False)
+class Results(Mapping[str, Mapping[str, Scores]]):
+    """What a plan gave: group of tasks -> row -> scores, in the order of the plan, and what was measured.
+
+    Over several seeds scores are the means of each example; measures stand beside each other, one mapping a seed.
+    """
+
+    scores: Mapping[str, Mapping[str, Scores]]
+    measured: Sequence[Measured] = ()
+
+    def __getitem__(self, group: str) -> Mapping[str, Scores]:
+        return self.scores[group]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.scores)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def found(self, path: str) -> list[Any]:
+        """List what a measure gave, one for each seed; nothing if it isn't part of the plan."""
+        return [measured[path] for measured in self.measured if path in measured]
 
 
 @dataclass(frozen=True)
@@ -122,3 +186,8 @@ class Study(Options, ABC):
         metrics = {scores.metric for rows in results.values() for scores in rows.values()}
         shown = {metric: labels.get(metric.partition(":")[0], metric) for metric in metrics}
         return [make_table({group: rows.values() for group, rows in results.items()}, title=title, labels=shown)]
+
+    def figures(self, results: Results) -> list[Picture]:
+        """Draw what was measured, for the page: by default the table of scores."""
+        tables = self.tables(results, "")
+        return [draw_scores(tables[0])] if tables and tables[0].columns else []

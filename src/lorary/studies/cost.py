@@ -7,14 +7,14 @@ from lorary.building.contract import Builder, plan_jobs
 from lorary.building.estimate import estimate
 from lorary.building.training.job import CHARACTERS_PER_TOKEN
 from lorary.model.base.base_model import BaseModel
-from lorary.studies.contract import GIVEN, Build, Cell, Study, Subject
+from lorary.studies.contract import GIVEN, Build, Cell, Measure, Study, Subject
 from lorary.studies.run import repeated
 from lorary.tasks.example import Example
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one library or one file of scores costs.
+    """What one library, file of scores or measure costs.
 
     path: where it will be, below the directory of the study. n_experts: None if that isn't known before earlier
     libraries are built. steps: optimiser steps of all its experts. tokens: passed through the base in training,
@@ -31,7 +31,7 @@ class Cost:
 def foresee(
     study: Study, subject: Subject, base: BaseModel | None, base_name: str, seeds: Sequence[int] | None = None
 ) -> list[Cost]:
-    """Foresee a study, library by library and score by score. `base`: real or in outline; None if it isn't at hand.
+    """Foresee a study, part by part. `base`: real or in outline; None if it isn't at hand.
 
     Raises what the plan raises, E-OPTION for seeds that the study can't take.
     """
@@ -44,6 +44,8 @@ def _costs(study: Study, subject: Subject, base: BaseModel | None, place: str) -
         yield _of_build(one, subject, base, below + one.path)
     for cell in plan.cells:
         yield _of_cell(cell, base, below + cell.path)
+    for measure in plan.measures:
+        yield _of_measure(measure, base, below + measure.path)
 
 
 def _of_build(one: Build, subject: Subject, base: BaseModel | None, path: str) -> Cost:
@@ -61,6 +63,11 @@ def _of_cell(cell: Cell, base: BaseModel | None, path: str) -> Cost:
     examples = [example for task in cell.tasks.values() for example in task.test[: cell.limit]]
     written = len(examples) * getattr(cell.evaluator, "max_new_tokens", 0)
     return Cost(path, None, len(examples), 0, _read(examples, base) + written)
+
+
+def _of_measure(measure: Measure, base: BaseModel | None, path: str) -> Cost:
+    tokens = round(measure.passes * _read(measure.examples, base))
+    return Cost(path, None, len(measure.examples) or None, measure.steps, tokens)
 
 
 def _read(examples: Sequence[Example], base: BaseModel | None) -> int:

@@ -1,6 +1,6 @@
-"""Run a study, or the rest of it: build its libraries, score its cells, write its page.
+"""Run a study, or the rest of it: build its libraries, score its cells, take its measures, write its page.
 
-Every library and every file of scores is made once, so a study that was stopped resumes where it was.
+Every library, file of scores and measure is made once, so a study that was stopped resumes where it was.
 """
 
 import dataclasses
@@ -26,10 +26,10 @@ from lorary.model.base.base_model import BaseModel
 from lorary.model.routed.route import route
 from lorary.model.text.batching import tokens_at_once
 from lorary.options import as_dict, name_of, require
-from lorary.reporting.figure import draw_scores
 from lorary.reporting.html import check_page_place, write_report
 from lorary.reporting.table import Table
-from lorary.studies.contract import GIVEN, Build, Cell, Results, Study, Subject, Verdict
+from lorary.studies.contract import GIVEN, Bench, Build, Cell, Measure, Results, Study, Subject, Verdict
+from lorary.studies.kept import kept
 from lorary.studies.seeds import over_seeds, require_seeds
 
 Tell = Callable[[str], None]
@@ -76,7 +76,7 @@ def run_study(
         title=f"Study: {name_of(study)}",
         summary=[(type(study).__doc__ or "").partition("\n")[0], *map(str, verdicts)],
         tables=tables if means is tables else [*means, *tables],
-        pictures=[draw_scores(means[0])],
+        pictures=study.figures(results),
         provenance=_facts(study, subject, base, list(repeats)),
     )
     return Finished(tables if means is tables else [*tables, *means], verdicts, report)
@@ -124,24 +124,34 @@ def _steady(base: BaseModel) -> Iterator[None]:
 
 def _run(study: Study, subject: Subject, base: BaseModel, into: Path, tell: Tell) -> Results:
     plan = study.plan(subject)
-    libraries = {} if subject.source is None else {GIVEN: subject.source}
+    bench = Bench(base, {} if subject.source is None else {GIVEN: subject.source})
     for one in plan.builds:
-        libraries[one.path] = _build(one, libraries, base, into, tell)
+        bench = _measure([m for m in plan.measures if m.path in one.after], bench, into, tell)
+        bench = dataclasses.replace(bench, libraries={**bench.libraries, one.path: _build(one, bench, into, tell)})
     results: dict[str, dict[str, Scores]] = {}
-    for cell, scores in zip(plan.cells, score_all(plan.cells, libraries, base, into, tell), strict=True):
+    for cell, scores in zip(plan.cells, score_all(plan.cells, bench.libraries, base, into, tell), strict=True):
         results.setdefault(cell.group, {})[cell.name] = scores
-    return results
+    return Results(results, [_measure(plan.measures, bench, into, tell).measured])
 
 
-def _build(one: Build, libraries: Mapping[str, Library], base: BaseModel, into: Path, tell: Tell) -> Library:
+def _build(one: Build, bench: Bench, into: Path, tell: Tell) -> Library:
     def on_step(step: JobStep) -> None:
         if step.step == step.n_steps:
             tell(f"made {step.job}")
 
     tell(f"building {Path(one.path).name}")
-    builder = one.builder if isinstance(one.builder, Builder) else one.builder(libraries)
-    source = None if one.source is None else libraries[one.source]
-    return build(builder, one.tasks, base, source=source, into=into / one.path, report=on_step)
+    builder = one.builder if isinstance(one.builder, Builder) else one.builder(bench)
+    source = None if one.source is None else bench.libraries[one.source]
+    return build(builder, one.tasks, bench.base, source=source, into=into / one.path, report=on_step)
+
+
+def _measure(measures: Sequence[Measure], bench: Bench, into: Path, tell: Tell) -> Bench:
+    """Take the measures that aren't there yet, in their order; gives the bench with all of them."""
+    for one in measures:
+        if one.path not in bench.measured:
+            tell(f"measuring {Path(one.path).stem}")
+            bench = dataclasses.replace(bench, measured={**bench.measured, one.path: kept(one, bench, into)})
+    return bench
 
 
 # ---- scoring ------------------------------------------------------------------------------------

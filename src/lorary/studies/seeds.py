@@ -1,11 +1,12 @@
 """The seeds that a study is repeated with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from lorary.errors import OptionError
 from lorary.evaluation.scores import Scores
 from lorary.options import MAX_SEED, require_count
+from lorary.studies.contract import Results
 
 
 def require_seeds(what: str, seeds: Sequence[int]) -> None:
@@ -25,8 +26,9 @@ def averaged(several: Sequence[Scores]) -> Scores:
     return Scores(several[0].header, tuple(means))
 
 
-def over_seeds(runs: Sequence[Mapping[str, Mapping[str, Scores]]]) -> dict[str, dict[str, Scores]]:
-    """Average the scores of equal rows and groups."""
-    return {
+def over_seeds(runs: Sequence[Results]) -> Results:
+    """Average the scores of equal rows and groups; what was measured stands beside each other."""
+    means = {
         group: {name: averaged([run[group][name] for run in runs]) for name in rows} for group, rows in runs[0].items()
     }
+    return Results(means, [measured for run in runs for measured in run.measured])

@@ -32,9 +32,9 @@ from lorary.routing.contract import find_router
 from lorary.studies.contract import (
     TRAINED,
     UNSEEN,
+    Bench,
     Build,
     Cell,
-    Libraries,
     Plan,
     Results,
     Study,
@@ -190,8 +190,8 @@ class BuilderStudy(Study):
         k = min(self.n_clusters, n)
         together = Shared(steps=k * self._cluster_steps(n, k), **self.training)
 
-        def on_clusters(libraries: Libraries) -> Builder:
-            return self.per_cluster(cluster(MBC(k=k), libraries["libs/first"]), n)
+        def on_clusters(bench: Bench) -> Builder:
+            return self.per_cluster(cluster(MBC(k=k), bench.libraries["libs/first"]), n)
 
         builders: dict[str, tuple[Any, tuple[Builder, Tasks] | None]] = {
             "private": (self.private(), None),

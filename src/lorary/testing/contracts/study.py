@@ -19,7 +19,7 @@ from lorary.evaluation.scores import read_scores
 from lorary.library.layout import MANIFEST
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
-from lorary.studies.contract import GIVEN, Build, Cell, Study, Subject
+from lorary.studies.contract import GIVEN, Build, Cell, Measure, Study, Subject
 from lorary.studies.cost import foresee
 from lorary.studies.run import REPORT, Finished, run_study
 from lorary.testing.contracts.builder import Killed, files_of
@@ -31,7 +31,7 @@ class StudyContract:
     def test_the_plan_lists_what_run_does(
         self, study: Study, base: BaseModel, subject: Subject, tmp_path: Path
     ) -> None:
-        """It makes the libraries and scores that were foreseen, with their steps, experts and examples; no others."""
+        """It makes the libraries, scores and measures that were foreseen, with their steps and sizes; no others."""
         costs = foresee(study, subject, base, base.name)
         assert not list(tmp_path.iterdir()), "a plan writes nothing"
         run_study(study, subject, base, into=tmp_path / "run")
@@ -39,11 +39,12 @@ class StudyContract:
         runs = {name: path for name, path in made.items() if "experts" not in path.parts}
         libraries = {path.parent for path in (tmp_path / "run").rglob(MANIFEST)}
         found = {str(path.relative_to(tmp_path / "run")): Library.open(path) for path in libraries}
-        assert {cost.path for cost in costs} == {*runs, *found}
+        measures = {str(path.relative_to(tmp_path / "run")) for path in _measures(tmp_path / "run")}
+        assert {cost.path for cost in costs} == {*runs, *found, *measures}
         for cost in costs:
             if cost.path in runs:
                 assert len(read_scores(runs[cost.path]).outcomes) == cost.n_examples
-            else:
+            elif cost.path in found:
                 jobs = {(e.provenance.data_hash, e.provenance.steps) for e in found[cost.path].values()}
                 assert sum(steps or 0 for _, steps in jobs) == cost.steps, cost.path
                 assert cost.n_experts in (None, len(found[cost.path]))
@@ -98,7 +99,13 @@ class StudyContract:
             assert isinstance(one.builder, Builder) or one.like is not None
             known.add(one.path)
         assert {cell.library for cell in plan.cells} <= known
-        parts: list[Build | Cell] = [*plan.builds, *plan.cells]
+        taken: set[str] = set()
+        for measure in plan.measures:
+            assert {*measure.libraries} <= known
+            assert {*measure.after} <= taken
+            taken.add(measure.path)
+        assert {path for one in plan.builds for path in one.after} <= taken
+        parts: list[Build | Cell | Measure] = [*plan.builds, *plan.cells, *plan.measures]
         paths = [part.path for part in parts]
         assert len(paths) == len(set(paths))
 
@@ -118,8 +125,14 @@ def _run_until(moment: str, study: Study, subject: Subject, base: BaseModel, int
 
 def _times(into: Path) -> dict[str, int]:
     """When each file was written, the page and the libraries' notes aside."""
-    kept = (path for path in into.rglob("*") if path.suffix in (".jsonl", ".safetensors"))
-    return {str(path): path.stat().st_mtime_ns for path in kept}
+    kept = [path for path in into.rglob("*") if path.suffix in (".jsonl", ".safetensors")]
+    return {str(path): path.stat().st_mtime_ns for path in [*kept, *_measures(into)]}
+
+
+def _measures(into: Path) -> list[Path]:
+    """List the files of measures: all JSON outside of libraries."""
+    libraries = {path.parent for path in into.rglob(MANIFEST)}
+    return [path for path in into.rglob("*.json") if libraries.isdisjoint(path.parents)]
 
 
 def _check_shown(done: Finished) -> None:
