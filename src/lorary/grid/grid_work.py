@@ -116,8 +116,15 @@ class GridWork(Work):
 class GridRunner(Runner):
     """Evaluates cells, one after the other; a model stays open while the next cell is of the same."""
 
-    def __init__(self, root: Path, cells: Mapping[str, Cell], base: BaseModel, listener: Listener) -> None:
-        self.root, self.cells, self.base, self._listener = root, cells, base, listener
+    def __init__(
+        self,
+        root: Path,
+        cells: Mapping[str, Cell],
+        base: BaseModel,
+        listener: Listener,
+        loading: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.root, self.cells, self.base, self._listener, self._loading = root, cells, base, listener, loading or {}
         self._open: tuple[Setup, Tasks | None, LanguageModel] | None = None
         self._closing = ExitStack()
         for cell in cells.values():
@@ -165,10 +172,15 @@ class GridRunner(Runner):
             self._close()
             if setup.library is not None:
                 self._listener.say(f"routing {setup.label} ...")
-            model = setup.chosen(cell.fit).open(base=None if setup.base else self.base)
+            model = self.open(cell)
             self._closing.push(model)
             self._open = (setup, cell.fit, model)
         return self._open[2]
+
+    def open(self, cell: Cell) -> BaseModel | RoutedModel:
+        """Open the model of a cell, on the base that all share unless it has its own."""
+        choice = cell.setup.chosen(cell.fit)
+        return choice.open(**self._loading) if cell.setup.base else choice.open(base=self.base)
 
     def _close(self) -> None:
         self._open = None

@@ -122,4 +122,4 @@ def test_seeds_repeat_the_study_and_claims_are_judged_on_their_mean(base, toy, t
     assert first["private, oracle"] != second["private, oracle"]
     (verdict,) = done.verdicts
     assert f"{mean['private, oracle'] - mean['shared, uniform']:+.3g} [" in verdict.numbers
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "seed1", "seed2"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cpu_seconds.tsv", "report.html", "seed1", "seed2"]
