@@ -40,6 +40,7 @@ from lorary.building.contract import Job as Job
 from lorary.building.contract import Made as Made
 from lorary.building.finetune import FullFineTuning as FullFineTuning
 from lorary.building.finetune import finetune as finetune
+from lorary.building.paper import as_paper as as_paper
 from lorary.building.recipe import Recipe as Recipe
 from lorary.building.recipe import read_recipe as read_recipe
 from lorary.errors import AdapterError as AdapterError
