@@ -99,8 +99,13 @@ from lorary.routing.routers.uniform import Uniform as Uniform
 from lorary.studies.contract import Study as Study
 from lorary.studies.contract import Subject as Subject
 from lorary.studies.contract import Verdict as Verdict
+from lorary.studies.questions.ablations import AblationStudy as AblationStudy
+from lorary.studies.questions.adaptation import AdaptationStudy as AdaptationStudy
 from lorary.studies.questions.builders import BuilderStudy as BuilderStudy
 from lorary.studies.questions.routing import RoutingStudy as RoutingStudy
+from lorary.studies.questions.sni import SniStudy as SniStudy
+from lorary.studies.questions.upstream import UpstreamStudy as UpstreamStudy
+from lorary.studies.questions.zero_shot import ZeroShotStudy as ZeroShotStudy
 from lorary.studies.run import run_study as run_study
 from lorary.tasks.builtin import builtin_heldout as builtin_heldout
 from lorary.tasks.builtin import builtin_tasks as builtin_tasks

@@ -1,5 +1,6 @@
 """The libraries and measures of a study, as one of its workers makes them with the others."""
 
+import os
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -107,7 +108,7 @@ class Making:
     def _advance(self, repeat: Repeat, part: Build | Measure) -> bool:
         """Make of a part what is free. Tells whether anything came of it."""
         path = repeat.place.of(part)
-        with self._threads(), counted(self.times, path.relative_to(self.times.parent)):
+        with self._threads(), counted(self.times, os.path.relpath(path, self.times.parent)):
             is_done, moved = self._tuned(repeat, part, path) or self._worked(repeat, part, path)
         if is_done:
             repeat.add(part)

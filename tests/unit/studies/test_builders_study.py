@@ -21,7 +21,7 @@ def examples_seen(builder, tasks, source=None):
 
 def test_all_libraries_see_as_many_examples(toy):
     tasks, budget = toy.only(OWN), BuilderStudy(steps=10, batch_size=4)
-    seen = {name: examples_seen(builder, tasks) for name, builder in budget.joint(len(tasks))}
+    seen = {name: examples_seen(builder, tasks) for name, builder in budget.joint(len(tasks)).items()}
     seen["private"] = examples_seen(budget.private(), tasks)
     groups = Clusters({"c0": ("copy", "swap"), "c1": ("upper",)})
     second: PerCluster = budget.per_cluster(groups, len(tasks))
