@@ -39,6 +39,7 @@ _HOMES = {
     "JobStep": "lorary.work.jobs",
     "Made": "lorary.building.contract",
     "build": "lorary.building.build",
+    "as_paper": "lorary.building.paper",
     "FullFineTuning": "lorary.building.finetune",
     "finetune": "lorary.building.finetune",
     "Recipe": "lorary.building.recipe",

@@ -6,17 +6,20 @@ import pytest
 
 from lorary.folder import STUDIES
 from lorary.studies.contract import Study, Subject
+from lorary.studies.scales import OPTIONS
 from lorary.testing.contracts.study import StudyContract
 from lorary.testing.pico import random_library
 
-CHEAP = {
-    "steps": 2, "new_steps": 2, "batch_size": 2, "n_clusters": 2, "n_few": 4,
-    "limit": 2, "n_score": 2, "n_score_new": 2, "n_pairs": 2,
-    "k": 2, "ks": (1,), "ways": ("random_tasks", "embeddings:n_examples=2", "mbc"), "epochs": 0.5,
-    "dimensions": (2,),
-    "libraries": ("gated", "mbc", "merge_ties"), "adaptations": ("lib_mu", "pi_tuning"),
-}  # fmt: skip
+CHEAP = {**OPTIONS["tiny"], "shares": (0.5,), "max_new_tokens": 2, "ways": ("random_tasks", "embeddings:n_examples=2")}
 """Options by which a study is done in seconds, of those that it has."""
+FEW = {
+    "builders": {"libraries": ("gated", "mbc", "merge_ties"), "adaptations": ("lib_mu", "pi_tuning")},
+    "upstream": {"libraries": ("gated", "mbc")},
+    "zero_shot": {"libraries": ("shared", "poly")},
+    "adaptation": {"methods": ("shared", "mbc-poly")},
+    "ablations": {"top_k": (1,), "temperatures": (4.0,), "ranks": (16,), "sizes": (0.5,)},
+}
+"""Of some studies as few parts as show how they are made."""
 
 
 @pytest.mark.parametrize("name", STUDIES.names())
@@ -25,7 +28,7 @@ class TestStudy(StudyContract):
     def study(self, name):
         cls = STUDIES.load(name)
         known = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{key: value for key, value in CHEAP.items() if key in known})
+        return cls(**{key: value for key, value in CHEAP.items() if key in known}, **FEW.get(name, {}))
 
     @pytest.fixture
     def subject(self, base, toy, tmp_path_factory):

@@ -29,6 +29,7 @@ LINES = [
     (0, "eval libs/private tasks --metric perplexity --limit 2 --into run.jsonl"),
     (0, "eval libs/private tasks --router arrow --limit 2 --into answers.jsonl"),
     (0, "report run.jsonl --into report.html"),
+    (0, "compare run.jsonl run.jsonl"),
     (0, "export libs/private --rank 4 --into adapter"),
     (0, "save libs/private --into saved"),
     (0, "ask saved hello --max-new-tokens 2"),

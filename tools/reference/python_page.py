@@ -8,8 +8,8 @@ from pathlib import Path
 CHAPTERS = {
     "Data": ("read_tasks", "builtin_tasks", "builtin_heldout", "look", "Look", "Tasks", "Task", "Example"),
     "Libraries": ("Library", "Expert", "Provenance", "check", "add", "lorary.using.add.Additions"),
-    "Building": ("build", "finetune", "FullFineTuning", "cluster", "join", "Recipe", "read_recipe", "build_recipe",
-                 "LoRA"),
+    "Building": ("build", "as_paper", "finetune", "FullFineTuning", "cluster", "join", "Recipe", "read_recipe",
+                 "build_recipe", "LoRA"),
     "Models": ("load_base", "route", "load", "open_model", "export", "RoutedModel", "BaseModel", "Trace"),
     "Scores": ("evaluate", "evaluate_grid", "Setup", "read_benchmarks", "Exam", "mean_over", "Mean", "compare",
                "report", "Scores", "read_scores", "Comparison", "run_study"),

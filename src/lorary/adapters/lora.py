@@ -3,11 +3,15 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from lorary.adapters.contract import Site, Weights
 from lorary.errors import OptionError
+
+Init = Literal["peft", "paper"]
+"""How A starts: uniform in ±1/sqrt(d_in) as in PEFT, or in ±1/sqrt(3 d_in) as in the code of 2405.11157."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +20,7 @@ class LoRA:
 
     Input-side factor A (r, d_in) starts uniform in ±1/sqrt(d_in), output-side factor B (d_out, r) at zero.
     Source: Hu et al. 2021 (2106.09685); Kalajdzievski 2023 (2312.03732) for rsLoRA.
+    Differs: Hu et al. draw A from a normal distribution; the bound is that of PEFT.
     """
 
     rank: int = 4
@@ -36,9 +41,9 @@ class LoRA:
         """The number that multiplies B A."""
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
-    def fresh(self, site: Site, generator: torch.Generator) -> Weights:
+    def fresh(self, site: Site, generator: torch.Generator, init: Init = "peft") -> Weights:
         """Draw A from the generator, set B to zero."""
-        bound = 1 / math.sqrt(site.d_in)
+        bound = 1 / math.sqrt(site.d_in if init == "peft" else 3 * site.d_in)
         a = torch.empty(self.rank, site.d_in, dtype=torch.float32).uniform_(-bound, bound, generator=generator)
         return Weights(a, torch.zeros(site.d_out, self.rank), self.scale)
 

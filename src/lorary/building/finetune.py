@@ -33,6 +33,7 @@ class FullFineTuning(TrainingOptions):
     Computed in float32 whatever the base is stored in; needs memory for five copies in float32, besides the base:
     weights, gradients, two moments, the best weights.
     Source: Ostapenko et al. 2024 (2405.11157) section 5 and its code: lr 3e-5, one epoch.
+    Differs: as `TrainingOptions` has it; `as_paper(FullFineTuning)` gives the paper's values.
     """
 
     lr: float = 3e-5

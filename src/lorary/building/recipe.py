@@ -4,6 +4,7 @@
     only = ["race", "quail"]      # of these tasks; all by default
     ignore = ["url"]              # fields of rows to leave out; none by default
     answers = "last"              # of a conversation; or "all"
+    train_share = 0.1             # of each task's training examples, drawn by lot; all by default
     base = "smollm2-135m"
     source = "libs/private"       # the library that merges and adaptations start from
     into = "libs/mbc"
@@ -52,6 +53,7 @@ class Recipe:
     only: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     answers: Answers = "last"
+    train_share: float | None = None
     base: str | None = None
     source: Path | None = None
     device: str = "auto"
@@ -72,7 +74,8 @@ class Recipe:
     def read_tasks(self) -> Tasks:
         """Read its tasks; none if it names none, as for a merge. Raises what `read_tasks` raises."""
         how: dict[str, Any] = {"ignore": self.ignore, "answers": self.answers}
-        return read_tasks(list(self.tasks), only=self.only or None, **how) if self.tasks else Tasks([])
+        found = read_tasks(list(self.tasks), only=self.only or None, **how) if self.tasks else Tasks([])
+        return found if self.train_share is None else found.with_share(self.train_share)
 
     def open_source(self) -> Library | None:
         """Open the library that it starts from, if it names one."""

@@ -11,6 +11,7 @@ from lorary.cli.commands.add import add
 from lorary.cli.commands.ask import ask
 from lorary.cli.commands.build import build
 from lorary.cli.commands.cluster import cluster
+from lorary.cli.commands.compare import compare
 from lorary.cli.commands.doctor import doctor
 from lorary.cli.commands.eval import evaluate
 from lorary.cli.commands.export import export
@@ -53,6 +54,7 @@ def make_app() -> typer.Typer:
         "save": save,
         "export": export,
         "report": report,
+        "compare": compare,
         "quickstart": quickstart,
         "study": study,
         "doctor": doctor,

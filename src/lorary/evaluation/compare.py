@@ -34,6 +34,22 @@ class Comparison:
     wins: int
     losses: int
     ties: int
+    higher_is_better: bool = True
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the two can be told apart: the interval lies on one side of zero."""
+        return self.low > 0 or self.high < 0  # no interval of nan does
+
+    @property
+    def verdict(self) -> str:
+        """Say which one is better, or that they can't be told apart."""
+        one, other = self.a or "the first", self.b or "the second"
+        if not self.is_clear:
+            why = "too few examples" if math.isnan(self.low) else "the interval holds zero"
+            return f"{one} and {other} can't be told apart here: {why}."
+        is_better = (self.difference > 0) == self.higher_is_better
+        return f"{one} is better than {other}." if is_better else f"{other} is better than {one}."
 
     def __str__(self) -> str:
         n = self.wins + self.losses + self.ties
@@ -79,6 +95,7 @@ def compare(a: Scores, b: Scores, *, draws: int = 10_000, seed: int = 0) -> Comp
         wins=int(np.count_nonzero(signs > 0)),
         losses=int(np.count_nonzero(signs < 0)),
         ties=int(np.count_nonzero(signs == 0)),
+        higher_is_better=a.higher_is_better,
     )
 
 

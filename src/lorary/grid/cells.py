@@ -19,33 +19,49 @@ from lorary.tasks.task import Tasks
 
 @dataclass(frozen=True)
 class Cell:
-    """One model by one exam. header: what is known of its run's header before its base is loaded.
+    """One model by one exam. file: where its scores go, below the root of the work.
 
-    library_hash: of all experts; max_share may leave out some, and then the header has another.
+    fit: tasks for routers that need examples. limit: at most so many examples per task. header: what is known of its
+    run's header before its base is loaded. library_hash: of all experts; max_share may leave out some, and then the
+    header has another.
     """
 
     setup: Setup
     exam: Exam
+    file: str
     header: Mapping[str, Any]
     library_hash: str = ""
+    limit: int | None = None
+    fit: Tasks | None = None
 
     @property
     def name(self) -> str:
-        """What progress and messages call it: model and exam."""
-        return f"{file_part(self.setup.label)}.{file_part(self.exam.name)}"
+        """What progress and messages call it: its file, without what all files end in."""
+        return self.file.removesuffix(".jsonl")
 
     @property
-    def file(self) -> str:
-        """Where its scores go, in the grid's directory."""
-        return f"{self.name}.jsonl"
+    def n_examples(self) -> int:
+        """How many examples it scores."""
+        return sum(len(task.first(test=self.limit).test) for task in self.exam.tasks.values())
 
     def on(self, base: Mapping[str, Any]) -> dict[str, Any]:
         """Tell what is known of the header once a base is loaded, by its identity."""
-        return {**self.header, "model": {**base, **self.header["model"]}}
+        known = {} if self.setup.base else base
+        return {**self.header, "model": {**known, **self.header["model"]}}
 
     def key(self, base: Mapping[str, Any]) -> str:
         """Hash all that decides the scores."""
-        return short_key(self.on(base), self.setup.max_share, self.library_hash)
+        return short_key(self.on(base), self.setup.max_share, self.library_hash, *filter(None, [self.setup.base]))
+
+
+def make_cell(setup: Setup, exam: Exam, file: str, *, limit: int | None, fit: Tasks | None) -> Cell:
+    """Make a cell. Raises what no base would make right about its model."""
+    facts = setup.chosen(fit).identity
+    whole = str(facts.get("library", ""))
+    if setup.max_share is not None:
+        facts.pop("library", None)
+    header = foresee(exam.evaluator, exam.tasks, name=setup.label, limit=limit, model=facts)
+    return Cell(setup, exam, file, header, whole, limit, fit)
 
 
 def as_exams(given: Sequence[Evaluator | Exam | str] | Mapping[str, Exam], tasks: Tasks | None) -> tuple[Exam, ...]:
@@ -76,21 +92,20 @@ def make_cells(
     if not setups or not exams:
         raise OptionError("E-OPTION", f"{len(setups)} setups and {len(exams)} metrics: expected 1 or more of each.")
     _check_directory(into)
+    _check_names([(setup, exam) for setup in setups for exam in exams])
     for exam in exams:
         check_tasks(exam.evaluator, exam.tasks)
     cells: dict[str, Cell] = {}
     for setup in setups:
-        facts = setup.chosen(train_tasks).identity
-        whole = str(facts.get("library", ""))
-        if setup.max_share is not None:
-            facts.pop("library", None)
         for exam in exams:
-            header = foresee(exam.evaluator, exam.tasks, name=setup.label, limit=limit, model=facts)
-            cell = Cell(setup, exam, header, whole)
-            check_into(into / cell.file, header)
+            cell = make_cell(setup, exam, _file_of(setup, exam), limit=limit, fit=train_tasks)
+            check_into(into / cell.file, cell.header)
             cells[cell.name] = cell
-    _check_names([Cell(setup, exam, {}) for setup in setups for exam in exams])
     return cells
+
+
+def _file_of(setup: Setup, exam: Exam) -> str:
+    return f"{file_part(setup.label)}.{file_part(exam.name)}.jsonl"
 
 
 def _check_directory(into: Path) -> None:
@@ -100,12 +115,13 @@ def _check_directory(into: Path) -> None:
     check_writable(into)
 
 
-def _check_names(cells: Sequence[Cell]) -> None:
+def _check_names(pairs: Sequence[tuple[Setup, Exam]]) -> None:
     """Refuse two cells of one file. Raises E-NAME."""
-    seen: dict[str, Cell] = {}
-    for cell in cells:
-        twin = seen.setdefault(cell.file.lower(), cell)
-        if twin is not cell:
-            one, other = (f"{found.setup.label!r} by {found.exam.name!r}" for found in (twin, cell))
-            how = f"{one} is given twice" if one == other else f"{one} and {other} would be one file, {cell.file}"
+    seen: dict[str, tuple[Setup, Exam]] = {}
+    for pair in pairs:
+        file = _file_of(*pair)
+        twin = seen.setdefault(file.lower(), pair)
+        if twin is not pair:
+            one, other = (f"{setup.label!r} by {exam.name!r}" for setup, exam in (twin, pair))
+            how = f"{one} is given twice" if one == other else f"{one} and {other} would be one file, {file}"
             raise OptionError("E-NAME", f"{how}.", "Give each once; in Python, setups that differ other labels.")

@@ -80,7 +80,7 @@ class GridWork(Work):
         """Load the base. Raises E-RUN for files of other runs, as far as possible before."""
         cells = self.cells()
         self.into.mkdir(parents=True, exist_ok=True)
-        return GridRunner(self, cells, self._load_base(listener), listener)
+        return GridRunner(self.into, cells, self._load_base(listener), listener)
 
     def _load_base(self, listener: Listener) -> BaseModel:
         if isinstance(self.base, BaseModel):
@@ -109,16 +109,20 @@ class GridWork(Work):
 class GridRunner(Runner):
     """Evaluates cells, one after the other; a model stays open while the next cell is of the same."""
 
-    def __init__(self, work: GridWork, cells: Mapping[str, Cell], base: BaseModel, listener: Listener) -> None:
-        self.work, self.cells, self.base, self._listener = work, cells, base, listener
-        self._open: tuple[Setup, LanguageModel] | None = None
+    def __init__(
+        self,
+        root: Path,
+        cells: Mapping[str, Cell],
+        base: BaseModel,
+        listener: Listener,
+        loading: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.root, self.cells, self.base, self._listener, self._loading = root, cells, base, listener, loading or {}
+        self._open: tuple[Setup, Tasks | None, LanguageModel] | None = None
         self._closing = ExitStack()
         for cell in cells.values():
-            check_into(work.into / cell.file, cell.on(base.identity))
-        self.jobs = [
-            Job(name, cell.key(base.identity), (cell.file,), _size(cell.exam.tasks, work.limit))
-            for name, cell in cells.items()
-        ]
+            check_into(root / cell.file, cell.on(base.identity))
+        self.jobs = [Job(name, cell.key(base.identity), (cell.file,), cell.n_examples) for name, cell in cells.items()]
 
     def group(self) -> list[list[Job]]:
         """Let each cell be claimed apart."""
@@ -126,12 +130,12 @@ class GridRunner(Runner):
 
     def choose(self, packs: Sequence[Pack], taken: Sequence[Pack]) -> Pack:
         """Prefer a cell of the model that is open, then one of a model on which nobody works."""
-        busy = {self._setup_of(pack).label for pack in taken}
-        opened = self._open[0].label if self._open else None
+        busy = [self._setup_of(pack) for pack in taken]
+        opened = self._open[0] if self._open else None
 
         def distance(pack: Pack) -> tuple[bool, bool]:
-            label = self._setup_of(pack).label
-            return label != opened, label in busy
+            setup = self._setup_of(pack)
+            return setup != opened, setup in busy
 
         return min(packs, key=distance)
 
@@ -141,29 +145,35 @@ class GridRunner(Runner):
     def run(self, jobs: Sequence[Job], mine: Claim, report: Report) -> Written:
         """Evaluate a cell; what another worker has written of it is kept."""
         (job,) = jobs
-        cell, model = self.cells[job.name], self._model(self.cells[job.name].setup)
+        cell, model = self.cells[job.name], self._model(self.cells[job.name])
 
         def tell(done: int, total: int) -> None:
             report(JobStep(job.name, done, total))
 
         evaluate(
-            cell.exam.evaluator, model, cell.exam.tasks, into=self.work.into / cell.file, name=cell.setup.label,
-            limit=self.work.limit, progress=tell, confirm=mine.confirm,
+            cell.exam.evaluator, model, cell.exam.tasks, into=self.root / cell.file, name=cell.setup.label,
+            limit=cell.limit, progress=tell, confirm=mine.confirm,
         )  # fmt: skip
         return Written()
 
     def commit(self, job: Job, product: Written) -> None:
         """Nothing: the file arrived by one rename."""
 
-    def _model(self, setup: Setup) -> LanguageModel:
-        if self._open is None or self._open[0] is not setup:
+    def _model(self, cell: Cell) -> LanguageModel:
+        setup = cell.setup
+        if self._open is None or self._open[0] != setup or self._open[1] is not cell.fit:
             self._close()
             if setup.library is not None:
                 self._listener.say(f"routing {setup.label} ...")
-            model = setup.chosen(self.work.train_tasks).open(base=self.base)
+            model = self.open(cell)
             self._closing.push(model)
-            self._open = (setup, model)
-        return self._open[1]
+            self._open = (setup, cell.fit, model)
+        return self._open[2]
+
+    def open(self, cell: Cell) -> BaseModel | RoutedModel:
+        """Open the model of a cell, on the base that all share unless it has its own."""
+        choice = cell.setup.chosen(cell.fit)
+        return choice.open(**self._loading) if cell.setup.base else choice.open(base=self.base)
 
     def _close(self) -> None:
         self._open = None
@@ -179,14 +189,9 @@ class GridRunner(Runner):
 
     def check_made(self) -> None:
         """Raise E-JOBS if files are missing though all cells were evaluated."""
-        missing = [cell.file for cell in self.cells.values() if not (self.work.into / cell.file).exists()]
+        missing = [cell.file for cell in self.cells.values() if not (self.root / cell.file).exists()]
         if missing:
             more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
-            what = f"directory {str(self.work.into)!r}: {missing[0]!r} is missing though it was written"
+            what = f"directory {str(self.root)!r}: {missing[0]!r} is missing though it was written"
             hint = "The same command evaluates what is missing."
             raise BuildError("E-JOBS", f"{what}{more}: somebody removed it.", hint)
-
-
-def _size(tasks: Tasks, limit: int | None) -> int:
-    """Count the examples that are scored."""
-    return sum(len(task.first(test=limit).test) for task in tasks.values())

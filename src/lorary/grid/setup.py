@@ -24,7 +24,8 @@ class Setup:
     """A model to evaluate. `library`: a library or its directory, a saved model's directory, or None: the base alone.
 
     label: what tables call it; by default the names of library and router, as "private-arrow:top_k=4". router, mix,
-    max_share: of a library, see `route`; a saved model has its own. Raises E-EVAL for a router without a library.
+    max_share: of a library, see `route`; a saved model has its own. base: of the base alone, another one than that
+    which all share, as a fine-tuned copy. Raises E-EVAL for a router without a library.
     """
 
     library: Path | str | Library | None = None
@@ -32,6 +33,7 @@ class Setup:
     label: str = ""
     mix: Mix = "factors"
     max_share: float | None = None
+    base: str | None = None
 
     def __post_init__(self) -> None:
         """Make it independent of the current directory, and fit to be sent to other processes."""
@@ -69,7 +71,7 @@ class Setup:
 
         Raises what no base would make right: E-LIBRARY, E-MODEL, E-EMPTY, E-RANK, E-PROBE.
         """
-        target = find_target(BARE if self.library is None else self._place, needs_base=False)
+        target = find_target(BARE if self.library is None else self._place, self.base, needs_base=False)
         if not self.has_experts:
             return choose_model(target)
         return choose_model(target, router=self.router, mix=self.mix, tasks=train_tasks, max_share=self.max_share)

@@ -55,15 +55,31 @@ def _page(
     traces: Sequence[TokenTrace],
     provenance: Mapping[str, Any],
 ) -> str:
+    parts = {
+        "Scores": "".join(map(_table, tables)),
+        "Figures": "".join(map(_picture, pictures)),
+        "Who spoke": "".join(trace.to_html() for trace in traces),
+    }
+    return _framed(
+        title, summary, parts, provenance, f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>" if traces else ""
+    )
+
+
+def write_page(
+    into: Path, title: str, summary: Sequence[str], sections: Mapping[str, str], provenance: Mapping[str, Any]
+) -> Path:
+    """Write a page of sections whose HTML is given, as `write_report` does. Raises E-EXISTS, E-DISK, E-PERM."""
+    _write(into, _framed(title, summary, sections, provenance).encode(), _is_page)
+    return into
+
+
+def _framed(
+    title: str, summary: Sequence[str], sections: Mapping[str, str], provenance: Mapping[str, Any], script: str = ""
+) -> str:
     facts = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in _flat(provenance))
-    parts = [
-        _section("Scores", "".join(map(_table, tables))),
-        _section("Figures", "".join(map(_picture, pictures))),
-        _section("Who spoke", "".join(trace.to_html() for trace in traces)),
-        _section("Provenance", f"<dl>{facts}</dl>" if facts else ""),
-    ]
+    whole = {**sections, "Provenance": f"<dl>{facts}</dl>" if facts else ""}
+    main = "".join(_section(escape(name), content) for name, content in whole.items())
     lines = "".join(f"<li>{escape(line)}</li>" for line in summary)
-    script = f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>" if traces else ""
     return f"""{_START}
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
@@ -71,7 +87,7 @@ def _page(
 <title>{escape(title)}</title>
 <style>{_STYLE.read_text(encoding="utf-8")}{_COLOURS}</style></head>
 <body><header><h1>{escape(title)}</h1><ul class="summary">{lines}</ul></header>
-<main>{"".join(parts)}</main>
+<main>{main}</main>
 {_FOOTER} This page is self-contained: it loads nothing.</footer>
 {script}</body></html>
 """

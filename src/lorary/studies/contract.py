@@ -3,10 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 from lorary.adapters.contract import Mix
 from lorary.building.contract import Builder
+from lorary.building.finetune import FullFineTuning
 from lorary.evaluation.compare import compare
 from lorary.evaluation.contract import Evaluator
 from lorary.evaluation.scores import Scores
@@ -29,13 +31,30 @@ Libraries = Mapping[str, Library]
 """The libraries that are there so far, by their paths in the run."""
 
 
+Benchmark = tuple[Evaluator, Tasks]
+"""How a test set is scored, and its examples."""
+
+
 @dataclass(frozen=True)
 class Subject:
-    """What a study is run on. heldout: tasks never trained on; source: a library that is there already."""
+    """What a study is run on. heldout: tasks never trained on; source: a library that is there already.
+
+    benchmarks: others' test sets, by their names, each with its metric; none has to be given.
+    """
 
     tasks: Tasks
     heldout: Tasks
     source: Library | None = None
+    benchmarks: Mapping[str, Benchmark] = field(default_factory=dict)
+
+    def __reduce__(self) -> Any:
+        """Send a library as its path: who gets the subject opens it anew."""
+        path = None if self.source is None else self.source.path
+        return _subject, (self.tasks, self.heldout, path, dict(self.benchmarks))
+
+
+def _subject(tasks: Tasks, heldout: Tasks, source: Path | None, benchmarks: Mapping[str, Benchmark]) -> Subject:
+    return Subject(tasks, heldout, None if source is None else Library.open(source), benchmarks)
 
 
 Measured = Mapping[str, Any]
@@ -59,19 +78,22 @@ class Build:
     it are there. source: the path of the library that it starts from. like: a builder that needs no library, and its
     tasks, which take as many steps, for the plan, where this one can't be planned before others are built; None for no
     steps. after: the paths of measures that its builder is chosen by; they are made once the builds before it are.
+    is_shared: its path tells all that decides it, so that studies of one subject and scale may have it in common.
+    A builder `FullFineTuning` makes no library but a copy of the base, which a cell names like one.
     """
 
     path: str
-    builder: Builder | Callable[[Bench], Builder]
+    builder: Builder | FullFineTuning | Callable[[Bench], Builder]
     tasks: Tasks
     source: str | None = None
     like: tuple[Builder, Tasks] | None = None
     after: Sequence[str] = ()
+    is_shared: bool = False
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One evaluation of a study: a row of its tables, on one group of tasks.
+    """One evaluation of a study: a row of its tables, on one group of tasks; cells of one row and group are joined.
 
     path: its file of scores, below the directory of the run. library: the path of a build, GIVEN, or None for the base
     alone. fit: the tasks that some routers learn from. mix: None is "factors" where all experts have one rank, as the
@@ -130,23 +152,36 @@ class Plan:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a claim held in this run. holds: None if the examples are too few to tell; numbers: what says so."""
+    """Whether a claim held in this run. holds: None if the examples are too few to tell; numbers: what says so.
+
+    only_in_sign: it holds of these tasks, but other tasks of their kind may tell otherwise. interval: the difference
+    that it is about, with its ends, better being more. paper: what the paper found; meaning: what it means for a user.
+    """
 
     claim: str
     holds: bool | None
     numbers: str = field(default="", compare=False)
+    only_in_sign: bool = False
+    interval: tuple[float, float, float] | None = field(default=None, compare=False)
+    paper: str = field(default="", compare=False)
+    meaning: str = field(default="", compare=False)
+
+    @property
+    def outcome(self) -> str:
+        """Say it in the words of the overview: holds, holds in sign, fails, can't tell."""
+        return {True: "holds in sign" if self.only_in_sign else "holds", False: "fails", None: "can't tell"}[self.holds]
 
     def __str__(self) -> str:
         found = {True: "true here", False: "not true here", None: "can't be told here"}[self.holds]
-        return f"{self.claim}: {found}. {self.numbers}".rstrip()
+        where = " on these tasks, perhaps not on others" if self.only_in_sign else ""
+        return f"{self.claim}: {found}{where}. {self.numbers}".rstrip()
 
 
 def judge(claim: str, one: Scores, other: Scores) -> Verdict:
     """Judge the claim that one run is better than another, by the paired bootstrap over their examples."""
     found = compare(one, other)
-    is_clear = found.low > 0 or found.high < 0  # no interval of nan is
     is_better = (found.difference > 0) == one.higher_is_better
-    return Verdict(claim, is_better if is_clear else None, f"{found}.")
+    return Verdict(claim, is_better if found.is_clear else None, f"{found}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +210,12 @@ class Results(Mapping[str, Mapping[str, Scores]]):
 
 @dataclass(frozen=True)
 class Study(Options, ABC):
-    """Options of one question. `seed` among them, if there is one, is that of all training."""
+    """Options of one question. `seed` among them, if there is one, is that of all training.
+
+    presets: options by scale that are the study's own, beside those that all studies have (`studies/scales.py`).
+    """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     @abstractmethod
     def plan(self, subject: Subject) -> Plan:

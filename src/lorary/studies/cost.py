@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from lorary.building.contract import Builder, plan_jobs
 from lorary.building.estimate import estimate
-from lorary.building.training.job import CHARACTERS_PER_TOKEN
+from lorary.building.finetune import FullFineTuning
+from lorary.building.training.job import CHARACTERS_PER_TOKEN, training_job
 from lorary.model.base.base_model import BaseModel
 from lorary.studies.contract import GIVEN, Build, Cell, Measure, Study, Subject
 from lorary.studies.run import repeated
@@ -49,6 +50,9 @@ def _costs(study: Study, subject: Subject, base: BaseModel | None, place: str) -
 
 
 def _of_build(one: Build, subject: Subject, base: BaseModel | None, path: str) -> Cost:
+    if isinstance(one.builder, FullFineTuning):
+        job = training_job(one.builder, "full", list(one.tasks.values()))
+        return Cost(path, None, None, job.n_steps, job.n_tokens(base))
     is_known = isinstance(one.builder, Builder) and one.source in (None, GIVEN)
     builder, tasks = (one.builder, one.tasks) if is_known else one.like or (None, one.tasks)
     if not isinstance(builder, Builder):

@@ -36,6 +36,14 @@ def kept(measure: Measure, bench: Bench, into: Path) -> Any:
     return _read(data, path, measure.form, origin)  # the same, whether it was just made or not
 
 
+def read_kept(measure: Measure, into: Path) -> Any:
+    """Read what was measured and checked before. Raises E-RUN for a file that isn't there or holds something else."""
+    path = into / measure.path
+    if (data := _data(path)) is None:
+        raise EvaluationError("E-RUN", f"{path}: no such file.", "Run the study again.")
+    return _read(data, path, measure.form, None)
+
+
 def _origin(measure: Measure, bench: Bench) -> dict[str, Any]:
     """Give all that decides what is measured, as plain JSON."""
     origin = {
@@ -71,14 +79,14 @@ def _data(path: Path) -> bytes | None:
         raise EvaluationError("E-RUN", f"{path}: {error.strerror}.", "Remove it; run again.") from None
 
 
-def _read(data: bytes, path: Path, form: type, origin: Mapping[str, Any]) -> Any:
+def _read(data: bytes, path: Path, form: type, origin: Mapping[str, Any] | None) -> Any:
     try:
         content = parse_object(data, str(path), "E-RUN")
     except LibraryError as error:
         raise EvaluationError("E-RUN", error.message, "Delete it; run again.") from None
     if content.keys() != {"format", "origin", "found"} or content["format"] != FORMAT:
         raise EvaluationError("E-RUN", f"{path}: no file of a measure, format {FORMAT}.", "Delete it; run again.")
-    if content["origin"] != origin:
+    if origin is not None and content["origin"] != origin:
         differing = ", ".join(_differing(content["origin"], origin))
         hint = "Write to another directory, or delete this file to measure anew."
         raise EvaluationError("E-RUN", f"{path}: holds another measure: other {differing}.", hint)

@@ -4,33 +4,28 @@ Every library, file of scores and measure is made once, so a study that was stop
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from lorary import __version__
-from lorary.adapters.contract import Mix
-from lorary.adapters.mixing.tuning import nothing_measured
-from lorary.building.build import build
-from lorary.building.contract import Builder, JobStep
 from lorary.errors import OptionError
-from lorary.evaluation.contract import LanguageModel
-from lorary.evaluation.run import evaluate
-from lorary.evaluation.scores import Scores
-from lorary.folder import STUDIES
-from lorary.library.library import Library
+from lorary.evaluation.scores import Scores, read_scores
+from lorary.folder import BACKENDS, STUDIES
 from lorary.model.base.base_model import BaseModel
-from lorary.model.routed.route import route
-from lorary.model.text.batching import tokens_at_once
+from lorary.model.base.outline import name_of as name_of_base
 from lorary.options import as_dict, name_of, require
 from lorary.reporting.html import check_page_place, write_report
 from lorary.reporting.table import Table
-from lorary.studies.contract import GIVEN, Bench, Build, Cell, Measure, Results, Study, Subject, Verdict
-from lorary.studies.kept import kept
-from lorary.studies.seeds import over_seeds, require_seeds
+from lorary.studies.contract import Results, Study, Subject, Verdict
+from lorary.studies.kept import read_kept
+from lorary.studies.making import Place
+from lorary.studies.seeds import joined, judged_by_seed, over_seeds, require_seeds
+from lorary.studies.study_work import StudyWork
+from lorary.work.backend import Backend, Order, new_run
+from lorary.work.jobs import JobStep, Listener
+from lorary.work.worker import join
 
 Tell = Callable[[str], None]
 REPORT = "report.html"
@@ -48,36 +43,81 @@ class Finished:
 def run_study(
     study: Study | str,
     subject: Subject,
-    base: BaseModel,
+    base: BaseModel | str,
     *,
     into: Path | str,
     seeds: Sequence[int] | None = None,
     tell: Tell = lambda what: None,
+    backend: Backend | str | None = None,
+    loading: Mapping[str, Any] | None = None,
+    run: str | None = None,
+    shared: Path | str | None = None,
 ) -> Finished:
     """Build, score and judge all that a study plans, or the rest of it; `tell` hears what is being done.
 
-    The same call makes the same files to the byte on one machine: nothing that was timed decides how anything is
-    computed. `seeds`: repeat the study with each; claims are then judged on each example's mean over the seeds.
-    Raises E-OPTION for seeds that it can't take, what its plan and the building and scoring raise, E-EXISTS for
-    another's file in the place of the page, E-DISK, E-PERM.
+    The same call makes the same files to the byte on one machine, however many workers share it (but for
+    cpu_seconds.tsv): nothing that was timed decides how anything is computed.
+    `base`: a loaded one, on which this process works alone, or a name, which each worker loads once with what `loading`
+    holds of `load_base`'s arguments. `backend`: where workers run, as "local:workers=4"; by default on this machine.
+    `seeds`: repeat the study with each; claims are then judged on each example's mean over the seeds. `run`: see
+    `build_recipe`. `shared`: the directory of libraries that other studies of this subject and scale have in common
+    with it. Raises E-OPTION for seeds that it can't take and for a backend with a loaded base, what its plan and the
+    building and scoring raise, E-EXISTS for another's file in the place of the page, E-DISK, E-PERM.
     """
     study = STUDIES.parse(study) if isinstance(study, str) else study
     require("study", study, Study, "a study, as RoutingStudy()")
     into, repeats = Path(into), repeated(study, seeds)
     check_page_place(into / REPORT)
-    with _steady(base):
-        runs = {place: _run(one, subject, base, into / place, tell) for place, one in repeats.items()}
-    tables = [t for place, results in runs.items() for t in study.tables(results, _title(place) or name_of(study))]
+    place = str(Path(base).absolute()) if isinstance(base, str) and Path(base).is_dir() else base
+    apart = None if shared is None else Path(shared).absolute()
+    work = StudyWork(repeats, subject, into.absolute(), place, apart, dict(loading or {}))
+    _make(work, Order(work, run or new_run(), _telling(tell)), backend)
+    runs = {name: _results(one) for name, one in work.places.items()}
+    return _shown(study, subject, base, into, runs)
+
+
+def _make(work: StudyWork, order: Order, backend: Backend | str | None) -> None:
+    if not isinstance(work.base, BaseModel):
+        chosen = backend or "local"
+        found: Backend = BACKENDS.parse(chosen) if isinstance(chosen, str) else chosen
+        found.work(order)
+    elif backend is not None:
+        raise OptionError("E-OPTION", "a backend's workers load the base themselves.", "Give the base as a name.")
+    elif (worker := join(order)) is not None:
+        worker.finish()
+
+
+def _telling(tell: Tell) -> Listener:
+    """Make a listener that hears of jobs that are done; of many workers' only by what stands on disk."""
+
+    def on_step(step: JobStep) -> None:
+        if step.step == step.n_steps:
+            tell(f"made {step.job}")
+
+    return Listener.of(None, on_step, tell)
+
+
+def _results(place: Place) -> Results:
+    """Read what a plan gave."""
+    found: dict[str, dict[str, list[Scores]]] = {}
+    for cell in place.plan.cells:
+        found.setdefault(cell.group, {}).setdefault(cell.name, []).append(read_scores(place.into / cell.path))
+    scores = {group: {name: joined(parts) for name, parts in rows.items()} for group, rows in found.items()}
+    return Results(scores, [{one.path: read_kept(one, place.into) for one in place.plan.measures}])
+
+
+def _shown(study: Study, subject: Subject, base: BaseModel | str, into: Path, runs: Mapping[str, Results]) -> Finished:
+    tables = [t for name, results in runs.items() for t in study.tables(results, _title(name) or name_of(study))]
     results = over_seeds(list(runs.values())) if len(runs) > 1 else next(iter(runs.values()))
     means = study.tables(results, f"mean of {len(runs)} seeds") if len(runs) > 1 else tables
-    verdicts = study.judge(results)
+    verdicts = judged_by_seed(study, results, list(runs.values()))
     report = write_report(
         into / REPORT,
         title=f"Study: {name_of(study)}",
         summary=[(type(study).__doc__ or "").partition("\n")[0], *map(str, verdicts)],
         tables=tables if means is tables else [*means, *tables],
         pictures=study.figures(results),
-        provenance=_facts(study, subject, base, list(repeats)),
+        provenance=_facts(study, subject, base, runs),
     )
     return Finished(tables if means is tables else [*tables, *means], verdicts, report)
 
@@ -98,85 +138,22 @@ def _title(place: str) -> str:
     return place.replace("seed", "seed ")
 
 
-def _facts(study: Study, subject: Subject, base: BaseModel, places: Sequence[str]) -> dict[str, Any]:
+def _facts(study: Study, subject: Subject, base: BaseModel | str, runs: Mapping[str, Results]) -> dict[str, Any]:
     return {
         "lorary": __version__,
-        "base": {"name": base.name, **base.identity},
+        "base": _facts_of(base, runs),
         "options": as_dict(study),
-        "seeds": [_title(place) for place in places if place],
+        "seeds": [_title(name) for name in runs if name],
         "tasks": ", ".join(subject.tasks),
         "tasks held out": ", ".join(subject.heldout),
         "library": "" if subject.source is None else subject.source.hash,
     }
 
 
-@contextmanager
-def _steady(base: BaseModel) -> Iterator[None]:
-    """Let nothing that is measured or free just now decide how anything is computed."""
-    before = base.batch_tokens
-    base.batch_tokens = before or tokens_at_once(base, steady=True)
-    try:
-        with nothing_measured():
-            yield
-    finally:
-        base.batch_tokens = before
-
-
-def _run(study: Study, subject: Subject, base: BaseModel, into: Path, tell: Tell) -> Results:
-    plan = study.plan(subject)
-    bench = Bench(base, {} if subject.source is None else {GIVEN: subject.source})
-    for one in plan.builds:
-        bench = _measure([m for m in plan.measures if m.path in one.after], bench, into, tell)
-        bench = dataclasses.replace(bench, libraries={**bench.libraries, one.path: _build(one, bench, into, tell)})
-    results: dict[str, dict[str, Scores]] = {}
-    for cell, scores in zip(plan.cells, score_all(plan.cells, bench.libraries, base, into, tell), strict=True):
-        results.setdefault(cell.group, {})[cell.name] = scores
-    return Results(results, [_measure(plan.measures, bench, into, tell).measured])
-
-
-def _build(one: Build, bench: Bench, into: Path, tell: Tell) -> Library:
-    def on_step(step: JobStep) -> None:
-        if step.step == step.n_steps:
-            tell(f"made {step.job}")
-
-    tell(f"building {Path(one.path).name}")
-    builder = one.builder if isinstance(one.builder, Builder) else one.builder(bench)
-    source = None if one.source is None else bench.libraries[one.source]
-    return build(builder, one.tasks, bench.base, source=source, into=into / one.path, report=on_step)
-
-
-def _measure(measures: Sequence[Measure], bench: Bench, into: Path, tell: Tell) -> Bench:
-    """Take the measures that aren't there yet, in their order; gives the bench with all of them."""
-    for one in measures:
-        if one.path not in bench.measured:
-            tell(f"measuring {Path(one.path).stem}")
-            bench = dataclasses.replace(bench, measured={**bench.measured, one.path: kept(one, bench, into)})
-    return bench
-
-
-# ---- scoring ------------------------------------------------------------------------------------
-
-
-def score_all(
-    cells: Sequence[Cell], libraries: Mapping[str, Library], base: BaseModel, into: Path, tell: Tell
-) -> Iterator[Scores]:
-    """Score cells in their order; neighbours of one library, router and mix share a routed model."""
-    for _, alike in groupby(cells, key=lambda cell: (cell.library, cell.router, cell.mix, id(cell.fit))):
-        same = list(alike)
-        with _model(same[0], libraries, base) as model:
-            for cell in same:
-                tell(f"scoring {cell.name} on {cell.group}")
-                path = into / cell.path
-                yield evaluate(cell.evaluator, model, cell.tasks, into=path, name=cell.name, limit=cell.limit)
-
-
-def _model(cell: Cell, libraries: Mapping[str, Library], base: BaseModel) -> AbstractContextManager[LanguageModel]:
-    if cell.library is None:
-        return nullcontext(base)
-    library = libraries[cell.library]
-    return route(base, library, cell.router, mix=cell.mix or _usual_mix(library), tasks=cell.fit)
-
-
-def _usual_mix(library: Library) -> Mix:
-    """Mix factors, as the paper does, where all experts have one rank."""
-    return "factors" if len({expert.rank for expert in library.values()}) == 1 else "outputs"
+def _facts_of(base: BaseModel | str, runs: Mapping[str, Results]) -> dict[str, Any]:
+    """Say what the base was; one that others loaded is known by what their scores say of it."""
+    if isinstance(base, BaseModel):
+        return {"name": base.name, **base.identity}
+    models = [scores.header["model"] for run in runs.values() for rows in run.values() for scores in rows.values()]
+    alone: dict[str, Any] = next((dict(model) for model in models if "router" not in model), {})
+    return {"name": name_of_base(base), **alone}

@@ -6,7 +6,7 @@ from dataclasses import replace
 from lorary.errors import OptionError
 from lorary.evaluation.scores import Scores
 from lorary.options import MAX_SEED, require_count
-from lorary.studies.contract import Results
+from lorary.studies.contract import Results, Study, Verdict
 
 
 def require_seeds(what: str, seeds: Sequence[int]) -> None:
@@ -32,3 +32,39 @@ def over_seeds(runs: Sequence[Results]) -> Results:
         group: {name: averaged([run[group][name] for run in runs]) for name in rows} for group, rows in runs[0].items()
     }
     return Results(means, [measured for run in runs for measured in run.measured])
+
+
+def judged_by_seed(study: Study, results: Results, runs: Sequence[Results]) -> list[Verdict]:
+    """Judge the means over the seeds; a claim whose sign the seeds don't agree on can't be told."""
+    verdicts = study.judge(results)
+    if len(runs) < 2:
+        return verdicts
+    by_claim: dict[str, list[float]] = {}
+    for run in runs:
+        for verdict in study.judge(run):
+            if verdict.interval is not None:
+                by_claim.setdefault(verdict.claim, []).append(verdict.interval[0])
+    return [_with_seeds(verdict, by_claim.get(verdict.claim, [])) for verdict in verdicts]
+
+
+def _with_seeds(verdict: Verdict, differences: Sequence[float]) -> Verdict:
+    if not differences:
+        return verdict
+    said = ", ".join(f"{difference:+.3g}" for difference in differences)
+    agree = min(differences) > 0 or max(differences) < 0
+    note = "" if agree else " The seeds don't agree."
+    return replace(
+        verdict, holds=verdict.holds if agree else None, numbers=f"{verdict.numbers} By seed: {said}.{note}".lstrip()
+    )
+
+
+def joined(parts: Sequence[Scores]) -> Scores:
+    """Join scores on different tasks, by one metric or in one unit, into those of one row."""
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0].header
+    metrics = {scores.metric for scores in parts}
+    metric = {"metric": "score", "options": {}} if len(metrics) > 1 else {}
+    tasks = {name: facts for scores in parts for name, facts in scores.header["tasks"].items()}
+    outcomes = sorted((o for scores in parts for o in scores.outcomes), key=lambda o: (o.task, o.index))
+    return Scores({**first, **metric, "tasks": dict(sorted(tasks.items()))}, tuple(outcomes))

@@ -1,9 +1,10 @@
 """Named sets of examples."""
 
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lorary.errors import TaskError, known_names
+from lorary.errors import OptionError, TaskError, known_names
 from lorary.hashing import hash_json
 from lorary.tasks.example import Example, require_text
 
@@ -42,6 +43,19 @@ class Task:
         """sha256 of all examples in order: the same data has the same hash, wherever it was read from."""
         return hash_json([self.name, self.train, self.valid, self.test])
 
+    def with_share(self, share: float, *, seed: int = 0) -> "Task":
+        """Keep a share of the training examples, drawn by lot, at least one; their order stays.
+
+        Of one seed a smaller share is part of every larger one. Other tasks draw otherwise. Raises E-OPTION for a share
+        that isn't above 0 and at most 1.
+        """
+        if not 0 < share <= 1:
+            raise OptionError("E-OPTION", f"share={share}, expected above 0, at most 1.")
+        n = len(self.train)
+        drawn = random.Random(f"{seed} {self.name}").sample(range(n), n)[: max(1, round(share * n))]
+        kept = tuple(self.train[place] for place in sorted(drawn))
+        return Task(self.name, kept, self.valid, self.test, origin=self.origin)
+
     def first(self, *, train: int | None = None, valid: int | None = None, test: int | None = None) -> "Task":
         """Keep the first examples of each part; None keeps all."""
         return Task(self.name, self.train[:train], self.valid[:valid], self.test[:test], origin=self.origin)
@@ -74,6 +88,10 @@ class Tasks(Mapping[str, Task]):
 
     def __repr__(self) -> str:
         return f"<{len(self)} tasks: {', '.join(list(self)[:6])}{', …' if len(self) > 6 else ''}>"
+
+    def with_share(self, share: float, *, seed: int = 0) -> "Tasks":
+        """Keep a share of each task's training examples, as `Task.with_share`; the other parts stay whole."""
+        return Tasks(task.with_share(share, seed=seed) for task in self.values())
 
     def only(self, names: Iterable[str] | str) -> "Tasks":
         """Keep the named tasks, each once; a text is one name. Raises E-TASK for a name that isn't here."""

@@ -2,6 +2,7 @@
 
 import secrets
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,6 +28,15 @@ class Work(ABC):
     @abstractmethod
     def load(self, listener: Listener) -> Runner:
         """Load what running its jobs needs. Raises what can't be run here, and for results of other work."""
+
+    def enter(self, order: "Order") -> Runner:
+        """Load it for a worker of an order. Work in parts does here, with the others, all that its last part needs."""
+        return self.load(order.listener)
+
+    @property
+    def roots(self) -> Sequence[Path]:
+        """Where those who follow it look: its root, and those of its other parts."""
+        return (self.root,)
 
     @abstractmethod
     def require_root(self) -> None:

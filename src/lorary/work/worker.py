@@ -164,7 +164,7 @@ class Worker:
 
 def join(order: Order) -> Worker | None:
     """Load what an order needs and make this process a worker of it; None if all is done."""
-    runner, root = order.work.load(order.listener), order.work.root
+    runner, root = order.work.enter(order), order.work.root
     done = sorted(job.name for job in runner.jobs if job.stands(root))
     order.listener.on_plan(runner.jobs, done)
     if len(done) == len(runner.jobs):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import get_linear_schedule_with_warmup
 
 from lorary.building.training.batches import BATCHES_PER_WINDOW, batch_rows, is_evaluation, mix_seed, schedule
 from lorary.model.text.encoded_rows import EncodedRows
@@ -53,6 +54,16 @@ def test_the_rate_goes_up_once_and_down_once(n_steps, warmup):
 def test_the_rate_by_hand():
     assert [schedule(step, 6, 0.3) for step in range(6)] == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
     assert [schedule(step, 4, 0.0) for step in range(4)] == [1.0, 0.75, 0.5, 0.25]
+
+
+@pytest.mark.parametrize(("n_steps", "warmup"), [(6, 0.4), (16, 0.06), (100, 0.06), (5, 1.0)])
+def test_from_zero_the_rate_is_that_of_transformers(n_steps, warmup):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = get_linear_schedule_with_warmup(optimizer, int(warmup * n_steps), n_steps)
+    for step in range(n_steps):
+        assert schedule(step, n_steps, warmup, from_zero=True) == pytest.approx(theirs.get_last_lr()[0])
+        optimizer.step()
+        theirs.step()
 
 
 @SETTINGS

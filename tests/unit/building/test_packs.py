@@ -10,6 +10,7 @@ from lorary.building.build import build
 from lorary.building.builders.poly import Poly
 from lorary.building.builders.private import Private
 from lorary.building.training import loop as training
+from lorary.building.training.measure import count
 from lorary.building.training.packs import fresh_starts, packed
 from lorary.building.training.stack import Stack, clip
 from lorary.errors import BuildError, ModelError, OptionError
@@ -32,15 +33,15 @@ def gradients(base, builder, tasks, counts):
     with packed([job.pupil(base) for job in jobs], base, starts, builder.dropout, builder.lr, 3) as (trainable, banks):
         for bank in banks.values():
             bank.b.data.fill_(0.1)
-        rows = [row for i, count in enumerate(counts) for row in trainable.batch(i, range(count))]
-        n_tokens = [sum(len(row.text.completion) for row in rows if row.owner == i) for i in range(len(counts))]
-        losses = training._gradients(training._Run(trainable, builder, 1, None), rows, n_tokens, 5)
+        rows = [row for i, n in enumerate(counts) for row in trainable.batch(i, range(n))]
+        each = [sum(count(row.text, builder.loss) for row in rows if row.owner == i) for i in range(len(counts))]
+        losses = training._gradients(training._Run(trainable, builder, 1, None), rows, each, 5)
         return losses, trainable.stacks["factors"].grad
 
 
-@pytest.mark.parametrize("counts", [[2, 2, 2], [3, 1, 2]], ids=str)
-def test_gradients_are_those_of_training_alone(base, toy, counts):
-    tasks, builder = toy.only(["copy", "swap", "upper"]), Private(**QUICK)
+@pytest.mark.parametrize(("counts", "loss"), [([2, 2, 2], "tokens"), ([3, 1, 2], "tokens"), ([3, 1, 2], "examples")])
+def test_gradients_are_those_of_training_alone(base, toy, counts, loss):
+    tasks, builder = toy.only(["copy", "swap", "upper"]), Private(**QUICK, loss=loss)
     losses, together = gradients(base, builder, tasks, counts)
     for i, name in enumerate(tasks):
         (loss,), (alone,) = gradients(base, builder, tasks.only([name]), [counts[i]])
@@ -49,13 +50,13 @@ def test_gradients_are_those_of_training_alone(base, toy, counts):
         torch.testing.assert_close(losses[i], loss)
 
 
-@pytest.mark.parametrize("most", [1, 40, 70])
-def test_a_step_in_several_passes_is_the_same_step(base, toy, monkeypatch, most):
+@pytest.mark.parametrize(("most", "loss"), [(1, "tokens"), (40, "tokens"), (70, "tokens"), (40, "examples")])
+def test_a_step_in_several_passes_is_the_same_step(base, toy, monkeypatch, most, loss):
     seen, tasks = [], toy.only(["copy", "swap", "upper"])
     monkeypatch.setattr(training, "row_losses", lambda base, batch: seen.append(batch) or row_losses(base, batch))
-    losses, whole = gradients(base, Private(**QUICK), tasks, [3, 1, 2])
+    losses, whole = gradients(base, Private(**QUICK, loss=loss), tasks, [3, 1, 2])
     assert len(seen) == 1
-    found, parts = gradients(base, Private(**QUICK, pass_tokens=most), tasks, [3, 1, 2])
+    found, parts = gradients(base, Private(**QUICK, loss=loss, pass_tokens=most), tasks, [3, 1, 2])
     assert 1 < len(seen[1:]) <= 6
     assert all(batch.ids.numel() <= most or len(batch.ids) == 1 for batch in seen[1:])
     torch.testing.assert_close(parts, whole, atol=1e-5 * float(whole.abs().max()), rtol=1e-5)

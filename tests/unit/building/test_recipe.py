@@ -172,6 +172,17 @@ def test_a_recipe_says_how_tasks_are_read(tmp_path):
         make_recipe({**plain, "answers": "first"}, "line")
 
 
+def test_a_recipe_takes_a_share_of_the_training_examples(tasks, toy, tmp_path):
+    plain = {"builder": "private", "into": "lib", "tasks": str(tasks)}
+    found = make_recipe({**plain, "train_share": 0.5}, "line").read_tasks()
+    whole = make_recipe(plain, "line").read_tasks()
+    assert {name: len(task.train) for name, task in found.items()} == {
+        name: round(len(task.train) / 2) for name, task in whole.items()
+    }
+    with pytest.raises(LoraryError, match=r"share=0\.0, expected above 0, at most 1"):
+        make_recipe({**plain, "train_share": 0.0}, "line").read_tasks()
+
+
 def test_a_name_of_the_hub_is_no_path():
     recipe = make_recipe({"builder": "private", "into": "lib", "tasks": ["hf://datasets/u/n", "x.jsonl"]}, "line")
     assert recipe.absolute().tasks == ("hf://datasets/u/n", str(Path("x.jsonl").absolute()))

@@ -21,7 +21,7 @@ def examples_seen(builder, tasks, source=None):
 
 def test_all_libraries_see_as_many_examples(toy):
     tasks, budget = toy.only(OWN), BuilderStudy(steps=10, batch_size=4)
-    seen = {name: examples_seen(builder, tasks) for name, builder in budget.joint(len(tasks))}
+    seen = {name: examples_seen(builder, tasks) for name, builder in budget.joint(len(tasks)).items()}
     seen["private"] = examples_seen(budget.private(), tasks)
     groups = Clusters({"c0": ("copy", "swap"), "c1": ("upper",)})
     second: PerCluster = budget.per_cluster(groups, len(tasks))
@@ -122,4 +122,4 @@ def test_seeds_repeat_the_study_and_claims_are_judged_on_their_mean(base, toy, t
     assert first["private, oracle"] != second["private, oracle"]
     (verdict,) = done.verdicts
     assert f"{mean['private, oracle'] - mean['shared, uniform']:+.3g} [" in verdict.numbers
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "seed1", "seed2"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cpu_seconds.tsv", "report.html", "seed1", "seed2"]

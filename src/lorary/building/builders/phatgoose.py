@@ -43,6 +43,8 @@ class Phatgoose(TrainingOptions, Builder):
     which the router `phatgoose` reads. No gate is trained with a view of the other experts, so that those who come
     later change none. `lr` is that of the gates.
     Source: Muqeeth et al. 2024 (2402.05859) and its code: 100 steps; lr 1e-3 as the code of 2405.11157 has it.
+    Differs: that code has batches of 4, a warm-up of 10 % and keeps the last gates; the authors' own an lr of 5e-3 and
+    32 batches a step. Here the gates are trained as experts are, and the best kept.
     """
 
     steps: int | None = 100

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lorary.adapters.lora import Init
 from lorary.building.contract import Builder, Job, Made, Report, jobs_of
 from lorary.building.limits import check_adapter, check_positive
 from lorary.building.training.job import TrainingJob, training_job
@@ -37,6 +38,8 @@ class Poly(TrainingOptions, Builder):
     """The adapter's scale is alpha / rank."""
     rslora: bool = False
     """Scale by alpha / sqrt(rank) instead."""
+    init: Init = "peft"
+    """How A starts: uniform in ±1/sqrt(d_in) as in PEFT, or, paper, in ±1/sqrt(3 d_in)."""
     targets: tuple[str, ...] = ("attention",)
     """Layers: last parts of module paths, "attention" (q, k, v, o), or "all-linear" (all but the head)."""
     tie: tuple[str, ...] = field(default=(), metadata=SKIP_EMPTY)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lorary.adapters.lora import Init
 from lorary.building.contract import Builder, Job, Made, Report
 from lorary.building.limits import check_adapter, check_positive
 from lorary.building.training.job import expert_name, training_job
@@ -21,6 +22,8 @@ class Private(TrainingOptions, Builder):
 
     All start from the same initial A, so that their factors can be compared and averaged.
     Source: Ostapenko et al. 2024 (2405.11157) section 3.
+    Differs: as `TrainingOptions` has it, and `init`. As the first stage of MBC the paper's run has 2 epochs, which
+    leave 3 of 5 to the experts of the clusters.
     """
 
     pack_tokens: int = 512
@@ -33,6 +36,8 @@ class Private(TrainingOptions, Builder):
     """The adapter's scale is alpha / rank."""
     rslora: bool = False
     """Scale by alpha / sqrt(rank) instead."""
+    init: Init = "peft"
+    """How A starts: uniform in ±1/sqrt(d_in) as in PEFT, or, paper, in ±1/sqrt(3 d_in)."""
     targets: tuple[str, ...] = ("attention",)
     """Layers: last parts of module paths, "attention" (q, k, v, o), or "all-linear" (all but the head)."""
     tie: tuple[str, ...] = field(default=(), metadata=SKIP_EMPTY)

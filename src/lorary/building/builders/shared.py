@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lorary.adapters.lora import Init
 from lorary.building.contract import Builder, Job, Made, Report
 from lorary.building.limits import check_adapter, check_positive
 from lorary.building.training.job import training_job
@@ -20,6 +21,7 @@ class Shared(TrainingOptions, Builder):
     """Train one LoRA on the union of all tasks (multi-task training).
 
     Source: Ostapenko et al. 2024 (2405.11157) section 3.
+    Differs: as `TrainingOptions` has it, and `init`; the paper's code makes 1 epoch, without dropout.
     """
 
     pack_tokens: int = 512
@@ -32,6 +34,8 @@ class Shared(TrainingOptions, Builder):
     """The adapter's scale is alpha / rank."""
     rslora: bool = False
     """Scale by alpha / sqrt(rank) instead."""
+    init: Init = "peft"
+    """How A starts: uniform in ±1/sqrt(d_in) as in PEFT, or, paper, in ±1/sqrt(3 d_in)."""
     targets: tuple[str, ...] = ("attention",)
     """Layers: last parts of module paths, "attention" (q, k, v, o), or "all-linear" (all but the head)."""
     tie: tuple[str, ...] = field(default=(), metadata=SKIP_EMPTY)

@@ -18,11 +18,14 @@ def mix_seed(seed: int, *parts: object) -> int:
     return int(hash_json([seed, *parts])[:14], 16)
 
 
-def schedule(step: int, n_steps: int, warmup: float) -> float:
-    """Give the share of the peak rate for a step (from 0): linear up over the warm-up, then linear to 0 at the end."""
-    n_warm = math.ceil(warmup * n_steps)
+def schedule(step: int, n_steps: int, warmup: float, *, from_zero: bool = False) -> float:
+    """Give the share of the peak rate for a step (from 0): linear up over the warm-up, then linear to 0 at the end.
+
+    from_zero: as transformers has it: the first step's rate is 0, and a part of a step is no step of the warm-up.
+    """
+    n_warm = int(warmup * n_steps) if from_zero else math.ceil(warmup * n_steps)
     if step < n_warm:
-        return (step + 1) / n_warm
+        return (step if from_zero else step + 1) / n_warm
     return (n_steps - step) / max(1, n_steps - n_warm)
 
 

@@ -24,6 +24,7 @@ from lorary.building.contract import JobStep, Report
 from lorary.building.training.batches import batch_rows, is_evaluation, mix_seed, schedule
 from lorary.building.training.checkpoint import checkpoint_bytes, load_checkpoint, save_checkpoint
 from lorary.building.training.curve import Curve
+from lorary.building.training.measure import addends, count
 from lorary.building.training.options import TrainingOptions
 from lorary.building.training.stack import clip
 from lorary.building.training.trainable import Row, Trainable, fast_attention
@@ -81,9 +82,9 @@ class _Run:
 def train(
     trainable: Trainable, options: TrainingOptions, n_steps: int, work: Path, report: Report | None = None
 ) -> list[Curve]:
-    """Train all pupils: loss on completions only, AdamW, best validation checkpoint kept. Gives each pupil's curve.
+    """Train all pupils: loss on completions only, AdamW. Gives each pupil's curve.
 
-    Its parameters are the best ones afterwards. `work` receives checkpoint.safetensors; a run that finds one
+    Its parameters are those that `keep` says afterwards. `work` receives checkpoint.safetensors; a run that finds one
     goes on from it. Interrupted, it saves the last whole step first. A pupil whose loss stops being a number leaves
     the others alone, and its curve says so. Raises E-DIVERGED if all do, and before the first step E-DISK, or OSError,
     if a checkpoint can't be written.
@@ -150,11 +151,12 @@ def _step(run: _Run, step: int, live: Sequence[int]) -> None:
     o, trainable = run.options, run.trainable
     picked = {i: batch_rows(trainable.pupils[i].train, o.batch_size, step, o.seed) for i in live}
     rows = [row for i, chosen in picked.items() for row in trainable.batch(i, chosen)]
-    pace = schedule(step, run.n_steps, o.warmup)
+    pace = schedule(step, run.n_steps, o.warmup, from_zero=o.warmup_from == "zero")
     for group, stack in zip(run.optimizer.param_groups, trainable.stacks.values(), strict=True):
         group["lr"] = pace * stack.lr
     n_tokens = [sum(len(row.text.completion) for row in rows if row.owner == i) for i in range(len(run.curves))]
-    losses = _gradients(run, rows, n_tokens, mix_seed(o.seed, "dropout", step))
+    counts = [sum(count(row.text, o.loss) for row in rows if row.owner == i) for i in range(len(run.curves))]
+    losses = _gradients(run, rows, counts, mix_seed(o.seed, "dropout", step))
     norms = clip(list(trainable.stacks.values()), o.clip)
     rate = pace * next(iter(trainable.stacks.values())).lr
     # Asked for before anything changes, since the answer may be waited for: until then an interrupt finds a whole step.
@@ -166,18 +168,22 @@ def _step(run: _Run, step: int, live: Sequence[int]) -> None:
         stack.grad.zero_()
 
 
-def _gradients(run: _Run, rows: Sequence[Row], n_tokens: Sequence[int], dropout_seed: int) -> Tensor:
-    """Make the gradients of a step, in as many passes as needed; give each pupil's loss in nats per token, (N,)."""
+def _gradients(run: _Run, rows: Sequence[Row], counts: Sequence[int], dropout_seed: int) -> Tensor:
+    """Make the gradients of a step, in as many passes as needed; give each pupil's loss in nats per token, (N,).
+
+    counts: (N,) what the measure of the loss counts in each pupil's rows.
+    """
     trainable, device = run.trainable, run.trainable.model.device
-    divisor = torch.tensor(n_tokens, device=device).clamp(min=1)
-    total = torch.zeros(len(n_tokens), device=device)
+    divisor = torch.tensor(counts, device=device).clamp(min=1)
+    total = torch.zeros(len(counts), device=device)
     # In order within a pass; a row longer than a pass is one.
     groups = trainable.model.in_groups([r.text for r in rows], max_tokens=run.options.pass_tokens, max_rows=len(rows))
     for part in map(sorted, groups):
         seen = [rows[i] for i in part]
         batch = pad([row.text for row in seen]).to(device)
         with trainable.turn(seen, dropout_seed=dropout_seed), fast_attention(trainable.model):
-            losses = _sums(row_losses(trainable.model, batch), trainable.rows.owner, len(n_tokens)) / divisor
+            added = addends(row_losses(trainable.model, batch), batch.n_labels, run.options.loss)
+            losses = _sums(added, trainable.rows.owner, len(counts)) / divisor
             losses.sum().backward()
         total += losses.detach()
     return total
@@ -208,7 +214,7 @@ def _note(
 
 
 def _evaluate(run: _Run, step: int, live: Sequence[int]) -> None:
-    """Measure validation losses and keep the weights that are a pupil's best so far (step 0 is for show)."""
+    """Measure validation losses and keep each pupil's weights if they are what `keep` says so far."""
     losses = _valid_losses(run, live)
     with run.changing(step):
         for i, loss in zip(live, losses, strict=True):
@@ -222,12 +228,17 @@ def _note_validation(run: _Run, step: int, i: int, loss: float | None) -> None:
         return
     if step == 0:
         curve.rows.append({"step": 0, "valid_loss": loss})
+        if run.options.keep == "best_or_start" and loss is not None:
+            curve.best_loss, curve.lowest = loss, loss  # a stack's best values are the first ones
         return
     curve.rows[-1]["valid_loss"] = loss
     value = loss if loss is not None else curve.rows[-1]["loss"]
     curve.n_worse += 1
-    if value < curve.best_loss:
-        curve.best_loss, curve.best_step, curve.n_worse = value, step, 0
+    is_best = value < curve.lowest
+    if is_best:
+        curve.lowest, curve.n_worse = value, 0
+    if is_best or run.options.keep == "last":
+        curve.best_loss, curve.best_step = value, step
         for stack in run.trainable.stacks.values():
             stack.keep(i)
 
@@ -235,15 +246,16 @@ def _note_validation(run: _Run, step: int, i: int, loss: float | None) -> None:
 def _valid_losses(run: _Run, live: Sequence[int]) -> list[float | None]:
     trainable = run.trainable
     rows = [row for i in live for row in trainable.validation(i)]
-    total, count = torch.zeros(len(run.curves)), torch.zeros(len(run.curves))
+    total, divisor = torch.zeros(len(run.curves)), torch.zeros(len(run.curves))
     for group in trainable.model.in_groups([row.text for row in rows], enough=enough_tokens(trainable.model.device)):
         seen = [rows[i] for i in group]
         batch, owner = pad([row.text for row in seen]), torch.tensor([row.owner for row in seen])
+        counts = torch.tensor([count(row.text, run.options.loss) for row in seen])
         with torch.inference_mode(), trainable.turn(seen):
             losses = row_losses(trainable.model, batch.to(trainable.model.device)).cpu()
-        total.index_add_(0, owner, losses)
-        count.index_add_(0, owner, batch.n_labels.float())
-    return [float(total[i] / count[i]) if count[i] else None for i in live]
+        total.index_add_(0, owner, addends(losses, batch.n_labels, run.options.loss))
+        divisor.index_add_(0, owner, counts.float())
+    return [float(total[i] / divisor[i]) if divisor[i] else None for i in live]
 
 
 def _report(run: _Run, step: int, live: Sequence[int]) -> None:

@@ -108,7 +108,7 @@ def _drawn(options: FreshLoRA, kind: LoRA, names: Sequence[str], base: BaseModel
     for site in base.target_sites(options.targets):
         generator = torch.Generator().manual_seed(mix_seed(options.seed, site.name))
         for name in names:
-            drawn[name][site.name] = kind.fresh(site, generator)
+            drawn[name][site.name] = kind.fresh(site, generator, options.init)
     return drawn
 
 

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 import torch
 
 from lorary.adapters.contract import Bank, Weights
-from lorary.adapters.lora import LoRA
+from lorary.adapters.lora import Init, LoRA
 from lorary.adapters.packed import Dropped, InputDropout, PackedBank, Rows
 from lorary.building.contract import Failures, Job, Made, Report, failing_alone, jobs_of
 from lorary.building.training.batches import mix_seed
@@ -34,8 +34,8 @@ MakeStack = Callable[..., Stack]
 """Makes the stack of what a pack learns, of its parameters: by default `Stack`, whose values are the parameters."""
 
 
-class FreshLoRA(Protocol):
-    """The options of LoRAs that are trained from scratch."""
+class DrawnLoRA(Protocol):
+    """The options that fresh LoRAs are drawn by."""
 
     @property
     def rank(self) -> int:
@@ -54,12 +54,20 @@ class FreshLoRA(Protocol):
         """Last parts of module paths, "attention" or "all-linear"."""
 
     @property
-    def dropout(self) -> float:
-        """On the adapters' input."""
-
-    @property
     def seed(self) -> int:
         """What weights, order and dropout follow from."""
+
+
+class FreshLoRA(DrawnLoRA, Protocol):
+    """The options of LoRAs that are trained from scratch."""
+
+    @property
+    def init(self) -> Init:
+        """How A starts."""
+
+    @property
+    def dropout(self) -> float:
+        """On the adapters' input."""
 
 
 def pack_jobs(jobs: Sequence[Job], base: BaseModel, pack_tokens: int) -> list[list[Job]]:
@@ -93,8 +101,8 @@ class TiedLoRA(FreshLoRA, Protocol):
 def train_fresh(options: TiedLoRA, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
     """Train a pack's experts from scratch, from one start for all."""
     return train_pack(
-        pack, base, work, report, start=lambda jobs: fresh_starts(options, len(jobs), base), dropout=options.dropout,
-        tie=options.tie,
+        pack, base, work, report, dropout=options.dropout, tie=options.tie,
+        start=lambda jobs: fresh_starts(options, len(jobs), base, options.init),
     )  # fmt: skip
 
 
@@ -164,20 +172,20 @@ def diverged(pupils: Sequence[Pupil], curves: Sequence[Curve], options: Training
     return {pupil.name: divergence(pupil.name, curve, options) for pupil, curve in found if curve.diverged}
 
 
-def fresh_starts(options: FreshLoRA, n: int, base: BaseModel) -> tuple[LoRA, Sequence[Start]]:
+def fresh_starts(options: DrawnLoRA, n: int, base: BaseModel, init: Init = "peft") -> tuple[LoRA, Sequence[Start]]:
     """Draw fresh weights for n experts, from the seed and the site alone.
 
     All start from the same A, without which neither averaging the factors nor comparing them would mean anything.
     """
     kind = LoRA(rank=options.rank, alpha=options.alpha, rslora=options.rslora)
     fresh = {
-        site.name: kind.fresh(site, torch.Generator().manual_seed(mix_seed(options.seed, site.name)))
+        site.name: kind.fresh(site, torch.Generator().manual_seed(mix_seed(options.seed, site.name)), init)
         for site in base.target_sites(options.targets)
     }
     return kind, [fresh] * n
 
 
-def fresh_size(options: FreshLoRA, base: BaseModel) -> int:
+def fresh_size(options: DrawnLoRA, base: BaseModel) -> int:
     """Count the numbers of one expert: all sites have the rank."""
     return sum(options.rank * (site.d_in + site.d_out) for site in base.target_sites(options.targets))
 

@@ -7,7 +7,7 @@ import typer
 
 from lorary.cli.application import resumable
 from lorary.cli.options.loading import Reading, RecipeLoading
-from lorary.cli.options.parameters import TASKS, Json, OnlyTasks, base_option, count_option, method_option
+from lorary.cli.options.parameters import TASKS, Json, OnlyTasks, TrainShare, base_option, count_option, method_option
 from lorary.cli.options.recipe import check_backend, choose_backend, gather
 from lorary.cli.printing.console import print_json, progress, say
 from lorary.cli.printing.plan import print_plan
@@ -28,6 +28,7 @@ def build(
     ] = None,
     base: Annotated[str | None, base_option("Base model; by default that of --into or --from, else embedded.")] = None,
     only: OnlyTasks = None,
+    train_share: TrainShare = None,
     backend: Annotated[
         str, method_option("--backend", "BACKENDS", "Where workers run, e.g. ray:gpus=0.25 (`list` shows all).")
     ] = "local",
@@ -54,15 +55,14 @@ def build(
     json: Json = False,
 ) -> None:
     """Build a library of experts. Interrupted, the same command resumes."""
-    given = {"tasks": tasks, "builder": method, "into": into, "source": source, "base": base, "only": tuple(only or ())}
-    given |= {
-        **how.options,
-        "ignore": tuple(reading.ignore or ()),
-        "answers": reading.answers and reading.answers.value,
-    }
+    read = {"only": tuple(only or ()), "train_share": train_share, "ignore": tuple(reading.ignore or ())}
+    given = {"tasks": tasks, "builder": method, "into": into, "source": source, "base": base, **read}
+    given |= {**how.options, "answers": reading.answers and reading.answers.value}
     if not dry_run:
         check_backend(backend)
-    made, base_name = gather(recipe, {key: value for key, value in given.items() if value}, to_load=not dry_run)
+    made, base_name = gather(
+        recipe, {key: value for key, value in given.items() if value or value == 0}, to_load=not dry_run
+    )
     place = choose_backend(backend, workers=workers, threads=threads)
     if dry_run:
         return print_plan(made, json)

@@ -65,6 +65,10 @@ DtypeOrRecipe = Annotated[
     typer.Option("--dtype", metavar="DTYPE", help=f"{_DTYPE_HELP} Default: auto.", autocompletion=_DTYPES),
 ]
 OnlyTasks = Annotated[list[str] | None, typer.Option("--only", metavar="NAME", help="Use only this task; repeatable.")]
+TrainShare = Annotated[
+    float | None,
+    typer.Option(metavar="SHARE", help="Share of each task's training examples to use, drawn by lot, e.g. 0.1."),
+]
 Router = Annotated[
     str | None,
     method_option("--router", "ROUTERS", "How to route, e.g. arrow:top_k=4 (`list` shows all); compass by default."),

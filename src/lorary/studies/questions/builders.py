@@ -10,21 +10,14 @@ from lorary.building.builders.lib_mu import LibMu
 from lorary.building.builders.lib_poly import LibPoly
 from lorary.building.builders.lib_polyz import LibPolyZ
 from lorary.building.builders.lorahub import LoraHub
-from lorary.building.builders.mhr import MHR
-from lorary.building.builders.per_cluster import PerCluster
-from lorary.building.builders.phatgoose import Phatgoose
 from lorary.building.builders.pi_tuning import PiTuning
-from lorary.building.builders.poly import Poly
 from lorary.building.builders.private import Private
 from lorary.building.builders.shared import Shared
 from lorary.building.builders.ties import Ties
 from lorary.building.builders.uniform import UniformMerge
 from lorary.building.builders.weighted import Weighted
-from lorary.building.clustering.cluster import cluster
-from lorary.building.clustering.clusterers.mbc import MBC
-from lorary.building.clustering.clusters import Clusters
 from lorary.building.contract import Builder
-from lorary.building.limits import check_positive, check_share
+from lorary.building.limits import check_positive
 from lorary.errors import BuildError, OptionError, known_names
 from lorary.evaluation.evaluators.perplexity import Perplexity
 from lorary.options import name_of
@@ -32,17 +25,16 @@ from lorary.routing.contract import find_router
 from lorary.studies.contract import (
     TRAINED,
     UNSEEN,
-    Bench,
     Build,
     Cell,
     Plan,
     Results,
-    Study,
     Subject,
     Verdict,
     file_name,
     judge,
 )
+from lorary.studies.stock import STARTS, StockStudy
 from lorary.tasks.task import Tasks
 
 _ADAPTED = "adapted"
@@ -59,16 +51,15 @@ _ROUTERS: Mapping[str, Sequence[str]] = {
 }
 """The libraries, and the routers that each is scored with."""
 _START = {
-    "gated": "private",
-    "mbc": "first",
+    **STARTS,
     **dict.fromkeys(("merge_uniform", "merge_ties", "merge_weighted"), "private"),
 }
 """The libraries that start from another."""
 _ADAPTATIONS = ("private", "from_expert", "lib_mu", "pi_tuning", "lib_poly", "lib_polyz", "lorahub")
 
 
-@dataclass(frozen=True)
-class BuilderStudy(Study):
+@dataclass(frozen=True, kw_only=True)
+class BuilderStudy(StockStudy):
     """Compare all ways to build a library, and to adapt one to new tasks, at the same amount of training.
 
     Trained: new examples of the tasks that the libraries are built from. Unseen: the tasks held out, with the library
@@ -82,16 +73,6 @@ class BuilderStudy(Study):
     ones. Validation picks the better of the half-way and the last weights.
     """
 
-    steps: int = 10
-    """Optimiser steps for each task."""
-    batch_size: int = 4
-    """Examples in each step."""
-    lr: float = 2e-3
-    """Peak learning rate."""
-    n_clusters: int = 4
-    """Clusters of mbc, at most."""
-    first_share: float = 0.4
-    """Share of mbc's steps that goes to the private experts that are clustered."""
     n_few: int = 16
     """Training examples of each held-out task to adapt to."""
     new_steps: int = 10
@@ -104,14 +85,11 @@ class BuilderStudy(Study):
     """The libraries to compare."""
     adaptations: tuple[str, ...] = _ADAPTATIONS
     """The builders that adapt a library to the held-out tasks; private starts from nothing."""
-    seed: int = 42
-    """Seed of all training."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
         super().__post_init__()
-        check_positive(self, "steps", "batch_size", "lr", "n_clusters", "n_few", "new_steps", "n_score", "n_score_new")
-        check_share(self, "first_share")
+        check_positive(self, "n_few", "new_steps", "n_score", "n_score_new")
 
     # ---- plan -------------------------------------------------------------------------------------
 
@@ -134,79 +112,24 @@ class BuilderStudy(Study):
         cells += [self._of_adapted(name, builder, few) for name, _, builder in adapted]
         return Plan(builds, [*self._cells("base", subject), *cells])
 
-    @property
-    def training(self) -> dict[str, Any]:
-        """Options of everything that trains."""
-        how_often = {"n_evaluations": 2, "max_valid": 8}
-        return {"batch_size": self.batch_size, "lr": self.lr, "dropout": 0.0, "seed": self.seed, **how_often}
-
-    def private(self) -> Private:
-        """Options of the private library."""
-        return Private(steps=self.steps, **self.training)
-
-    def gates(self) -> Phatgoose:
-        """Options of the private experts' gates, whose learning rate is their own."""
-        options = {key: value for key, value in self.training.items() if key not in ("lr", "dropout")}
-        return Phatgoose(steps=self.steps, **options)
-
-    def first(self) -> Private:
-        """Options of the shorter private experts that are clustered."""
-        return replace(self.private(), steps=self._first_steps)
-
-    def per_cluster(self, groups: Clusters, n_tasks: int) -> PerCluster:
-        """Options of the cluster experts, which share out what the first ones left."""
-        return PerCluster(groups, steps=self._cluster_steps(n_tasks, len(groups)), **self.training)
-
-    def _cluster_steps(self, n_tasks: int, n_clusters: int) -> int:
-        return max(1, round(n_tasks * (self.steps - self._first_steps) / n_clusters))
-
-    @property
-    def _first_steps(self) -> int:
-        return max(1, round(self.first_share * self.steps))
-
-    def joint(self, n_tasks: int) -> Iterator[tuple[str, Builder]]:
-        """List the libraries that are trained on all tasks together."""
-        more = {"steps": n_tasks * self.steps, **self.training}
-        yield "shared", Shared(**more)
-        yield "poly", Poly(n_skills=n_tasks, **more)
-        yield "mhr", MHR(n_skills=n_tasks, **more)
-
     def adapted(self, new: tuple[str, ...]) -> Iterator[tuple[str, str, Builder]]:
         """List the adaptations to new tasks: name, the library that it starts from (or none), options."""
-        each = {"steps": self.new_steps, **self.training}
-        start = {**each, "patience": None}
-        joint = {**start, "steps": len(new) * self.new_steps}
-        yield "private", "", Private(**each)
-        yield "from_expert (shared)", "shared", FromExpert(**start)
-        yield "lib_mu (private)", "private", LibMu(**start)
-        yield "lib_mu (mbc)", "mbc", LibMu(**start)
-        yield "pi_tuning (private)", "private", PiTuning(**start, n_examples=self.n_few, adapt_to=new)
-        yield "lib_poly (private)", "private", LibPoly(**joint)
-        yield "lib_polyz (private)", "private", LibPolyZ(**joint)
+        steps, joint = self.new_steps, len(new) * self.new_steps
+        start: dict[str, Any] = {"patience": None}
+        yield "private", "", self.made(Private, steps)
+        yield "from_expert (shared)", "shared", self.made(FromExpert, steps, **start)
+        yield "lib_mu (private)", "private", self.made(LibMu, steps, **start)
+        yield "lib_mu (mbc)", "mbc", self.made(LibMu, steps, **start)
+        neighbours = self.made(PiTuning, steps, **start, n_examples=self.n_few, adapt_to=new)
+        yield "pi_tuning (private)", "private", neighbours
+        yield "lib_poly (private)", "private", self.made(LibPoly, joint, **start)
+        yield "lib_polyz (private)", "private", self.made(LibPolyZ, joint, **start)
         tries = 3 * self.new_steps * self.batch_size // 5
         yield "lorahub (private)", "private", LoraHub(steps=tries, n_examples=5, seed=self.seed)
 
     def _builds(self, tasks: Tasks) -> dict[str, Build]:
-        n, gates = len(tasks), self.private()
-        k = min(self.n_clusters, n)
-        together = Shared(steps=k * self._cluster_steps(n, k), **self.training)
-
-        def on_clusters(bench: Bench) -> Builder:
-            return self.per_cluster(cluster(MBC(k=k), bench.libraries["libs/first"]), n)
-
-        builders: dict[str, tuple[Any, tuple[Builder, Tasks] | None]] = {
-            "private": (self.private(), None),
-            "gated": (self.gates(), (gates, tasks)),
-            "first": (self.first(), None),
-            "mbc": (on_clusters, (together, tasks)),
-            **{name: (builder, None) for name, builder in self.joint(n)},
-            **{name: (builder, None) for name, builder in _merges(n)},
-        }
-        starts = {name: f"libs/{start}" for name, start in _START.items() if name != "mbc"}
-        return {
-            name: Build(f"libs/{name}", builder, tasks, starts.get(name), like)
-            for name, (builder, like) in builders.items()
-        }
+        merges = {name: Build(f"libs/{name}", builder, tasks, "libs/private") for name, builder in _merges(len(tasks))}
+        return {**self.stock(tasks, (name for name in _ROUTERS if name not in merges)), **merges}
 
     def _adaptation(self, name: str, origin: str, builder: Builder, few: Tasks, tasks: Tasks) -> Build:
         path, source = f"adapted/{file_name(name)}", f"libs/{origin}" if origin else None
@@ -214,11 +137,11 @@ class BuilderStudy(Study):
             return Build(path, builder, Tasks([*few.values(), *tasks.values()]), source, (self._alone(), few))
         if isinstance(builder, LoraHub):
             return Build(path, builder, few, source, (Private(steps=builder.steps, batch_size=builder.n_examples), few))
-        joint = isinstance(builder, LibPoly | LibPolyZ) and Shared(steps=builder.steps, **self.training)
+        joint = isinstance(builder, LibPoly | LibPolyZ) and self.made(Shared, builder.steps)
         return Build(path, builder, few, source, (joint or self._alone(), few))
 
     def _alone(self) -> Private:
-        return Private(steps=self.new_steps, **self.training)
+        return self.made(Private, self.new_steps)
 
     # ---- scores -----------------------------------------------------------------------------------
 

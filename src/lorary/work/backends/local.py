@@ -131,21 +131,21 @@ class _Crew:
 
     def look_after(self) -> None:
         """Replace workers that die, tell progress, until all have come to an end."""
-        follower = Follower(self.root, self.order.listener)
+        followers = [Follower(root, self.order.listener) for root in self.order.work.roots]
         while self.living:
             time.sleep(0.2)
-            follower.look()
+            _look(followers)
             for number, worker in list(self.living.items()):
                 if worker.poll() is not None:
                     self.ended(number, worker.returncode)
-        follower.look()
+        _look(followers)
 
     def ended(self, number: int, code: int) -> None:
         _close(self.living.pop(number))
         self.ends[number] = code
         if code in (0, 1):  # all is done, or an error that another would meet as well
             return
-        progress = _progress(self.root)
+        progress = [_progress(root) for root in self.order.work.roots]
         self.deaths = self.deaths + 1 if progress == self.progress else 1
         self.progress = progress
         if self.deaths <= _MOST_DEATHS:
@@ -155,13 +155,19 @@ class _Crew:
         """Raise what went wrong, unless a worker saw that all is done."""
         if 0 in self.ends.values():
             return clear(self.root)
-        if failures := failures_of(self.root, self.order.run):
-            raise jobs_failed(failures)
+        for root in self.order.work.roots:
+            if failures := failures_of(root, self.order.run):
+                raise jobs_failed(failures)
         number, code = next(iter(self.ends.items()))
         if not self.log(number).exists():
             self.order.work.require_root()
         reason = _last_line(self.log(number)) if code == 1 else f"ended by {_name(code)}"
         raise BuildError("E-WORKER", f"worker {number}: {reason}", f"Its log: {self.log(number)}.")
+
+
+def _look(followers: Sequence[Follower]) -> None:
+    for follower in followers:
+        follower.look()
 
 
 def _progress(root: Path) -> Any:

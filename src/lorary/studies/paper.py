@@ -1,0 +1,141 @@
+"""All studies of the paper in their order, on one subject, and one page of what became of its claims."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lorary import __version__
+from lorary.disk.writing import ELSEWHERE, disk_errors, write_whole
+from lorary.errors import LoraryError, OptionError, known_names
+from lorary.folder import STUDIES
+from lorary.model.base.base_model import BaseModel
+from lorary.reporting.overview import Line, write_overview
+from lorary.studies.contract import Study, Subject, Verdict
+from lorary.studies.cost import Cost, foresee
+from lorary.studies.cpu_time import TIMES, cpu_seconds
+from lorary.studies.run import REPORT, Tell, repeated, run_study
+from lorary.studies.scales import at_scale, cut_to, seeds_at
+from lorary.work.backend import Backend
+
+PAPER = "paper"
+ORDER = (
+    "similarity", "norms", "upstream", "clusters", "zero_shot", "sni", "adaptation", "ablations",
+    "intrinsic_dimension",
+)  # fmt: skip
+"""The studies of the paper, in the order of issue and text; those that aren't installed are left out."""
+FACTS, MARKDOWN = "paper.json", "paper.md"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One study of the paper, with the seeds that it is repeated with (None: its own one)."""
+
+    name: str
+    study: Study
+    seeds: Sequence[int] | None
+
+
+def parts_of(scale: str | None, options: Mapping[str, str] | None = None) -> list[Part]:
+    """List the studies that are there, in order; `options` stand over the scale's, in each study that has them.
+
+    Raises E-OPTION for an option that no study has.
+    """
+    given = dict(options or {})
+    only = [name for name in given.pop("studies", "").strip("()[]").split(",") if name]
+    for name in only:
+        if name not in ORDER:
+            raise OptionError("E-OPTION", f"study paper: studies={name!r}.", known_names(name, list(ORDER)))
+    names = [name for name in ORDER if name in STUDIES.names() and (not only or name in only)]
+    fields = {name: {*STUDIES.load(name).__dataclass_fields__} for name in names}
+    known = sorted(set[str]().union(*fields.values()))
+    for key in given:
+        if key not in known:
+            raise OptionError("E-OPTION", f"study paper: unknown option {key!r}.", known_names(key, known))
+    found = []
+    for name in names:
+        mine = ",".join(f"{key}={value}" for key, value in given.items() if key in fields[name])
+        found.append(Part(name, at_scale(f"{name}:{mine}", scale), seeds_at(name, scale)))
+    return found
+
+
+def foresee_paper(
+    parts: Sequence[Part], subject: Subject, base: BaseModel | None, base_name: str, scale: str | None
+) -> list[Cost]:
+    """Foresee all studies; libraries that several have in common are counted once."""
+    found: dict[str, Cost] = {}
+    cut = cut_to(subject, scale)
+    for part in parts:
+        shared = {
+            f"{place}/{one.path}".removeprefix("/")
+            for place, study in repeated(part.study, part.seeds).items()
+            for one in study.plan(cut).builds
+            if one.is_shared
+        }
+        for cost in foresee(part.study, cut, base, base_name, part.seeds):
+            path = f"shared/{cost.path}" if cost.path in shared else f"{part.name}/{cost.path}"
+            found.setdefault(path, Cost(path, cost.n_experts, cost.n_examples, cost.steps, cost.tokens))
+    return list(found.values())
+
+
+def run_paper(
+    parts: Sequence[Part],
+    subject: Subject,
+    base: BaseModel | str,
+    *,
+    into: Path | str,
+    scale: str | None = None,
+    tell: Tell = lambda what: None,
+    on_failure: Callable[[str, LoraryError], None] | None = None,
+    backend: Backend | str | None = None,
+    loading: Mapping[str, Any] | None = None,
+    run: str | None = None,
+) -> Path:
+    """Run the studies in their order, each in a directory of its name, and write the overview: its path.
+
+    What several have in common is made once, in `shared`. Called again it goes on where it was. A study that can't be
+    run on this subject keeps no other from being run; the overview says why, and `on_failure` hears it.
+    """
+    into, cut = Path(into), cut_to(subject, scale)
+    lines: list[Line] = []
+    for part in parts:
+        tell(f"study {part.name}")
+        try:
+            done = run_study(
+                part.study, cut, base, into=into / part.name, seeds=part.seeds, tell=tell, backend=backend,
+                loading=loading, run=run, shared=into / "shared",
+            )  # fmt: skip
+        except LoraryError as error:
+            if error.code not in ("E-TASK", "E-SOURCE", "E-EXTRA"):
+                raise
+            if on_failure:
+                on_failure(part.name, error)
+            lines.append(Line(part.name, f"{part.name}: not run", "", "", "can't tell", str(error.message)))
+            continue
+        lines += [_line(part.name, verdict) for verdict in done.verdicts]
+    return _write(into, lines, scale, cut, parts, base)
+
+
+def _line(study: str, verdict: Verdict) -> Line:
+    ours = verdict.numbers
+    if verdict.interval is not None:
+        value, low, high = verdict.interval
+        ours = f"{value:+.3g} [{low:+.3g}, {high:+.3g}]"
+    return Line(study, verdict.claim, verdict.paper, ours, verdict.outcome, verdict.meaning, verdict.numbers)
+
+
+def _write(
+    into: Path, lines: Sequence[Line], scale: str | None, subject: Subject, parts: Sequence[Part], base: BaseModel | str
+) -> Path:
+    hours = sum(sum(cpu_seconds(into / part.name / TIMES).values()) for part in parts) / 3600
+    facts = {
+        "lorary": __version__, "base": base if isinstance(base, str) else base.name, "scale": scale or "defaults",
+        "tasks": len(subject.tasks), "tasks held out": len(subject.heldout), "benchmarks": list(subject.benchmarks),
+        "studies": {part.name: {"report": f"{part.name}/{REPORT}"} for part in parts},
+    }  # fmt: skip
+    content = {"format": 1, **facts, "lines": [vars(line) for line in lines]}
+    with disk_errors(repr(str(into)), ELSEWHERE):
+        into.mkdir(parents=True, exist_ok=True)
+        write_whole(into / FACTS, json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
+    return write_overview(into, lines, {**facts, "processor hours": f"{hours:.2f}"}, MARKDOWN)
