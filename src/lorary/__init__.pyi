@@ -22,6 +22,7 @@ from lorary.building.builders.poly import Poly as Poly
 from lorary.building.builders.private import Private as Private
 from lorary.building.builders.shared import Shared as Shared
 from lorary.building.builders.svd import Svd as Svd
+from lorary.building.builders.switch import Switch as Switch
 from lorary.building.builders.ties import Ties as Ties
 from lorary.building.builders.uniform import UniformMerge as UniformMerge
 from lorary.building.builders.weighted import Weighted as Weighted
@@ -94,6 +95,7 @@ from lorary.routing.routers.oracle import Oracle as Oracle
 from lorary.routing.routers.phatgoose import PhatgooseRouter as PhatgooseRouter
 from lorary.routing.routers.poly import PolyRouter as PolyRouter
 from lorary.routing.routers.spectr import SpectR as SpectR
+from lorary.routing.routers.switch import SwitchRouter as SwitchRouter
 from lorary.routing.routers.task_predictor import TaskPredictor as TaskPredictor
 from lorary.routing.routers.uniform import Uniform as Uniform
 from lorary.studies.contract import Study as Study
