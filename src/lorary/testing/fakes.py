@@ -1,6 +1,6 @@
 """Sites, experts and a probe in memory: enough to fit a router and to run its gates without a model."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from lorary.adapters.contract import Experts, Site
 from lorary.adapters.lora import LoRA
 from lorary.hashing import hash_json
 from lorary.routing.contract import Context, Router, Routing, State
+from lorary.routing.shares import TOP_K, row_name
 from lorary.routing.task_skills import pack_state
 from lorary.testing.pico import random_weights
 
@@ -68,13 +69,19 @@ class FakeProbe:
         return (f"t{self.seeds[expert]}",)
 
     def learned(self, kind: str, expert: str | None = None) -> State:
-        """Make up a gate for an expert; for all, logits: each one's task, by their names, has a number for each."""
+        """Make up a gate for an expert; for all, rows of a softmax, or logits: for each one's task one for each."""
+        if kind == "switch":
+            return {TOP_K: torch.tensor([3]), **{row_name(e, s): t for e in self.seeds for s, t in self._gates(e)}}
         if expert is not None:
-            generator = torch.Generator().manual_seed(300 + self.seeds[expert])
-            return {name: torch.randn(site.d_in, generator=generator) for name, site in SITES.items()}
+            return dict(self._gates(expert))
         seeds = [self.seeds[name] for name in sorted(self.seeds)]
         table = torch.tensor([[float((7 * task + 3 * expert) % 5 - 2) for expert in seeds] for task in seeds])
         return pack_state({site: table.unsqueeze(1) for site in SITES}, [f"t{seed}" for seed in seeds])
+
+    def _gates(self, expert: str) -> Iterator[tuple[str, Tensor]]:
+        generator = torch.Generator().manual_seed(300 + self.seeds[expert])
+        for name, site in SITES.items():
+            yield name, torch.randn(site.d_in, generator=generator)
 
 
 class FakeTaskProbe:

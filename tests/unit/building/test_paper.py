@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -218,3 +220,11 @@ def test_what_the_paper_s_training_is_no_part_of_is_refused():
     for wrong in (Private(), BUILDERS.load("ties"), "private"):
         with pytest.raises(OptionError, match=r"^error\[E-OPTION\] as_paper: method=.* expected the class"):
             as_paper(wrong)
+
+
+@pytest.mark.parametrize("kind", [Private, Shared])
+def test_the_page_s_command_is_what_the_one_name_gives(kind):
+    page = (Path(__file__).parents[3] / "docs" / "how_to" / "train.md").read_text(encoding="utf-8")
+    name = kind.__name__.lower()
+    (spec,) = re.findall(rf"--method ({name}:batch_size=16\S*|{name}:epochs=1\S*) ", page)
+    assert BUILDERS.parse(spec) == as_paper(kind)

@@ -69,7 +69,7 @@ def test_embedded_base_is_called_as_its_home_calls_it() -> None:
         (
             "ask {library} hello --router arow",
             "error[E-NAME] unknown router 'arow'. Did you mean 'arrow'? "
-            "Known: arrow, centroid, compass, mhr, oracle, phatgoose, poly, spectr, task_predictor, uniform.",
+            "Known: arrow, centroid, compass, mhr, oracle, phatgoose, poly, spectr, switch, task_predictor, uniform.",
         ),
         ("show {library}/swop", "error[E-NAME] unknown expert 'swop'. Did you mean 'swap'? Known: copy, swap, upper."),
         ("show nowhere", "error[E-LIBRARY] there is no directory '{cwd}/nowhere'. Check the path."),

@@ -181,10 +181,11 @@ def _gradients(run: _Run, rows: Sequence[Row], counts: Sequence[int], dropout_se
     for part in map(sorted, groups):
         seen = [rows[i] for i in part]
         batch = pad([row.text for row in seen]).to(device)
-        with trainable.turn(seen, dropout_seed=dropout_seed), fast_attention(trainable.model):
+        with trainable.turn(seen, dropout_seed=dropout_seed, mask=batch.mask), fast_attention(trainable.model):
             added = addends(row_losses(trainable.model, batch), batch.n_labels, run.options.loss)
             losses = _sums(added, trainable.rows.owner, len(counts)) / divisor
-            losses.sum().backward()
+            penalty = trainable.penalty() * len(seen) / len(rows) if trainable.penalty else 0.0
+            (losses.sum() + penalty).backward()
         total += losses.detach()
     return total
 

@@ -1,10 +1,11 @@
 """Trainable and Pupil: what the training loop needs to know of what it trains."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lorary.adapters.packed import InputDropout, Rows
@@ -44,6 +45,7 @@ class Trainable:
     """What a run trains: pupils over one model. `stacks` hold one row for each pupil.
 
     attachment: the trained layers in the model; None if the model itself is trained.
+    penalty: what the pass just made adds to the loss besides, as a share of the rows of its step.
     """
 
     model: BaseModel
@@ -52,6 +54,7 @@ class Trainable:
     attachment: Attachment | None = None
     rows: Rows = field(default_factory=Rows)
     dropout: InputDropout | None = None
+    penalty: Callable[[], Tensor] | None = None
 
     def batch(self, i: int, chosen: Sequence[int]) -> list[Row]:
         """List training rows of pupil i by their numbers, as the rows of a step."""
@@ -64,14 +67,16 @@ class Trainable:
         return [Row(pupil.valid[j], i, j, pupil.valid_tasks[j]) for j in range(len(pupil.valid))]
 
     @contextmanager
-    def turn(self, rows: Sequence[Row], *, dropout_seed: int | None = None) -> Iterator[None]:
-        """Let the model see these rows in the block."""
+    def turn(
+        self, rows: Sequence[Row], *, dropout_seed: int | None = None, mask: Tensor | None = None
+    ) -> Iterator[None]:
+        """Let the model see these rows in the block. mask: (B, T), which of their tokens are no padding, if known."""
         device, owners = self.model.device, [row.owner for row in rows]
         counts = {owners.count(i) for i in range(len(self.pupils))}
         self.rows.owner = torch.tensor(owners, device=device)
         self.rows.is_even = len(counts) == 1 and owners == sorted(owners)
         self.rows.place = torch.tensor([row.place for row in rows])
-        context = Context(experts=torch.tensor([row.task for row in rows], device=device))
+        context = Context(experts=torch.tensor([row.task for row in rows], device=device), mask=mask)
         if self.dropout is not None and dropout_seed is not None:
             self.dropout.start(dropout_seed)
         for stack in self.stacks.values():
