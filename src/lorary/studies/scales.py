@@ -29,8 +29,8 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "paper": {
         "steps": None, "new_steps": None, "epochs": 5.0, "batch_size": 16, "lr": 1e-4, "full_lr": 3e-5, "rank": 4,
         "n_clusters": 10, "n_skills": 8, "n_fit": 100, "limit": 1000, "n_score": 1000, "n_score_new": 1000,
-        "n_answer": 1000, "n_answer_new": 1000, "n_benchmark": 20_000, "max_new_tokens": 64, "paper_training": True, "n_pairs": 100,
-        "k": 10, "ks": (1, 5, 10, 25),
+        "n_answer": 1000, "n_answer_new": 1000, "n_benchmark": 20_000, "max_new_tokens": 64, "paper_training": True,
+        "n_pairs": 100, "k": 10, "ks": (1, 5, 10, 25),
     },
 }  # fmt: skip
 """Options by scale. tiny: minutes, for a check that all works; mini: hours of two cores, on real tasks; paper: its
