@@ -13,12 +13,12 @@ from packaging.requirements import Requirement
 
 from lorary import __version__
 from lorary.disk.reading import cache_directory
+from lorary.disk.seal import has_lasting_key
 from lorary.disk.writing import disk_errors, megabytes, try_place
 from lorary.errors import LoraryError, quote
 from lorary.extras import EXTRAS, in_words, install, missing, quoted, version_of
 from lorary.library import staging
 from lorary.library.library import Library
-from lorary.library.seal import has_lasting_key
 from lorary.model.base.embedded_needs import SEAL, embedded_place, require_embedded
 from lorary.model.base.packaged import MINILM, is_packaged
 from lorary.using.base_of import named_base_of

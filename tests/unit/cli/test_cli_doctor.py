@@ -6,8 +6,8 @@ import os
 import pytest
 
 from lorary.cli.main import main
+from lorary.disk import seal
 from lorary.disk.processes import place
-from lorary.library import seal
 from lorary.testing.pico import random_library
 from lorary.using import doctor
 
