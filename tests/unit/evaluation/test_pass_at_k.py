@@ -80,6 +80,22 @@ def test_what_of_an_answer_is_run(answer: str, how: str, code: str) -> None:
     assert PassAtK(answer=how).code(ASKED, answer) == code
 
 
+@pytest.mark.parametrize(
+    ("prompt", "answer"),
+    [
+        ("def f():\n    ", "    return 1"),
+        ("def f():\n    ", "return 1"),
+        ("def f():\n    return ", "1"),
+        ("def f():\n    return ", " 1"),
+    ],
+)
+def test_blanks_at_a_prompts_end_stand_once(prompt: str, answer: str) -> None:
+    assert PassAtK().code(Example(prompt, "", tests="f()"), answer).split() == ["def", "f():", "return", "1"]
+    space: dict = {}
+    exec(PassAtK().code(Example(prompt, "", tests="f()"), answer), space)
+    assert space["f"]() == 1
+
+
 def test_answers_are_asked_for_as_the_paper_does(ran: list[Program]) -> None:
     model = Dice("x")
     (outcome,) = PassAtK().score(model, [ASKED])

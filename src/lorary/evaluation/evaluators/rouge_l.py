@@ -37,7 +37,7 @@ class RougeL(Evaluator):
     def score(self, model: LanguageModel, examples: Sequence[Example]) -> list[Outcome]:
         """Generate one answer per example and compare it with the accepted ones."""
         scorer = RougeScorer(["rougeL"], use_stemmer=True)
-        answers = generate(model, examples, self.max_new_tokens, self.stop)
+        answers = generate(model, examples, self.max_new_tokens, stop=self.stop)
         return [
             Outcome(
                 example.task,
