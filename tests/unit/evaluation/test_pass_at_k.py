@@ -169,7 +169,7 @@ def test_examples_without_tests_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_options_without_meaning_are_refused(options, said: str) -> None:
     with pytest.raises(OptionError, match=f"E-OPTION.*{said}"):
-        PassAtK(**options)
+        PassAtK(**options).check([ASKED])
 
 
 def test_one_definition_of_sampling() -> None:

@@ -64,14 +64,17 @@ class PassAtK(Evaluator):
         super().__post_init__()
         for name in ("k", "n_samples", "max_new_tokens", "timeout_s"):
             require_count(f"pass_at_k: {name}", getattr(self, name))
+        Sampling(self.temperature, self.top_p)
+
+    def check(self, examples: Sequence[Example]) -> None:
+        """Refuse an example without tests, a machine without a sandbox, and samples that don't fit the other options.
+
+        Raises E-EVAL, E-SANDBOX, E-OPTION.
+        """
         if self.k > self.n_samples:
             refuse_value(self, "k", f"at most n_samples, {self.n_samples}")
         if self.temperature == 0 and self.n_samples > 1:
             refuse_value(self, "n_samples", "1 with temperature=0, which gives the same answer every time")
-        Sampling(self.temperature, self.top_p)
-
-    def check(self, examples: Sequence[Example]) -> None:
-        """Refuse an example without tests, and a machine without a sandbox. Raises E-EVAL, E-SANDBOX."""
         for example in examples:
             if not example.tests.strip():
                 what = f"task {example.task!r}: metric 'pass_at_k' needs tests, found none at {example.prompt[:40]!r}."
