@@ -56,12 +56,11 @@ def likelihoods(model: LanguageModel, examples: Sequence[Example], open_end: boo
 
 
 def generate(
-    model: LanguageModel, examples: Sequence[Example], max_new_tokens: int, stop: Sequence[str],
-    **how: Unpack[Wanted],
-) -> list[str]:  # fmt: skip
+    model: LanguageModel, examples: Sequence[Example], max_new_tokens: int, **how: Unpack[Wanted]
+) -> list[str]:
     """Let a model answer. A model that doesn't support an option works where it isn't needed."""
-    if stop:
-        how["stop"] = stop
+    if not how.get("stop"):
+        how.pop("stop", None)
     return model.generate_text(examples, max_new_tokens=max_new_tokens, **how)
 
 

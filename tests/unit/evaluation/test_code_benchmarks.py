@@ -75,7 +75,9 @@ def test_decoding_is_whose_the_prompts_are() -> None:
     many = MBPP(n_samples=5, k=2, temperature=0.8, seed=3, sandbox="none").evaluator
     assert (many.n_samples, many.k, many.temperature, many.seed, many.sandbox) == (5, 2, 0.8, 3, "none")
     with pytest.raises(OptionError, match="k=2, expected at most n_samples, 1"):
-        HumanEval(k=2)
+        HumanEval(k=2).evaluator.check([])
+    with pytest.raises(OptionError, match="E-OPTION.*humaneval: n_samples=0, expected 1 or more"):
+        HumanEval(n_samples=0)
 
 
 def test_reference_programs_pass() -> None:

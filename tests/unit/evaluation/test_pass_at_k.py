@@ -80,6 +80,22 @@ def test_what_of_an_answer_is_run(answer: str, how: str, code: str) -> None:
     assert PassAtK(answer=how).code(ASKED, answer) == code
 
 
+@pytest.mark.parametrize(
+    ("prompt", "answer"),
+    [
+        ("def f():\n    ", "    return 1"),
+        ("def f():\n    ", "return 1"),
+        ("def f():\n    return ", "1"),
+        ("def f():\n    return ", " 1"),
+    ],
+)
+def test_blanks_at_a_prompts_end_stand_once(prompt: str, answer: str) -> None:
+    assert PassAtK().code(Example(prompt, "", tests="f()"), answer).split() == ["def", "f():", "return", "1"]
+    space: dict = {}
+    exec(PassAtK().code(Example(prompt, "", tests="f()"), answer), space)
+    assert space["f"]() == 1
+
+
 def test_answers_are_asked_for_as_the_paper_does(ran: list[Program]) -> None:
     model = Dice("x")
     (outcome,) = PassAtK().score(model, [ASKED])
@@ -153,7 +169,7 @@ def test_examples_without_tests_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_options_without_meaning_are_refused(options, said: str) -> None:
     with pytest.raises(OptionError, match=f"E-OPTION.*{said}"):
-        PassAtK(**options)
+        PassAtK(**options).check([ASKED])
 
 
 def test_one_definition_of_sampling() -> None:

@@ -120,6 +120,16 @@ PROBES = {
         "except OSError as error:\n    why = error.strerror",
         "assert why == 'No space left on device'",
     ),
+    "makes a world of its own": (
+        "import ctypes\nc = ctypes.CDLL(None)\nmade = [c.unshare(kind) for kind in (0x10000000, 0x20000, 0x40000000)]\n"
+        "made += [c.mount(b'none', b'/tmp', b'tmpfs', 0, None), c.shmget(0, 1 << 20, 0o1600)]",
+        "assert made == [-1] * 5, made",
+    ),
+    "starts threads and processes as usual": (
+        "import os, threading\ntold = []\nthread = threading.Thread(target=told.append, args=(1,))\nthread.start()\n"
+        "thread.join()\nchild = os.fork()\nif child == 0:\n    os._exit(7)\nended = os.waitpid(child, 0)[1]",
+        "assert told == [1] and os.waitstatus_to_exitcode(ended) == 7",
+    ),
     "has no other program in sight": (
         "import os\nothers = []\nfor other in range(1, 5000):\n    try:\n        os.kill(other, 0)\n"
         "        others.append(other)\n    except OSError:\n        pass",

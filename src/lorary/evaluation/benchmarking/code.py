@@ -7,6 +7,7 @@ from lorary.evaluation.benchmarking.contract import Benchmark
 from lorary.evaluation.contract import Evaluator
 from lorary.evaluation.evaluators.pass_at_k import PassAtK
 from lorary.evaluation.sandbox.room import Walls
+from lorary.options import require_count
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class CodeBenchmark(Benchmark):
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
         super().__post_init__()
+        for name in ("n_samples", "k"):
+            require_count(f"{self.name}: {name}", getattr(self, name))
         assert isinstance(self.evaluator, PassAtK)  # which looks at them
 
     @property

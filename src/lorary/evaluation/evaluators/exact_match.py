@@ -47,7 +47,7 @@ class ExactMatch(Evaluator):
 
     def score(self, model: LanguageModel, examples: Sequence[Example]) -> list[Outcome]:
         """Generate one answer per example and look it up among the accepted ones."""
-        answers = generate(model, examples, self.max_new_tokens, self.stop)
+        answers = generate(model, examples, self.max_new_tokens, stop=self.stop)
         return [
             Outcome(
                 example.task,

@@ -24,7 +24,11 @@ class PassAtK(Evaluator):
     100 or 0. Answers are sampled, each with a seed of its own that follows from `seed` and its prompt, or greedy with
     temperature 0. Examples need `tests`. What runs is the prompt, the answer and the tests, in one process behind
     bubblewrap's walls, without network, files of this machine or rights (docs/how_to/code.md). Without bubblewrap
-    nothing runs (E-SANDBOX).
+    nothing runs (E-SANDBOX). `answer` says what of an answer is run:
+
+    "block": behind its prompt, what comes before the first empty line, odd indents made even.
+    "rest": behind its prompt, all of it.
+    "whole": it alone. "fenced": what stands in its first fence alone, or all if there is none.
     Source: Chen et al. 2021 (2107.03374) for the estimator; Ostapenko et al. 2024 (2405.11157) and microsoft/mttl for
     the defaults: temperature 0.05, top_p 0.95, 300 tokens, the stops, the first block, one sample.
     Differs: mttl runs code with all rights of its user and all packages, for 3 seconds by the clock; here it has the
@@ -44,14 +48,13 @@ class PassAtK(Evaluator):
     stop: tuple[str, ...] = ("\n\n", "\ndef")
     """Texts at the first of which an answer ends."""
     answer: Literal["block", "rest", "whole", "fenced"] = "block"
-    """What is run: the prompt and the answer's first block, odd indents made even ("block"); the prompt and all of the
-    answer ("rest"); the answer alone ("whole"); or what stands in its first fence, else all of it ("fenced")."""
+    """What is run of an answer; see above."""
     seed: int = 0
     """What the answers' seeds follow from."""
     timeout_s: int = 10
     """Seconds of computing for one program."""
     sandbox: Walls = "bubblewrap"
-    """"none" runs the programs with all your rights, and only if LORARY_RUN_CODE_UNSANDBOXED=yes is set as well."""
+    """With none, programs have all your rights, but only if LORARY_RUN_CODE_UNSANDBOXED=yes is set as well."""
 
     unit: ClassVar[str] = "0-100"
     higher_is_better: ClassVar[bool] = True
@@ -61,14 +64,17 @@ class PassAtK(Evaluator):
         super().__post_init__()
         for name in ("k", "n_samples", "max_new_tokens", "timeout_s"):
             require_count(f"pass_at_k: {name}", getattr(self, name))
+        Sampling(self.temperature, self.top_p)
+
+    def check(self, examples: Sequence[Example]) -> None:
+        """Refuse an example without tests, a machine without a sandbox, and samples that don't fit the other options.
+
+        Raises E-EVAL, E-SANDBOX, E-OPTION.
+        """
         if self.k > self.n_samples:
             refuse_value(self, "k", f"at most n_samples, {self.n_samples}")
         if self.temperature == 0 and self.n_samples > 1:
             refuse_value(self, "n_samples", "1 with temperature=0, which gives the same answer every time")
-        Sampling(self.temperature, self.top_p)
-
-    def check(self, examples: Sequence[Example]) -> None:
-        """Refuse an example without tests, and a machine without a sandbox. Raises E-EVAL, E-SANDBOX."""
         for example in examples:
             if not example.tests.strip():
                 what = f"task {example.task!r}: metric 'pass_at_k' needs tests, found none at {example.prompt[:40]!r}."
@@ -81,11 +87,11 @@ class PassAtK(Evaluator):
         """Generate n_samples answers per example and run each as a program."""
         self.check(examples)
         asked = [(example, number) for example in examples for number in range(self.n_samples)]
-        how: Wanted = {"strip": False}
+        how: Wanted = {"stop": self.stop, "strip": False}
         if self.temperature:
             how["sampling"] = [self._sampling(example, number) for example, number in asked]
         repeated = [example for example, _ in asked]
-        answers = generate(model, repeated, self.max_new_tokens, self.stop, **how)
+        answers = generate(model, repeated, self.max_new_tokens, **how)
         programs = [Program(self.code(e, answer), e.tests) for e, answer in zip(repeated, answers, strict=True)]
         verdicts = judge(programs, Limits(seconds=self.timeout_s), self.sandbox)
         n = self.n_samples
@@ -96,7 +102,8 @@ class PassAtK(Evaluator):
 
     def code(self, example: Example, answer: str) -> str:
         """Make the code that is run of an answer."""
-        before = example.question  # without the blanks at its end, which the model has written in its answer
+        # The blanks at a prompt's end belong to its answer, which may have them already.
+        before = example.question if answer[:1] in (" ", "\t") else example.prompt
         if self.answer == "block":
             return before + _first_block(answer)
         if self.answer == "fenced":

@@ -35,7 +35,7 @@ class RougeL(Evaluator):
 
     def score(self, model: LanguageModel, examples: Sequence[Example]) -> list[Outcome]:
         """Generate one answer per example and compare it with the accepted ones."""
-        answers = generate(model, examples, self.max_new_tokens, self.stop)
+        answers = generate(model, examples, self.max_new_tokens, stop=self.stop)
         values = overlaps(examples, answers)
         return [
             Outcome(example.task, index, value, {"prediction": answer, "references": list(example.answers)})

@@ -7,7 +7,9 @@ import secrets
 import selectors
 import signal
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from threading import Event
 from typing import IO
 
@@ -52,13 +54,28 @@ def run(program: Program, start: Start, limits: Limits, stop: Event) -> Verdict:
 
 
 def _started(start: Start) -> "subprocess.Popen[bytes]":
+    first, *others = start.command
     try:
-        return subprocess.Popen(
-            start.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=dict(start.environment), cwd=start.folder, start_new_session=True, bufsize=0,
-        )  # fmt: skip
+        with _readable(start.forbidden) as handed:
+            words = [word for end in handed for word in ("--seccomp", str(end))]
+            return subprocess.Popen(
+                [first, *words, *others], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                env=dict(start.environment), cwd=start.folder, start_new_session=True, bufsize=0, pass_fds=handed,
+            )  # fmt: skip
     except OSError as error:
         raise _cannot(start, error.strerror or str(error)) from error
+
+
+@contextlib.contextmanager
+def _readable(data: bytes) -> Iterator[list[int]]:
+    """Give a descriptor to read some bytes from; none where there are none."""
+    if not data:
+        yield []
+        return
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.seek(0)
+        yield [file.fileno()]
 
 
 def _examine(line: "_Line", program: Program, limits: Limits) -> Verdict:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import platform
 import secrets
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lorary.evaluation.sandbox.forbidden import filter_for
 from lorary.evaluation.sandbox.limits import Limits
 
 NOBODY = 65534
@@ -28,11 +30,15 @@ _FIRST_STRANGER, _N_STRANGERS = 61184, 4336
 
 @dataclass(frozen=True)
 class Start:
-    """A command that starts `inside.py`, its environment, and the folder it stands in; None: the present one."""
+    """A command that starts `inside.py`, its environment, and the folder it stands in; None: the present one.
+
+    forbidden: a filter of system calls, whose descriptor the command is given behind its first word; empty for none.
+    """
 
     command: tuple[str, ...]
     environment: Mapping[str, str]
     folder: str | None = None
+    forbidden: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ class Bubblewrap:
         walls = [*self._spaces(), *_host_files(python), *self._own_files(limits), "--remount-ro", "/"]
         n = limits.n_processes + (not self.as_root)  # the sandbox's own first process is the same user's
         inside = _inside(python.inside, limits, user=user, n_processes=n)
-        return Start((self.program, *walls, "--", *inside), _ENVIRONMENT, "/")
+        return Start((self.program, *walls, "--", *inside), _ENVIRONMENT, "/", filter_for(platform.machine()))
 
     def _spaces(self) -> list[str]:
         """No network, no other processes, no messages, no terminal; and an end as soon as ours comes."""
