@@ -4,17 +4,19 @@ python benchmarks/scoring.py DATA [--items 40] [--rounds 3] [--batch 8] [--token
 
 DATA: a directory with hellaswag.jsonl[.gz] and arc_challenge.jsonl[.gz], whose rows have `context` or `question`, and
 `choices`. Options are scored as the harness's `acc` does, by lorary and by the harness's HFLM over the same model, in
-batches of so many rows; answers are written greedily to the same prompts by lorary and by transformers' `generate` in
-batches of so many rows, of similar length. One thread, float32, the embedded base; variants take turns. The ratio of
-what must be computed: tokens that HFLM reads over those that lorary reads, padding left out.
+batches of so many rows. Answers are written greedily to the same prompts by lorary and by transformers' `generate`, in
+batches of so many rows of similar length; --tokens 0 leaves them out. One thread, float32, the embedded base; variants
+take turns. `tokens`: those of all options with their prompts, padding left out, over those that lorary reads.
 """
 
 import argparse
 import gzip
 import json
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
@@ -22,7 +24,7 @@ os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from timing import measure, one_thread, save, table
+from timing import one_thread, save, table
 
 from lorary.model.base.base_model import BaseModel, load_base
 from lorary.tasks.example import Example
@@ -48,6 +50,8 @@ def main() -> None:
         questions = read(options.data, name)[: options.items]
         rows.append({"what": f"scoring {name}"} | score(base, questions, options.batch, options.rounds))
         print(table(rows[-1:]), flush=True)
+        if not options.tokens:
+            continue
         prompts = [prompt for prompt, _ in questions]
         rows.append({"what": f"writing {name}"} | write(base, prompts, options.batch, options.tokens, options.rounds))
         print(table(rows[-1:]), flush=True)
@@ -72,12 +76,10 @@ def score(base: BaseModel, questions: Sequence[tuple[str, list[str]]], batch: in
         "HFLM": lambda: theirs.loglikelihood(requests, disable_tqdm=True),
         "lorary": lambda: base.log_likelihood(examples, open_end=True),
     }
-    expected, found = variants["HFLM"](), variants["lorary"]()
-    whole, read_by_us = (counted(base, run) for run in (variants["HFLM"], variants["lorary"]))
-    facts = result(measure(variants, rounds=rounds), len(questions))
+    whole = sum(len(row) - 1 for row in base.encode(examples, open_end=True))
+    read_by_us, facts, (expected, found) = take_turns(base, variants, rounds, len(questions))
     return facts | {
-        "tokens": sum(len(row) - 1 for row in base.encode(examples, open_end=True)) / read_by_us,
-        "tokens, padded": whole / read_by_us,
+        "tokens": whole / read_by_us,
         "difference": f"{max(abs(a[0] - b.nats) for a, b in zip(expected, found, strict=True)):.0e}",
     }
 
@@ -103,34 +105,40 @@ def write(base: BaseModel, prompts: Sequence[str], batch: int, n_tokens: int, ro
         "transformers": theirs,
         "lorary": lambda: base.generate_text(examples, max_new_tokens=n_tokens),
     }
-    pairs = zip(*(run() for run in variants.values()), strict=True)
-    differing = sum(one != other for one, other in pairs) / len(prompts)
-    facts = result(measure(variants, rounds=rounds), len(prompts))
+    _, facts, found = take_turns(base, variants, rounds, len(prompts))
+    differing = sum(one != other for one, other in zip(*found, strict=True)) / len(prompts)
     base.batch_tokens = None
-    return facts | {"tokens": None, "tokens, padded": None, "difference": f"{differing:.2f}"}
+    return facts | {"tokens": None, "difference": f"{differing:.2f}"}
 
 
-def result(found: dict[str, Any], n: int) -> Row:
-    """Give items a second of the other, of lorary, and how many times as fast that is, with quartiles."""
-    other, ours = found.values()
-    fast = {"times": 1 / ours["ratio"], "low": 1 / ours["high"], "high": 1 / ours["low"]}
-    return {"theirs/s": n / other["seconds"], "lorary/s": n / ours["seconds"]} | fast
+def take_turns(
+    base: BaseModel, variants: dict[str, Callable[[], Any]], rounds: int, n: int
+) -> tuple[int, Row, list[Any]]:
+    """Time both in every round; give the tokens that lorary reads, items a second and their ratio, and what they found.
 
-
-def counted(base: BaseModel, run: Callable[[], Any]) -> int:
-    """Count the tokens that a model is given, padding of the harness included: it tells of none."""
-    seen: list[int] = []
+    A run takes seconds, so none is spent on warming up.
+    """
+    read: list[int] = []
 
     def count(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        ids, mask = kwargs.get("input_ids", args[0] if args else None), kwargs.get("attention_mask")
-        seen.append(int(ids.numel() if mask is None else mask[:, -ids.shape[1] :].sum()))
+        if (mask := kwargs.get("attention_mask")) is not None:  # the harness gives none
+            read.append(int(mask[:, -kwargs["input_ids"].shape[1] :].sum()))
 
+    base.in_parts  # noqa: B018 - found out once for a base, by reading a few tokens
     hook = base.hf.register_forward_pre_hook(count, with_kwargs=True)
-    try:
-        run()
-    finally:
-        hook.remove()
-    return sum(seen)
+    seconds: list[list[float]] = []
+    for _ in range(rounds):
+        found, row = [], []
+        for run in variants.values():
+            start = time.thread_time()
+            found.append(run())
+            row.append(time.thread_time() - start)
+        seconds.append(row)
+    hook.remove()
+    other, ours = (median(column) for column in zip(*seconds, strict=True))
+    ratios = sorted(row[0] / row[1] for row in seconds)
+    facts = {"theirs/s": n / other, "lorary/s": n / ours, "times": median(ratios), "low": ratios[0], "high": ratios[-1]}
+    return sum(read) // rounds, facts, found
 
 
 if __name__ == "__main__":

@@ -24,7 +24,10 @@ def evaluate(
     library: LibraryOrBase,
     tasks: Annotated[
         str | None,
-        typer.Argument(metavar="TASKS", help="Directory, glob or file of tasks; their test examples are scored."),
+        typer.Argument(
+            metavar="TASKS",
+            help="Directory, glob or file of tasks, save with --harness; their test examples are scored.",
+        ),
     ] = None,
     router: Annotated[list[str] | None, method_option("--router", "ROUTERS", _ROUTER)] = None,
     metric: Annotated[list[str] | None, method_option("--metric", "EVALUATORS", _METRIC)] = None,
