@@ -69,13 +69,12 @@ class Asked:
 
 def exams_of(place: str, metrics: Sequence[str], benchmarks: Sequence[str], reading: dict[str, Any]) -> "list[Exam]":
     """Read what is scored: benchmarks, which have metrics of their own, or tasks, by each metric."""
-    from lorary.folder import EVALUATORS
-    from lorary.grid.cells import as_exams
-
     if not benchmarks:
+        from lorary.evaluation.benchmarking.exams import as_exams
+        from lorary.folder import EVALUATORS
         from lorary.tasks.read import read_tasks
 
-        found = [EVALUATORS.parse(spec) for spec in metrics or ["rouge_l"]]
+        found = [EVALUATORS.parse(spec) for spec in metrics or ["rouge_l"]]  # misspelt, it is told before data is read
         return list(as_exams(found, read_tasks(place, **reading)))
     if metrics:
         raise typer.BadParameter("a benchmark has a metric of its own; give one of the two.", param_hint="--metric")

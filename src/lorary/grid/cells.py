@@ -8,12 +8,10 @@ from typing import Any
 from lorary.disk.writing import check_writable
 from lorary.errors import EvaluationError, OptionError
 from lorary.evaluation.benchmarking.contract import Exam
-from lorary.evaluation.contract import Evaluator
 from lorary.evaluation.run import check_into, check_tasks, foresee
-from lorary.folder import EVALUATORS
 from lorary.grid.setup import Setup, file_part
 from lorary.hashing import short_key
-from lorary.options import require, require_each, to_spec
+from lorary.options import require_each
 from lorary.tasks.task import Tasks
 
 
@@ -62,21 +60,6 @@ def make_cell(setup: Setup, exam: Exam, file: str, *, limit: int | None, fit: Ta
         facts.pop("library", None)
     header = foresee(exam.evaluator, exam.tasks, name=setup.label, limit=limit, model=facts)
     return Cell(setup, exam, file, header, whole, limit, fit)
-
-
-def as_exams(given: Sequence[Evaluator | Exam | str] | Mapping[str, Exam], tasks: Tasks | None) -> tuple[Exam, ...]:
-    """Take exams, and make others of metrics, or their specs, and `tasks`. Raises E-OPTION, E-NAME."""
-    given = tuple(given.values()) if isinstance(given, Mapping) else given
-    found = tuple(EVALUATORS.parse(one) if isinstance(one, str) else one for one in given)
-    require_each("evaluators", found, (Evaluator, Exam), "metrics, as RougeL(), or exams")
-    exams = []
-    for one in found:
-        if isinstance(one, Evaluator):
-            require("tasks", tasks, Tasks, "tasks", "read_tasks(path) reads them.")
-            assert tasks is not None
-            one = Exam(to_spec(one), one, tasks)
-        exams.append(one)
-    return tuple(exams)
 
 
 def make_cells(

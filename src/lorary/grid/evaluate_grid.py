@@ -6,10 +6,10 @@ from typing import Any
 
 from lorary.errors import OptionError
 from lorary.evaluation.benchmarking.contract import Exam
+from lorary.evaluation.benchmarking.exams import as_exams
 from lorary.evaluation.contract import Evaluator
 from lorary.evaluation.scores import Scores, read_scores
 from lorary.folder import BACKENDS
-from lorary.grid.cells import as_exams
 from lorary.grid.grid_work import GridWork
 from lorary.grid.setup import Setup
 from lorary.model.base.base_model import BaseModel

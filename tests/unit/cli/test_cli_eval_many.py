@@ -1,4 +1,4 @@
-"""`lorary eval` with several routers or metrics: one file for each pair, in a directory."""
+"""`lorary eval` with several routers, metrics or benchmarks: one file for each pair, in a directory."""
 
 import json
 import shutil
@@ -121,8 +121,16 @@ def test_a_failing_cell_is_partial_success(
         ("--metric rouge_l --metric choice", 1, "error[E-EVAL] "),
         ("--router uniform --router centroid", 1, "error[E-PROBE] "),
         ("--router uniform --router uniform", 1, "error[E-NAME] 'private-uniform' by 'rouge_l' is given twice."),
-        ("--router uniform --router arrow --into x.jsonl", 2, "Invalid value for --into: several routers or metrics"),
-        ("--workers 2 --into x.jsonl", 2, "Invalid value for --into: several routers or metrics, and workers, need"),
+        (
+            "--router uniform --router arrow --into x.jsonl",
+            2,
+            "Invalid value for --into: several routers, metrics or benchmarks",
+        ),
+        (
+            "--workers 2 --into x.jsonl",
+            2,
+            "Invalid value for --into: several routers, metrics or benchmarks, and workers, need",
+        ),
         ("--router uniform --router arrow --into file", 1, "error[E-RUN] "),
         ("--backend ray --workers 2", 2, "Invalid value for --workers: only the local backend has them."),
     ],
