@@ -113,7 +113,7 @@ class ClusterStudy(Study):
         for name, clusterer in self._clusterers(len(tasks)).items():
             builds.append(self._build(name, clusterer, tasks))
             if builds[-1].after:
-                measures.append(self._grouping(name, clusterer, tasks))
+                measures.append(_grouping(name, clusterer, tasks))
             if name != "k=1":
                 path = f"libs/{file_name(name)}"
                 measures.append(Measure(_likeness_of(name), partial(_likeness, path), Likeness, [path]))
@@ -151,15 +151,6 @@ class ClusterStudy(Study):
         some = Clusters({f"c{i}": tuple(tasks)[i :: self.k] for i in range(min(self.k, len(tasks)))})
         of_groups = partial(_of_groups, _groups_of(name), rest)
         return Build(path, of_groups, tasks, like=(PerCluster(some, **rest), tasks), after=[_groups_of(name)])
-
-    def _grouping(self, name: str, clusterer: Clusterer, tasks: Tasks) -> Measure:
-        needs = "examples" in clusterer.needs
-        n = getattr(clusterer, "n_examples", 0) if needs else 0
-        seen = Tasks(task.first(train=n, valid=0, test=0) for task in tasks.values())
-        examples = [example for task in seen.values() for example in task.train]
-        how = {"clusterer": repr(clusterer)}
-        compute = partial(_group, clusterer, seen if needs else None)
-        return Measure(_groups_of(name), compute, _Groups, [_FIRST], seen, options=how, examples=examples)
 
     def _cells(self, name: str | None, subject: Subject) -> Iterator[Cell]:
         groups: tuple[tuple[str, Tasks], ...] = ((TRAINED, subject.tasks), (UNSEEN, subject.heldout))
@@ -263,6 +254,16 @@ class ClusterStudy(Study):
         """Give the cosines of all pairs of cluster experts, over all seeds."""
         found: list[Likeness] = results.found(_likeness_of(self._row(name)))
         return [value for one in found for value in one.pairs(space)]
+
+
+def _grouping(name: str, clusterer: Clusterer, tasks: Tasks) -> Measure:
+    needs = "examples" in clusterer.needs
+    n = getattr(clusterer, "n_examples", 0) if needs else 0
+    seen = Tasks(task.first(train=n, valid=0, test=0) for task in tasks.values())
+    examples = [example for task in seen.values() for example in task.train]
+    how = {"clusterer": repr(clusterer)}
+    compute = partial(_group, clusterer, seen if needs else None)
+    return Measure(_groups_of(name), compute, _Groups, [_FIRST], seen, options=how, examples=examples)
 
 
 def _curve(group: str, rows: Mapping[str, Scores]) -> Line:
