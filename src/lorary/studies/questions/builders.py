@@ -22,6 +22,7 @@ from lorary.errors import BuildError, OptionError, known_names
 from lorary.evaluation.evaluators.perplexity import Perplexity
 from lorary.options import name_of
 from lorary.routing.contract import find_router
+from lorary.studies.comparing.stock import STARTS, StockStudy
 from lorary.studies.contract import (
     TRAINED,
     UNSEEN,
@@ -33,7 +34,6 @@ from lorary.studies.contract import (
     Verdict,
     judge,
 )
-from lorary.studies.stock import STARTS, StockStudy
 from lorary.tasks.task import Tasks
 
 _ADAPTED = "adapted"
