@@ -81,13 +81,14 @@ def _draw_column(axis: Axes, column: Column, rows: Sequence[Row], index: int, ro
             continue
         colour = COLOURS[libraries.index(row.name.partition("-")[0]) % len(COLOURS)]
         face = "white" if row.is_oracle else colour
-        axis.plot([cell.low, cell.high], [y, y], color=colour, linewidth=1.8, alpha=0.75, solid_capstyle="butt")
+        low, high = (cell.mean if end is None else end for end in (cell.low, cell.high))
+        axis.plot([low, high], [y, y], color=colour, linewidth=1.8, alpha=0.75, solid_capstyle="butt")
         axis.plot(cell.mean, y, "o", markersize=6.5, color=colour, markerfacecolor=face, markeredgewidth=1.6)
         weight = "bold" if cell.best else "normal"
         text = f"{cell.mean:.{column.decimals}f}"
         axis.annotate(
             text,
-            (cell.high, y),
+            (high, y),
             xytext=(6, 0),
             textcoords="offset points",
             va="center",
@@ -101,7 +102,7 @@ def _draw_column(axis: Axes, column: Column, rows: Sequence[Row], index: int, ro
     axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.margins(x=0.14)
     group = short(column.group, max(8, room - len(column.label) - 4))
-    axis.set_title(f"{group}: {short(column.label, room - 10)} {column.arrow}", fontsize=10, loc="left", color=INK)
+    axis.set_title(f"{group}: {short(column.label, room - 10)}{column.arrow}", fontsize=10, loc="left", color=INK)
     axis.set_xlabel(short(column.unit), fontsize=8, color=FAINT)
     plain_frame(axis)
     axis.tick_params(axis="y", length=0)

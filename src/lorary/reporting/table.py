@@ -17,15 +17,19 @@ NOTE = "Brackets: 95 % interval, bootstrap over examples. Bold: best of the colu
 
 @dataclass(frozen=True)
 class Column:
-    """One metric on one group of tasks; `label` stands for the metric."""
+    """One metric on one group of tasks; `label` stands for the metric.
+
+    higher_is_better: None where neither is. counted: stands for the numbers of tasks and examples.
+    """
 
     group: str
     metric: str
     label: str
     unit: str
-    higher_is_better: bool
+    higher_is_better: bool | None
     n_tasks: int
     n_examples: int
+    counted: str = ""
 
     @property
     def decimals(self) -> int:
@@ -34,17 +38,20 @@ class Column:
 
     @property
     def arrow(self) -> str:
-        """Which way is better."""
-        return "↑" if self.higher_is_better else "↓"
+        """Which way is better, after a blank."""
+        return {True: " ↑", False: " ↓", None: ""}[self.higher_is_better]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A macro mean with its 95 % interval; `best`: no eligible row is better, and at least one is worse."""
+    """A macro mean with its 95 % interval; `best`: no eligible row is better, and at least one is worse.
+
+    low and high are None where nothing was drawn, so that there is no interval.
+    """
 
     mean: float
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
     best: bool = False
 
 
@@ -68,7 +75,7 @@ class Table:
 
     def to_markdown(self) -> str:
         """Write a GitHub table; the best of a column in bold."""
-        heads = ["", *(f"{c.group}: {c.label} {c.arrow} ({c.unit})" for c in self.columns)]
+        heads = ["", *(f"{c.group}: {c.label}{c.arrow} ({c.unit})" for c in self.columns)]
         lines = [heads, [":--", *("--:" for _ in self.columns)]]
         for row in self.rows:
             texts = [_text(cell, column) for cell, column in zip(row.cells, self.columns, strict=True)]
@@ -109,7 +116,7 @@ class Table:
         rich = RichTable()
         rich.add_column("", no_wrap=not fold_names, overflow="fold")
         for column in columns:
-            head = f"{column.group}\n{column.label} {column.arrow}\n{column.unit}"
+            head = f"{column.group}\n{column.label}{column.arrow}\n{column.unit}"
             rich.add_column(Text(head), justify="right", no_wrap=True)
         for row in self.rows:
             found = dict(zip(self.columns, row.cells, strict=True))
@@ -124,12 +131,12 @@ class Table:
     def to_html(self) -> str:
         """Write a `<table>` with two rows of headings; every text is escaped."""
         upper = "".join(
-            f'<th colspan="{len(columns)}" scope="colgroup">{escape(group)}<small>{columns[0].n_tasks} tasks, '
-            f"{columns[0].n_examples} examples</small></th>"
+            f'<th colspan="{len(columns)}" scope="colgroup">{escape(group)}<small>{escape(_counted(columns[0]))}'
+            "</small></th>"
             for group, columns in self._by_group().items()
         )
         lower = "".join(
-            f'<th scope="col">{escape(c.label)} {c.arrow}<small>{escape(c.unit)}</small></th>' for c in self.columns
+            f'<th scope="col">{escape(c.label)}{c.arrow}<small>{escape(c.unit)}</small></th>' for c in self.columns
         )
         body = "\n".join(self._html_row(row) for row in self.rows)
         caption = f"<caption>{escape(self.title)}</caption>" if self.title else ""
@@ -207,9 +214,15 @@ def _cells(column: Mapping[str, Scores], oracles: Collection[str]) -> dict[str, 
     }
 
 
+def _counted(column: Column) -> str:
+    return column.counted or f"{column.n_tasks} tasks, {column.n_examples} examples"
+
+
 def _text(cell: Cell | None, column: Column) -> str:
     if cell is None:
         return "–"
+    if cell.low is None or cell.high is None:
+        return f"{cell.mean:.{column.decimals}f}"
     mean, low, high = (f"{value:.{column.decimals}f}" for value in (cell.mean, cell.low, cell.high))
     return f"{mean} [{low}, {high}]"
 

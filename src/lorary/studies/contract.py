@@ -136,6 +136,11 @@ class Measure:
     passes: float = 1.0
 
 
+def file_name(text: str) -> str:
+    """Make of a row's name what a file can be called: all but letters, digits, "_" and "-" becomes "-"."""
+    return "".join(letter if letter.isalnum() or letter in "_-" else "-" for letter in text)
+
+
 @dataclass(frozen=True)
 class Plan:
     """All that a study makes: libraries, each after the measures it needs, then scores, then the other measures."""
@@ -150,7 +155,8 @@ class Verdict:
     """Whether a claim held in this run. holds: None if the examples are too few to tell; numbers: what says so.
 
     only_in_sign: it holds of these tasks, but other tasks of their kind may tell otherwise. interval: the difference
-    that it is about, with its ends (nan of too few examples), better being more. paper: what the paper found; meaning: what it means for a user.
+    that it is about, with its ends (nan of too few examples), better being more. paper: what the paper found; meaning:
+    what it means for a user.
     """
 
     claim: str

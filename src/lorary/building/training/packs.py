@@ -29,6 +29,9 @@ J = TypeVar("J", bound=TrainingJob)
 Start = Mapping[str, Weights]
 """Site -> the weights that an expert starts from."""
 
+MakeStack = Callable[..., Stack]
+"""Makes the stack of what a pack learns, of its parameters: by default `Stack`, whose values are the parameters."""
+
 
 class DrawnLoRA(Protocol):
     """The options that fresh LoRAs are drawn by."""
@@ -102,18 +105,21 @@ def train_pack(
     *,
     start: Callable[[Sequence[TrainingJob]], tuple[LoRA, Sequence[Start]]],
     dropout: float,
+    make_stack: MakeStack = Stack,
 ) -> Made:
     """Train each expert of a pack on data of its own.
 
     start: the form of the jobs' experts and what each of them starts from: the same sites, ranks and scales.
-    dropout: on the adapters' input.
+    dropout: on the adapters' input. make_stack: of what is learned.
     """
     jobs, pupils, failed = encoded(jobs_of(TrainingJob, pack), base)
     if not jobs:
         return Made({}, failed=failed)
     kind, starts = start(jobs)
     options = jobs[0].options
-    trained = train_apart(pupils, starts, options, jobs[0].n_steps, base, work, report, dropout=dropout)
+    trained = train_apart(
+        pupils, starts, options, jobs[0].n_steps, base, work, report, dropout=dropout, make_stack=make_stack
+    )
     writers = {
         job.name: partial(job.write, kind=kind, weights=weights, curve=curve, base=base)
         for job, (weights, curve) in zip(jobs, trained, strict=True)
@@ -131,9 +137,10 @@ def train_apart(
     report: Report | None,
     *,
     dropout: float,
+    make_stack: MakeStack = Stack,
 ) -> list[tuple[Start, Curve]]:
     """Train one expert per pupil in the same passes; gives each one's weights and curve."""
-    with packed(pupils, base, starts, dropout, options.lr, options.batch_size) as (trainable, banks):
+    with packed(pupils, base, starts, dropout, options.lr, options.batch_size, make_stack) as (trainable, banks):
         curves = train(trainable, options, n_steps, work, report)
         return [({site: bank.unpack(i) for site, bank in banks.items()}, curve) for i, curve in enumerate(curves)]
 
@@ -180,6 +187,7 @@ def packed(
     dropout: float,
     lr: float,
     batch_size: int,
+    make_stack: MakeStack = Stack,
 ) -> Iterator[tuple[Trainable, dict[str, PackedBank]]]:
     """Attach one trainable expert per pupil to the base for the time of a run."""
     rows = Rows()
@@ -189,7 +197,7 @@ def packed(
         site: (Dropped(bank, drops) if drops else bank, _Everyone()) for site, bank in banks.items()
     }
     factors = [factor for bank in banks.values() for factor in (bank.a, bank.b)]
-    stacks = {"factors": Stack(factors, len(pupils), lr=lr)}
+    stacks = {"factors": make_stack(factors, len(pupils), lr=lr)}
     with attached(base.hf, parts, "outputs") as attachment:
         yield Trainable(base, pupils, stacks, attachment, rows, drops), banks
 

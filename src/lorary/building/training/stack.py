@@ -28,6 +28,9 @@ class Stack:
             p.requires_grad_(True).register_post_accumulate_grad_hook(_mover(self.grad[:, part].view(p.shape)))
         self.best = self.values.detach().clone()
 
+    def show(self) -> None:
+        """Let the parameters be what the values say, before each pass: here they are views of them."""
+
     def keep(self, pupil: int) -> None:
         """Note a pupil's present values as its best."""
         self.best[pupil] = self.values.detach()[pupil]

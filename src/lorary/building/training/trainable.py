@@ -74,6 +74,8 @@ class Trainable:
         context = Context(experts=torch.tensor([row.task for row in rows], device=device))
         if self.dropout is not None and dropout_seed is not None:
             self.dropout.start(dropout_seed)
+        for stack in self.stacks.values():
+            stack.show()
         try:
             with self.attachment.turn(context) if self.attachment else nullcontext():
                 yield

@@ -9,20 +9,17 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
-from lorary.adapters.contract import Bank, Experts, Site
-from lorary.adapters.low_rank import LowRankBank
+from lorary.adapters.contract import Experts, Site
 from lorary.errors import RoutingError
-from lorary.model.attached.attachment import attached
 from lorary.model.attached.slot import Slot
 from lorary.model.base.base_model import BaseModel
 from lorary.model.base.calls import require_whole
 from lorary.model.base.config import NO_CODE
 from lorary.model.base.packaged import find_encoder
+from lorary.model.probes.lone import alone
 from lorary.model.sites import embedding_rows, input_hooks, text_config
 from lorary.model.text.chat import render_prompt, render_turns
 from lorary.model.text.tokens import pad, start_token
-from lorary.routing.contract import Gate
-from lorary.routing.routers.uniform import Uniform
 from lorary.tasks.example import Example
 from lorary.tasks.task import Tasks
 
@@ -116,7 +113,7 @@ class DataProbe:
         require_whole(self.base.calls, self.sites)
         weights = {site: w for site, w in self.experts[expert].items() if site in self.sites}
         sums = {site: torch.zeros(self.sites[site].d_in) for site in self.sites}
-        with attached(self.base.hf, _lone_parts(self.base, weights), "outputs") as attachment:
+        with alone(self.base, weights) as attachment:
             adders = {site: _adder(sums, site, attachment.slot) for site in self.sites}
             with input_hooks(self.base.hf, adders):
                 self._run_prompts(examples)
@@ -144,16 +141,6 @@ def _adder(sums: dict[str, Tensor], site: str, slot: Slot) -> Any:
         sums[site] += h[:, -1].float().sum(0).cpu()  # prompts are padded on the left
 
     return add
-
-
-def _lone_parts(base: BaseModel, weights: Mapping[str, Any]) -> dict[str, tuple[Bank, Gate]]:
-    """Make the parts that send every token through one expert."""
-    parts: dict[str, tuple[Bank, Gate]] = {}
-    for name, w in weights.items():
-        site = base.sites[name]
-        bank = LowRankBank([w], site).cast(base.dtype)
-        parts[name] = (bank.to(base.device), Uniform().gate(site, {}, ["alone"]).to(base.device))
-    return parts
 
 
 def run_hidden(base: BaseModel, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ from lorary.studies.contract import (
     Results,
     Subject,
     Verdict,
+    file_name,
     judge,
 )
 from lorary.tasks.task import Tasks
@@ -131,7 +132,7 @@ class BuilderStudy(StockStudy):
         return {**self.stock(tasks, (name for name in _ROUTERS if name not in merges)), **merges}
 
     def _adaptation(self, name: str, origin: str, builder: Builder, few: Tasks, tasks: Tasks) -> Build:
-        path, source = f"adapted/{_file(name)}", f"libs/{origin}" if origin else None
+        path, source = f"adapted/{file_name(name)}", f"libs/{origin}" if origin else None
         if isinstance(builder, PiTuning):  # it embeds the library's experts by their own tasks
             return Build(path, builder, Tasks([*few.values(), *tasks.values()]), source, (self._alone(), few))
         if isinstance(builder, LoraHub):
@@ -154,7 +155,7 @@ class BuilderStudy(StockStudy):
     def _of_adapted(self, name: str, builder: Builder, few: Tasks) -> Cell:
         router = "poly" if isinstance(builder, LibPoly | LibPolyZ) else "oracle"
         cell = self._cell(name, _ADAPTED, few, self.n_score_new)
-        return replace(cell, library=f"adapted/{_file(name)}", router=router)
+        return replace(cell, library=f"adapted/{file_name(name)}", router=router)
 
     def _cells(self, name: str, subject: Subject, knows_task: bool = False) -> Iterator[Cell]:
         yield self._cell(name, TRAINED, subject.tasks, self.n_score)
@@ -162,7 +163,7 @@ class BuilderStudy(StockStudy):
             yield self._cell(name, UNSEEN, subject.heldout, self.n_score_new)
 
     def _cell(self, name: str, group: str, tasks: Tasks, limit: int) -> Cell:
-        path = f"runs/{_file(name)}.{_file(group)}.jsonl"
+        path = f"runs/{file_name(name)}.{file_name(group)}.jsonl"
         return Cell(path, name, group, Perplexity(), tasks, limit)
 
     # ---- verdict ----------------------------------------------------------------------------------
@@ -188,7 +189,3 @@ def _merges(n_experts: int) -> Iterator[tuple[str, Builder]]:
     yield "merge_uniform", UniformMerge()
     yield "merge_ties", Ties(rank=16)
     yield "merge_weighted", Weighted(weights=(0.2,) * n_experts)
-
-
-def _file(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "_-" else "-" for letter in name)

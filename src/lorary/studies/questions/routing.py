@@ -11,7 +11,19 @@ from lorary.folder import EVALUATORS
 from lorary.reporting.table import Cell as TableCell
 from lorary.reporting.table import Column, Table
 from lorary.routing.contract import find_router
-from lorary.studies.contract import GIVEN, TRAINED, UNSEEN, Cell, Plan, Results, Study, Subject, Verdict, judge
+from lorary.studies.contract import (
+    GIVEN,
+    TRAINED,
+    UNSEEN,
+    Cell,
+    Plan,
+    Results,
+    Study,
+    Subject,
+    Verdict,
+    file_name,
+    judge,
+)
 from lorary.studies.gap import closed
 from lorary.tasks.task import Tasks
 
@@ -62,7 +74,7 @@ class RoutingStudy(Study):
         groups: tuple[tuple[str, Tasks], ...] = ((TRAINED, subject.tasks), (UNSEEN, subject.heldout))
         for group, tasks in groups:
             if tasks:
-                file = "".join(letter if letter.isalnum() or letter in "_-" else "-" for letter in f"{name} {self.mix}")
+                file = file_name(f"{name} {self.mix}")
                 path = f"runs/{file}.{group.partition(' ')[0]}.{self.metric.partition(':')[0]}.jsonl"
                 yield Cell(path, name, group, evaluator, tasks, self.limit)
 
