@@ -41,6 +41,7 @@ from lorary.building.contract import Job as Job
 from lorary.building.contract import Made as Made
 from lorary.building.finetune import FullFineTuning as FullFineTuning
 from lorary.building.finetune import finetune as finetune
+from lorary.building.paper import as_paper as as_paper
 from lorary.building.recipe import Recipe as Recipe
 from lorary.building.recipe import read_recipe as read_recipe
 from lorary.errors import AdapterError as AdapterError
@@ -99,12 +100,17 @@ from lorary.routing.routers.uniform import Uniform as Uniform
 from lorary.studies.contract import Study as Study
 from lorary.studies.contract import Subject as Subject
 from lorary.studies.contract import Verdict as Verdict
+from lorary.studies.questions.ablations import AblationStudy as AblationStudy
+from lorary.studies.questions.adaptation import AdaptationStudy as AdaptationStudy
 from lorary.studies.questions.builders import BuilderStudy as BuilderStudy
 from lorary.studies.questions.clusters import ClusterStudy as ClusterStudy
 from lorary.studies.questions.intrinsic_dimension import IntrinsicDimensionStudy as IntrinsicDimensionStudy
 from lorary.studies.questions.norms import NormStudy as NormStudy
 from lorary.studies.questions.routing import RoutingStudy as RoutingStudy
 from lorary.studies.questions.similarity import SimilarityStudy as SimilarityStudy
+from lorary.studies.questions.sni import SniStudy as SniStudy
+from lorary.studies.questions.upstream import UpstreamStudy as UpstreamStudy
+from lorary.studies.questions.zero_shot import ZeroShotStudy as ZeroShotStudy
 from lorary.studies.run import run_study as run_study
 from lorary.tasks.builtin import builtin_heldout as builtin_heldout
 from lorary.tasks.builtin import builtin_tasks as builtin_tasks
