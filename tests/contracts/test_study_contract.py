@@ -10,7 +10,10 @@ from lorary.studies.scales import OPTIONS
 from lorary.testing.contracts.study import StudyContract
 from lorary.testing.pico import random_library
 
-CHEAP = {**OPTIONS["tiny"], "shares": (0.5,), "max_new_tokens": 2, "ways": ("random_tasks", "embeddings:n_examples=2")}
+CHEAP = {
+    **OPTIONS["tiny"], "shares": (0.5,), "max_new_tokens": 2, "n_pairs": 2, "k": 2, "ks": (1,),
+    "ways": ("random_tasks", "embeddings:n_examples=2", "mbc"), "epochs": 0.5, "dimensions": (2,),
+}  # fmt: skip
 """Options by which a study is done in seconds, of those that it has."""
 FEW = {
     "builders": {"libraries": ("gated", "mbc", "merge_ties"), "adaptations": ("lib_mu", "pi_tuning")},

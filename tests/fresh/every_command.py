@@ -42,6 +42,7 @@ LINES = [
     (0, "study builders:steps=2,new_steps=2,libraries=(private),adaptations=(lib_mu) tasks --base pico --dry-run"),
     (0, "study builders:steps=2,new_steps=2,libraries=(private),adaptations=(lib_mu) tasks --base pico --into study"),
     (0, "study routing:limit=1 tasks --from libs/private --into routers"),
+    (0, "study paper:studies=(sni) tasks --base pico --scale tiny --into paper"),
     (1, "ask base hello"),
     (1, "quickstart"),
     (1, "build tasks --method private --base pico --into libs/ray --backend ray"),

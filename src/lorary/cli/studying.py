@@ -81,10 +81,10 @@ def print_plan(asked: Asked, subject: "Subject", base: str, json: bool) -> None:
 
 def run(asked: Asked, subject: "Subject", base: str, into: Path, how: Loading, workers: Workers, json: bool) -> None:
     """Run what is asked for, and print what came out."""
-    from lorary.studies.cpu_time import TIMES, cpu_seconds
     from lorary.studies.paper import run_paper
     from lorary.studies.run import run_study
     from lorary.studies.scales import cut_to
+    from lorary.studies.sharing.cpu_time import TIMES, cpu_seconds
 
     spec = workers.backend or "local"
     check_backend(spec)

@@ -155,7 +155,8 @@ class Verdict:
     """Whether a claim held in this run. holds: None if the examples are too few to tell; numbers: what says so.
 
     only_in_sign: it holds of these tasks, but other tasks of their kind may tell otherwise. interval: the difference
-    that it is about, with its ends, better being more. paper: what the paper found; meaning: what it means for a user.
+    that it is about, with its ends (nan of too few examples), better being more. paper: what the paper found; meaning:
+    what it means for a user.
     """
 
     claim: str

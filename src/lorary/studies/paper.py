@@ -14,9 +14,9 @@ from lorary.model.base.base_model import BaseModel
 from lorary.reporting.overview import Line, write_overview
 from lorary.studies.contract import Study, Subject, Verdict
 from lorary.studies.cost import Cost, foresee
-from lorary.studies.cpu_time import TIMES, cpu_seconds
 from lorary.studies.run import REPORT, Tell, repeated, run_study
 from lorary.studies.scales import at_scale, cut_to, seeds_at
+from lorary.studies.sharing.cpu_time import TIMES, cpu_seconds
 from lorary.work.backend import Backend
 
 PAPER = "paper"
@@ -121,7 +121,7 @@ def _line(study: str, verdict: Verdict) -> Line:
     ours = verdict.numbers
     if verdict.interval is not None:
         value, low, high = verdict.interval
-        ours = f"{value:+.3g} [{low:+.3g}, {high:+.3g}]"
+        ours = f"{value:+.3g} [{low:+.3g}, {high:+.3g}]" if low == low else f"{value:+.3g} [too few examples]"
     return Line(study, verdict.claim, verdict.paper, ours, verdict.outcome, verdict.meaning, verdict.numbers)
 
 

@@ -20,9 +20,9 @@ from lorary.reporting.html import check_page_place, write_report
 from lorary.reporting.table import Table
 from lorary.studies.contract import Results, Study, Subject, Verdict
 from lorary.studies.kept import read_kept
-from lorary.studies.making import Place
 from lorary.studies.seeds import joined, judged_by_seed, over_seeds, require_seeds
-from lorary.studies.study_work import StudyWork
+from lorary.studies.sharing.making import Place
+from lorary.studies.sharing.study_work import StudyWork
 from lorary.work.backend import Backend, Order, new_run
 from lorary.work.jobs import JobStep, Listener
 from lorary.work.worker import join

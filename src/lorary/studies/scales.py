@@ -18,8 +18,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "tiny": {
         "steps": 2, "new_steps": 2, "batch_size": 2, "n_clusters": 2, "n_few": 4, "n_fit": 4, "limit": 2,
         "n_score": 2, "n_score_new": 2, "n_answer": 2, "n_answer_new": 2, "n_benchmark": 4, "max_new_tokens": 4,
-        "shares": (1.0, 0.1), "n_pairs": 2, "k": 2, "ks": (1,), "ways": ("random_tasks", "mbc"), "n_train": 4,
-        "dimensions": (2,),
+        "shares": (1.0, 0.1), "epochs": 0.5, "n_pairs": 3, "k": 2, "ks": (1, 2), "dimensions": (4, 16),
     },
     "mini": {
         "steps": 40, "new_steps": 40, "batch_size": 8, "lr": 1e-3, "n_clusters": 8, "n_skills": 8, "n_few": 64,
@@ -28,9 +27,9 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     },
     "paper": {
         "steps": None, "new_steps": None, "epochs": 5.0, "batch_size": 16, "lr": 1e-4, "full_lr": 3e-5, "rank": 4,
-        "n_clusters": 10, "n_skills": 8, "n_fit": 100, "limit": 1000, "n_score": 1000, "n_score_new": 1000,
+        "n_clusters": 10, "k": 10, "n_skills": 8, "n_fit": 100, "limit": 1000, "n_score": 1000, "n_score_new": 1000,
         "n_answer": 1000, "n_answer_new": 1000, "n_benchmark": 20_000, "max_new_tokens": 64, "paper_training": True,
-        "n_pairs": 100, "k": 10, "ks": (1, 5, 10, 25),
+        "n_pairs": 100, "ks": (1, 5, 10, 25),
     },
 }  # fmt: skip
 """Options by scale. tiny: minutes, for a check that all works; mini: hours of two cores, on real tasks; paper: its

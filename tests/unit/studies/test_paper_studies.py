@@ -9,6 +9,7 @@ from fake_scores import fake_scores
 from lorary.building.builders.lib_poly import LibPoly
 from lorary.errors import BuildError, OptionError
 from lorary.evaluation.evaluators.choice import Choice
+from lorary.studies.comparing.rows import ANSWERS
 from lorary.studies.contract import TRAINED, UNSEEN, Results, Subject
 from lorary.studies.cost import foresee
 from lorary.studies.questions.ablations import AblationStudy
@@ -16,7 +17,6 @@ from lorary.studies.questions.adaptation import AdaptationStudy
 from lorary.studies.questions.sni import GROUP, PAPERS_TASKS, SniStudy
 from lorary.studies.questions.upstream import UpstreamStudy
 from lorary.studies.questions.zero_shot import ZeroShotStudy
-from lorary.studies.rows import ANSWERS
 from lorary.studies.scales import at_scale
 
 OWN, NEW = ["copy", "swap", "upper"], ["first", "last"]

@@ -1,11 +1,12 @@
 """What a study will cost, and what it found, as it is printed."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lorary.cli.printing.console import print_json, print_table
 
 if TYPE_CHECKING:
+    from lorary.studies.contract import Verdict
     from lorary.studies.cost import Cost
     from lorary.studies.run import Finished
 
@@ -23,7 +24,13 @@ def print_costs(costs: "list[Cost]", json: bool) -> None:
 def print_findings(done: "Finished", json: bool) -> None:
     """Print tables, then what became of each claim."""
     if json:
-        found = {"tables": [asdict(table) for table in done.tables], "verdicts": [asdict(v) for v in done.verdicts]}
+        found = {"tables": [asdict(table) for table in done.tables], "verdicts": [*map(_plain, done.verdicts)]}
         return print_json({**found, "report": str(done.report)})
     tables = [f"### {table.title}\n\n{table.to_markdown()}" for table in done.tables]
     return print(*tables, *map(str, done.verdicts), f"report: {done.report}", sep="\n")
+
+
+def _plain(verdict: "Verdict") -> dict[str, Any]:
+    """Write a verdict for machines; an end that nobody knows is null."""
+    ends = verdict.interval and [None if end != end else end for end in verdict.interval]
+    return {**asdict(verdict), "outcome": verdict.outcome, "interval": ends}

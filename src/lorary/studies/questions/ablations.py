@@ -7,10 +7,10 @@ from lorary.adapters.contract import Mix
 from lorary.building.limits import check_positive
 from lorary.evaluation.evaluators.perplexity import Perplexity
 from lorary.options import refuse_value
-from lorary.studies.claims import Claim, judge_all
+from lorary.studies.comparing.claims import Claim, judge_all
+from lorary.studies.comparing.rows import file_part, require_subject
+from lorary.studies.comparing.stock import StockStudy
 from lorary.studies.contract import TRAINED, UNSEEN, Build, Cell, Plan, Results, Subject, Verdict
-from lorary.studies.rows import file_part, require_subject
-from lorary.studies.stock import StockStudy
 from lorary.tasks.task import Tasks
 
 _SIZES = "tasks of the smallest library"

@@ -16,10 +16,10 @@ from lorary.building.limits import check_positive
 from lorary.errors import BuildError
 from lorary.evaluation.evaluators.rouge_l import RougeL
 from lorary.options import refuse_value
-from lorary.studies.claims import Claim, judge_all
+from lorary.studies.comparing.claims import Claim, judge_all
+from lorary.studies.comparing.rows import file_part, require_known, require_subject
+from lorary.studies.comparing.stock import StockStudy
 from lorary.studies.contract import Build, Cell, Plan, Results, Subject, Verdict
-from lorary.studies.rows import file_part, require_known, require_subject
-from lorary.studies.stock import StockStudy
 from lorary.tasks.task import Tasks
 
 _METHODS: Mapping[str, str] = {

@@ -22,6 +22,7 @@ from lorary.errors import BuildError, OptionError, known_names
 from lorary.evaluation.evaluators.perplexity import Perplexity
 from lorary.options import name_of
 from lorary.routing.contract import find_router
+from lorary.studies.comparing.stock import STARTS, StockStudy
 from lorary.studies.contract import (
     TRAINED,
     UNSEEN,
@@ -34,7 +35,6 @@ from lorary.studies.contract import (
     file_name,
     judge,
 )
-from lorary.studies.stock import STARTS, StockStudy
 from lorary.tasks.task import Tasks
 
 _ADAPTED = "adapted"

@@ -11,10 +11,10 @@ from lorary.errors import OptionError, quote
 from lorary.evaluation.evaluators.rouge_l import RougeL
 from lorary.evaluation.scores import Scores
 from lorary.reporting.table import Table, make_table
-from lorary.studies.claims import Claim, judge_all
+from lorary.studies.comparing.claims import Claim, judge_all
+from lorary.studies.comparing.rows import all_cells, require_subject, rows_of
+from lorary.studies.comparing.stock import StockStudy
 from lorary.studies.contract import Cell, Plan, Results, Subject, Verdict
-from lorary.studies.rows import all_cells, require_subject, rows_of
-from lorary.studies.stock import StockStudy
 
 PAPERS_TASKS = (
     "task202_mnli_contradiction_classification",

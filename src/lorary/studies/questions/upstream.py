@@ -3,10 +3,18 @@
 from dataclasses import dataclass
 
 from lorary.building.limits import check_positive
-from lorary.studies.claims import Claim, judge_all
+from lorary.studies.comparing.claims import Claim, judge_all
+from lorary.studies.comparing.rows import (
+    ANSWERS,
+    OF_LIBRARY,
+    all_cells,
+    require_known,
+    require_subject,
+    rows_of,
+    trained_cells,
+)
+from lorary.studies.comparing.stock import StockStudy
 from lorary.studies.contract import TRAINED, Plan, Results, Subject, Verdict
-from lorary.studies.rows import ANSWERS, OF_LIBRARY, all_cells, require_known, require_subject, rows_of, trained_cells
-from lorary.studies.stock import StockStudy
 
 _ANSWERS = ANSWERS + TRAINED
 _CLAIMS = (

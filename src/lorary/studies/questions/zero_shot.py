@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from lorary.building.limits import check_positive
 from lorary.evaluation.scores import Scores
 from lorary.reporting.table import Table, make_table
-from lorary.studies.claims import Claim, judge_all
-from lorary.studies.contract import UNSEEN, Plan, Results, Subject, Verdict
-from lorary.studies.rows import (
+from lorary.studies.comparing.claims import Claim, judge_all
+from lorary.studies.comparing.rows import (
     ANSWERS,
     OF_LIBRARY,
     all_cells,
@@ -17,8 +16,9 @@ from lorary.studies.rows import (
     rows_of,
     unseen_cells,
 )
+from lorary.studies.comparing.stock import StockStudy
+from lorary.studies.contract import UNSEEN, Plan, Results, Subject, Verdict
 from lorary.studies.seeds import joined
-from lorary.studies.stock import StockStudy
 
 _MEAN = "mean of the benchmarks"
 _UNIT = "0-100"

@@ -19,8 +19,8 @@ from lorary.model.base.base_model import BaseModel, load_base
 from lorary.model.base.outline import outline
 from lorary.model.text.batching import tokens_at_once
 from lorary.studies.contract import Cell, Study, Subject
-from lorary.studies.cpu_time import TIMES, counted
-from lorary.studies.making import Making, Place, Repeat
+from lorary.studies.sharing.cpu_time import TIMES, counted
+from lorary.studies.sharing.making import Making, Place, Repeat
 from lorary.work.backend import Order, Work
 from lorary.work.claims import Claim
 from lorary.work.jobs import Job, Listener, Report

@@ -13,9 +13,9 @@ from lorary.building.finetune import FullFineTuning, finetune
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.studies.contract import GIVEN, Bench, Build, Measure, Plan
-from lorary.studies.cpu_time import counted
 from lorary.studies.kept import kept
-from lorary.studies.measure_work import MeasureWork
+from lorary.studies.sharing.cpu_time import counted
+from lorary.studies.sharing.measure_work import MeasureWork
 from lorary.work.backend import Order, Work
 from lorary.work.jobs import Listener, Pack
 from lorary.work.share import torch_threads

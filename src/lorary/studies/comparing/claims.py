@@ -68,7 +68,7 @@ class Claim:
         *,
         only_in_sign: bool = False,
     ) -> Verdict:
-        three = None if interval is None or any(map(math.isnan, interval)) else (interval[0], interval[1], interval[2])
+        three = None if interval is None else (interval[0], interval[1], interval[2])
         return Verdict(
             f"{self.number}: {self.text}", holds, numbers, only_in_sign, three, paper=self.paper, meaning=self.meaning
         )

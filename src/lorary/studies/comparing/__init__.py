@@ -1,0 +1,1 @@
+"""Libraries, rows and claims that the studies of the paper have in common."""

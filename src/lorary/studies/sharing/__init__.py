@@ -1,0 +1,1 @@
+"""How workers share a study: its libraries and measures first, then its scores."""
