@@ -16,6 +16,7 @@ python="${PYTHON:-python}"
 "$python" -W ignore prototypes.py
 "$python" -W ignore edit.py
 "$python" -W ignore adding.py
+"$python" -W ignore task_data.py --in-memory
 "$python" -W ignore -m lorary.adapters.mixing.compiled
 "$python" -W ignore model.py
 "$python" -W ignore model.py --experts 256 --layers 6 --peft-most 256 --phases "prefill 512" --mixes outputs --name model-6-layers

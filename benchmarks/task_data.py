@@ -1,6 +1,6 @@
 """What large task data cost: the first reading, opening them again, and the memory of a worker that trains on them.
 
-    python benchmarks/task_data.py [--tasks 256] [--rows 10000] [--letters 500] [--experts 3] [--data DIR] [--base BASE]
+    python benchmarks/task_data.py [--tasks 256] [--rows 10000] [--letters 500] [--experts 3] [--in-memory] [--data DIR]
 
 Writes synthetic rows, one file for each task (--data: where they stay; by default they are deleted), in a cache of
 its own. Each measurement is a process of its own: reading everything into memory, as small files are read; the first
