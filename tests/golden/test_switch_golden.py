@@ -74,14 +74,14 @@ def test_balance_by_hand():
 # ---- a layer and its gradient -------------------------------------------------------------------
 
 
-def step_of(maker, base, library, tasks, monkeypatch, n_rows=4):
+def step_of(maker, base, library, tasks, monkeypatch, chosen=range(4)):
     """The loss of one step and the gates' gradients, by site, from gates that aren't even: what the builder trains."""
     seen = {}
 
     def one_step(trainable, options, n_steps, work, report):
         stack = trainable.stacks["routing"]
         stack.values.data.normal_(generator=torch.Generator().manual_seed(3))
-        rows = trainable.batch(0, range(n_rows))
+        rows = trainable.batch(0, chosen)
         n_tokens = [sum(len(row.text.completion) for row in rows)]
         run = training._Run(trainable, options, 1, None)
         seen["loss"] = training._gradients(run, rows, n_tokens, 5)[0]
@@ -138,6 +138,17 @@ def test_the_layer_and_its_gradient_are_the_formula_s(mix, top_k, balance, base,
     for site, value in w.items():
         assert value.grad.abs().max() > 1e-6
         torch.testing.assert_close(found["grad"][site], value.grad, atol=1e-5, rtol=1e-3)
+
+
+def test_a_pass_counts_by_its_rows(base, toy, tmp_path, monkeypatch):
+    """Of one row again and again every pass is alike, so that it doesn't matter how many there are."""
+    library = random_library(tmp_path / "lib", base, NAMES, ranks=2)
+    whole, parts = (
+        step_of(Switch(**QUICK, balance=0.5, pass_tokens=n), base, library, toy.only(NAMES), monkeypatch, [0, 0, 0])
+        for n in (1024, 1)
+    )
+    for site, gradient in whole["grad"].items():
+        torch.testing.assert_close(parts["grad"][site], gradient, atol=1e-5, rtol=1e-3)
 
 
 def padded(weights, rank):
