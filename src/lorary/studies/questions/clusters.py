@@ -112,7 +112,7 @@ class ClusterStudy(Study):
         builds, measures = [self._first(tasks)], []
         for name, clusterer in self._clusterers(len(tasks)).items():
             builds.append(self._build(name, clusterer, tasks))
-            if builds[-1].after:
+            if clusterer is not None and builds[-1].after:
                 measures.append(_grouping(name, clusterer, tasks))
             if name != "k=1":
                 path = f"libs/{file_name(name)}"
