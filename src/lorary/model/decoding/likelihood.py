@@ -80,7 +80,7 @@ class _Forest:
         kinds = {i: told[place] for i, place in self._context_of.items() if len(self._rows[i]) <= longest}
         if len(set(told)) > 1 or len(kinds) < len(shared):
             roots = grow(self._rows, kinds)
-        return [[place.branch for place in group] for group in self._groups([_Place(root, 0) for root in roots], 0)]
+        return [[place.branch for place in group] for group in self._held([_Place(root, 0) for root in roots], 0)]
 
     def read(self, roots: list[Branch]) -> dict[int, Judged]:
         """Judge the rows of some trees, save those of a tree that memory doesn't hold."""
@@ -102,18 +102,33 @@ class _Forest:
         return [{number: judged[number] for number in root.rows} for root in roots]
 
     def _descend(self, places: Sequence[_Place], before: Rows | None, sums: Tensor) -> None:
-        """Read branches behind the rows they continue, then theirs; add what they ask to sums (N, 2)."""
-        for group in self._groups(places, before.n_tokens if before else 0):
-            branches = [place.branch for place in group]
-            if before is None:
-                index = torch.tensor([self._context_of[b.row] for b in branches], device=self._base.device)
-                rows = Rows(self._caller, self._contexts.select(index))
-            else:
-                rows = before.fork([place.row for place in group])
-            self._read(branches, rows, sums)
-            following = [_Place(branch, row) for row, b in enumerate(branches) for branch in b.branches]
+        """Read branches behind the rows they continue, then theirs; add what they ask to sums (N, 2).
+
+        What was read in several calls goes on together, since one large call is faster than several small ones.
+        """
+        for held in self._held(places, before.n_tokens if before else 0):
+            joined: Rows | None = None
+            following: list[_Place] = []
+            for group in self._alike(held):
+                rows = self._start(group, before)
+                self._read([place.branch for place in group], rows, sums)
+                n = joined.n_rows if joined else 0
+                found = [_Place(inner, n + row) for row, place in enumerate(group) for inner in place.branch.branches]
+                if not found:
+                    continue
+                following += found
+                if joined is None:
+                    joined = rows
+                else:
+                    joined.add(rows)
             if following:
-                self._descend(following, rows, sums)
+                self._descend(following, joined, sums)
+
+    def _start(self, group: Sequence[_Place], before: Rows | None) -> Rows:
+        if before is not None:
+            return before.fork([place.row for place in group])
+        index = torch.tensor([self._context_of[place.branch.row] for place in group], device=self._base.device)
+        return Rows(self._caller, self._contexts.select(index))
 
     def _read(self, branches: Sequence[Branch], rows: Rows, sums: Tensor) -> None:
         """Read a branch in each row, padded on the right, and judge what is asked there."""
@@ -136,26 +151,31 @@ class _Forest:
                 logits = logits[(head.flatten().cumsum(0)[columns] - 1).long().to(device)]
             sums += sum_rows(judge(logits, tokens.to(device)), numbers.to(device), len(sums))
 
-    def _groups(self, places: Sequence[_Place], n_before: int) -> Iterator[list[_Place]]:
-        """Group branches of similar length, so that no group has more padding than one more call is worth.
+    def _held(self, places: Sequence[_Place], n_before: int) -> Iterator[list[_Place]]:
+        """Group branches of similar length as memory holds them; tokens that are read already fill less of it."""
+        group: list[_Place] = []
+        for place in sorted(places, key=lambda place: len(place.branch.tokens)):
+            if group and (len(group) + 1) * (len(place.branch.tokens) + n_before / _CACHED) > self._most:
+                yield group
+                group = []
+            group.append(place)
+        if group:
+            yield group
 
-        Tokens that are read already fill less memory than theirs.
-        """
+    def _alike(self, places: Sequence[_Place]) -> Iterator[list[_Place]]:
+        """Part branches, the shortest first, so that none has more padding than one more call is worth."""
         call = enough_tokens(self._base.device) // _CALLS
         group: list[_Place] = []
         n_real = 0
-        for place in sorted(places, key=lambda place: len(place.branch.tokens)):
+        for place in places:
             width = len(place.branch.tokens)
-            n_padded = (len(group) + 1) * width
-            padding = n_padded - n_real - width
-            is_full = n_padded + (len(group) + 1) * n_before / _CACHED > self._most
-            if group and (is_full or (padding > call and _PADDED * padding > n_padded)):
+            padding = len(group) * width - n_real
+            if padding > call and _PADDED * padding > (len(group) + 1) * width:
                 yield group
                 group, n_real = [], 0
             group.append(place)
             n_real += width
-        if group:
-            yield group
+        yield group
 
 
 def _told(contexts: Context, n: int) -> list[Hashable]:

@@ -46,6 +46,11 @@ class Rows:
         return 0 if self.mask is None else self.mask.shape[1]
 
     @property
+    def n_rows(self) -> int:
+        """B."""
+        return 0 if self.mask is None else len(self.mask)
+
+    @property
     def can_be_continued(self) -> bool:
         """Tell whether the base hands on what it has read."""
         return self._cache is not None
