@@ -34,7 +34,7 @@ def gc(
     from lorary.library.library import Library
     from lorary.tasks.stored import entry
 
-    done = []
+    done: list[str] = []
     if library is not None:
         opened = Library.open(library, skip_bad=True)
         done = opened.gc() + [f"removed {name}" for name in derived.gc(opened, keep=None if not states else ())]

@@ -180,7 +180,7 @@ def _note(request: str) -> Path:
 
 def collect(older_than_s: float = OLD_S) -> list[str]:
     """Delete what nobody opened for so long, and what killed processes left; say the names. Never fails."""
-    done = []
+    done: list[str] = []
     with contextlib.suppress(OSError, RuntimeError):  # nobody's home
         done = collect_beside(home())
         for path in sorted(home().iterdir()):
