@@ -47,9 +47,8 @@ def evaluate_by_harness(
         raise typer.BadParameter(
             "name the harness's tasks: --tasks FILE, a YAML file of its own.", param_hint="--tasks"
         )
-    chosen = [
-        choose(library, reading, router=router, **routing, tasks_option="--train-tasks") for router in routers or [None]
-    ]
+    asked: Sequence[str | None] = routers or (None,)
+    chosen = [choose(library, reading, router=router, **routing, tasks_option="--train-tasks") for router in asked]
     from lorary.grid.setup import Setup, file_part
     from lorary.harness.run import check_tasks, run_harness, write_scores
     from lorary.model.base.base_model import BaseModel
@@ -57,7 +56,7 @@ def evaluate_by_harness(
     check_tasks(tasks)
     named = None if library == BARE else library
     base, written = None, []
-    for choice, router in zip(chosen, routers or [None], strict=True):
+    for choice, router in zip(chosen, asked, strict=True):
         name = Setup(named, router).label
         model = choice.open(base=base, tell=say, **how.options)
         base = model if isinstance(model, BaseModel) else model.base

@@ -81,7 +81,7 @@ class HarnessModel(TemplateLM):
         """Give log p(continuation | context) and whether each of its tokens is the likeliest."""
         pairs = [self._pair(*request.args) for request in requests]
         examples = [_example(request, *request.args) for request in requests]
-        return [tuple(judged) for judged in self._judge(pairs, examples)]
+        return [(judged.nats, judged.is_likeliest) for judged in self._judge(pairs, examples)]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Give log p(text), in windows of the longest text that is read."""
@@ -117,7 +117,7 @@ class HarnessModel(TemplateLM):
     ) -> list[tuple[float, bool]]:
         pairs = [(before, after) for _, before, after in requests]
         examples = [Example(*(texts or ("", ""))) for texts, _, _ in requests]
-        return [tuple(judged) for judged in self._judge(pairs, examples)]
+        return [(judged.nats, judged.is_likeliest) for judged in self._judge(pairs, examples)]
 
     def _pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         if context:

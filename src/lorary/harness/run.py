@@ -70,7 +70,7 @@ def write_scores(scores: Scores, path: Path) -> None:
     """Write scores as `read_scores` reads them, in the place of those before. Raises E-DISK, E-PERM."""
     with disk_errors(repr(str(path)), ELSEWHERE):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, b"".join(map(to_line, (scores.header, *scores.outcomes))))
+        write_whole(path, b"".join([to_line(scores.header), *map(to_line, scores.outcomes)]))
 
 
 def _manager(tasks: Sequence[str]) -> TaskManager:
