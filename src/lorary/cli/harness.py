@@ -30,6 +30,15 @@ def check_harness(harness: str, refused: dict[str, Any]) -> None:
     require_extra("eval", "lorary eval --harness", OptionError)
 
 
+def require_tasks(tasks: str | None, of_harness: Sequence[str] | None) -> str:
+    """Give the tasks to score without a harness; refuse none, and those of one."""
+    if of_harness:
+        raise typer.BadParameter("this names tasks of a harness: --harness lm-eval.", param_hint="--tasks")
+    if tasks is None:
+        raise typer.BadParameter("the tasks to score are missing.", param_hint="TASKS")
+    return tasks
+
+
 def evaluate_by_harness(
     library: str,
     routers: Sequence[str],

@@ -38,13 +38,9 @@ def _device() -> "Check":
     from lorary.using.doctor import Check
 
     try:
-        import torch
+        from lorary.model.base.places import describe_device
 
-        from lorary.model.base.places import find_device, find_dtype
-
-        device = find_device("auto")
-        dtype = str(find_dtype("auto", device)).removeprefix("torch.")
+        return Check("device", "ok", describe_device())
     except (ImportError, OSError, RuntimeError) as error:  # a build for another machine raises any of these
         what = f"torch can't be used: {str(error).partition(chr(10))[0]}"
         return Check("device", "error", what, "Install torch again, as pytorch.org says for this machine.")
-    return Check("device", "ok", f"{device}, {dtype}, {torch.get_num_threads()} threads")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from lorary.cli.evaluating import Asked, Workers, evaluate_many, evaluate_one, exams_of, print_run, print_runs
-from lorary.cli.harness import check_harness, evaluate_by_harness, print_harness
+from lorary.cli.harness import check_harness, evaluate_by_harness, print_harness, require_tasks
 from lorary.cli.models import LibraryOrBase
 from lorary.cli.options.loading import Loading, Reading
 from lorary.cli.options.parameters import BaseOfLibrary, HowToMix, Json, MaxShare, count_option, method_option
@@ -70,13 +70,10 @@ def evaluate(
         check_harness(harness, {"TASKS": tasks, **several})
         given = (library, router or [], harness_tasks or [], into, limit, routing, how, reading)
         return print_harness(evaluate_by_harness(*given), json=json)
-    if harness_tasks:
-        raise typer.BadParameter("this names tasks of a harness: --harness lm-eval.", param_hint="--tasks")
-    if tasks is None:
-        raise typer.BadParameter("the tasks to score are missing.", param_hint="TASKS")
-    routers, exams = router or [], exams_of(tasks, metric or [], benchmark or [], reading.options)
+    place = require_tasks(tasks, harness_tasks)
+    routers, exams = router or [], exams_of(place, metric or [], benchmark or [], reading.options)
     asked = Asked(library, routers, exams, into, limit, routing)
     if len(routers) < 2 and len(exams) < 2 and not workers.is_given:
         return print_run(into, evaluate_one(asked, how, reading), json=json)
     runs = evaluate_many(asked, how, reading, workers)
-    return print_benchmarks(runs, exams, tasks, json=json) if benchmark else print_runs(runs, json=json)
+    return print_benchmarks(runs, exams, place, json=json) if benchmark else print_runs(runs, json=json)

@@ -17,6 +17,13 @@ def find_device(device: str) -> torch.device:
         raise ModelError("E-DEVICE", f"device {device!r} can't be used: {str(error).partition(chr(10))[0]}") from error
 
 
+def describe_device() -> str:
+    """Say where bases compute by default, and how: `cpu, float32, 2 threads`."""
+    device = find_device("auto")
+    dtype = str(find_dtype("auto", device)).removeprefix("torch.")
+    return f"{device}, {dtype}, {torch.get_num_threads()} threads"
+
+
 def find_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """Give a precision by its name; "auto" is bfloat16 where a device computes faster with it. Raises E-DTYPE."""
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
