@@ -27,7 +27,7 @@ from lorary.library.adapter.provenance import write_metrics
 from lorary.library.library import Library
 from lorary.model.attached.attachment import Attachment, attached
 from lorary.model.base.base_model import BaseModel
-from lorary.model.decoding.answer import answer
+from lorary.model.decoding.answer import Answering, answer
 from lorary.model.decoding.rows import Caller
 from lorary.model.ensemble.ensemble import check_library, check_mix, find_sites
 from lorary.model.text.scoring import score
@@ -154,7 +154,7 @@ def _fit(options: LoraHub, base: BaseModel, examples: Sequence[Example], attachm
     """Tell how badly the mixture that is attached fits the examples."""
     if options.objective == "rouge_l":
         caller = Caller(base.hf, lambda _: Context(), attachment.turn)
-        found = overlaps(examples, answer(base, examples, caller, max_new_tokens=ANSWER_TOKENS))
+        found = overlaps(examples, answer(base, examples, caller, Answering(ANSWER_TOKENS)))
         return -sum(found) / len(found)
     scores = score(base, examples, lambda _: attachment.turn(Context()))
     nats = -sum(s.nats for s in scores) / sum(s.n_tokens for s in scores)
