@@ -34,7 +34,8 @@ def values_of(hint: typing.Any, now: typing.Any) -> list[typing.Any]:
         return list(typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
         kind = typing.get_args(hint)[0]
-        return [(), (0.5,), (0.25, 1e-9)] if kind is float else [("q_proj",), ("q_proj", "v_proj"), TEXTS[:4], TEXTS]
+        texts = [("q_proj",), ("q_proj", "v_proj"), TEXTS[:4], TEXTS]
+        return {float: [(), (0.5,), (0.25, 1e-9)], int: [(), (3,), (1, 20)]}.get(kind, texts)
     kinds = typing.get_args(hint) or (hint,)
     known = {int: [3], float: [0.25, 1e-05], bool: [not now], type(None): [None], str: list(TEXTS)}
     return [

@@ -12,7 +12,7 @@ from lorary.building.builders.lorahub import LoraHub, merge_weights
 from lorary.building.merging.search import Evolution, Nevergrad, replay
 from lorary.errors import LoraryError
 from lorary.formats.peft import read_experts, read_weights
-from lorary.model.decoding.answer import answer, bare
+from lorary.model.decoding.answer import Answering, answer, bare
 from lorary.model.routed.route import route
 from lorary.routing.routers.uniform import Uniform
 from lorary.tasks.example import Example
@@ -121,7 +121,7 @@ def test_the_authors_divide_the_loss_by_the_examples_and_not_the_penalty(library
 def test_rouge_l_is_that_of_greedy_answers(library, base, tmp_path):
     """Of tasks whose answers are the base's own, nothing (all 0) has 100; the mean has what the routed library has."""
     prompts = [Example(f"{letter} and", "") for letter in "abc"]
-    asked = zip(prompts, answer(base, prompts, bare(base.hf), max_new_tokens=64), strict=True)
+    asked = zip(prompts, answer(base, prompts, bare(base.hf), Answering(64)), strict=True)
     examples = tuple(replace(prompt, completion=text, task="own") for prompt, text in asked)
     tasks = Tasks([Task("own", train=examples)])
     assert overlaps(examples, [e.completion for e in examples]) == [100.0] * 3

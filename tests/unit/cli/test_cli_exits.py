@@ -64,7 +64,7 @@ def test_embedded_base_is_called_as_its_home_calls_it() -> None:
         (
             "eval {library} {tasks} --metric rouge --into x.jsonl",
             "error[E-NAME] unknown metric 'rouge'. Did you mean 'rouge_l'? "
-            "Known: choice, exact_match, perplexity, rouge_l.",
+            "Known: choice, exact_match, pass_at_k, perplexity, rouge_l.",
         ),
         (
             "ask {library} hello --router arow",
@@ -193,7 +193,7 @@ def test_usage(run: Run, line: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("nonsense", "error[E-NAME] unknown study 'nonsense'. Known: builders, routing."),
+        ("nonsense", "error[E-NAME] unknown study 'nonsense'. Known: ablations, adaptation, "),
         ("builders:stepz=1", "error[E-OPTION] builders: unknown option 'stepz'. Did you mean 'steps'?"),
         ("builders:libraries=(privat)", "error[E-OPTION] study builders: libraries='privat'. Did you mean 'private'?"),
         ("builders:adaptations=(x)", "error[E-OPTION] study builders: adaptations='x'. Known: private, from_expert,"),

@@ -32,9 +32,12 @@ FILES = [f"lib-{router}.{metric}.jsonl" for router in ("uniform", "arrow-top_k=1
          for metric in ("perplexity", "exact_match-max_new_tokens=2")]  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def small_batches(monkeypatch):
-    monkeypatch.setattr(run_module, "_EXAMPLES_AT_ONCE", 3)
+@pytest.fixture(autouse=True, scope="module")
+def small_batches():
+    """Batches that a run is interrupted between. What a batch shares is read once, so its size decides last digits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "_EXAMPLES_AT_ONCE", 3)
+        yield
 
 
 @pytest.fixture

@@ -413,7 +413,7 @@ MODEL_FAULTS = {
         lambda f: f["state"].update(size_bytes=True)
     ),
     "error[E-MODEL] model.json: library is 7, expected a path or null.": lambda f: f.update(library=7),
-    "error[E-OPTION] arrow: unknown option 'k'. Known: temperature, top_k.": (
+    "error[E-OPTION] arrow: unknown option 'k'. Known: temperature, tie, top_k.": (
         lambda f: f["router"].update(options={"k": 1})
     ),
     "error[E-OPTION] arrow: top_k=0, expected 1 or more.": lambda f: f["router"]["options"].update(top_k=0),

@@ -98,12 +98,14 @@ class AdaptationStudy(StockStudy):
         """Refuse options that have no meaning."""
         super().__post_init__()
         check_positive(self, "new_steps", "n_tries", "n_answer_new", "max_new_tokens")
-        require_known("adaptation", "methods", self.methods, _METHODS)
-        if not self.shares or not all(0 < share <= 1 for share in self.shares):
-            refuse_value(self, "shares", "one or more, each above 0 and at most 1")
+        if not all(0 < share <= 1 for share in self.shares):
+            refuse_value(self, "shares", "each above 0 and at most 1")
 
     def plan(self, subject: Subject) -> Plan:
-        """List libraries, adaptations and scores. Raises E-TASK without tasks held out that can be trained on."""
+        """List libraries, adaptations and scores. Raises E-TASK without held-out tasks to train on, E-OPTION."""
+        require_known("adaptation", "methods", self.methods, _METHODS)
+        if not self.shares:
+            refuse_value(self, "shares", "one or more")
         require_subject("adaptation", subject, heldout=True)
         for task in subject.heldout.values():
             if not task.train:

@@ -62,10 +62,10 @@ class UpstreamStudy(StockStudy):
         """Refuse options that have no meaning."""
         super().__post_init__()
         check_positive(self, "n_fit", "n_score", "n_answer", "max_new_tokens")
-        require_known("upstream", "libraries", self.libraries, OF_LIBRARY)
 
     def plan(self, subject: Subject) -> Plan:
-        """List libraries and scores. Raises E-TASK for fewer than two tasks."""
+        """List libraries and scores. Raises E-TASK for fewer than two tasks, E-OPTION for unknown libraries."""
+        require_known("upstream", "libraries", self.libraries, OF_LIBRARY)
         require_subject("upstream", subject)
         how = {"limit": self.n_score, "n_answer": self.n_answer, "max_new_tokens": self.max_new_tokens}
         cells = list(trained_cells(subject, **how))

@@ -97,10 +97,10 @@ class ZeroShotStudy(StockStudy):
         """Refuse options that have no meaning."""
         super().__post_init__()
         check_positive(self, "n_fit", "n_score_new", "n_answer_new", "n_benchmark", "max_new_tokens")
-        require_known("zero_shot", "libraries", self.libraries, OF_LIBRARY)
 
     def plan(self, subject: Subject) -> Plan:
-        """List libraries and scores. Raises E-TASK without tasks to build from and to hold out, or benchmarks."""
+        """List libraries and scores. Raises E-TASK without tasks to build from, or anything to score, E-OPTION."""
+        require_known("zero_shot", "libraries", self.libraries, OF_LIBRARY)
         require_subject("zero_shot", subject, heldout=not subject.benchmarks)
         how = {"limit": self.n_score_new, "n_answer": self.n_answer_new, "max_new_tokens": self.max_new_tokens}
         cells = [
