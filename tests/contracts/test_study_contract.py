@@ -11,22 +11,25 @@ from lorary.testing.contracts.study import StudyContract
 from lorary.testing.pico import random_library
 
 CHEAP = {
-    **OPTIONS["tiny"], "shares": (0.5,), "max_new_tokens": 2, "n_pairs": 2, "k": 2, "ks": (1,),
-    "ways": ("random_tasks", "embeddings:n_examples=2", "mbc"), "epochs": 0.5, "dimensions": (2,),
+    **OPTIONS["tiny"], "shares": (0.5,), "steps": 1, "new_steps": 1, "n_fit": 2, "max_new_tokens": 1, "n_pairs": 2,
+    "k": 2, "ks": (2,), "ways": ("embeddings:n_examples=2", "mbc"), "epochs": 0.25, "dimensions": (2,),
 }  # fmt: skip
 """Options by which a study is done in seconds, of those that it has."""
 FEW = {
-    "builders": {"libraries": ("gated", "mbc", "merge_ties"), "adaptations": ("lib_mu", "pi_tuning")},
-    "upstream": {"libraries": ("gated", "mbc")},
+    "builders": {"libraries": ("gated", "merge_ties"), "adaptations": ("pi_tuning",)},
+    "upstream": {"libraries": ("gated",)},
     "zero_shot": {"libraries": ("shared", "poly")},
     "adaptation": {"methods": ("shared", "mbc-poly")},
-    "ablations": {"top_k": (1,), "temperatures": (4.0,), "ranks": (16,), "sizes": (0.5,)},
+    "ablations": {"top_k": (1,), "temperatures": (), "ranks": (16,), "sizes": (0.5,)},
 }
 """Of some studies as few parts as show how they are made."""
 
 
-@pytest.mark.parametrize("name", STUDIES.names())
-class TestStudy(StudyContract):
+KILLED = ("similarity", "sni")
+"""Killed and resumed in the fast tests too: one of measures, one of scores."""
+
+
+class _Given:
     @pytest.fixture
     def study(self, name):
         cls = STUDIES.load(name)
@@ -37,9 +40,21 @@ class TestStudy(StudyContract):
     def subject(self, base, toy, tmp_path_factory):
         own = ["copy", "swap", "upper"]
         library = random_library(tmp_path_factory.mktemp("study") / "lib", base, own, ranks=2)
-        return Subject(toy.only(own), toy.only(["first", "last"]), library)
+        return Subject(toy.only(own), toy.only(["first"]), library)
+
+
+@pytest.mark.parametrize("name", STUDIES.names())
+class TestStudy(_Given, StudyContract):
+    test_kill_and_resume_is_uninterrupted = None  # below
 
     def test_it_is_a_study(self, study, name):
         assert isinstance(study, Study)
         assert type(STUDIES.parse(name)) is type(study)
         assert 20 < len(STUDIES.sentence(name)) < 120
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in KILLED else pytest.mark.slow) for name in STUDIES.names()]
+)
+class TestKilledStudy(_Given):
+    test_kill_and_resume_is_uninterrupted = StudyContract.test_kill_and_resume_is_uninterrupted

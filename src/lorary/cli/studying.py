@@ -1,7 +1,7 @@
 """One study, or all of the paper's, as the command line asks for them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,12 +10,15 @@ import typer
 from lorary.cli.application import or_list
 from lorary.cli.evaluating import Workers
 from lorary.cli.options.completion import offer_methods
+from lorary.cli.options.groups import Group
 from lorary.cli.options.loading import Loading
+from lorary.cli.options.parameters import method_option
 from lorary.cli.options.recipe import check_backend, choose_backend
 from lorary.cli.printing.console import print_json, say
 from lorary.cli.printing.findings import print_costs, print_findings
 
 if TYPE_CHECKING:
+    from lorary.errors import LoraryError
     from lorary.studies.contract import Subject
     from lorary.studies.paper import Part
 
@@ -26,10 +29,39 @@ StudySpec = Annotated[
         metavar="SPEC",
         is_eager=True,
         callback=or_list("STUDIES"),
-        autocompletion=offer_methods("STUDIES"),
+        autocompletion=offer_methods("STUDIES", _PAPER),
         help="Which study, e.g. upstream:steps=20 (`list` shows all), or paper: all of the paper's.",
     ),
 ]
+
+
+@dataclass(frozen=True)
+class Benchmarks(Group):
+    """What is scored beside tasks."""
+
+    benchmarks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR", help="Directory of benchmarks, or hf://datasets, for studies that score them (zero_shot)."
+        ),
+    ] = None
+    benchmark: Annotated[
+        list[str] | None,
+        method_option("--benchmark", "BENCHMARKS", "One of them, e.g. piqa (`list` shows all); repeatable."),
+    ] = None
+
+    def check(self) -> None:
+        """Refuse names without data."""
+        if self.benchmark and self.benchmarks is None:
+            raise typer.BadParameter("say where their data is: --benchmarks DIR.", param_hint="--benchmark")
+
+    def on(self, subject: "Subject") -> "Subject":
+        """Read them, and give the subject with them."""
+        from lorary.studies.subject import choose_benchmarks
+
+        if self.benchmarks is None:
+            return subject
+        return replace(subject, benchmarks=choose_benchmarks(self.benchmarks, self.benchmark or ()))
 
 
 @dataclass(frozen=True)
@@ -67,6 +99,7 @@ class Asked:
 
 def print_plan(asked: Asked, subject: "Subject", base: str, json: bool) -> None:
     """Print what it will cost."""
+    from lorary.building.estimate import recall_rate
     from lorary.model.base.outline import name_of, outline
     from lorary.studies.cost import foresee
     from lorary.studies.paper import foresee_paper
@@ -74,9 +107,17 @@ def print_plan(asked: Asked, subject: "Subject", base: str, json: bool) -> None:
 
     found, called = outline(base), name_of(base)
     if asked.is_paper:
-        return print_costs(foresee_paper(asked.parts, subject, found, called, asked.scale), json)
-    (part,) = asked.parts
-    return print_costs(foresee(part.study, cut_to(subject, asked.scale), found, called, part.seeds), json)
+        costs = foresee_paper(asked.parts, subject, found, called, asked.scale, _say_failed)
+    else:
+        (part,) = asked.parts
+        costs = foresee(part.study, cut_to(subject, asked.scale), found, called, part.seeds)
+    if found is None:
+        say(f"Base {base!r} isn't on this machine: tokens are estimated from characters.")
+    return print_costs(costs, recall_rate(called), json)
+
+
+def _say_failed(name: str, error: "LoraryError") -> None:
+    say(f"study {name} can't be run on this: {error}")
 
 
 def run(asked: Asked, subject: "Subject", base: str, into: Path, how: Loading, workers: Workers, json: bool) -> None:
@@ -91,10 +132,7 @@ def run(asked: Asked, subject: "Subject", base: str, into: Path, how: Loading, w
     place = choose_backend(spec, workers=workers.workers, threads=workers.threads)
     more: dict[str, Any] = {"tell": say, "backend": place, "loading": how.options, "run": workers.run}
     if asked.is_paper:
-        page = run_paper(
-            asked.parts, subject, base, into=into, scale=asked.scale, **more,
-            on_failure=lambda name, error: say(f"study {name} can't be run on this: {error}"),
-        )  # fmt: skip
+        page = run_paper(asked.parts, subject, base, into=into, scale=asked.scale, on_failure=_say_failed, **more)
         return print_json({"report": str(page)}) if json else print((into / "paper.md").read_text(encoding="utf-8"))
     (part,) = asked.parts
     cut = cut_to(subject, asked.scale)

@@ -69,9 +69,9 @@ def evaluate(
     return Scores(header, tuple(outcomes))
 
 
-def check_tasks(evaluator: Evaluator, tasks: Tasks) -> None:
+def check_tasks(evaluator: Evaluator, tasks: Tasks, limit: int | None = None) -> None:
     """Refuse tasks that can't be scored. Raises E-EVAL, also for a task without test examples."""
-    for task in _limited(tasks, None).values():
+    for task in _limited(tasks, limit).values():
         evaluator.check(task.test)
 
 

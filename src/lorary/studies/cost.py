@@ -1,16 +1,19 @@
 """What a study will cost, from its plan: nothing is built, scored or written."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lorary.building.contract import Builder, plan_jobs
 from lorary.building.estimate import estimate
 from lorary.building.finetune import FullFineTuning
 from lorary.building.training.job import CHARACTERS_PER_TOKEN, training_job
+from lorary.evaluation.evaluators.choice import Choice
 from lorary.model.base.base_model import BaseModel
 from lorary.studies.contract import GIVEN, Build, Cell, Measure, Study, Subject
 from lorary.studies.run import repeated
 from lorary.tasks.example import Example
+
+_SAMPLE = 200  # examples of a cell or a measure whose tokens are counted; the others' follow from their characters
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,13 @@ def foresee(
 
 
 def _costs(study: Study, subject: Subject, base: BaseModel | None, place: str) -> Iterator[Cost]:
-    plan, below = study.plan(subject), f"{place}/" if place else ""
+    plan, below, reader = study.plan(subject), f"{place}/" if place else "", _Reader(base)
     for one in plan.builds:
         yield _of_build(one, subject, base, below + one.path)
     for cell in plan.cells:
-        yield _of_cell(cell, base, below + cell.path)
+        yield _of_cell(cell, reader, below + cell.path)
     for measure in plan.measures:
-        yield _of_measure(measure, base, below + measure.path)
+        yield _of_measure(measure, reader, below + measure.path)
 
 
 def _of_build(one: Build, subject: Subject, base: BaseModel | None, path: str) -> Cost:
@@ -63,18 +66,44 @@ def _of_build(one: Build, subject: Subject, base: BaseModel | None, path: str) -
     return Cost(path, n_experts, None, sum(job.n_steps for job in jobs), found.tokens)
 
 
-def _of_cell(cell: Cell, base: BaseModel | None, path: str) -> Cost:
-    examples = [example for task in cell.tasks.values() for example in task.test[: cell.limit]]
-    written = len(examples) * getattr(cell.evaluator, "max_new_tokens", 0)
-    return Cost(path, None, len(examples), 0, _read(examples, base) + written)
+def _of_cell(cell: Cell, reader: "_Reader", path: str) -> Cost:
+    n, read = reader.of_cell(cell)
+    return Cost(path, None, n, 0, read + n * getattr(cell.evaluator, "max_new_tokens", 0))
 
 
-def _of_measure(measure: Measure, base: BaseModel | None, path: str) -> Cost:
-    tokens = round(measure.passes * _read(measure.examples, base))
+def _of_measure(measure: Measure, reader: "_Reader", path: str) -> Cost:
+    tokens = round(measure.passes * reader.count(measure.examples))
     return Cost(path, None, len(measure.examples) or None, measure.steps, tokens)
 
 
-def _read(examples: Sequence[Example], base: BaseModel | None) -> int:
-    if base is None:
-        return round(sum(len(e.whole_prompt) + len(e.answer) for e in examples) / CHARACTERS_PER_TOKEN)
-    return sum(map(len, base.encode(examples, quiet=True)))
+@dataclass(frozen=True)
+class _Reader:
+    """Counts what of one plan is read; rows on the same examples are counted once."""
+
+    base: BaseModel | None
+    _known: dict[tuple[int, int, bool], tuple[int, int]] = field(default_factory=dict)
+
+    def of_cell(self, cell: Cell) -> tuple[int, int]:
+        """Give the number of examples, and of their tokens: of a question the prompt once, and all options."""
+        choosing = isinstance(cell.evaluator, Choice)
+        this = (id(cell.tasks), cell.limit, choosing)
+        if this not in self._known:
+            examples = [example for task in cell.tasks.values() for example in task.test[: cell.limit]]
+            self._known[this] = len(examples), self.count(examples, choosing=choosing)
+        return self._known[this]
+
+    def count(self, examples: Sequence[Example], *, choosing: bool = False) -> int:
+        """Count tokens, of many examples on a sample."""
+        n_characters = sum(_n_characters(example, choosing=choosing) for example in examples)
+        if self.base is None or not examples:
+            return round(n_characters / CHARACTERS_PER_TOKEN)
+        sample = examples[:: -(-len(examples) // _SAMPLE)]
+        n_tokens = sum(map(len, self.base.encode(sample, quiet=True)))
+        return round(n_tokens * n_characters / max(1, sum(_n_characters(example) for example in sample)))
+
+
+def _n_characters(example: Example, *, choosing: bool = False) -> int:
+    if choosing and example.contexts:
+        return sum(len(context) + len(example.completion) for context in example.contexts)
+    answers = example.choices if choosing and example.choices else (example.answer,)
+    return len(example.whole_prompt) + sum(map(len, answers))

@@ -14,7 +14,7 @@ from lorary.model.base.base_model import BaseModel
 from lorary.reporting.overview import Line, write_overview
 from lorary.studies.contract import Study, Subject, Verdict
 from lorary.studies.cost import Cost, foresee
-from lorary.studies.run import REPORT, Tell, repeated, run_study
+from lorary.studies.run import REPORT, Tell, check_scorable, repeated, run_study
 from lorary.studies.scales import at_scale, cut_to, seeds_at
 from lorary.studies.sharing.cpu_time import TIMES, cpu_seconds
 from lorary.work.backend import Backend
@@ -60,13 +60,42 @@ def parts_of(scale: str | None, options: Mapping[str, str] | None = None) -> lis
     return found
 
 
+Failed = Callable[[str, LoraryError], None]
+"""Hears which study can't be run on a subject, and why."""
+_NOT_ON_THIS = ("E-TASK", "E-SOURCE", "E-EXTRA")
+"""What keeps one study from being run, and no other."""
+
+
+def runnable(parts: Sequence[Part], cut: Subject, on_failure: Failed) -> list[Part]:
+    """List the studies that can be planned on a subject; `on_failure` hears of the others.
+
+    Raises what else their plans raise.
+    """
+    found = []
+    for part in parts:
+        try:
+            part.study.plan(cut)
+        except LoraryError as error:
+            if error.code not in _NOT_ON_THIS:
+                raise
+            on_failure(part.name, error)
+        else:
+            found.append(part)
+    return found
+
+
 def foresee_paper(
-    parts: Sequence[Part], subject: Subject, base: BaseModel | None, base_name: str, scale: str | None
+    parts: Sequence[Part],
+    subject: Subject,
+    base: BaseModel | None,
+    base_name: str,
+    scale: str | None,
+    on_failure: Failed | None = None,
 ) -> list[Cost]:
     """Foresee all studies; libraries that several have in common are counted once."""
     found: dict[str, Cost] = {}
     cut = cut_to(subject, scale)
-    for part in parts:
+    for part in runnable(parts, cut, on_failure or _ignore):
         shared = {
             f"{place}/{one.path}".removeprefix("/")
             for place, study in repeated(part.study, part.seeds).items()
@@ -87,7 +116,7 @@ def run_paper(
     into: Path | str,
     scale: str | None = None,
     tell: Tell = lambda what: None,
-    on_failure: Callable[[str, LoraryError], None] | None = None,
+    on_failure: Failed | None = None,
     backend: Backend | str | None = None,
     loading: Mapping[str, Any] | None = None,
     run: str | None = None,
@@ -95,10 +124,13 @@ def run_paper(
     """Run the studies in their order, each in a directory of its name, and write the overview: its path.
 
     What several have in common is made once, in `shared`. Called again it goes on where it was. A study that can't be
-    run on this subject keeps no other from being run; the overview says why, and `on_failure` hears it.
+    run on this subject keeps no other from being run; the overview says why, and `on_failure` hears it. Raises what
+    `check_scorable` raises of any of them before the first is run.
     """
     into, cut = Path(into), cut_to(subject, scale)
     lines: list[Line] = []
+    for part in runnable(parts, cut, _ignore):
+        check_scorable(part.study, cut, into / part.name, part.seeds)
     for part in parts:
         tell(f"study {part.name}")
         try:
@@ -107,7 +139,7 @@ def run_paper(
                 loading=loading, run=run, shared=into / "shared",
             )  # fmt: skip
         except LoraryError as error:
-            if error.code not in ("E-TASK", "E-SOURCE", "E-EXTRA"):
+            if error.code not in _NOT_ON_THIS:
                 raise
             if on_failure:
                 on_failure(part.name, error)
@@ -115,6 +147,10 @@ def run_paper(
             continue
         lines += [_line(part.name, verdict) for verdict in done.verdicts]
     return _write(into, lines, scale, cut, parts, base)
+
+
+def _ignore(name: str, error: LoraryError) -> None:
+    """Say nothing: it is said once it is the study's turn."""
 
 
 def _line(study: str, verdict: Verdict) -> Line:

@@ -11,6 +11,7 @@ from typing import Any
 
 from lorary import __version__
 from lorary.errors import OptionError
+from lorary.evaluation.run import check_tasks
 from lorary.evaluation.scores import Scores, read_scores
 from lorary.folder import BACKENDS, STUDIES
 from lorary.model.base.base_model import BaseModel
@@ -61,19 +62,34 @@ def run_study(
     holds of `load_base`'s arguments. `backend`: where workers run, as "local:workers=4"; by default on this machine.
     `seeds`: repeat the study with each; claims are then judged on each example's mean over the seeds. `run`: see
     `build_recipe`. `shared`: the directory of libraries that other studies of this subject and scale have in common
-    with it. Raises E-OPTION for seeds that it can't take and for a backend with a loaded base, what its plan and the
-    building and scoring raise, E-EXISTS for another's file in the place of the page, E-DISK, E-PERM.
+    with it. Raises E-OPTION for seeds that it can't take and for a backend with a loaded base, what `check_scorable`
+    and the building and scoring raise, E-EXISTS for another's file in the place of the page, E-DISK, E-PERM.
     """
     study = STUDIES.parse(study) if isinstance(study, str) else study
     require("study", study, Study, "a study, as RoutingStudy()")
     into, repeats = Path(into), repeated(study, seeds)
     check_page_place(into / REPORT)
+    check_scorable(study, subject, into, seeds)
     place = str(Path(base).absolute()) if isinstance(base, str) and Path(base).is_dir() else base
     apart = None if shared is None else Path(shared).absolute()
     work = StudyWork(repeats, subject, into.absolute(), place, apart, dict(loading or {}))
     _make(work, Order(work, run or new_run(), _telling(tell)), backend)
     runs = {name: _results(one) for name, one in work.places.items()}
     return _shown(study, subject, base, into, runs)
+
+
+def check_scorable(study: Study, subject: Subject, into: Path, seeds: Sequence[int] | None = None) -> None:
+    """Refuse what couldn't be scored once all is built: examples that lack what a metric needs, code without a sandbox.
+
+    What stands below `into` isn't scored again. Raises E-EVAL, E-SANDBOX, and what the plan raises.
+    """
+    seen = set[tuple[Any, int, int]]()
+    for place, one in repeated(study, seeds).items():
+        for cell in one.plan(subject).cells:
+            this = (cell.evaluator, id(cell.tasks), cell.limit)
+            if this not in seen and not (into / place / cell.path).exists():
+                check_tasks(cell.evaluator, cell.tasks, cell.limit)
+                seen.add(this)
 
 
 def _make(work: StudyWork, order: Order, backend: Backend | str | None) -> None:
@@ -146,6 +162,7 @@ def _facts(study: Study, subject: Subject, base: BaseModel | str, runs: Mapping[
         "seeds": [_title(name) for name in runs if name],
         "tasks": ", ".join(subject.tasks),
         "tasks held out": ", ".join(subject.heldout),
+        "benchmarks": ", ".join(subject.benchmarks),
         "library": "" if subject.source is None else subject.source.hash,
     }
 

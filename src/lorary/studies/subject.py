@@ -1,13 +1,15 @@
-"""Which of the tasks that the user names are trained on, and which are held out."""
+"""Which of the tasks that the user names are trained on, which are held out, and which benchmarks are scored."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lorary.errors import TaskError
+from lorary.errors import OptionError, TaskError
+from lorary.evaluation.benchmarking.read import ALL, read_benchmarks
 from lorary.library.library import Library
-from lorary.studies.contract import Subject
+from lorary.studies.contract import Benchmark, Subject
 from lorary.tasks.builtin import builtin_heldout, builtin_tasks
 from lorary.tasks.read import read_tasks
+from lorary.tasks.rows.files import Source
 from lorary.tasks.task import Tasks
 
 
@@ -50,3 +52,18 @@ def choose_subject(
     owned = {task for expert in library.values() for task in expert.provenance.tasks} - {*heldout}
     trained = found.only(name for name in found if name in owned)
     return Subject(trained, found.only(name for name in found if name not in owned), library)
+
+
+def choose_benchmarks(source: Source, which: Sequence[str] = ()) -> dict[str, Benchmark]:
+    """Read benchmarks, by their specs; all that the directory has if none is named.
+
+    Raises E-NAME for one that is named twice, with whatever options, since the mean would count its questions twice;
+    what `read_benchmarks` raises.
+    """
+    exams = read_benchmarks(source, which or ALL)
+    names = [name for exam in exams.values() for name in exam.tasks]
+    for name in names:
+        if names.count(name) > 1:
+            hint = "Choose one of its forms; another goes into a run of its own."
+            raise OptionError("E-NAME", f"benchmark {name!r} is given twice.", hint)
+    return {name: (exam.evaluator, exam.tasks) for name, exam in exams.items()}

@@ -9,7 +9,7 @@ import pytest
 from cli_line import Run, World
 
 from lorary.cli.app import make_app
-from lorary.folder import BACKENDS, BUILDERS, CLUSTERERS, DEFAULT_ROUTER, EVALUATORS, ROUTERS
+from lorary.folder import BACKENDS, BUILDERS, CLUSTERERS, DEFAULT_ROUTER, EVALUATORS, ROUTERS, STUDIES
 
 HEAVY = ("torch", "transformers", "sklearn", "matplotlib", "numpy", "huggingface_hub")
 COMMANDS = tuple(str(command.name) for command in make_app().registered_commands)
@@ -62,7 +62,7 @@ def test_commands_options_and_words_are_completed() -> None:
         "ex": ["export"],
         "ask --max": ["--max-share", "--max-new-tokens", "--max-tokens"],
         "eval lib tasks --mix o": ["outputs"],
-        "study ": ["builders", "routing", "list"],
+        "study ": [*STUDIES.names(), "paper", "list"],
         "ask b": ["base"],
         "ask ": [],  # the shell offers files then
         "build --base smo": ["smollm2-135m"],

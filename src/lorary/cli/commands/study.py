@@ -11,7 +11,7 @@ from lorary.cli.models import check_base
 from lorary.cli.options.completion import offer_words
 from lorary.cli.options.loading import Loading, Reading
 from lorary.cli.options.parameters import EMBEDDED, TASKS, BaseOfLibrary, Json, OnlyTasks, numbers
-from lorary.cli.studying import Asked, StudySpec, print_plan, run
+from lorary.cli.studying import Asked, Benchmarks, StudySpec, print_plan, run
 
 _SCALES = ("tiny", "mini", "paper")  # as in `lorary.studies.scales`, whose import is slow
 
@@ -42,6 +42,7 @@ def study(
     base: BaseOfLibrary = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan and cost; train and write nothing.")] = False,
     *,
+    scored: Benchmarks,
     workers: Workers,
     how: Loading,
     reading: Reading,
@@ -56,12 +57,13 @@ def study(
 
     library = None if source is None else Library.open(source)
     check_base(base, library)
+    scored.check()
     asked = Asked(name, scale, None if seeds is None else numbers(seeds))
     check_writable(into / "libs")
     from lorary.studies.subject import choose_subject
     from lorary.using.base_of import base_of
 
-    subject = choose_subject(tasks, heldout or (), only or (), reading.options, library)
+    subject = scored.on(choose_subject(tasks, heldout or (), only or (), reading.options, library))
     named = base or (EMBEDDED if library is None else base_of(library))
     if dry_run:
         return print_plan(asked, subject, named, json)

@@ -10,15 +10,15 @@ Offer = Callable[[str], list[tuple[str, str]]]
 """Takes what was typed so far; gives what it may become, each with a word on it. Nothing: the shell offers files."""
 
 
-def offer_methods(registry: str) -> Offer:
-    """Offer the names of all methods of one kind, and "list". `registry`: the name in `lorary.folder`."""
+def offer_methods(registry: str, *more: str) -> Offer:
+    """Offer the names of all methods of one kind, other words, and "list". `registry`: the name in `lorary.folder`."""
 
     def offer(incomplete: str) -> list[tuple[str, str]]:
         from lorary import folder
 
         methods = getattr(folder, registry)
         near = [name for name in methods.names() if name.startswith(incomplete)]
-        return [(name, methods.sentence(name)) for name in near] + _starting(["list"], incomplete)
+        return [(name, methods.sentence(name)) for name in near] + _starting([*more, "list"], incomplete)
 
     return offer
 

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from lorary.cli.printing.console import print_json, print_table
+from lorary.cli.printing.pace import in_time
 
 if TYPE_CHECKING:
     from lorary.studies.contract import Verdict
@@ -11,14 +12,23 @@ if TYPE_CHECKING:
     from lorary.studies.run import Finished
 
 
-def print_costs(costs: "list[Cost]", json: bool) -> None:
-    """Print the parts of a study with their costs, and the sums."""
+def print_costs(costs: "list[Cost]", tokens_per_s: float | None, json: bool) -> None:
+    """Print the parts of a study with their costs, and the sums. tokens_per_s: what training passed here, if known."""
     steps, tokens = sum(cost.steps for cost in costs), sum(cost.tokens for cost in costs)
+    trained = sum(cost.tokens for cost in costs if cost.steps)
+    seconds = trained / tokens_per_s if tokens_per_s else None
     if json:
-        return print_json({"parts": [asdict(cost) for cost in costs], "steps": steps, "tokens": tokens})
+        sums = {"steps": steps, "tokens": tokens, "tokens_to_train_on": trained, "training_seconds": seconds}
+        return print_json({"parts": [asdict(cost) for cost in costs], **sums})
     rows = [(c.path, *("-" if n is None else n for n in (c.n_experts, c.n_examples, c.steps, c.tokens))) for c in costs]
     print_table([("path", "experts", "examples", "steps", "tokens"), *rows])
-    return print(f"{len(costs)} parts, {steps:,} steps, about {tokens:,} tokens.")
+    print(f"{len(costs)} parts, {steps:,} steps, about {tokens:,} tokens, {trained:,} of them to train on.")
+    if seconds is None:
+        return print("How long that takes isn't known: nothing was trained on this base here.")
+    return print(
+        f"Training takes about {in_time(seconds)} for one worker, at {tokens_per_s:,.0f} tokens a second as was "
+        "measured here; scoring comes on top."
+    )
 
 
 def print_findings(done: "Finished", json: bool) -> None:

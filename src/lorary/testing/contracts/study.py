@@ -29,13 +29,16 @@ from lorary.testing.contracts.builder import Killed, files_of
 class StudyContract:
     """What a study promises. Needs the fixtures `study`, `base` and `subject`."""
 
-    def test_the_plan_lists_what_run_does(
+    def test_the_plan_lists_what_run_does_once(
         self, study: Study, base: BaseModel, subject: Subject, tmp_path: Path
     ) -> None:
-        """It makes the libraries, scores and measures that were foreseen, with their steps and sizes; no others."""
+        """It makes the libraries, scores and measures that were foreseen, with their steps and sizes; no others.
+
+        A second call makes nothing, and shows what the first did.
+        """
         costs = foresee(study, subject, base, base.name)
         assert not list(tmp_path.iterdir()), "a plan writes nothing"
-        run_study(study, subject, base, into=tmp_path / "run")
+        done = run_study(study, subject, base, into=tmp_path / "run")
         made = {str(path.relative_to(tmp_path / "run")): path for path in (tmp_path / "run").rglob("*.jsonl")}
         runs = {name: path for name, path in made.items() if "experts" not in path.parts}
         libraries = {path.parent for path in (tmp_path / "run").rglob(MANIFEST)}
@@ -49,6 +52,8 @@ class StudyContract:
                 jobs = {(e.provenance.data_hash, e.provenance.steps) for e in found[cost.path].values()}
                 assert sum(steps or 0 for _, steps in jobs) == cost.steps, cost.path
                 assert cost.n_experts in (None, len(found[cost.path]))
+        _check_shown(done)
+        _check_second(done, study, base, subject, tmp_path / "run")
 
     def test_without_a_base_the_plan_is_the_same_but_for_tokens(
         self, study: Study, base: BaseModel, subject: Subject
@@ -72,17 +77,6 @@ class StudyContract:
         assert _made_in(tmp_path / "cut") == _made_in(tmp_path / "whole")
         assert (resumed.tables, resumed.verdicts) == (whole.tables, whole.verdicts)
         assert [str(verdict) for verdict in resumed.verdicts] == [str(verdict) for verdict in whole.verdicts]
-
-    def test_a_second_call_makes_nothing(self, study: Study, base: BaseModel, subject: Subject, tmp_path: Path) -> None:
-        """It shows what it showed, and writes no library and no score."""
-        one = run_study(study, subject, base, into=tmp_path / "run")
-        before = _times(tmp_path / "run")
-        told: list[str] = []
-        two = run_study(study, subject, base, into=tmp_path / "run", tell=told.append)
-        assert _times(tmp_path / "run") == before
-        assert not [line for line in told if line.startswith("made")]
-        assert (two.tables, two.verdicts, two.report) == (one.tables, one.verdicts, one.report)
-        _check_shown(two)
 
     def test_it_is_frozen(self, study: Study) -> None:
         """Equal options are equal objects."""
@@ -139,6 +133,16 @@ def _measures(into: Path) -> list[Path]:
     """List the files of measures: all JSON outside of libraries."""
     libraries = {path.parent for path in into.rglob(MANIFEST)}
     return [path for path in into.rglob("*.json") if libraries.isdisjoint(path.parents)]
+
+
+def _check_second(done: Finished, study: Study, base: BaseModel, subject: Subject, into: Path) -> None:
+    """Run a study that is done: it shows what it showed, and writes no library and no score."""
+    before = _times(into)
+    told: list[str] = []
+    again = run_study(study, subject, base, into=into, tell=told.append)
+    assert _times(into) == before
+    assert not [line for line in told if line.startswith("made")]
+    assert (again.tables, again.verdicts, again.report) == (done.tables, done.verdicts, done.report)
 
 
 def _check_shown(done: Finished) -> None:
