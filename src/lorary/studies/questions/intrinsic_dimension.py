@@ -8,10 +8,11 @@ from typing import Any
 from lorary.building.builders.private import Private
 from lorary.building.builders.subspace import Subspace
 from lorary.building.limits import check_adapter, check_positive
-from lorary.errors import BuildError, OptionError
+from lorary.errors import BuildError
 from lorary.evaluation.evaluators.perplexity import Perplexity
 from lorary.evaluation.scores import Scores
 from lorary.formats.peft import open_experts
+from lorary.options import refuse_value
 from lorary.reporting.canvas import Picture
 from lorary.reporting.measure_figures import Line, draw_lines
 from lorary.reporting.table import Cell as TableCell
@@ -71,14 +72,15 @@ class IntrinsicDimensionStudy(Study):
         super().__post_init__()
         check_positive(self, "steps", "batch_size", "lr", "limit", "share")
         check_adapter(self._full())
-        if not self.dimensions or min(self.dimensions) < 1 or len(set(self.dimensions)) < len(self.dimensions):
-            found = f"dimensions={self.dimensions}, expected different numbers of 1 or more"
-            raise OptionError("E-OPTION", f"study intrinsic_dimension: {found}.")
+        if min(self.dimensions, default=1) < 1 or len(set(self.dimensions)) < len(self.dimensions):
+            refuse_value(self, "dimensions", "different numbers of 1 or more")
 
     # ---- plan -------------------------------------------------------------------------------------
 
     def plan(self, subject: Subject) -> Plan:
-        """List libraries and scores. Raises E-TASK without a task."""
+        """List libraries and scores. Raises E-TASK without a task, E-OPTION without a dimension."""
+        if not self.dimensions:
+            refuse_value(self, "dimensions", "one or more")
         tasks = subject.tasks
         if not tasks:
             raise BuildError("E-TASK", "study intrinsic_dimension: there is no task to learn.", "Give some.")
