@@ -73,9 +73,9 @@ def test_training_that_helps_nowhere_has_no_share():
 
 
 @pytest.mark.parametrize("dimensions", [(), (0, 5), (5, 5)])
-def test_dimensions_that_mean_nothing_are_refused(dimensions):
+def test_dimensions_that_mean_nothing_are_refused(dimensions, toy):
     with pytest.raises(OptionError):
-        IntrinsicDimensionStudy(dimensions=dimensions)
+        IntrinsicDimensionStudy(dimensions=dimensions).plan(Subject(toy.only(["copy"]), toy.only([])))
 
 
 def test_without_a_task_there_is_nothing_to_learn(toy):
