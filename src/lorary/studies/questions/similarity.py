@@ -23,12 +23,21 @@ from lorary.model.probes.lone import alone
 from lorary.reporting.canvas import Picture
 from lorary.reporting.measure_figures import Fit, Points, draw_points
 from lorary.reporting.table import Cell, Column, Row, Table
+from lorary.studies.comparing.claims import Said
 from lorary.studies.contract import Bench, Build, Measure, Plan, Results, Study, Subject, Verdict
 from lorary.studies.measuring.correlation import Correlation, correlate
 from lorary.studies.measuring.pairs import SPACES, Likeness, draw_pairs, likeness
 from lorary.tasks.task import Tasks
 
 _PRIVATE, _PAIRS, _DRAWN = "libs/private", "libs/pairs", "measures/pairs.json"
+_GAIN_MORE = "tasks whose experts are more alike gain more from joint training"
+_MEANING = "Train tasks together whose experts are alike; keep the others apart."
+_FIGURE = "r = 0.51 (Phi-2), 0.75 (GPT-Neo)"
+_CLAIMED = {
+    "embedding": ("C1", _FIGURE), "factors": ("C1 (factors)", "not measured"),
+    "products": ("C1 (products)", "not measured"),
+}  # fmt: skip
+"""Number of the claim, and what the paper found, for each of the cosines."""
 _IN_WORDS = {"factors": "raw factors", "embedding": "MBC's embedding", "products": "product space"}
 
 
@@ -153,13 +162,14 @@ class SimilarityStudy(Study):
 
     def judge(self, results: Results) -> list[Verdict]:
         """Judge whether likeness and gain go together, by each of the cosines, the paper's first."""
-        claims = []
-        for space in ("embedding", "factors", "products"):
-            claim = f"Tasks whose experts are more alike gain more from joint training ({_IN_WORDS[space]})"
-            found = self.correlation(results, space)
-            numbers = f"{found}." if found else "The points don't vary."
-            claims.append(Verdict(claim, found.holds if found else None, numbers))
-        return claims
+        return [self._verdict(space, results) for space in ("embedding", "factors", "products")]
+
+    def _verdict(self, space: str, results: Results) -> Verdict:
+        number, paper = _CLAIMED[space]
+        said = Said(number, f"{_GAIN_MORE} ({_IN_WORDS[space]})", paper, _MEANING)
+        if (found := self.correlation(results, space)) is None:
+            return said.verdict(None, "The points don't vary." if results.measured else "Nothing was measured.")
+        return said.by_interval((found.r, found.low, found.high), f"{found}.")
 
     def correlation(self, results: Results, space: str) -> Correlation | None:
         """Correlate one of the cosines with the gain, over the pairs of all seeds; None for what doesn't vary."""
