@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from lorary.building.builders.private import Private
 from lorary.building.builders.subspace import Subspace
@@ -48,6 +48,8 @@ class IntrinsicDimensionStudy(Study):
     Differs: there the subspace is one of all weights of the model, here of a LoRA's factors, which hold less than a
     hundredth as many numbers already; the share is of the loss's way, there of the accuracy.
     """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {"steps": 2500}}
 
     dimensions: tuple[int, ...] = (10, 30, 100, 300, 1000, 3000)
     """Dimensions of the subspaces."""

@@ -1,9 +1,9 @@
 """Whether an expert answers louder on its own task than another would."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,8 @@ class NormStudy(Study):
     that of its logarithm is 0, since all experts stand above the line as often as below it.
     """
 
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {"steps": 2500}}
+
     steps: int = 60
     """Optimiser steps of each expert, if no library is given."""
     batch_size: int = 4
@@ -76,7 +78,7 @@ class NormStudy(Study):
             "max_valid": 8,
         }
         builder = Private(steps=self.steps, targets=self.targets, seed=self.seed, **how)
-        builds = [] if given is not None else [Build(_PRIVATE, builder, tasks)]
+        builds = [] if given is not None else [Build(_PRIVATE, builder, tasks, is_shared=True)]
         library = _PRIVATE if given is None else GIVEN
         return Plan(builds, measures=[self._of_task(i, name, tasks, library) for i, name in enumerate(tasks)])
 

@@ -1,11 +1,11 @@
 """Whether tasks whose experts are alike gain from being trained together."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -88,6 +88,8 @@ class SimilarityStudy(Study):
     Differs: where bins are empty further rounds are drawn, so that there are as many pairs as asked for.
     """
 
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {"steps": 2500}}
+
     n_pairs: int = 40
     """Pairs of tasks to train together; all there are, if they are fewer."""
     n_bins: int = 50
@@ -124,7 +126,7 @@ class SimilarityStudy(Study):
         some = list(combinations(tasks, 2))[: self.n_pairs]  # as many, and of the same length on average
         like = self.pairs(some), tasks
         builds = [
-            Build(_PRIVATE, Private(steps=self.steps, targets=self.targets, **self._training), tasks),
+            Build(_PRIVATE, Private(steps=self.steps, targets=self.targets, **self._training), tasks, is_shared=True),
             Build(_PAIRS, self._of_drawn, tasks, like=like, after=[_DRAWN]),
         ]
         tested = Tasks(task.first(train=0, valid=0, test=self.limit) for task in tasks.values())
