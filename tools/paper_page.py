@@ -1,15 +1,16 @@
-"""Write docs/paper.md from what `lorary study paper` left: python tools/paper_page.py RUN, or --claims RUN.
+"""Write docs/paper.md from what `lorary study paper` left: python tools/paper_page.py RUN, or --claims.
 
-Every number of ours comes from RUN/paper.json. With --claims only the claims are taken: a page that says that nothing
-was run yet.
+Every number of ours comes from RUN/paper.json. A claim of a study that wasn't run is listed as such, and with --claims
+every claim is.
 """
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from lorary.reporting.overview import Line, to_markdown
+from lorary.studies.contract import Results
+from lorary.studies.paper import ORDER, parts_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "paper.md"
 _HEAD = (
@@ -19,17 +20,27 @@ _HEAD = (
 _FACTS = ("lorary", "base", "scale", "tasks", "tasks held out", "benchmarks")
 
 
-def page(content: dict, *, claims_only: bool) -> str:
-    """Make the page of a run's facts."""
-    lines = [Line(**line) for line in content["lines"]]
-    if claims_only:
-        lines = [replace(line, ours="", verdict="not run yet", details="") for line in lines]
-    facts = {} if claims_only else {name: content[name] for name in _FACTS}
+def claims() -> list[Line]:
+    """List the claims of all studies, of which nothing was run."""
+    return [
+        Line(part.name, one.claim, one.paper, "", "not run yet", one.meaning)
+        for part in parts_of("paper")
+        for one in part.study.judge(Results({}))
+    ]
+
+
+def page(content: dict | None) -> str:
+    """Make the page of a run's facts; None: nothing was run."""
+    lines = [Line(**line) for line in content["lines"]] if content else []
+    run = {line.study for line in lines}
+    lines += [line for line in claims() if line.study not in run]
+    lines.sort(key=lambda line: ORDER.index(line.study))
+    facts = {name: content[name] for name in _FACTS} if content else {}
     title, _, rest = to_markdown(lines, facts).partition("\n")
     return f"{title}\n\n{_HEAD}\n{rest}"
 
 
 if __name__ == "__main__":
-    run = Path(sys.argv[-1])
-    found = json.loads((run / "paper.json").read_text(encoding="utf-8"))
-    PAGE.write_text(page(found, claims_only="--claims" in sys.argv), encoding="utf-8")
+    (where,) = sys.argv[1:]
+    found = None if where == "--claims" else json.loads((Path(where) / "paper.json").read_text(encoding="utf-8"))
+    PAGE.write_text(page(found), encoding="utf-8")

@@ -17,7 +17,7 @@ from recipe_files import write_base, write_tasks
 
 pytestmark = pytest.mark.slow
 
-STUDIES = "paper:studies=(upstream,sni),libraries=(private,mbc,shared)"
+STUDIES = "paper:studies=(upstream,sni),libraries=(mbc,)"
 
 
 @pytest.fixture(scope="module")

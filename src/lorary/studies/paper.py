@@ -1,6 +1,7 @@
 """All studies of the paper in their order, on one subject, and one page of what became of its claims."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,21 @@ def runnable(parts: Sequence[Part], cut: Subject, on_failure: Failed) -> list[Pa
     return found
 
 
+def sharing(parts: Sequence[Part], cut: Subject) -> set[str]:
+    """Name the studies that have libraries in common: those that would build each such library as most of them do.
+
+    A study that trains in another way than the others keeps all of its libraries to itself.
+    """
+    wanted: dict[str, dict[str, object]] = {}
+    for part in parts:
+        shared = [one for one in part.study.plan(cut).builds if one.is_shared and not callable(one.builder)]
+        wanted[part.name] = {one.path: one.builder for one in shared}
+    usual: dict[str, object] = {}
+    for path in {path for builds in wanted.values() for path in builds}:
+        usual[path] = Counter(builds[path] for builds in wanted.values() if path in builds).most_common(1)[0][0]
+    return {name for name, builds in wanted.items() if all(usual[path] == one for path, one in builds.items())}
+
+
 def foresee_paper(
     parts: Sequence[Part],
     subject: Subject,
@@ -95,12 +111,14 @@ def foresee_paper(
     """Foresee all studies; libraries that several have in common are counted once."""
     found: dict[str, Cost] = {}
     cut = cut_to(subject, scale)
-    for part in runnable(parts, cut, on_failure or _ignore):
+    planned = runnable(parts, cut, on_failure or _ignore)
+    together = sharing(planned, cut)
+    for part in planned:
         shared = {
             f"{place}/{one.path}".removeprefix("/")
             for place, study in repeated(part.study, part.seeds).items()
             for one in study.plan(cut).builds
-            if one.is_shared
+            if one.is_shared and part.name in together
         }
         for cost in foresee(part.study, cut, base, base_name, part.seeds):
             path = f"shared/{cost.path}" if cost.path in shared else f"{part.name}/{cost.path}"
@@ -129,14 +147,17 @@ def run_paper(
     """
     into, cut = Path(into), cut_to(subject, scale)
     lines: list[Line] = []
-    for part in runnable(parts, cut, _ignore):
+    planned = runnable(parts, cut, _ignore)
+    together = sharing(planned, cut)
+    for part in planned:
         check_scorable(part.study, cut, into / part.name, part.seeds)
     for part in parts:
         tell(f"study {part.name}")
         try:
             done = run_study(
                 part.study, cut, base, into=into / part.name, seeds=part.seeds, tell=tell, backend=backend,
-                loading=loading, run=run, shared=into / "shared",
+                loading=loading, run=run,
+                shared=into / "shared" if part.name in together else None,
             )  # fmt: skip
         except LoraryError as error:
             if error.code not in _NOT_ON_THIS:

@@ -49,6 +49,7 @@ def test_it_judges_by_the_largest_of_a_hundredth(loss, holds, reached):
     (verdict,) = STUDY.judge(results({"10": 4.5, "100": loss, "1000": 1.1}))
     assert (verdict.holds, reached in verdict.numbers) == (holds, True)
     assert verdict.numbers.startswith("D = 100 of 10,000 gives ")
+    assert verdict.interval[0] == pytest.approx(25 * (5 - loss) - 90, abs=1)
 
 
 def test_it_shows_the_share_of_the_full_way():

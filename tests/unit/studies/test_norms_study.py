@@ -88,7 +88,11 @@ def test_it_judges_by_the_geometric_mean(shift, holds):
     logs = [shift + value for value in np.linspace(-1.5, 1.5, 40)]
     results = Results({}, [{"measures/norms000.json": norms("a", logs), "measures/norms001.json": norms("b", logs)}])
     study = NormStudy()
-    assert [verdict.holds for verdict in study.judge(results)] == [holds, holds]
+    verdicts = study.judge(results)
+    assert [verdict.holds for verdict in verdicts] == [holds, holds]
+    assert [verdict.only_in_sign for verdict in verdicts] == [bool(holds)] * 2, "two tasks say nothing of others"
+    assert [verdict.claim.partition(":")[0] for verdict in verdicts] == ["C2", "C2 (adapter)"]
+    assert verdicts[0].interval[0] == pytest.approx(np.expm1(shift))
     whole, each = study.tables(results, "x")
     mean, geometric, share = whole.rows[0].cells
     assert mean.mean == pytest.approx(np.mean(np.exp(logs)))

@@ -7,7 +7,7 @@ import pytest
 from lorary.errors import OptionError
 from lorary.folder import STUDIES
 from lorary.studies.contract import Subject
-from lorary.studies.paper import ORDER, parts_of
+from lorary.studies.paper import ORDER, foresee_paper, parts_of, sharing
 from lorary.studies.questions.upstream import UpstreamStudy
 from lorary.studies.scales import OPTIONS, SCALES, at_scale, cut_to, seeds_at
 from lorary.tasks.task import Task, Tasks
@@ -50,6 +50,29 @@ def test_the_paper_is_every_study_that_is_there_in_its_order():
     assert [part.name for part in parts] == [name for name in ORDER if name in STUDIES.names()]
     assert {getattr(part.study, "steps", 3) for part in parts} == {3}
     assert [part.name for part in parts_of("tiny", {"studies": "(sni,upstream)"})] == ["upstream", "sni"]
+
+
+MEASURED = {"similarity", "norms"}
+
+
+@pytest.mark.parametrize(
+    ("scale", "options", "apart"),
+    [
+        ("tiny", {}, set()),
+        ("mini", {}, set()),
+        (None, {}, MEASURED),
+        (None, {"steps": "7"}, set()),
+        ("paper", {}, MEASURED),
+    ],
+)
+def test_who_trains_as_the_others_do_has_its_libraries_in_common_with_them(scale, options, apart, toy):
+    parts = parts_of(scale, {"studies": "(similarity,norms,upstream,zero_shot,sni)", **options})
+    subject = Subject(toy.only(["copy", "swap", "upper"]), toy.only(["first"]))
+    assert {part.name for part in parts} - sharing(parts, subject) == apart
+    paths = [cost.path for cost in foresee_paper(parts, subject, None, "none", scale) if cost.path.endswith("/private")]
+    seeds = {path.split("/")[1] for path in paths}
+    assert {path.split("/")[0] for path in paths} == {"shared", *apart}
+    assert len(paths) == len(seeds) + len(apart)
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,9 @@ def test_it_judges_by_the_interval_of_r(slope, holds):
     first, second, _ = study.judge(results)
     assert (first.holds, second.holds) == (holds, None)
     assert second.numbers == "The points don't vary."
-    assert first.claim.endswith("(MBC's embedding)")
+    assert first.claim.startswith("C1: ") and first.claim.endswith("(MBC's embedding)")
+    assert (first.paper, second.paper) == ("r = 0.51 (Phi-2), 0.75 (GPT-Neo)", "not measured")
+    assert (first.interval[0] > 0.9) == holds and second.interval is None
     of_spaces, of_pairs = study.tables(results, "seed 1")
     assert [row.cells[0] is None for row in of_spaces.rows] == [True, False, False]
     assert len(of_pairs.rows) == 12

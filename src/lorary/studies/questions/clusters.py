@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,8 @@ from lorary.reporting.canvas import Picture
 from lorary.reporting.measure_figures import Line, Points, draw_lines, draw_points
 from lorary.reporting.table import Cell as TableCell
 from lorary.reporting.table import Column, Row, Table, make_table
+from lorary.studies.comparing.claims import judge_all
+from lorary.studies.comparing.clusterings import OF_COSINES, of_ranks, of_scores
 from lorary.studies.contract import (
     TRAINED,
     UNSEEN,
@@ -41,7 +42,6 @@ from lorary.studies.contract import (
     Subject,
     Verdict,
     file_name,
-    judge,
 )
 from lorary.studies.measuring.orders import difference, rank_correlation
 from lorary.studies.measuring.pairs import Likeness, likeness
@@ -164,42 +164,40 @@ class ClusterStudy(Study):
 
     def judge(self, results: Results) -> list[Verdict]:
         """Judge a middle number of clusters beside both ends, the ways beside each other, and the cosines' order."""
-        verdicts, middle = [], f"k={self.k}"
-        for group, rows in results.items():
-            most = max((int(name[2:]) for name in rows if name.startswith("k=")), default=0)
-            claims = [
-                (middle, "k=1", f"On {group} experts of {self.k} clusters, averaged, beat one for all tasks"),
-                (middle, f"k={most}", f"On {group} experts of {self.k} clusters, averaged, beat one for each task"),
-                (middle, "embeddings", f"On {group} clusters by MBC beat those by embeddings"),
-                ("random_tasks", "random_examples", f"On {group} random clusters of tasks beat those of examples"),
-            ]
-            pairs = [(one, other, claim) for one, other, claim in claims if {one, other} <= {*rows} and one != other]
-            verdicts += [judge(claim, rows[one], rows[other]) for one, other, claim in pairs]
+        verdicts = []
+        for group in dict.fromkeys((TRAINED, *results)):
+            rows = results.get(group, {})
+            verdicts += judge_all(
+                of_scores(group, self.k, [int(name[2:]) for name in rows if name[:2] == "k="]), results
+            )
         return [*verdicts, *self._of_cosines(results), *self._of_ranks(results)]
 
     def _of_cosines(self, results: Results) -> Iterator[Verdict]:
         """Judge the order of the cosines, by an interval over pairs of experts."""
-        order = [way for way in ("random_examples", "random_tasks", "mbc") if self._cosines(results, way, "factors")]
-        for one, other in pairwise(order):
+        for (one, other), said in OF_COSINES.items():
             two = [self._cosines(results, way, "factors") for way in (one, other)]
+            if not all(two):
+                yield said.verdict(None, "It was not measured.")
+                continue
             found, low, high = difference(*two)
             means = " and ".join(f"{np.mean(values):.3f}" for values in two)
-            said = f"{low:+.3f}, {high:+.3f}" if math.isfinite(low) else "too few for an interval"
-            numbers = f"mean cosines {means}: {found:+.3f} [{said}] over {len(two[0])} and {len(two[1])} pairs."
-            holds = True if low > 0 else False if high < 0 else None
-            yield Verdict(f"Experts by {one} are more alike than those by {other}", holds, numbers)
+            shown = f"{low:+.3f}, {high:+.3f}" if math.isfinite(low) else "too few for an interval"
+            numbers = f"mean cosines {means}: {found:+.3f} [{shown}] over {len(two[0])} and {len(two[1])} pairs."
+            yield said.by_interval((found, low, high), numbers)
 
     def _of_ranks(self, results: Results) -> Iterator[Verdict]:
         """Judge whether ways whose experts are less alike are better, by their ranks."""
-        for group, rows in results.items():
+        for group in dict.fromkeys((TRAINED, *results)):
+            rows, said = results.get(group, {}), of_ranks(group)
             runs = {way: rows[self._row(way)] for way in self.ways if self._row(way) in rows}
             cosines = {way: self._cosines(results, way, "factors") for way in runs}
             known = [way for way in runs if cosines[way]]
             rho, low, high = rank_correlation([float(np.mean(cosines[w])) for w in known], [runs[w] for w in known])
-            holds = True if low > 0 else False if high < 0 else None
             numbers = f"Spearman's rho of cosine and loss {rho:.2f} [{low:.2f}, {high:.2f}] over {len(known)} ways."
-            if len(known) > 2 and math.isfinite(rho):
-                yield Verdict(f"On {group} ways whose experts are less alike lose less", holds, numbers)
+            if math.isfinite(rho):
+                yield said.by_interval((rho, low, high), numbers)
+            else:
+                yield said.verdict(None, f"{len(known)} ways say nothing of an order.")
 
     def tables(self, results: Results, title: str) -> list[Table]:
         """Lay out scores and cosines of each number of clusters, and of each way."""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from lorary.building.builders.private import Private
 from lorary.building.builders.subspace import Subspace
@@ -17,11 +17,13 @@ from lorary.reporting.canvas import Picture
 from lorary.reporting.measure_figures import Line, draw_lines
 from lorary.reporting.table import Cell as TableCell
 from lorary.reporting.table import Column, Table
+from lorary.studies.comparing.claims import Said
 from lorary.studies.contract import TRAINED, Bench, Build, Cell, Measure, Plan, Results, Study, Subject, Verdict
 from lorary.studies.gap import closed
 
 _FULL, _SIZE = "libs/full", "measures/size.json"
 _ALL = "all"
+_PAPER = "not measured; of a whole model's weights (2012.13255) hundreds to thousands of dimensions do"
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class IntrinsicDimensionStudy(Study):
     Differs: there the subspace is one of all weights of the model, here of a LoRA's factors, which hold less than a
     hundredth as many numbers already; the share is of the loss's way, there of the accuracy.
     """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {"steps": 2500}}
 
     dimensions: tuple[int, ...] = (10, 30, 100, 300, 1000, 3000)
     """Dimensions of the subspaces."""
@@ -107,20 +111,21 @@ class IntrinsicDimensionStudy(Study):
 
     def judge(self, results: Results) -> list[Verdict]:
         """Judge whether a hundredth of an expert's dimensions gives most of its gain."""
-        claim = f"A hundredth of an expert's dimensions gives {self.share:g} % of what all of them give"
+        text = f"a hundredth of an expert's dimensions gives {self.share:g} % of what all of them give"
+        said = Said("I", text, _PAPER, "Tasks need few numbers: small experts are enough.")
         n = self._n_numbers(results)
         tried = [dimension for dimension in self.dimensions if dimension <= n / 100]
         found = dict(self._shares(results.get(TRAINED, {})))
         if not tried or (share := found.get(max(tried))) is None:
-            return [Verdict(claim, None, f"An expert has {n:,} numbers; no dimension up to {n // 100:,} has a share.")]
+            return [said.verdict(None, f"An expert has {n:,} numbers; no dimension up to {n // 100:,} has a share.")]
         mean, low, high = share
-        holds = True if low >= self.share else False if high < self.share else None
         reached = self._reached(found)
         where = f"first reached at D = {reached:,}" if reached else "reached at no D"
         numbers = (
             f"D = {max(tried):,} of {n:,} gives {mean:.1f} % [{low:.1f}, {high:.1f}]; {self.share:g} % is {where}."
         )
-        return [Verdict(claim, holds, numbers)]
+        more = (mean - self.share, low - self.share, high - self.share)
+        return [said.by_interval(more, numbers)]
 
     def tables(self, results: Results, title: str) -> list[Table]:
         """Put the share of the full way beside each score."""

@@ -1,11 +1,11 @@
 """Whether tasks whose experts are alike gain from being trained together."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -23,12 +23,21 @@ from lorary.model.probes.lone import alone
 from lorary.reporting.canvas import Picture
 from lorary.reporting.measure_figures import Fit, Points, draw_points
 from lorary.reporting.table import Cell, Column, Row, Table
+from lorary.studies.comparing.claims import Said
 from lorary.studies.contract import Bench, Build, Measure, Plan, Results, Study, Subject, Verdict
 from lorary.studies.measuring.correlation import Correlation, correlate
 from lorary.studies.measuring.pairs import SPACES, Likeness, draw_pairs, likeness
 from lorary.tasks.task import Tasks
 
 _PRIVATE, _PAIRS, _DRAWN = "libs/private", "libs/pairs", "measures/pairs.json"
+_GAIN_MORE = "tasks whose experts are more alike gain more from joint training"
+_MEANING = "Train tasks together whose experts are alike; keep the others apart."
+_FIGURE = "r = 0.51 (Phi-2), 0.75 (GPT-Neo)"
+_CLAIMED = {
+    "embedding": ("C1", _FIGURE), "factors": ("C1 (factors)", "not measured"),
+    "products": ("C1 (products)", "not measured"),
+}  # fmt: skip
+"""Number of the claim, and what the paper found, for each of the cosines."""
 _IN_WORDS = {"factors": "raw factors", "embedding": "MBC's embedding", "products": "product space"}
 
 
@@ -79,6 +88,8 @@ class SimilarityStudy(Study):
     Differs: where bins are empty further rounds are drawn, so that there are as many pairs as asked for.
     """
 
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {"steps": 2500}}
+
     n_pairs: int = 40
     """Pairs of tasks to train together; all there are, if they are fewer."""
     n_bins: int = 50
@@ -115,7 +126,7 @@ class SimilarityStudy(Study):
         some = list(combinations(tasks, 2))[: self.n_pairs]  # as many, and of the same length on average
         like = self.pairs(some), tasks
         builds = [
-            Build(_PRIVATE, Private(steps=self.steps, targets=self.targets, **self._training), tasks),
+            Build(_PRIVATE, Private(steps=self.steps, targets=self.targets, **self._training), tasks, is_shared=True),
             Build(_PAIRS, self._of_drawn, tasks, like=like, after=[_DRAWN]),
         ]
         tested = Tasks(task.first(train=0, valid=0, test=self.limit) for task in tasks.values())
@@ -153,13 +164,14 @@ class SimilarityStudy(Study):
 
     def judge(self, results: Results) -> list[Verdict]:
         """Judge whether likeness and gain go together, by each of the cosines, the paper's first."""
-        claims = []
-        for space in ("embedding", "factors", "products"):
-            claim = f"Tasks whose experts are more alike gain more from joint training ({_IN_WORDS[space]})"
-            found = self.correlation(results, space)
-            numbers = f"{found}." if found else "The points don't vary."
-            claims.append(Verdict(claim, found.holds if found else None, numbers))
-        return claims
+        return [self._verdict(space, results) for space in ("embedding", "factors", "products")]
+
+    def _verdict(self, space: str, results: Results) -> Verdict:
+        number, paper = _CLAIMED[space]
+        said = Said(number, f"{_GAIN_MORE} ({_IN_WORDS[space]})", paper, _MEANING)
+        if (found := self.correlation(results, space)) is None:
+            return said.verdict(None, "The points don't vary." if results.measured else "Nothing was measured.")
+        return said.by_interval((found.r, found.low, found.high), f"{found}.")
 
     def correlation(self, results: Results, space: str) -> Correlation | None:
         """Correlate one of the cosines with the gain, over the pairs of all seeds; None for what doesn't vary."""
