@@ -5,6 +5,12 @@ from lorary.adapters.contract import Mix as Mix
 from lorary.adapters.contract import Site as Site
 from lorary.adapters.contract import Weights as Weights
 from lorary.adapters.lora import LoRA as LoRA
+from lorary.asking.answers import Prompt as Prompt
+from lorary.asking.answers import Wish as Wish
+from lorary.asking.answers import answer_prompts as answer_prompts
+from lorary.asking.answers import read_prompts as read_prompts
+from lorary.asking.chat import Chat as Chat
+from lorary.asking.stream import stream as stream
 from lorary.building.build import build as build
 from lorary.building.build import build_recipe as build_recipe
 from lorary.building.builders.dare import Dare as Dare
@@ -83,6 +89,7 @@ from lorary.evaluation.evaluators.pass_at_k import PassAtK as PassAtK
 from lorary.evaluation.evaluators.perplexity import Perplexity as Perplexity
 from lorary.evaluation.evaluators.rouge_l import RougeL as RougeL
 from lorary.evaluation.run import evaluate as evaluate
+from lorary.evaluation.sampling import Sampling as Sampling
 from lorary.evaluation.scores import Scores as Scores
 from lorary.evaluation.scores import read_scores as read_scores
 from lorary.grid.evaluate_grid import evaluate_grid as evaluate_grid

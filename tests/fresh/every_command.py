@@ -26,6 +26,9 @@ LINES = [
     (0, "cluster libs/private --method mbc:k=2 --into groups.json --report clusters.html"),
     (0, "ask libs/private hello --max-new-tokens 2 --explain"),
     (0, "ask base hello --base pico --max-new-tokens 2"),
+    (0, "ask libs/private hello --max-new-tokens 2 --stream --temperature 1 --seed 1"),
+    (0, "answer libs/private prompts.jsonl --max-new-tokens 2 --into answered.jsonl"),
+    (0, "chat libs/private --chat-template turns.jinja --max-new-tokens 2"),
     (0, "eval libs/private tasks --metric perplexity --limit 2 --into run.jsonl"),
     (0, "eval libs/private tasks --router arrow --limit 2 --into answers.jsonl"),
     (0, "report run.jsonl --into report.html"),
@@ -85,7 +88,8 @@ def commands() -> list[str]:
 def problems(code: int, line: str, place: Path) -> Iterator[str]:
     """Run one line; say what is wrong with how it ended."""
     print(f"lorary {line}", flush=True)
-    done = subprocess.run([LORARY, *line.split()], cwd=place, capture_output=True, text=True, timeout=900, check=False)
+    how = {"cwd": place, "input": "hello\n", "capture_output": True, "text": True}
+    done = subprocess.run([LORARY, *line.split()], **how, timeout=900, check=False)
     said = f"lorary {line}: exit code {done.returncode}\n{done.stderr[-2000:]}"
     if done.returncode != code or "Traceback" in done.stderr:
         yield said
@@ -94,11 +98,13 @@ def problems(code: int, line: str, place: Path) -> Iterator[str]:
 
 
 def prepare(place: Path) -> None:
-    """Write a base, toy tasks, and a file that looks like Parquet."""
+    """Write a base, toy tasks, prompts, a chat template, and a file that looks like Parquet."""
     pico_base().write(place / "pico")
     (place / "tasks").mkdir()
     (place / "libs").mkdir()
     (place / "table.parquet").write_bytes(b"PAR1")
+    (place / "prompts.jsonl").write_text('{"prompt": "hello", "id": 1}\n')
+    (place / "turns.jinja").write_text("{% for turn in messages %}{{ turn.role }}: {{ turn.content }}\n{% endfor %}")
     toys = toy_tasks(8, 2, 2)
     for name in list(toys)[:4]:
         rows = [

@@ -8,8 +8,10 @@ import typer
 from lorary import __version__
 from lorary.cli.application import Application
 from lorary.cli.commands.add import add
+from lorary.cli.commands.answer import answer
 from lorary.cli.commands.ask import ask
 from lorary.cli.commands.build import build
+from lorary.cli.commands.chat import chat
 from lorary.cli.commands.cluster import cluster
 from lorary.cli.commands.compare import compare
 from lorary.cli.commands.doctor import doctor
@@ -49,6 +51,8 @@ def make_app() -> typer.Typer:
         "gc": gc,
         "show": show,
         "ask": ask,
+        "chat": chat,
+        "answer": answer,
         "eval": evaluate,
         "serve": serve,
         "save": save,

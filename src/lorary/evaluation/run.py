@@ -1,16 +1,16 @@
 """The loop: batches of examples, one JSON line each, so that a killed run resumes where it stopped."""
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from lorary.disk.writing import ELSEWHERE, check_writable, discard, disk_errors
-from lorary.errors import EvaluationError, LibraryError
+from lorary.disk.growing import GrowingFile, part_of
+from lorary.disk.writing import check_writable
+from lorary.errors import EvaluationError
 from lorary.evaluation.contract import Evaluator, LanguageModel, Outcome, Place
-from lorary.evaluation.scores import FORMAT, Scores, parse_lines, part_of, read_run, read_scores, to_line
+from lorary.evaluation.header import check_same
+from lorary.evaluation.scores import FORMAT, Scores, parse_lines, read_run, read_scores, to_line, whole_lines
 from lorary.folder import EVALUATORS
 from lorary.hashing import hash_json
 from lorary.options import as_dict, require, require_count, to_spec
@@ -51,7 +51,7 @@ def evaluate(
     total = sum(len(task.test) for task in tasks.values())
     if path and read_run(path) is not None:
         scores = read_scores(path)
-        _check_same(path, scores.header, header)
+        check_same(path, scores.header, header)
         tell(total, total)
         return scores
     part = _Part(path, header) if path else None
@@ -83,11 +83,11 @@ def check_into(into: Path, expected: Mapping[str, Any] | None = None) -> None:
     """
     if read_run(into) is not None:
         path, found = into, read_scores(into).header
-    elif known := _whole_lines(part_of(into)):
+    elif known := whole_lines(part_of(into)):
         path, (found, _) = part_of(into), parse_lines(known, str(part_of(into)))
     else:
         return check_writable(into)
-    return _check_same(path, _only(found, expected or {}), expected or {})
+    return check_same(path, _only(found, expected or {}), expected or {})
 
 
 def foresee(
@@ -101,11 +101,6 @@ def _only(found: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out of a header what `like` says nothing of: of a model the facts that aren't known yet."""
     model = found.get("model", {})
     return {**found, "model": {key: model[key] for key in model if key in like.get("model", {})}} if like else {}
-
-
-def _whole_lines(part: Path) -> bytes:
-    data = read_run(part) or b""
-    return data[: data.rfind(b"\n") + 1]
 
 
 def _limited(tasks: Tasks, limit: int | None) -> Tasks:
@@ -147,76 +142,15 @@ class _Part:
     """The growing file of one unfinished run. A torn last line is dropped; another run's file is refused."""
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
-        self.final, self.path = path, part_of(path)
-        with self._refusals():
-            path.parent.mkdir(parents=True, exist_ok=True)
-        known = _whole_lines(self.path)
-        found, self.outcomes = parse_lines(known or to_line(header), str(self.path))
-        _check_same(self.path, found, header)
-        try:
-            self._write(0, known or to_line(header))
-        except LibraryError:
-            if not known:
-                discard(self.path)
-            raise
+        self._file = GrowingFile(path)
+        part = self._file.path
+        known = whole_lines(part)
+        found, self.outcomes = parse_lines(known or to_line(header), str(part))
+        check_same(part, found, header)
+        self._file.begin(known, to_line(header))
 
     def append(self, batch: Sequence[Outcome]) -> None:
-        data = b"".join(map(to_line, batch))
-        with self._alone():
-            self._write(self.size, data)
+        self._file.append(b"".join(map(to_line, batch)))
 
     def finish(self) -> None:
-        with self._alone(), self._refusals():
-            os.replace(self.path, self.final)
-
-    def _write(self, start: int, data: bytes) -> None:
-        how = (
-            os.O_RDWR | getattr(os, "O_BINARY", 0) | (0 if start else os.O_CREAT)
-        )  # gone meanwhile, it isn't made anew
-        with self._refusals(), open(self.path, "r+b", opener=lambda path, _: os.open(path, how, 0o666)) as file:
-            file.seek(start)
-            file.write(data)
-            file.truncate()
-            file.flush()
-            os.fsync(file.fileno())
-        self.size = start + len(data)
-
-    def _refusals(self) -> AbstractContextManager[None]:
-        return disk_errors(repr(str(self.final)), ELSEWHERE)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Raise E-RUN if another process wrote to the file, or finishes it in the block, which takes it away."""
-        try:
-            if self.path.stat().st_size == self.size:
-                yield
-                return
-        except FileNotFoundError:
-            pass
-        raise EvaluationError(
-            "E-RUN", f"{self.path}: another process writes to it too.", "Let one run finish, or use another file."
-        )
-
-
-def _check_same(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    before, now = _flat(found), _flat(wanted)
-    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    if keys:
-        shown = "; ".join(f"{key} was {_shown(before, key)}, now {_shown(now, key)}" for key in keys[:3])
-        more = f" (and {len(keys) - 3} more)" if len(keys) > 3 else ""
-        raise EvaluationError(
-            "E-RUN",
-            f"{path}: holds another run: {shown}{more}.",
-            "Write to another file, or delete this one to start again.",
-        )
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, inner in value.items():
-        flat |= _flat(inner, f"{prefix}{key}.") if isinstance(inner, Mapping) else {f"{prefix}{key}": inner}
-    return flat
-
-
-def _shown(flat: Mapping[str, Any], key: str) -> str:
-    return json.dumps(flat[key], ensure_ascii=False) if key in flat else "absent"
+        self._file.finish()

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lorary.disk.growing import part_of
 from lorary.disk.reading import near_path, open_file
 from lorary.disk.strict_json import MAX_DEPTH, is_deep
 from lorary.disk.writing import FORBIDDEN
@@ -128,9 +129,10 @@ def read_run(path: Path) -> bytes | None:
         raise EvaluationError(code, f"{path}: can't be read: {error.strerror}.") from None
 
 
-def part_of(path: Path) -> Path:
-    """Name the file that an unfinished run grows in; it gets its final name when it is whole."""
-    return path.with_name(path.name + ".part")
+def whole_lines(part: Path) -> bytes:
+    """Read what an unfinished file holds, a torn last line left out. Raises as `read_run`."""
+    data = read_run(part) or b""
+    return data[: data.rfind(b"\n") + 1]
 
 
 def to_line(value: Mapping[str, Any] | Outcome) -> bytes:

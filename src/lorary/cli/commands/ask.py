@@ -1,17 +1,25 @@
 """`lorary ask`: one question to a library."""
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from lorary.cli.models import BARE, LibraryOrBase, choose, opened, through_template
 from lorary.cli.options.loading import Loading, Reading
-from lorary.cli.options.parameters import BaseOfLibrary, HowToMix, Json, MaxShare, Router, TasksOfLibrary, count_option
-from lorary.cli.printing.console import print_json, print_table, printable, say
-
-if TYPE_CHECKING:
-    from lorary.model.routed.trace import Trace
+from lorary.cli.options.parameters import (
+    BaseOfLibrary,
+    HowToMix,
+    Json,
+    MaxShare,
+    Router,
+    StopTexts,
+    TasksOfLibrary,
+    count_option,
+)
+from lorary.cli.options.sampling import HowToSample
+from lorary.cli.printing.answers import plain, print_stream, print_trace
+from lorary.cli.printing.console import print_json, printable, say
 
 
 def ask(
@@ -22,46 +30,43 @@ def ask(
     max_share: MaxShare = None,
     base: BaseOfLibrary = None,
     tasks: TasksOfLibrary = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Also show which expert spoke at each token.")] = False,
+    explained: Annotated[bool, typer.Option("--explain", help="Also show which expert spoke at each token.")] = False,
     chat: Annotated[
         bool, typer.Option("--chat", help="Send the question as a user turn, through the base's chat template.")
     ] = False,
+    streamed: Annotated[bool, typer.Option("--stream", help="Print the answer as it is made.")] = False,
     max_new_tokens: Annotated[int, count_option("Longest answer, in tokens.")] = 64,
-    stop: Annotated[
-        list[str] | None, typer.Option(metavar="TEXT", help="End the answer before this text; repeatable.")
-    ] = None,
+    stop: StopTexts = None,
     *,
+    sample: HowToSample,
     how: Loading,
     reading: Reading,
     json: Json = False,
 ) -> None:
     """Ask a library one question and print the answer."""
-    if explain and library == BARE:
+    if explained and library == BARE:
         raise typer.BadParameter("the bare base has no experts.", param_hint="--explain")
+    if streamed and json:
+        raise typer.BadParameter("JSON is printed whole: leave out --stream or --json.", param_hint="--stream")
 
-    from lorary.tasks.example import Example, Message
-
-    asked = Example(question, "", messages=(Message("user", question),) if chat else ())
+    sampling = sample.sampling()
     choice = choose(library, reading, router=router, mix=mix, max_share=max_share, base=base, tasks=tasks)
+    from lorary.asking.stream import as_turn, explain, stream
+    from lorary.tasks.example import Example
+
+    asked = as_turn(Example(question, "")) if chat else Example(question, "")
     with opened(choice, how) as model:
+        answer = stream(model, asked, max_new_tokens=max_new_tokens, stop=stop or (), sampling=sampling)
         with through_template(model) if chat else nullcontext():
-            answer = model.generate_text([asked], max_new_tokens=max_new_tokens, stop=stop or ())[0]
-        trace = model.explain(asked, max_new_tokens=max_new_tokens) if explain else None
-    if not answer:
+            text = print_stream(answer) if streamed else "".join(answer)
+        trace = explain(model, answer) if explained else None
+    if not text:
         hint = "" if chat else " A chat model may need --chat."
         say(f"the answer is empty: the model stopped at once.{hint}")
     if json:
-        return print_json({"question": question, "answer": answer, **({"trace": _plain(trace)} if trace else {})})
-    print(printable(answer))
+        return print_json({"question": question, "answer": text, **({"trace": plain(trace)} if trace else {})})
+    if not streamed:
+        print(printable(text))
     if trace:
-        print()
-        print_table([(name, f"{share:.2f}") for name, share in trace.total().items()])
-        print()
-        shares = trace.shares.amax(1).tolist()
-        print_table([(repr(t), e, f"{s:.2f}") for t, e, s in zip(trace.tokens, trace.loudest, shares, strict=True)])
+        print_trace(trace)
     return None
-
-
-def _plain(trace: "Trace") -> dict[str, Any]:
-    shares = [[round(share, 4) for share in row] for row in trace.shares.tolist()]
-    return {"tokens": trace.tokens, "experts": trace.names, "shares": shares, "total": trace.total()}

@@ -104,6 +104,10 @@ MaxShare = Annotated[
         help="Leave out experts that take more than this share of neutral text, e.g. 0.5.",
     ),
 ]
+StopTexts = Annotated[
+    list[str] | None,
+    typer.Option("--stop", metavar="TEXT", help="End the answer before this text; repeatable."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -73,7 +73,7 @@ def answer_rows(
         with torch.inference_mode():
             found = _decode(base, shown, prompts, caller, replace(how, sampling=[how.of(i) for i in group]))
             if found is None:
-                found = _generate(base, shown, prompts, caller, how)
+                found = generate_tokens(base, shown, prompts, caller, how)
         texts = [until(text, how.stop) for text in base.tokenizer.batch_decode(found, skip_special_tokens=True)]
         return [text.strip() for text in texts] if how.strip else texts
 
@@ -116,9 +116,10 @@ class _Answer:
         return not self._text.is_over
 
 
-def _generate(
+def generate_tokens(
     base: Reader, examples: Sequence[Example], prompts: Sequence[Encoded], caller: Caller, how: Answering
 ) -> list[list[int]]:
+    """Give the tokens of greedy answers as transformers makes them: for bases whose cache rows can't leave."""
     batch = pad(prompts).to(base.device)
     with caller.about(examples):
         ids = base.hf.generate(

@@ -188,9 +188,9 @@ class RoutedModel:
         """Answer each example's prompt greedily, or as `how` says, until a stop token of the base."""
         return answer(self.base, examples, self.caller, Answering(max_new_tokens, **how))
 
-    def explain(self, prompt: str | Example, *, max_new_tokens: int = 32) -> Trace:
-        """Answer a prompt and record which experts were used at each token of prompt and answer, at each site."""
-        return self._trace(prompt, max_new_tokens)
+    def explain(self, prompt: str | Example, *, max_new_tokens: int = 32, answer: Sequence[int] | None = None) -> Trace:
+        """Answer a prompt, or take the tokens `answer`, and record which experts each token used at each site."""
+        return self._trace(prompt, max_new_tokens, answer)
 
     def choices(self, prompts: Sequence[str | Example]) -> dict[str, dict[str, float]]:
         """Average the weights over all tokens of some prompts: site -> expert -> share. Raises E-EMPTY."""
@@ -206,9 +206,9 @@ class RoutedModel:
         """
         return shares_of(self.base, self._attachment, self._ensemble)
 
-    def _trace(self, prompt: str | Example, max_new_tokens: int) -> Trace:
-        slot, turn, names = self._attachment.slot, self.caller.about, self.names
-        return explain_answer(self.base, slot, turn, prompt, names=names, max_new_tokens=max_new_tokens)
+    def _trace(self, prompt: str | Example, max_new_tokens: int, answer: Sequence[int] | None = None) -> Trace:
+        how: dict[str, Any] = {"names": self.names, "max_new_tokens": max_new_tokens, "answer": answer}
+        return explain_answer(self.base, self._attachment.slot, self.caller.about, prompt, **how)
 
     @property
     def caller(self) -> Caller:

@@ -109,12 +109,17 @@ def halving(
             if not is_of_memory(error):
                 raise
             if len(part) == 1:
-                what = f"a text of {len(rows[part[0]]):,} tokens needs more memory than is free."
-                raise ModelError("E-MEMORY", what, "Give shorter texts, a lower max_tokens, or more memory.") from error
+                raise too_long(len(rows[part[0]])) from error
             waiting += [part[len(part) // 2 :], part[: len(part) // 2]]
         else:
             continue
         _give_back()
+
+
+def too_long(n_tokens: int) -> ModelError:
+    """Say that memory doesn't hold a text alone."""
+    what = f"a text of {n_tokens:,} tokens needs more memory than is free."
+    return ModelError("E-MEMORY", what, "Give shorter texts, a lower max_tokens, or more memory.")
 
 
 def is_of_memory(error: Any) -> bool:
