@@ -14,13 +14,14 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from lorary import __version__
-from lorary.errors import LoraryError, ModelError
+from lorary.errors import LoraryError, ModelError, OptionError
 from lorary.serving.answering import Answer, Piece, answers_to, error_body
 from lorary.serving.bodies import Head, piece_choice, usage, whole_choice
 from lorary.serving.scheduler import FullError, Limits, Scheduler
 from lorary.serving.schema import Chat, Completion
 from lorary.serving.shelf import Found, Shelf
 
+TRACE_HEADER = "X-Lorary-Trace"
 _RETRY_S = 1
 _LOOK_S = 0.1  # how soon a client that went away is noticed
 
@@ -129,7 +130,8 @@ class _Endpoints:
     async def _answer(self, asked: Chat | Completion, request: Request) -> Response:
         found = self.shelf.find(asked.model)
         self._requests.labels(asked.model).inc()
-        answers = answers_to(asked, found, self.shelf.base, self.options.max_new_tokens)
+        in_full = _wants_trace(request)
+        answers = answers_to(asked, found, self.shelf.base, self.options.max_new_tokens, in_full=in_full)
         self.scheduler.submit(found.desk, [answer.ask for answer in answers])
         head = Head(asked.model, isinstance(asked, Chat), _routing(found))
         if asked.stream:
@@ -153,7 +155,7 @@ class _Endpoints:
         self._count(answers)
         choices = [
             whole_choice(head, i, _echoed(asked, a, pieces, self.shelf.base.tokenizer), self.shelf.base.tokenizer,
-                         logprobs=_wants_logprobs(asked))
+                         logprobs=_wants_logprobs(asked)) | _heard(a, self.shelf.base.tokenizer)
             for i, (a, pieces) in enumerate(zip(answers, found, strict=True))
         ]  # fmt: skip
         return JSONResponse(head.body("", choices=choices, usage=usage(answers, asked.n or 1)))
@@ -181,6 +183,7 @@ class _Endpoints:
                     yield _event(error_body(piece))
                 elif piece is not None:
                     choice = piece_choice(head, i, piece, tokenizer, logprobs=logprobs)
+                    choice |= _heard(answers[i], tokenizer) if piece.ending else {}
                     yield _event(head.body(".chunk", choices=[choice]))
                 else:
                     left -= 1
@@ -217,6 +220,17 @@ def _echoed(asked: Chat | Completion, answer: Answer, pieces: list[Piece], token
 
 def _wants_logprobs(asked: Chat | Completion) -> bool:
     return asked.logprobs is not None and asked.logprobs is not False
+
+
+def _wants_trace(request: Request) -> bool:
+    wanted = request.headers.get(TRACE_HEADER)
+    if wanted not in (None, "full"):
+        raise OptionError("E-OPTION", f"{TRACE_HEADER} is {wanted!r}.", "Send full, or leave the header out.")
+    return wanted is not None
+
+
+def _heard(answer: Answer, tokenizer: Any) -> dict[str, Any]:
+    return answer.heard.body(tokenizer) if answer.heard is not None else {}
 
 
 def _routing(found: Found) -> dict[str, str]:

@@ -34,7 +34,7 @@ class StreamOptions(BaseModel):
 
 
 class Asked(BaseModel):
-    """What both endpoints take."""
+    """What both endpoints take. routing, which OpenAI doesn't have: whether an answer says which experts made it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -48,6 +48,7 @@ class Asked(BaseModel):
     stop: Stop | Annotated[str, Field(min_length=1, max_length=1000)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    routing: bool | None = None
 
     @model_validator(mode="before")
     @classmethod

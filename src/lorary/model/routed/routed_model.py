@@ -213,7 +213,7 @@ class RoutedModel:
     @property
     def caller(self) -> Caller:
         """How it is called for examples."""
-        return Caller(self.base.hf, self._context_of, self._attachment.turn)
+        return Caller(self.base.hf, self._context_of, self._attachment.turn, self._attachment.slot, self.names)
 
     def _context_of(self, examples: Sequence[Example]) -> Context:
         experts = self._experts([e.task for e in examples], len(examples))
