@@ -88,6 +88,23 @@ class Completion(Asked):
         return list(self.prompt)  # type: ignore[arg-type]
 
 
+class Load(BaseModel):
+    """/v1/load_lora_adapter, as vLLM has it. load_inplace: in the place of the expert of that name, if there is one."""
+
+    model_config = ConfigDict(extra="forbid")
+    lora_name: Annotated[str, Field(max_length=300)]
+    lora_path: Annotated[str, Field(min_length=1, max_length=4096)]
+    load_inplace: bool = False
+
+
+class Unload(BaseModel):
+    """/v1/unload_lora_adapter; the number that vLLM also takes says nothing here."""
+
+    model_config = ConfigDict(extra="forbid")
+    lora_name: Annotated[str, Field(max_length=300)]
+    lora_int_id: int | None = None
+
+
 class Part(BaseModel):
     """A piece of a turn; only text is read."""
 

@@ -102,7 +102,8 @@ class Slot:
     @contextmanager
     def recording(self) -> Iterator[dict[str, list[Routing]]]:
         """Note, in the block, what every site routes, by site: each token of each row has a routing of its own."""
-        self.records = records = {}
+        records: dict[str, list[Routing]] = {}
+        self.records = records
         try:
             yield records
         finally:

@@ -1,6 +1,6 @@
 """Sequences that are continued together: their KV cache, what of it is padding, and what their router knows of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from lorary.model.attached.kv_cache import can_join, can_leave, drop_first, fork
 from lorary.model.attached.slot import Slot
 from lorary.model.attached.spoken import Spoken, read_spoken
 from lorary.model.sites import last_logits
-from lorary.routing.contract import Context
+from lorary.routing.contract import Context, Routing
 from lorary.tasks.example import Example
 
 
@@ -84,12 +84,15 @@ class Rows:
         cache = {self._word: self._cache} if self._word else {}
         seen = self.mask if reads_mask(self._cache) else None
         slot = self._caller.slot if recorded else None
-        with self._caller.turn(self._context), slot.recording() if slot is not None else nullcontext({}) as records:
+        recording: AbstractContextManager[Mapping[str, Sequence[Routing]]] = nullcontext({})
+        if slot is not None:
+            recording = slot.recording()
+        with self._caller.turn(self._context), recording as records:
             output = self._caller.hf(
                 input_ids=ids, attention_mask=seen, position_ids=positions, use_cache=True,
                 **cache, **({} if every else last_logits(self._caller.hf)),
             )  # fmt: skip
-        self.spoken = read_spoken(records, *ids.shape, self._caller.names)
+        self.spoken = read_spoken(records, len(ids), ids.shape[1], self._caller.names)
         self._word, self._cache = named_cache(output)
         logits: Tensor = output.logits if every else output.logits[:, -1:]
         return logits

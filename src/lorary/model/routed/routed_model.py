@@ -139,6 +139,16 @@ class RoutedModel:
         attachment.slot.era = era  # one can go on with the other's KV cache
         return RoutedModel(twin, attachment, ensemble)
 
+    def share_memory(self, other: "RoutedModel") -> None:
+        """Use another model's weights of the same experts as one's own, as a twin does. Raises E-OPTION, E-BUSY."""
+        with self._attachment.slot.alone():
+            ours, theirs = self._attachment.parts, other._attachment.parts
+            if self.experts != other.experts or self.mix != other.mix or ours.keys() != theirs.keys():
+                raise RoutingError("E-OPTION", "the two models mix other experts.", "Make a twin: model.twin().")
+            with self._taking:
+                self._attachment.swap({site: (twin_part(theirs[site][0]), gate) for site, (_, gate) in ours.items()})
+                self._ensemble = replace(self._ensemble, experts=other._ensemble.experts, pager=other._ensemble.pager)
+
     def save(self, directory: Path | str, *, experts: Keep = "copy") -> Path:
         """Write this model to a new directory, whole or not at all; `lorary.load` gives it back, to the bit.
 
