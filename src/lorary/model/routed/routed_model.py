@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lorary.adapters.contract import Mix
-from lorary.errors import RoutingError
+from lorary.errors import OptionError, RoutingError
 from lorary.evaluation.contract import LogLikelihood, Wanted
 from lorary.library.adapter.expert import Expert
 from lorary.library.library import Library
@@ -144,7 +144,7 @@ class RoutedModel:
         with self._attachment.slot.alone():
             ours, theirs = self._attachment.parts, other._attachment.parts
             if self.experts != other.experts or self.mix != other.mix or ours.keys() != theirs.keys():
-                raise RoutingError("E-OPTION", "the two models mix other experts.", "Make a twin: model.twin().")
+                raise OptionError("E-OPTION", "the two models mix other experts.", "Make a twin: model.twin().")
             with self._taking:
                 self._attachment.swap({site: (twin_part(theirs[site][0]), gate) for site, (_, gate) in ours.items()})
                 self._ensemble = replace(self._ensemble, experts=other._ensemble.experts, pager=other._ensemble.pager)
