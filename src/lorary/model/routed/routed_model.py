@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lorary.adapters.contract import Mix
-from lorary.errors import OptionError, RoutingError
+from lorary.errors import RoutingError
 from lorary.evaluation.contract import LogLikelihood, Wanted
 from lorary.library.adapter.expert import Expert
 from lorary.library.library import Library
@@ -25,7 +25,7 @@ from lorary.model.decoding.rows import Caller
 from lorary.model.ensemble.ensemble import Ensemble, Parts, check_mix
 from lorary.model.ensemble.paging import PagingFacts
 from lorary.model.probes.probe import make_encoder
-from lorary.model.routed.edit import add_expert, change_router, remove_expert, replace_expert
+from lorary.model.routed.edit import add_expert, change_router, remove_expert, replace_expert, share_experts
 from lorary.model.routed.explain import explain_answer
 from lorary.model.routed.shares import shares_of
 from lorary.model.routed.trace import Trace, average_shares
@@ -43,9 +43,8 @@ from lorary.tasks.task import Tasks
 class RoutedModel:
     """Answers with the experts that its router chooses. Leaves the base bit for bit as it was when it is detached.
 
-    One thread at a time; `twin` makes a second model over the same memory. It is changed while it stands by `add`,
-    `remove`, `replace`, `set_router` and `set_mix`: then it equals, to the bit, a model built anew. A change is whole
-    or not at all, and never happens during a call (E-BUSY).
+    One thread at a time; `twin` makes a second model over the same memory. `add`, `remove`, `replace`, `set_router` and
+    `set_mix` change it while it stands: to the bit as if built anew, whole or not at all, never in a call (E-BUSY).
     """
 
     def __init__(self, base: BaseModel, attachment: Attachment, ensemble: Ensemble) -> None:
@@ -141,13 +140,7 @@ class RoutedModel:
 
     def share_memory(self, other: "RoutedModel") -> None:
         """Use another model's weights of the same experts as one's own, as a twin does. Raises E-OPTION, E-BUSY."""
-        with self._attachment.slot.alone():
-            ours, theirs = self._attachment.parts, other._attachment.parts
-            if self.experts != other.experts or self.mix != other.mix or ours.keys() != theirs.keys():
-                raise OptionError("E-OPTION", "the two models mix other experts.", "Make a twin: model.twin().")
-            with self._taking:
-                self._attachment.swap({site: (twin_part(theirs[site][0]), gate) for site, (_, gate) in ours.items()})
-                self._ensemble = replace(self._ensemble, experts=other._ensemble.experts, pager=other._ensemble.pager)
+        self._change(share_experts, other._ensemble, other._attachment.parts)
 
     def save(self, directory: Path | str, *, experts: Keep = "copy") -> Path:
         """Write this model to a new directory, whole or not at all; `lorary.load` gives it back, to the bit.
@@ -169,8 +162,7 @@ class RoutedModel:
 
     def _change(self, edit: Callable[..., tuple[Ensemble, Parts]], *details: Any, router: Router | None = None) -> None:
         with self._attachment.slot.alone(), torch.inference_mode(False):
-            # To read data the base is run, without experts.
-            runs = bool({"base", "examples"} & (router or self.router).needs)
+            runs = bool({"base", "examples"} & (router or self.router).needs)  # to read data, without experts
             base = twin_base(self.base, self._attachment) if runs else self.base
             ensemble, parts = edit(base, self._ensemble, self._attachment.parts, *details)
             with self._taking:
