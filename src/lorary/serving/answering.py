@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lorary.errors import LoraryError, ModelError
@@ -15,6 +15,7 @@ from lorary.model.text.tokens import encode_prompts
 from lorary.serving.scheduler import Ask
 from lorary.serving.schema import Asked, Chat, Completion
 from lorary.serving.shelf import Found
+from lorary.serving.told_routing import MOST_WEIGHTS, Heard
 from lorary.tasks.example import Example, Message
 
 _ALL = 1 << 30
@@ -32,9 +33,13 @@ class Piece:
 
 @dataclass(eq=False)
 class Answer:
-    """One answer: its pieces as they come. `n_prompt` and `n_made`: tokens read and made so far."""
+    """One answer: its pieces as they come. `n_prompt` and `n_made`: tokens read and made so far.
+
+    heard: who spoke, if that is asked for.
+    """
 
     n_prompt: int
+    heard: Heard | None = None
     ask: Ask = field(init=False)
     n_made: int = 0
     pieces: "asyncio.Queue[Piece | Exception]" = field(default_factory=asyncio.Queue)
@@ -69,15 +74,23 @@ def examples_of(asked: Chat | Completion, task: str) -> list[tuple[Example, list
     ]
 
 
-def answers_to(asked: Chat | Completion, found: Found, base: BaseModel, most_new: int) -> list[Answer]:
-    """Make the answers that are asked for, n of each prompt. Raises E-LENGTH, E-CHAT, E-TOKENS."""
+def answers_to(
+    asked: Chat | Completion, found: Found, base: BaseModel, most_new: int, *, in_full: bool = False
+) -> list[Answer]:
+    """Make the answers that are asked for, n of each prompt. Raises E-LENGTH, E-CHAT, E-TOKENS.
+
+    in_full: whether they tell the routing of each token and site.
+    """
     answers = []
-    for example, given in examples_of(asked, found.task):
+    examples = examples_of(asked, found.task)
+    room = MOST_WEIGHTS // (len(examples) * (asked.n or 1)) if in_full and examples else None
+    for example, given in examples:
         prompt = given if given is not None else _encoded(base, example)
         _check_tokens(prompt, base)
         n_new = _n_new(asked, base.max_tokens - len(prompt), most_new)
         for i in range(asked.n or 1):
-            answers.append(_answer(asked, example, prompt, n_new, base, i))
+            heard = Heard(room) if asked.routing or in_full else None
+            answers.append(_answer(asked, example, prompt, n_new, base, i, heard))
     return answers
 
 
@@ -101,8 +114,10 @@ def _n_new(asked: Chat | Completion, room: int, most_new: int) -> int:
     return min(wanted or usual, room, most_new)
 
 
-def _answer(asked: Asked, example: Example, prompt: Sequence[int], n_new: int, base: BaseModel, i: int) -> Answer:
-    answer, loop = Answer(len(prompt)), asyncio.get_running_loop()
+def _answer(
+    asked: Asked, example: Example, prompt: Sequence[int], n_new: int, base: BaseModel, i: int, heard: Heard | None
+) -> Answer:
+    answer, loop = Answer(len(prompt), heard), asyncio.get_running_loop()
     stream, held = TextStream(base.tokenizer, asked.stops), []
 
     def tell(piece: Piece | Exception) -> None:
@@ -112,7 +127,9 @@ def _answer(asked: Asked, example: Example, prompt: Sequence[int], n_new: int, b
         answer.n_made += 1
         text = "" if token.ending == "stop" else stream.add(token.number)
         if token.ending != "stop":
-            held.append(token)
+            if heard is not None and token.spoken is not None:
+                heard.hear(token.number, token.spoken)
+            held.append(replace(token, spoken=None))
         ending = token.ending or ("stop" if stream.is_over else None)
         text += stream.end() if ending else ""
         if stream.is_cut:
@@ -127,7 +144,8 @@ def _answer(asked: Asked, example: Example, prompt: Sequence[int], n_new: int, b
         None if asked.seed is None else asked.seed + i,
     )  # fmt: skip
     stops = frozenset(stops_of(base, [example]))
-    request = Request(example, prompt, n_new, hear, stops, sampling, _n_logprobs(asked), _is_echo(asked))
+    request = Request(example, prompt, n_new, hear, stops, sampling, _n_logprobs(asked), _is_echo(asked),
+                      heard is not None)  # fmt: skip
     answer.ask = Ask(request, tell)
     return answer
 

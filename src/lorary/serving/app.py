@@ -14,13 +14,18 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from lorary import __version__
-from lorary.errors import LoraryError, ModelError
+from lorary.disk.processes import scratch
+from lorary.errors import LoraryError, ModelError, OptionError
 from lorary.serving.answering import Answer, Piece, answers_to, error_body
 from lorary.serving.bodies import Head, piece_choice, usage, whole_choice
+from lorary.serving.edit_endpoints import add_edit_endpoints
+from lorary.serving.edits import Editor, Tell
 from lorary.serving.scheduler import FullError, Limits, Scheduler
 from lorary.serving.schema import Chat, Completion
 from lorary.serving.shelf import Found, Shelf
+from lorary.serving.watch import watch_all
 
+TRACE_HEADER = "X-Lorary-Trace"
 _RETRY_S = 1
 _LOOK_S = 0.1  # how soon a client that went away is noticed
 
@@ -30,6 +35,9 @@ class Options:
     """How it serves. api_key: what clients must send, if anything; max_new_tokens: of one answer, at most.
 
     max_body: bytes of one request; patience_s: for answers under way when it is asked to end.
+    allow_edits: whether clients may load and unload experts, which takes a key. watch_s: how often the libraries on
+    disk are looked at for changes; None: never. tell: hears of changes, and of those that failed.
+    Raises E-OPTION for edits without a key, and for an empty key.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -37,6 +45,16 @@ class Options:
     max_new_tokens: int = 1024
     max_body: int = 4 << 20
     patience_s: float = 8.0
+    allow_edits: bool = False
+    watch_s: float | None = None
+    tell: Tell = field(default=lambda _: None)
+
+    def __post_init__(self) -> None:
+        if self.api_key == "":
+            raise OptionError("E-OPTION", "the API key is empty.", "Give one that can't be guessed, or none.")
+        if self.allow_edits and self.api_key is None:
+            hint = "Give one: --api-key, or LORARY_API_KEY."
+            raise OptionError("E-OPTION", "experts may be loaded and unloaded only by who has a key.", hint)
 
 
 def make_app(shelf: Shelf, options: Options = Options()) -> FastAPI:
@@ -45,12 +63,16 @@ def make_app(shelf: Shelf, options: Options = Options()) -> FastAPI:
     scheduler = Scheduler(shelf.callers, shelf.base.device, limits)
 
     @asynccontextmanager
-    async def running(_: FastAPI) -> AsyncIterator[None]:
-        scheduler.start()
-        try:
-            yield
-        finally:
-            await asyncio.to_thread(scheduler.stop)
+    async def running(app: FastAPI) -> AsyncIterator[None]:
+        with scratch() as store:
+            app.state.editor = editor = Editor(shelf, scheduler, options.tell, store)
+            scheduler.start()
+            watching = asyncio.create_task(watch_all(shelf, editor, options.tell, options.watch_s))
+            try:
+                yield
+            finally:
+                watching.cancel()
+                await asyncio.to_thread(scheduler.stop)
 
     app = FastAPI(title="lorary", version=__version__, lifespan=running, docs_url=None, redoc_url=None)
     endpoints = _Endpoints(shelf, scheduler, options)
@@ -63,6 +85,8 @@ def make_app(shelf: Shelf, options: Options = Options()) -> FastAPI:
     app.add_api_route(
         "/v1/chat/completions", endpoints.chat, methods=["POST"], dependencies=guarded, response_model=None
     )
+    if options.allow_edits:
+        add_edit_endpoints(app, guarded)
     app.add_api_route("/health", endpoints.health, methods=["GET"])
     app.add_api_route("/metrics", endpoints.metrics, methods=["GET"], response_model=None)
     app.middleware("http")(endpoints.refuse_large)
@@ -129,7 +153,8 @@ class _Endpoints:
     async def _answer(self, asked: Chat | Completion, request: Request) -> Response:
         found = self.shelf.find(asked.model)
         self._requests.labels(asked.model).inc()
-        answers = answers_to(asked, found, self.shelf.base, self.options.max_new_tokens)
+        in_full = _wants_trace(request)
+        answers = answers_to(asked, found, self.shelf.base, self.options.max_new_tokens, in_full=in_full)
         self.scheduler.submit(found.desk, [answer.ask for answer in answers])
         head = Head(asked.model, isinstance(asked, Chat), _routing(found))
         if asked.stream:
@@ -153,7 +178,7 @@ class _Endpoints:
         self._count(answers)
         choices = [
             whole_choice(head, i, _echoed(asked, a, pieces, self.shelf.base.tokenizer), self.shelf.base.tokenizer,
-                         logprobs=_wants_logprobs(asked))
+                         logprobs=_wants_logprobs(asked)) | _heard(a, self.shelf.base.tokenizer)
             for i, (a, pieces) in enumerate(zip(answers, found, strict=True))
         ]  # fmt: skip
         return JSONResponse(head.body("", choices=choices, usage=usage(answers, asked.n or 1)))
@@ -181,6 +206,7 @@ class _Endpoints:
                     yield _event(error_body(piece))
                 elif piece is not None:
                     choice = piece_choice(head, i, piece, tokenizer, logprobs=logprobs)
+                    choice |= _heard(answers[i], tokenizer) if piece.ending else {}
                     yield _event(head.body(".chunk", choices=[choice]))
                 else:
                     left -= 1
@@ -217,6 +243,17 @@ def _echoed(asked: Chat | Completion, answer: Answer, pieces: list[Piece], token
 
 def _wants_logprobs(asked: Chat | Completion) -> bool:
     return asked.logprobs is not None and asked.logprobs is not False
+
+
+def _wants_trace(request: Request) -> bool:
+    wanted = request.headers.get(TRACE_HEADER)
+    if wanted not in (None, "full"):
+        raise OptionError("E-OPTION", f"{TRACE_HEADER} is {wanted!r}.", "Send full, or leave the header out.")
+    return wanted is not None
+
+
+def _heard(answer: Answer, tokenizer: Any) -> dict[str, Any]:
+    return answer.heard.body(tokenizer) if answer.heard is not None else {}
 
 
 def _routing(found: Found) -> dict[str, str]:

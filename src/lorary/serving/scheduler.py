@@ -54,6 +54,7 @@ class FullError(LoraryError):
 class _Desk:
     """One model: who waits for it, whose prompts are being read, and who is answered."""
 
+    caller: Caller
     decoder: Decoder
     waiting: deque[Ask] = field(default_factory=deque)
     arriving: Arriving | None = None
@@ -69,11 +70,15 @@ class Scheduler:
 
     def __init__(self, callers: Mapping[str, Caller], device: torch.device, limits: Limits) -> None:
         self.limits = limits
-        self._desks = {name: _Desk(Decoder(caller, device)) for name, caller in callers.items()}
-        self._callers, self._device = callers, device
+        self._device = device
+        self._desks = {name: self._opened(caller) for name, caller in callers.items()}
+        self._closing: list[tuple[frozenset[str], Callable[[], None]]] = []
         self._guard = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="lorary-scheduler", daemon=True)
+
+    def _opened(self, caller: Caller) -> _Desk:
+        return _Desk(caller, Decoder(caller, self._device))
 
     def start(self) -> None:
         """Begin to answer."""
@@ -108,22 +113,42 @@ class Scheduler:
             self._desks[model].waiting.extend(asks)
             self._guard.notify_all()
 
+    def exchange(self, coming: Mapping[str, Caller], leaving: Iterable[str], on_closed: Callable[[], None]) -> None:
+        """Open desks, and close others when all who came there have their answers: then `on_closed` is called."""
+        with self._guard:
+            self._desks = {**self._desks, **{name: self._opened(caller) for name, caller in coming.items()}}
+            self._closing.append((frozenset(leaving), on_closed))
+            self._guard.notify_all()
+
     # ---- the thread -----------------------------------------------------------------------------
 
     def _run(self) -> None:
         with torch.inference_mode():
             while True:
                 with self._guard:
+                    self._close_idle()
                     while not (self._stopping or any(desk.is_busy for desk in self._desks.values())):
                         self._guard.wait()
+                        self._close_idle()
                     if self._stopping:
                         break
-                for name, desk in self._desks.items():
-                    self._turn(name, desk)
+                    desks = list(self._desks.values())
+                for desk in desks:
+                    self._turn(desk)
         for desk in self._desks.values():
             self._fail(desk, [*desk.asks.values(), *desk.waiting], FullError("E-FULL", "the server is stopping."))
+        self._close_idle()
 
-    def _turn(self, name: str, desk: _Desk) -> None:
+    def _close_idle(self) -> None:
+        """Close the desks that are to be and where nobody is left."""
+        for closing in list(self._closing):
+            names, on_closed = closing
+            if not any(self._desks[name].is_busy for name in names):
+                self._closing.remove(closing)
+                self._desks = {name: desk for name, desk in self._desks.items() if name not in names}
+                on_closed()
+
+    def _turn(self, desk: _Desk) -> None:
         try:
             self._admit(desk)
             if desk.arriving is not None and all(desk.asks[r].is_gone for r in desk.arriving.requests):
@@ -137,7 +162,7 @@ class Scheduler:
             desk.asks = {request: ask for request, ask in desk.asks.items() if not ask.request.is_over}
         except Exception as error:  # whatever it is, those who wait must hear of it, and the next be answered
             self._fail(desk, list(desk.asks.values()), error)
-            desk.decoder, desk.arriving = Decoder(self._callers[name], self._device), None
+            desk.decoder, desk.arriving = Decoder(desk.caller, self._device), None
 
     def _admit(self, desk: _Desk) -> None:
         """Begin to read the prompts of those who wait longest, as many as fit and are about as long."""

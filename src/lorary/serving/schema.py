@@ -34,7 +34,7 @@ class StreamOptions(BaseModel):
 
 
 class Asked(BaseModel):
-    """What both endpoints take."""
+    """What both endpoints take. routing, which OpenAI doesn't have: whether an answer says which experts made it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -48,6 +48,7 @@ class Asked(BaseModel):
     stop: Stop | Annotated[str, Field(min_length=1, max_length=1000)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    routing: bool | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -85,6 +86,23 @@ class Completion(Asked):
         if isinstance(self.prompt, str) or (self.prompt and isinstance(self.prompt[0], int)):
             return [self.prompt]  # type: ignore[list-item]
         return list(self.prompt)  # type: ignore[arg-type]
+
+
+class Load(BaseModel):
+    """/v1/load_lora_adapter, as vLLM has it. load_inplace: in the place of the expert of that name, if there is one."""
+
+    model_config = ConfigDict(extra="forbid")
+    lora_name: Annotated[str, Field(max_length=300)]
+    lora_path: Annotated[str, Field(min_length=1, max_length=4096)]
+    load_inplace: bool = False
+
+
+class Unload(BaseModel):
+    """/v1/unload_lora_adapter; the number that vLLM also takes says nothing here."""
+
+    model_config = ConfigDict(extra="forbid")
+    lora_name: Annotated[str, Field(max_length=300)]
+    lora_int_id: int | None = None
 
 
 class Part(BaseModel):

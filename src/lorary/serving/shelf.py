@@ -1,8 +1,7 @@
 """What a request's `model` may name: a library, a library with one of its routers, one expert, or the base."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 
 from lorary.adapters.contract import Mix
 from lorary.errors import OptionError, known_names
@@ -10,25 +9,11 @@ from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.model.decoding.answer import bare
 from lorary.model.decoding.rows import Caller
-from lorary.model.routed.route import route
-from lorary.model.routed.routed_model import RoutedModel
 from lorary.model.routed.twin import twin_base
-from lorary.options import to_spec
-from lorary.routing.contract import find_router
+from lorary.serving.stand import Found as Found
+from lorary.serving.stand import Stand, make_stand
 
 BASE = "base"
-
-
-@dataclass(frozen=True)
-class Found:
-    """A model that a name means. desk: which of `Shelf.callers` answers; task: the expert that is to, if one is named.
-
-    router: as a spec; "" for the base.
-    """
-
-    desk: str
-    router: str = ""
-    task: str = ""
 
 
 class Shelf:
@@ -36,45 +21,46 @@ class Shelf:
 
     def __init__(self, base: BaseModel, libraries: Sequence[Library], routers: Sequence[str], mix: Mix) -> None:
         self.base = base
-        self.callers: dict[str, Caller] = {}
-        self._found: dict[str, Found] = {BASE: Found(BASE)}
-        self._models: list[RoutedModel] = []
+        self._bare = bare(twin_base(base).hf)
+        self._stands: dict[str, Stand] = {}
         with contextlib.ExitStack() as stack:
             stack.callback(self.close)
             for library in libraries:
-                self._take(library, routers, mix)
-            self.callers[BASE] = bare(twin_base(base).hf)
+                name = library.path.name
+                if name in (BASE, *self._stands):
+                    hint = "Give one of them another name, by renaming its directory."
+                    raise OptionError("E-NAME", f"two of the models are called {name!r}.", hint)
+                self._stands[name] = make_stand(base, library, routers, mix)
             stack.pop_all()
+        self._note()
 
-    def _take(self, library: Library, routers: Sequence[str], mix: Mix) -> None:
-        name = library.path.name
-        if name in self._found:
-            hint = "Give one of them another name, by renaming its directory."
-            raise OptionError("E-NAME", f"two of the models are called {name!r}.", hint)
-        first = route(twin_base(self.base), library, find_router(routers[0]), mix=mix)
-        self._models.append(first)
-        for i, spec in enumerate(routers):
-            router = to_spec(find_router(spec))
-            model = first if i == 0 else self._twin(first, spec)
-            desk = f"{name}:{router}"
-            self.callers[desk] = model.caller
-            for called in ([name] if i == 0 else []) + sorted({desk, f"{name}:{spec}"}):
-                self._found[called] = Found(desk, router)
-        desk = f"{name}/"
-        self.callers[desk] = self._twin(first, "oracle").caller
-        for expert in first.names:
-            self._found[f"{name}/{expert}"] = Found(desk, "", expert)
+    def _note(self) -> None:
+        self._found = {BASE: Found(BASE)}
+        for stand in self._stands.values():
+            self._found |= stand.found
 
-    def _twin(self, model: RoutedModel, router: str) -> RoutedModel:
-        twin = model.twin()
-        self._models.append(twin)
-        twin.set_router(router)
-        return twin
+    @property
+    def stands(self) -> Mapping[str, Stand]:
+        """The libraries by name, as they stand."""
+        return dict(self._stands)
+
+    @property
+    def callers(self) -> dict[str, Caller]:
+        """Who answers at which desk."""
+        desks = {desk: caller for stand in self._stands.values() for desk, caller in stand.callers.items()}
+        return {BASE: self._bare, **desks}
+
+    def put(self, stand: Stand) -> Stand:
+        """Let a stand take the place of its library's present one; give that, which is to be closed."""
+        name = stand.library.path.name
+        before, self._stands[name] = self._stands[name], stand
+        self._note()
+        return before
 
     def close(self) -> None:
         """Detach all models."""
-        while self._models:
-            self._models.pop().detach()
+        while self._stands:
+            self._stands.popitem()[1].close()
 
     @property
     def names(self) -> list[str]:

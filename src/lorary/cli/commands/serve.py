@@ -30,6 +30,12 @@ def serve(
     max_rows: Annotated[int, count_option("Answers at once, of each model.")] = 32,
     max_waiting: Annotated[int, count_option("Requests that may wait; others are refused (429).")] = 128,
     max_new_tokens: Annotated[int, count_option("Longest answer, in tokens.")] = 1024,
+    allow_edits: Annotated[
+        bool, typer.Option("--allow-edits", help="Let who has the key load and unload experts, as vLLM does.")
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Take over experts that are added, replaced or removed on disk.")
+    ] = False,
     *,
     how: Loading,
 ) -> None:
@@ -53,8 +59,11 @@ def serve(
     from lorary.serving.shelf import shelf
     from lorary.using.base_of import base_of
 
+    options = Options(
+        Limits(rows=max_rows, waiting=max_waiting), api_key, max_new_tokens, allow_edits=allow_edits,
+        watch_s=1.0 if watch else None, tell=say,
+    )  # fmt: skip
     loaded = load(base or base_of(opened[0]), how)
-    options = Options(Limits(rows=max_rows, waiting=max_waiting), api_key, max_new_tokens)
     with shelf(loaded, opened, specs, (mix or Mix.FACTORS).value) as models:
         run(models, options, host=host, port=port, tell=lambda address: say(f"serving {', '.join(models.names[:6])}"
             f"{' ...' if len(models.names) > 6 else ''} at {address}/v1"))  # fmt: skip

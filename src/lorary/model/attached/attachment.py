@@ -60,7 +60,7 @@ class RoutedLinear(nn.Module):
         else:
             routing = _ask(self.gate, x, slot.context)
         if slot.records is not None:
-            slot.records.setdefault(self.site, []).append(routing)
+            slot.records.setdefault(self.site, []).append(routing.spread(*x.shape[:2]))
         mixed: Tensor = self.bank(x, y, routing.weights_for(slot.mix), routing.experts, slot.mix)
         return mixed
 

@@ -100,6 +100,16 @@ class Slot:
                 self.bypassed = before
 
     @contextmanager
+    def recording(self) -> Iterator[dict[str, list[Routing]]]:
+        """Note, in the block, what every site routes, by site: each token of each row has a routing of its own."""
+        records: dict[str, list[Routing]] = {}
+        self.records = records
+        try:
+            yield records
+        finally:
+            self.records = None
+
+    @contextmanager
     def alone(self) -> Iterator[None]:
         """Hold the slot in the block, with no call under way, not even one of this thread. Raises E-BUSY."""
         with self._guard:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lorary.errors import ModelError
 from lorary.evaluation.sampling import GREEDY, Sampling
+from lorary.model.attached.spoken import Spoken
 from lorary.model.decoding.rows import Caller, Rows
 from lorary.model.decoding.sampling import Sampler, choose
 from lorary.model.text.tokens import Encoded, pad
@@ -19,12 +20,14 @@ class Token:
     """One token of an answer. logprob, in nats, and `likeliest` (id, nats) are None and empty unless asked for.
 
     ending: None, or why it is the last: "stop" for a stop token, which isn't part of the answer, "length".
+    spoken: which experts it was chosen with, if that is asked for.
     """
 
     number: int
     logprob: float | None = None
     likeliest: tuple[tuple[int, float], ...] = ()
     ending: str | None = None
+    spoken: Spoken | None = None
 
 
 Listener = Callable[[Token], bool]
@@ -37,6 +40,7 @@ class Request:
 
     stops: tokens that end it. n_logprobs: None, or how many of the likeliest tokens are told with each.
     tells_prompt: whether `read` is to hold the prompt's own tokens with their logprobs, the first one without.
+    tells_routing: whether each token is to say which experts it was chosen with.
     """
 
     example: Example
@@ -47,6 +51,7 @@ class Request:
     sampling: Sampling = GREEDY
     n_logprobs: int | None = None
     tells_prompt: bool = False
+    tells_routing: bool = False
     read: list[Token] = field(default_factory=list, init=False)
     n_made: int = field(default=0, init=False)
     last: int = field(default=-1, init=False)
@@ -56,13 +61,13 @@ class Request:
     def __post_init__(self) -> None:
         self.sampler = Sampler(self.sampling)
 
-    def take(self, number: int, logits: Tensor) -> bool:
+    def take(self, number: int, logits: Tensor, spoken: Spoken | None) -> bool:
         """Tell the listener of the next token, chosen from logits (V,); give whether the answer goes on."""
         self.n_made += 1
         stopped = number in self.stops
         ending = "stop" if stopped else "length" if self.n_made >= self.max_new_tokens else None
         logprob, likeliest = (None, ()) if self.n_logprobs is None else _logprobs(logits, number, self.n_logprobs)
-        return self.listener(Token(number, logprob, likeliest, ending)) and ending is None
+        return self.listener(Token(number, logprob, likeliest, ending, spoken)) and ending is None
 
 
 def _logprobs(logits: Tensor, number: int, n: int) -> tuple[float, tuple[tuple[int, float], ...]]:
@@ -91,7 +96,9 @@ class Arriving:
         n = self.n_left if n_tokens is None or len(self.requests) > 1 else min(n_tokens, self.n_left)
         start = self.rows.n_tokens
         every = any(request.tells_prompt for request in self.requests)
-        logits = self.rows.read(self._ids[:, start : start + n], self._mask[:, start : start + n], every=every)
+        recorded = n == self.n_left and any(request.tells_routing for request in self.requests)
+        ids, mask = (part[:, start : start + n] for part in (self._ids, self._mask))
+        logits = self.rows.read(ids, mask, every=every, recorded=recorded)
         for row, request in enumerate(self.requests):
             if request.tells_prompt:
                 self._tell_prompt(request, logits[row], start + n)
@@ -140,7 +147,7 @@ class Decoder:
         """Let requests join whose prompts are read: they get their first tokens."""
         assert arriving.logits is not None and self.is_open
         rows, requests = arriving.rows, arriving.requests
-        going = self._take(requests, arriving.logits)
+        going = self._take(requests, arriving.logits, rows.spoken)
         if not going:
             return
         if not rows.can_be_continued:
@@ -160,7 +167,9 @@ class Decoder:
         if self._rows is None:
             return
         last = torch.tensor([[request.last] for request in self._requests], device=self._device)
-        going = self._take(self._requests, self._rows.read(last, torch.ones_like(last))[:, -1])
+        recorded = any(request.tells_routing for request in self._requests)
+        logits = self._rows.read(last, torch.ones_like(last), recorded=recorded)[:, -1]
+        going = self._take(self._requests, logits, self._rows.spoken)
         self._keep(going)
 
     def drop(self, is_gone: Callable[[Request], bool]) -> None:
@@ -181,7 +190,7 @@ class Decoder:
             self._rows = None
 
     @staticmethod
-    def _take(requests: Sequence[Request], logits: Tensor) -> list[int]:
+    def _take(requests: Sequence[Request], logits: Tensor, spoken: Spoken | None) -> list[int]:
         """Choose and tell the next token of each row; give the rows that go on."""
         chosen = choose(logits, [request.sampler for request in requests])
         going: list[int] = []
@@ -189,7 +198,8 @@ class Decoder:
             request.last = number
             if request.is_over:
                 continue
-            request.is_over = not request.take(number, logits[row])
+            told = spoken.of(row) if spoken is not None and request.tells_routing else None
+            request.is_over = not request.take(number, logits[row], told)
             if not request.is_over:
                 going.append(row)
         return going

@@ -1,7 +1,7 @@
 """Sequences that are continued together: their KV cache, what of it is padding, and what their router knows of them."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from lorary.model.attached.kv_cache import can_join, can_leave, drop_first, fork, join, named_cache, reads_mask
+from lorary.model.attached.slot import Slot
+from lorary.model.attached.spoken import Spoken, read_spoken
 from lorary.model.sites import last_logits
-from lorary.routing.contract import Context
+from lorary.routing.contract import Context, Routing
 from lorary.tasks.example import Example
 
 
@@ -19,11 +21,14 @@ class Caller:
     """A model as decoding calls it.
 
     prepare: what the router is told of the rows of some examples; turn: tells it so for the calls in a `with` block.
+    slot: where its routings can be recorded, and `names` whose they are; None for a base without experts.
     """
 
     hf: Any
     prepare: Callable[[Sequence[Example]], Context]
     turn: Callable[[Context], AbstractContextManager[None]]
+    slot: Slot | None = None
+    names: Sequence[str] = ()
 
     def about(self, examples: Sequence[Example]) -> AbstractContextManager[None]:
         """Tell the router of the rows of examples for the calls in a `with` block."""
@@ -31,7 +36,10 @@ class Caller:
 
 
 class Rows:
-    """B sequences, padded on the left to one length. mask: (B, T), 0 at padding, for all that the cache holds."""
+    """B sequences, padded on the left to one length. mask: (B, T), 0 at padding, for all that the cache holds.
+
+    spoken: who spoke at the last token that was read of each row, if that was to be recorded.
+    """
 
     def __init__(self, caller: Caller, context: Context) -> None:
         self._caller = caller
@@ -39,6 +47,7 @@ class Rows:
         self._cache: Any = None
         self._word = ""  # what this version of transformers calls it
         self.mask: Tensor | None = None
+        self.spoken: Spoken | None = None
 
     @property
     def n_tokens(self) -> int:
@@ -65,20 +74,25 @@ class Rows:
         """Tell whether rows of another length may join, by `add`: where every layer keeps all keys and values."""
         return can_join(self._cache)
 
-    def read(self, ids: Tensor, mask: Tensor, *, every: bool = False) -> Tensor:
+    def read(self, ids: Tensor, mask: Tensor, *, every: bool = False, recorded: bool = False) -> Tensor:
         """Read tokens (B, t) behind those before; give the logits of what follows the last: (B, 1, V).
 
-        every: of what follows each of them, (B, t, V).
+        every: of what follows each of them, (B, t, V). recorded: whether `spoken` is to be told.
         """
         self.mask = mask if self.mask is None else torch.cat([self.mask, mask], 1)
         positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         cache = {self._word: self._cache} if self._word else {}
         seen = self.mask if reads_mask(self._cache) else None
-        with self._caller.turn(self._context):
+        slot = self._caller.slot if recorded else None
+        recording: AbstractContextManager[Mapping[str, Sequence[Routing]]] = nullcontext({})
+        if slot is not None:
+            recording = slot.recording()
+        with self._caller.turn(self._context), recording as records:
             output = self._caller.hf(
                 input_ids=ids, attention_mask=seen, position_ids=positions, use_cache=True,
                 **cache, **({} if every else last_logits(self._caller.hf)),
             )  # fmt: skip
+        self.spoken = read_spoken(records, len(ids), ids.shape[1], self._caller.names)
         self._word, self._cache = named_cache(output)
         logits: Tensor = output.logits if every else output.logits[:, -1:]
         return logits

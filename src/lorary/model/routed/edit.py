@@ -10,7 +10,7 @@ from types import NoneType
 
 from lorary.adapters.contract import Site
 from lorary.adapters.low_rank import LowRankBank
-from lorary.errors import LibraryError, RoutingError, known_names
+from lorary.errors import LibraryError, OptionError, RoutingError, known_names
 from lorary.library.adapter.expert import Expert
 from lorary.library.layout import check_free
 from lorary.model.base.base_model import BaseModel
@@ -26,6 +26,7 @@ from lorary.model.ensemble.ensemble import (
 )
 from lorary.model.ensemble.paging import PagedBank
 from lorary.model.ensemble.state import fetch_or_fit, in_rows, make_probe
+from lorary.model.routed.twin import twin_part
 from lorary.options import name_of, require, to_spec
 from lorary.routing.contract import Router, State
 from lorary.routing.task_skills import task_numbers
@@ -70,6 +71,14 @@ def change_router(base: BaseModel, ensemble: Ensemble, parts: Parts, router: Rou
     fitting = replace(ensemble, router=router, tasks=tasks or ensemble.tasks, state={}, left=left)
     changed = replace(fitting, state=fetch_or_fit(base, fitting))
     return changed, {n: (parts[n][0], make_gate(base, changed, site)) for n, site in changed.sites.items()}
+
+
+def share_experts(base: BaseModel, ensemble: Ensemble, parts: Parts, other: Ensemble, theirs: Parts) -> Edited:
+    """Use the memory of another ensemble that mixes the same experts. Raises E-OPTION for one of others."""
+    if ensemble.members != other.members or ensemble.mix != other.mix or parts.keys() != theirs.keys():
+        raise OptionError("E-OPTION", "the two models mix other experts.", "Make a twin: model.twin().")
+    shared = replace(ensemble, experts=other.experts, pager=other.pager)
+    return shared, {site: (twin_part(theirs[site][0]), gate) for site, (_, gate) in parts.items()}
 
 
 def _require_expert(expert: Expert) -> None:

@@ -34,10 +34,7 @@ def explain_answer(
                 input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False,
                 **endings(base, [example]),
             )  # fmt: skip
-        slot.context, slot.records = context, {}
-        try:
+        slot.context = context
+        with slot.recording() as records:
             base.hf(input_ids=ids, use_cache=False)
-            records = slot.records
-        finally:
-            slot.records = None
     return make_trace([base.tokenizer.decode([i]) for i in ids[0].tolist()], names, records)

@@ -25,7 +25,7 @@ from lorary.model.decoding.rows import Caller
 from lorary.model.ensemble.ensemble import Ensemble, Parts, check_mix
 from lorary.model.ensemble.paging import PagingFacts
 from lorary.model.probes.probe import make_encoder
-from lorary.model.routed.edit import add_expert, change_router, remove_expert, replace_expert
+from lorary.model.routed.edit import add_expert, change_router, remove_expert, replace_expert, share_experts
 from lorary.model.routed.explain import explain_answer
 from lorary.model.routed.shares import shares_of
 from lorary.model.routed.trace import Trace, average_shares
@@ -43,9 +43,8 @@ from lorary.tasks.task import Tasks
 class RoutedModel:
     """Answers with the experts that its router chooses. Leaves the base bit for bit as it was when it is detached.
 
-    One thread at a time; `twin` makes a second model over the same memory. It is changed while it stands by `add`,
-    `remove`, `replace`, `set_router` and `set_mix`: then it equals, to the bit, a model built anew. A change is whole
-    or not at all, and never happens during a call (E-BUSY).
+    One thread at a time; `twin` makes a second model over the same memory. `add`, `remove`, `replace`, `set_router` and
+    `set_mix` change it while it stands: to the bit as if built anew, whole or not at all, never in a call (E-BUSY).
     """
 
     def __init__(self, base: BaseModel, attachment: Attachment, ensemble: Ensemble) -> None:
@@ -139,6 +138,10 @@ class RoutedModel:
         attachment.slot.era = era  # one can go on with the other's KV cache
         return RoutedModel(twin, attachment, ensemble)
 
+    def share_memory(self, other: "RoutedModel") -> None:
+        """Use another model's weights of the same experts as one's own, as a twin does. Raises E-OPTION, E-BUSY."""
+        self._change(share_experts, other._ensemble, other._attachment.parts)
+
     def save(self, directory: Path | str, *, experts: Keep = "copy") -> Path:
         """Write this model to a new directory, whole or not at all; `lorary.load` gives it back, to the bit.
 
@@ -159,8 +162,7 @@ class RoutedModel:
 
     def _change(self, edit: Callable[..., tuple[Ensemble, Parts]], *details: Any, router: Router | None = None) -> None:
         with self._attachment.slot.alone(), torch.inference_mode(False):
-            # To read data the base is run, without experts.
-            runs = bool({"base", "examples"} & (router or self.router).needs)
+            runs = bool({"base", "examples"} & (router or self.router).needs)  # to read data, without experts
             base = twin_base(self.base, self._attachment) if runs else self.base
             ensemble, parts = edit(base, self._ensemble, self._attachment.parts, *details)
             with self._taking:
@@ -213,7 +215,7 @@ class RoutedModel:
     @property
     def caller(self) -> Caller:
         """How it is called for examples."""
-        return Caller(self.base.hf, self._context_of, self._attachment.turn)
+        return Caller(self.base.hf, self._context_of, self._attachment.turn, self._attachment.slot, self.names)
 
     def _context_of(self, examples: Sequence[Example]) -> Context:
         experts = self._experts([e.task for e in examples], len(examples))
