@@ -237,7 +237,7 @@ def test_ask_as_a_turn_of_a_chat(run: Run, world: World, tmp_path: Path) -> None
 
 
 def test_ask_tells_of_an_empty_answer(run: Run, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lorary.model.routed.routed_model.answer", lambda *_, **__: [""])
+    monkeypatch.setattr("lorary.asking.stream.Stream", lambda *_: iter([""]))
     found = run("ask", world.library, "red fox", "--base", world.base, "--router", "uniform")
     assert found.out == "\n"
     assert found.err.endswith("the answer is empty: the model stopped at once. A chat model may need --chat.\n")

@@ -102,10 +102,15 @@ def test_the_steps_of_an_adaptation_are_foreseen_and_equal(subject):
     assert steps["no-library"] == steps["mbc-mu"] == steps["mbc-poly"] == 2 * study.new_steps
 
 
-@pytest.mark.parametrize("shares", [(), (0.0,), (1.5,)])
+@pytest.mark.parametrize("shares", [(0.0,), (1.5,)])
 def test_shares_must_be_shares(shares):
     with pytest.raises(OptionError, match="each above 0 and at most 1"):
         AdaptationStudy(shares=shares)
+
+
+def test_without_a_share_nothing_is_planned(toy):
+    with pytest.raises(OptionError, match="shares=.*expected one or more"):
+        AdaptationStudy(shares=()).plan(Subject(toy.only(["copy", "swap"]), toy.only(["upper"])))
 
 
 # ---- sni ----------------------------------------------------------------------------------------
