@@ -1,6 +1,7 @@
 """Content hashes of files and options: the names of derived things."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -73,10 +74,22 @@ SKIP_EMPTY = {"skip_empty": True}
 """Metadata of a dataclass's field that came later: where it is empty, hashes are what they were before it came."""
 
 
+def hashed_fields(value: Any) -> dict[str, Any]:
+    """Give the fields of a dataclass's instance that are hashed and stored, by name and in the order of names."""
+    return {
+        name: inner for name, may_lack in _fields_of(type(value)) if (inner := getattr(value, name)) or not may_lack
+    }
+
+
+@functools.cache
+def _fields_of(cls: type) -> tuple[tuple[str, bool], ...]:
+    """List the names of a dataclass's fields, each with whether it is left out where it is empty."""
+    return tuple(sorted((f.name, bool(f.metadata.get("skip_empty"))) for f in dataclasses.fields(cls)))
+
+
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        found = {f: getattr(value, f.name) for f in dataclasses.fields(value)}
-        return {f.name: inner for f, inner in found.items() if inner or not f.metadata.get("skip_empty")}
+        return hashed_fields(value)
     if isinstance(value, (set, frozenset)):
         return sorted(value)
     if isinstance(value, Path):

@@ -1,5 +1,6 @@
 """Large files are read once; their examples stay on disk and are what they would be in memory."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -112,6 +113,13 @@ def test_tasks_on_disk_are_those_in_memory(cache, source, in_memory):
     assert list(tools) == ["z", "a"], "a chat template sees the order of keys"
 
 
+def test_tests_of_code_stay_on_disk_too(cache, tmp_path):
+    row = {"prompt": "def one():", "completion": " return 1", "tests": ["assert one() == 1"], "split": "test"}
+    (tmp_path / "code.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    tasks = read_tasks(tmp_path / "code.jsonl")
+    assert is_on_disk(tasks) and tasks["code"].test[0].tests == "assert one() == 1"
+
+
 def test_only_and_ignore_hold_on_disk_too(cache, source, in_memory):
     assert list(read_tasks(source, only=["chat"])) == ["chat"]
     (source / "cedar.jsonl").write_text('{"prompt": "p", "completion": "c", "aside": "words of some kind"}\n')
@@ -146,7 +154,15 @@ JSON = st.recursive(
 EXTRA = st.dictionaries(TEXT, JSON, max_size=3)
 MESSAGES = st.lists(st.builds(Message, TEXT, TEXT, EXTRA), max_size=3).map(tuple)
 TEXTS = st.lists(TEXT, max_size=3).map(tuple)
-EXAMPLES = st.builds(Example, TEXT, TEXT, TEXT, TEXTS, TEXTS, MESSAGES, EXTRA, EXTRA)
+FIELDS = {
+    "prompt": TEXT, "completion": TEXT, "task": TEXT, "references": TEXTS, "choices": TEXTS, "messages": MESSAGES,
+    "extra": EXTRA, "template": EXTRA, "contexts": TEXTS, "tests": TEXT,
+}  # fmt: skip
+EXAMPLES = st.builds(Example, **FIELDS)
+
+
+def test_every_field_of_an_example_is_drawn():
+    assert FIELDS.keys() == {field.name for field in dataclasses.fields(Example)}
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)

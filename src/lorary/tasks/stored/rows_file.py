@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, overload
 
 from lorary.errors import TaskError
+from lorary.hashing import hashed_fields
 from lorary.tasks.example import Example, Message
 from lorary.tasks.joined import ExampleView
 
@@ -29,8 +30,8 @@ ROWS, INDEX = "rows.jsonl", "rows.index"
 _RECORD = struct.Struct("<qq?")
 _BLOCK_ROWS = 4096
 _BLOCK_BYTES = 1 << 20
-_SORTED = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, sort_keys=True)
-_AS_IT_IS = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+_SORTED = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, sort_keys=True, default=hashed_fields)
+_AS_IT_IS = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=hashed_fields)
 
 Span = tuple[int, int]
 """First record and number of records."""
@@ -84,34 +85,17 @@ class RowsWriter:
 
 def line_of(example: Example) -> tuple[bytes, bool]:
     """Write an example as one line; say whether its keys are in their own order, not in that which is hashed."""
-    fields: dict[str, Any] = {
-        "choices": example.choices,
-        "completion": example.completion,
-        **({"extra": example.extra} if example.extra else {}),
-        "messages": [_message_fields(message) for message in example.messages],
-        "prompt": example.prompt,
-        "references": example.references,
-        "task": example.task,
-        **({"template": example.template} if example.template else {}),
-    }
-    text = _AS_IT_IS.encode(fields)
+    text = _AS_IT_IS.encode(example)
     may_differ = example.extra or example.template or any(message.extra for message in example.messages)
-    return text.encode(), bool(may_differ) and _SORTED.encode(fields) != text
-
-
-def _message_fields(message: Message) -> dict[str, Any]:
-    extra = {"extra": message.extra} if message.extra else {}
-    return {"content": message.content, **extra, "role": message.role}
+    return text.encode(), bool(may_differ) and _SORTED.encode(example) != text
 
 
 def example_of(line: bytes) -> Example:
     """Read an example from its line."""
     found = json.loads(line.decode())
-    messages = (Message(turn["role"], turn["content"], turn.get("extra", {})) for turn in found["messages"])
-    return Example(
-        found["prompt"], found["completion"], found["task"], tuple(found["references"]), tuple(found["choices"]),
-        tuple(messages), found.get("extra", {}), found.get("template", {}),
-    )  # fmt: skip
+    messages = tuple(Message(**turn) for turn in found.pop("messages"))
+    lists = {name: tuple(value) for name, value in found.items() if isinstance(value, list)}
+    return Example(**{**found, **lists, "messages": messages})
 
 
 class Store:
