@@ -70,21 +70,30 @@ def is_short_key(text: str) -> bool:
     return re.fullmatch(r"[0-9a-f]{1,16}", text) is not None
 
 
-SKIP_EMPTY = {"skip_empty": True}
-"""Metadata of a dataclass's field that came later: where it is empty, hashes are what they were before it came."""
+SKIP_DEFAULT = {"skip_default": True}
+"""Metadata of a dataclass's field that came later: at its default, hashes are what they were before it came."""
+_NEVER = object()
 
 
 def hashed_fields(value: Any) -> dict[str, Any]:
     """Give the fields of a dataclass's instance that are hashed and stored, by name and in the order of names."""
-    return {
-        name: inner for name, may_lack in _fields_of(type(value)) if (inner := getattr(value, name)) or not may_lack
-    }
+    cls: Any = type(value)
+    found = ((name, getattr(value, name), default) for name, default in _fields_of(cls))
+    return {name: inner for name, inner, default in found if default is _NEVER or inner != default}
 
 
 @functools.cache
-def _fields_of(cls: type) -> tuple[tuple[str, bool], ...]:
-    """List the names of a dataclass's fields, each with whether it is left out where it is empty."""
-    return tuple(sorted((f.name, bool(f.metadata.get("skip_empty"))) for f in dataclasses.fields(cls)))
+def _fields_of(cls: Any) -> tuple[tuple[str, Any], ...]:
+    """List the names of a dataclass's fields, each with the value at which it is left out."""
+    return tuple(
+        (f.name, default_of(f) if f.metadata.get("skip_default") else _NEVER)
+        for f in sorted(dataclasses.fields(cls), key=lambda f: f.name)
+    )
+
+
+def default_of(field: "dataclasses.Field[Any]") -> Any:
+    """Give a field's default; MISSING if it has none."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def _plain(value: Any) -> Any:

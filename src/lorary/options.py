@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from lorary.errors import OptionError, known_names
+from lorary.hashing import default_of, hashed_fields
 
 T = TypeVar("T")
 
@@ -182,20 +183,16 @@ def _written(value: Any, may_be_none: bool = False) -> str:
 
 
 def _is_default(field: "dataclasses.Field[Any]", options: Any) -> bool:
-    default = field.default
-    if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
-        default = field.default_factory()
-    return bool(getattr(options, field.name) == default)
+    return bool(getattr(options, field.name) == default_of(field))
 
 
 def as_dict(options: Any) -> dict[str, Any]:
     """List the method's name and all its options, defaults included: the form that is hashed and stored.
 
-    Save for options that came later, where they are empty (`SKIP_EMPTY`).
+    Save for options that came later, at their defaults (`SKIP_DEFAULT`).
     """
-    found = {f: getattr(options, f.name) for f in dataclasses.fields(options)}
-    kept = {f.name: value for f, value in found.items() if value or not f.metadata.get("skip_empty")}
-    return {"name": name_of(options), **kept}
+    kept = hashed_fields(options)
+    return {"name": name_of(options), **{f.name: kept[f.name] for f in dataclasses.fields(options) if f.name in kept}}
 
 
 # ---- what callers pass ------------------------------------------------------------------------------

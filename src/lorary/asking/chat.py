@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Generator, Sequence
 
-from lorary.asking.stream import Model, explain, speaker_of, stream
+from lorary.asking.stream import Model, explain, require_model, stream
 from lorary.errors import ModelError, OptionError
 from lorary.evaluation.sampling import GREEDY, Sampling
 from lorary.model.decoding.stream import Stream
@@ -19,8 +19,9 @@ class Chat:
         self, model: Model, *, max_new_tokens: int = 256, stop: Sequence[str] = (), sampling: Sampling = GREEDY,
         system: str = "",
     ) -> None:  # fmt: skip
+        require_model(model)
         self.model, self.turns = model, list[Message]()
-        self._base = speaker_of(model).base
+        self._base = model.base
         self._max_new_tokens, self._stop, self._sampling = max_new_tokens, stop, sampling
         self._before = (Message("system", system),) if system else ()
         self._last: Stream | None = None

@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 from lorary.errors import OptionError
 from lorary.evaluation.sampling import GREEDY, Sampling
 from lorary.model.base.base_model import BaseModel
-from lorary.model.decoding.answer import Answering, bare
-from lorary.model.decoding.rows import Caller
+from lorary.model.decoding.answer import Answering
 from lorary.model.decoding.stream import Stream
 from lorary.model.routed.routed_model import RoutedModel
 from lorary.model.routed.trace import Trace
@@ -16,19 +14,6 @@ from lorary.options import require
 from lorary.tasks.example import Example, Message
 
 Model = BaseModel | RoutedModel
-
-
-class Speaker(NamedTuple):
-    """A model as decoding needs it: what reads and writes its texts, and how it is called."""
-
-    base: BaseModel
-    caller: Caller
-
-
-def speaker_of(model: Model) -> Speaker:
-    """Give a model's base and how it is called. Raises E-OPTION for what is no model."""
-    require("model", model, (BaseModel, RoutedModel), "a base or a routed model")
-    return Speaker(model, bare(model.hf)) if isinstance(model, BaseModel) else Speaker(model.base, model.caller)
 
 
 def stream(
@@ -40,9 +25,15 @@ def stream(
     Change nothing of the model before the iteration ends: what was read stays as its experts left it.
     Raises, when it is iterated over, E-LENGTH, E-CHAT, E-MEMORY, and E-BASE as `generate_text` does; E-OPTION at once.
     """
+    require_model(model)
     require("prompt", prompt, (str, Example), "a text or an example")
     example = prompt if isinstance(prompt, Example) else Example(prompt, "")
-    return Stream(*speaker_of(model), example, Answering(max_new_tokens, stop, [sampling], strip))
+    return Stream(model.base, model.caller, example, Answering(max_new_tokens, stop, [sampling], strip))
+
+
+def require_model(model: object) -> None:
+    """Refuse what is no model. Raises E-OPTION."""
+    require("model", model, (BaseModel, RoutedModel), "a base or a routed model")
 
 
 def explain(model: Model, answer: Stream) -> Trace:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from lorary.cli.evaluating import print_runs
 from lorary.cli.models import BARE, choose
 from lorary.cli.options.loading import Loading
-from lorary.cli.printing.console import print_json, print_rich, say
+from lorary.cli.printing.console import print_rich, say
 
 if TYPE_CHECKING:
     from lorary.evaluation.scores import Scores
@@ -60,7 +61,6 @@ def evaluate_by_harness(
     chosen = [choose(library, reading, router=router, **routing, tasks_option="--train-tasks") for router in asked]
     from lorary.grid.setup import Setup, file_part
     from lorary.harness.run import check_tasks, run_harness, write_scores
-    from lorary.model.base.base_model import BaseModel
 
     check_tasks(tasks)
     named = None if library == BARE else library
@@ -68,7 +68,7 @@ def evaluate_by_harness(
     for choice, router in zip(chosen, asked, strict=True):
         name = Setup(named, router).label
         model = choice.open(base=base, tell=say, **how.options)
-        base = model if isinstance(model, BaseModel) else model.base
+        base = model.base
         with model:
             for scores in run_harness(model, tasks, name=name, into=into, limit=limit):
                 file = into / f"{file_part(name)}.{file_part(scores.metric)}.jsonl"
@@ -80,11 +80,7 @@ def evaluate_by_harness(
 def print_harness(runs: "Sequence[tuple[Path, Scores]]", *, json: bool) -> None:
     """Print the table of several models, a column for each metric of each task."""
     if json:
-        return print_json({"runs": [{"run": str(path), **_plain(scores)} for path, scores in runs]})
+        return print_runs(runs, json=True)
     from lorary.reporting.table import make_table
 
     return print_rich(make_table({"lm-evaluation-harness": [scores for _, scores in runs]}).to_rich())
-
-
-def _plain(scores: "Scores") -> dict[str, Any]:
-    return {"name": scores.name, "metric": scores.metric, "mean": scores.mean, "per_task": scores.per_task()}

@@ -106,12 +106,12 @@ def opened(choice: "Choice", how: Loading) -> Iterator[Any]:
 def through_template(model: Any) -> Iterator[None]:
     """Say of --chat what a base can't do with it. Raises E-CHAT."""
     from lorary.errors import LoraryError, ModelError
-    from lorary.model.base.base_model import BaseModel
 
-    base = model if isinstance(model, BaseModel) else model.base
-    if base.tokenizer.chat_template is None:
+    if model.base.tokenizer.chat_template is None:
         hint = "Ask without --chat, or give one: --chat-template FILE, as an adapter may bring it."
-        raise ModelError("E-CHAT", f"--chat: base {str(base.directory or base.name)!r} has no chat template.", hint)
+        raise ModelError(
+            "E-CHAT", f"--chat: base {str(model.base.directory or model.base.name)!r} has no chat template.", hint
+        )
     try:
         yield
     except LoraryError as error:

@@ -52,9 +52,16 @@ class Cell:
         return short_key(self.on(base), self.setup.max_share, self.library_hash, *filter(None, [self.setup.base]))
 
 
-def make_cell(setup: Setup, exam: Exam, file: str, *, limit: int | None, fit: Tasks | None) -> Cell:
-    """Make a cell. Raises what no base would make right about its model."""
-    facts = setup.chosen(fit).identity
+def facts_of(setup: Setup, fit: Tasks | None) -> dict[str, Any]:
+    """Tell what is known of a model before a base is loaded; of a library, its hash. Raises what no base would mend."""
+    return setup.chosen(fit).identity
+
+
+def make_cell(
+    setup: Setup, exam: Exam, file: str, facts: Mapping[str, Any], *, limit: int | None, fit: Tasks | None
+) -> Cell:
+    """Make a cell. facts: of its model, as `facts_of`."""
+    facts = dict(facts)
     whole = str(facts.get("library", ""))
     if setup.max_share is not None:
         facts.pop("library", None)
@@ -80,8 +87,9 @@ def make_cells(
         check_tasks(exam.evaluator, exam.tasks)
     cells: dict[str, Cell] = {}
     for setup in setups:
+        facts = facts_of(setup, train_tasks)
         for exam in exams:
-            cell = make_cell(setup, exam, _file_of(setup, exam), limit=limit, fit=train_tasks)
+            cell = make_cell(setup, exam, _file_of(setup, exam), facts, limit=limit, fit=train_tasks)
             check_into(into / cell.file, cell.header)
             cells[cell.name] = cell
     return cells

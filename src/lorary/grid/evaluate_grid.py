@@ -59,6 +59,15 @@ def evaluate_grid(
     )  # fmt: skip
     cells = work.cells()
     order = Order(work, run or new_run(), Listener.of(on_plan, report, tell))
+    carry_out(order, base, backend)
+    return {cell.file: read_scores(work.into / cell.file) for cell in cells.values()}
+
+
+def carry_out(order: Order, base: BaseModel | str | None, backend: Backend | str | None) -> None:
+    """Let a backend's workers do an order, by default those of this machine; on a loaded base this process does it.
+
+    Raises E-OPTION for a backend with a loaded base.
+    """
     if not isinstance(base, BaseModel):
         chosen = backend or "local"
         found: Backend = BACKENDS.parse(chosen) if isinstance(chosen, str) else chosen
@@ -67,4 +76,3 @@ def evaluate_grid(
         raise OptionError("E-OPTION", "a backend's workers load the base themselves.", "Give base= as a name.")
     elif (worker := join(order)) is not None:
         worker.finish()
-    return {cell.file: read_scores(work.into / cell.file) for cell in cells.values()}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lorary.errors import BuildError, EvaluationError, LoraryError, quote
+from lorary.errors import BuildError, EvaluationError, LoraryError
 from lorary.evaluation.benchmarking.contract import Exam
 from lorary.evaluation.contract import LanguageModel
 from lorary.evaluation.run import check_into, evaluate
@@ -24,7 +24,7 @@ from lorary.work.share import Needs
 
 @dataclass(frozen=True)
 class Written:
-    """A cell's file stands: evaluating puts it into place itself."""
+    """A job's one file stands: what makes it puts it into place itself."""
 
     failed: Mapping[str, LoraryError] = field(default_factory=dict)
 
@@ -49,11 +49,6 @@ class GridWork(Work):
     def root(self) -> Path:
         """The directory of the files of scores."""
         return self.into
-
-    @property
-    def called(self) -> str:
-        """Name the directory."""
-        return f"directory {quote(self.into.name)}"
 
     @property
     def only_here(self) -> bool:
@@ -83,11 +78,8 @@ class GridWork(Work):
         return GridRunner(self.into, cells, self._load_base(listener), listener)
 
     def _load_base(self, listener: Listener) -> BaseModel:
-        if isinstance(self.base, BaseModel):
-            return self.base
         if self.base is not None:
-            listener.say(f"loading base {self.base} ...")
-            return load_base(self.base, **self.loading)
+            return loaded(self.base, self.loading, listener)
         saved = next((setup for setup in self.setups if setup.is_saved), None)
         if saved is None:
             raise EvaluationError("E-EVAL", "no base was given, and no saved model to find one by.", "Give base=...")
@@ -100,10 +92,21 @@ class GridWork(Work):
         """Count the cells and those without a file. What a base takes that isn't on this machine yet is unknown: 0."""
         cells = self.cells()
         missing = [cell for cell in cells.values() if not (self.into / cell.file).exists()]
-        found = self.base if isinstance(self.base, BaseModel) or self.base is None else outline(self.base)
-        # Room to read it in float32, whatever it is turned to.
-        held = sum(4 * p.numel() for p in found.hf.parameters()) if found is not None else 0
-        return Needs(len(cells), len(missing), held)
+        return Needs(len(cells), len(missing), 0 if self.base is None else bytes_of(self.base))
+
+
+def loaded(base: BaseModel | str, loading: Mapping[str, Any], listener: Listener) -> BaseModel:
+    """Load a base by its name, saying so, with what `loading` holds for `load_base`; or take a loaded one."""
+    if isinstance(base, BaseModel):
+        return base
+    listener.say(f"loading base {base} ...")
+    return load_base(base, **loading)
+
+
+def bytes_of(base: BaseModel | str) -> int:
+    """Tell how much room it takes to read a base in float32, whatever it is turned to; 0 where it isn't at hand."""
+    found = base if isinstance(base, BaseModel) else outline(base)
+    return sum(4 * p.numel() for p in found.hf.parameters()) if found is not None else 0
 
 
 class GridRunner(Runner):

@@ -12,7 +12,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from lorary.errors import EvaluationError, ModelError
 from lorary.evaluation.sampling import Sampling
 from lorary.model.base.base_model import BaseModel
-from lorary.model.decoding.answer import Answering, answer_rows, bare
+from lorary.model.decoding.answer import Answering, answer_rows
 from lorary.model.decoding.likelihood import judge_rows
 from lorary.model.routed.routed_model import RoutedModel
 from lorary.model.text.scoring import Judged
@@ -33,9 +33,9 @@ class HarnessModel(TemplateLM):
     def __init__(self, model: BaseModel | RoutedModel) -> None:
         super().__init__()
         self.model = model
-        self.base: BaseModel = model if isinstance(model, BaseModel) else model.base
+        self.base: BaseModel = model.base
         self.tokenizer = self.base.tokenizer
-        self._caller = bare(model.hf) if isinstance(model, BaseModel) else model.caller
+        self._caller = model.caller
 
     # ---- texts as tokens ------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ def foresee_paper(
         }
         for cost in foresee(part.study, cut, base, base_name, part.seeds):
             path = f"shared/{cost.path}" if cost.path in shared else f"{part.name}/{cost.path}"
-            found.setdefault(path, Cost(path, cost.n_experts, cost.n_examples, cost.steps, cost.tokens))
+            found.setdefault(path, replace(cost, path=path))
     return list(found.values())
 
 

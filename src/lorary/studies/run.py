@@ -13,7 +13,8 @@ from lorary import __version__
 from lorary.errors import OptionError
 from lorary.evaluation.run import check_tasks
 from lorary.evaluation.scores import Scores, read_scores
-from lorary.folder import BACKENDS, STUDIES
+from lorary.folder import STUDIES
+from lorary.grid.evaluate_grid import carry_out
 from lorary.model.base.base_model import BaseModel
 from lorary.model.base.outline import name_of as name_of_base
 from lorary.options import as_dict, name_of, require
@@ -26,7 +27,6 @@ from lorary.studies.sharing.making import Place
 from lorary.studies.sharing.study_work import StudyWork
 from lorary.work.backend import Backend, Order, new_run
 from lorary.work.jobs import JobStep, Listener
-from lorary.work.worker import join
 
 Tell = Callable[[str], None]
 REPORT = "report.html"
@@ -73,7 +73,7 @@ def run_study(
     place = str(Path(base).absolute()) if isinstance(base, str) and Path(base).is_dir() else base
     apart = None if shared is None else Path(shared).absolute()
     work = StudyWork(repeats, subject, into.absolute(), place, apart, dict(loading or {}))
-    _make(work, Order(work, run or new_run(), _telling(tell)), backend)
+    carry_out(Order(work, run or new_run(), _telling(tell)), base, backend)
     runs = {name: _results(one) for name, one in work.places.items()}
     return _shown(study, subject, base, into, runs)
 
@@ -90,17 +90,6 @@ def check_scorable(study: Study, subject: Subject, into: Path, seeds: Sequence[i
             if this not in seen and not (into / place / cell.path).exists():
                 check_tasks(cell.evaluator, cell.tasks, cell.limit)
                 seen.add(this)
-
-
-def _make(work: StudyWork, order: Order, backend: Backend | str | None) -> None:
-    if not isinstance(work.base, BaseModel):
-        chosen = backend or "local"
-        found: Backend = BACKENDS.parse(chosen) if isinstance(chosen, str) else chosen
-        found.work(order)
-    elif backend is not None:
-        raise OptionError("E-OPTION", "a backend's workers load the base themselves.", "Give the base as a name.")
-    elif (worker := join(order)) is not None:
-        worker.finish()
 
 
 def _telling(tell: Tell) -> Listener:

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lorary.errors import TaskError
-from lorary.hashing import SKIP_EMPTY
+from lorary.hashing import SKIP_DEFAULT
 
 
 def _empty() -> Any:
-    return field(default_factory=dict, hash=False, metadata=SKIP_EMPTY)
+    return field(default_factory=dict, hash=False, metadata=SKIP_DEFAULT)
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Example:
     messages: tuple[Message, ...] = ()
     extra: Mapping[str, Any] = _empty()
     template: Mapping[str, Any] = _empty()
-    contexts: tuple[str, ...] = field(default=(), metadata=SKIP_EMPTY)
-    tests: str = field(default="", metadata=SKIP_EMPTY)
+    contexts: tuple[str, ...] = field(default=(), metadata=SKIP_DEFAULT)
+    tests: str = field(default="", metadata=SKIP_DEFAULT)
 
     def __post_init__(self) -> None:
         """Look at every text."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from lorary.errors import quote
 from lorary.options import Options
 from lorary.work.claims import HANG_S, LEASE_S
 from lorary.work.jobs import NOBODY, Listener, Runner
@@ -21,9 +22,9 @@ class Work(ABC):
         """The directory that all who take part share, absolute."""
 
     @property
-    @abstractmethod
     def called(self) -> str:
-        """What errors of the disk call it, as `library 'lib'`."""
+        """What errors of the disk call it, as `library 'lib'`: by default its directory."""
+        return f"directory {quote(self.root.name)}"
 
     @abstractmethod
     def load(self, listener: Listener) -> Runner:

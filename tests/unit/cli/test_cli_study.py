@@ -56,7 +56,7 @@ def test_benchmarks_are_scored_by_every_row_and_judged_by_their_mean(
 def test_the_paper_is_foreseen_with_its_benchmarks_and_no_weights(
     run: Run, line: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lorary.studies.sharing.study_work.load_base", None)
+    monkeypatch.setattr("lorary.grid.grid_work.load_base", None)
     monkeypatch.setattr("lorary.evaluation.evaluators.pass_at_k.require", None)  # only who runs code needs a sandbox
     monkeypatch.setattr("torch.nn.Module.load_state_dict", None)
     plan = ("study", "paper", *line, "--scale", "paper", "--dry-run", "--into", tmp_path / "run")

@@ -10,7 +10,7 @@ from lorary.building.training.adaptation import mean_size, mean_starts, plan_ada
 from lorary.building.training.options import TrainingOptions
 from lorary.building.training.packs import pack_jobs, train_pack
 from lorary.errors import OptionError
-from lorary.hashing import SKIP_EMPTY
+from lorary.hashing import SKIP_DEFAULT
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.tasks.task import Tasks
@@ -34,7 +34,7 @@ class FromExpert(TrainingOptions, Builder):
     """Dropout on the adapter's input."""
     expert: str | None = None
     """The expert to start from; None: the only one there is."""
-    tie: tuple[str, ...] = field(default=(), metadata=SKIP_EMPTY)
+    tie: tuple[str, ...] = field(default=(), metadata=SKIP_DEFAULT)
     """Layers of one module, by the last parts of their paths, that go on sharing one A, as the library's experts do."""
 
     def __post_init__(self) -> None:

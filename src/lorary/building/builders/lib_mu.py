@@ -9,7 +9,7 @@ from lorary.building.limits import check_positive
 from lorary.building.training.adaptation import mean_size, mean_starts, plan_adaptations
 from lorary.building.training.options import TrainingOptions
 from lorary.building.training.packs import pack_jobs, train_pack
-from lorary.hashing import SKIP_EMPTY
+from lorary.hashing import SKIP_DEFAULT
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.tasks.task import Tasks
@@ -32,7 +32,7 @@ class LibMu(TrainingOptions, Builder):
     """Experts share a pass until a step of usual width has so many tokens; 512 are as fast as more."""
     dropout: float = 0.05
     """Dropout on the adapter's input."""
-    tie: tuple[str, ...] = field(default=(), metadata=SKIP_EMPTY)
+    tie: tuple[str, ...] = field(default=(), metadata=SKIP_DEFAULT)
     """Layers of one module, by the last parts of their paths, that go on sharing one A, as the library's experts do."""
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from lorary.building.training.adaptation import forms_of, plan_library_mixture, 
 from lorary.building.training.job import TrainingJob
 from lorary.building.training.mixture import train_mixture
 from lorary.building.training.options import TrainingOptions
-from lorary.hashing import SKIP_EMPTY
+from lorary.hashing import SKIP_DEFAULT
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.tasks.task import Tasks
@@ -37,11 +37,11 @@ class LibPoly(TrainingOptions, Builder):
     """Dropout on the adapter's input."""
     routing_lr: float = 0.1
     """Peak learning rate of the weights that mix the experts."""
-    tie: tuple[str, ...] = field(default=(), metadata=SKIP_EMPTY)
+    tie: tuple[str, ...] = field(default=(), metadata=SKIP_DEFAULT)
     """Layers of one module, by the last parts of their paths, that go on sharing one A, as the library's experts do."""
-    raw: bool = field(default=False, metadata=SKIP_EMPTY)
+    raw: bool = field(default=False, metadata=SKIP_DEFAULT)
     """Mix by the learned numbers as they are, from about 0, not by normalised sigmoids."""
-    n_heads: int | None = field(default=None, metadata=SKIP_EMPTY)
+    n_heads: int | None = field(default=None, metadata=SKIP_DEFAULT)
     """Blocks of each side with weights of their own, for the router mhr, as in what the builder mhr made; None: one."""
 
     def __post_init__(self) -> None:

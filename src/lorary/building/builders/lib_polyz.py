@@ -10,7 +10,7 @@ from lorary.building.training.adaptation import plan_library_mixture, read_skill
 from lorary.building.training.job import TrainingJob
 from lorary.building.training.mixture import train_mixture
 from lorary.building.training.options import TrainingOptions
-from lorary.hashing import SKIP_EMPTY
+from lorary.hashing import SKIP_DEFAULT
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.tasks.task import Tasks
@@ -36,9 +36,9 @@ class LibPolyZ(TrainingOptions, Builder):
     """Dropout on the adapter's input."""
     routing_lr: float = 0.1
     """Peak learning rate of the weights that mix the experts."""
-    raw: bool = field(default=False, metadata=SKIP_EMPTY)
+    raw: bool = field(default=False, metadata=SKIP_DEFAULT)
     """Mix by the learned numbers as they are, from about 0, not by normalised sigmoids."""
-    n_heads: int | None = field(default=None, metadata=SKIP_EMPTY)
+    n_heads: int | None = field(default=None, metadata=SKIP_DEFAULT)
     """Blocks of each side with weights of their own, for the router mhr, as in what the builder mhr made; None: one."""
 
     def __post_init__(self) -> None:

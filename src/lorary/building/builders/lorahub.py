@@ -22,7 +22,7 @@ from lorary.building.merging.tries import read_tries, write_tries
 from lorary.building.training.job import expert_name
 from lorary.errors import BuildError
 from lorary.formats.peft import read_experts
-from lorary.hashing import SKIP_EMPTY, short_key
+from lorary.hashing import SKIP_DEFAULT, short_key
 from lorary.library.adapter.provenance import write_metrics
 from lorary.library.library import Library
 from lorary.model.attached.attachment import Attachment, attached
@@ -78,7 +78,7 @@ class LoraHub(Builder):
     """Optimiser: evolution needs nothing, nevergrad the package of that name."""
     seed: int = 42
     """Seed of all that is drawn at random."""
-    objective: Literal["authors", "rouge_l"] | None = field(default=None, metadata=SKIP_EMPTY)
+    objective: Literal["authors", "rouge_l"] | None = field(default=None, metadata=SKIP_DEFAULT)
     """What is minimised beside the penalty: the loss (None), as the authors' code weighs it, or minus Rouge-L."""
 
     def __post_init__(self) -> None:

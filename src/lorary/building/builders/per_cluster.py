@@ -12,7 +12,7 @@ from lorary.building.training.job import training_job
 from lorary.building.training.options import TrainingOptions
 from lorary.building.training.packs import fresh_size, pack_jobs, train_fresh
 from lorary.errors import BuildError, OptionError
-from lorary.hashing import SKIP_EMPTY
+from lorary.hashing import SKIP_DEFAULT
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.tasks.task import Tasks
@@ -39,15 +39,15 @@ class PerCluster(TrainingOptions, Builder):
     """The adapter's scale is alpha / rank."""
     rslora: bool = False
     """Scale by alpha / sqrt(rank) instead."""
-    init: Init = "peft"
+    init: Init = field(default="peft", metadata=SKIP_DEFAULT)
     """How A starts: uniform in ±1/sqrt(d_in) as in PEFT, or, paper, in ±1/sqrt(3 d_in)."""
     targets: tuple[str, ...] = ("attention",)
     """Layers: last parts of module paths, "attention" (q, k, v, o), or "all-linear" (all but the head)."""
-    tie: tuple[str, ...] = field(default=(), metadata=SKIP_EMPTY)
+    tie: tuple[str, ...] = field(default=(), metadata=SKIP_DEFAULT)
     """Layers of one module, by the last parts of their paths, that share one A, as q_proj, k_proj and v_proj may."""
     clusters: Clusters = field(kw_only=False)
     """Groups of tasks that `cluster` made; on the command line the path of its groups.json."""
-    steps_per_task: int | None = None
+    steps_per_task: int | None = field(default=None, metadata=SKIP_DEFAULT)
     """Steps of a cluster's expert for each of its tasks, in the place of `steps` and `epochs`."""
 
     def __post_init__(self) -> None:

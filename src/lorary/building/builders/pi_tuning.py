@@ -25,7 +25,7 @@ from lorary.building.training.options import TrainingOptions
 from lorary.building.training.packs import Start, diverged, encoded, fresh_starts, pack_jobs, train_apart
 from lorary.errors import OptionError
 from lorary.formats.peft import read_experts
-from lorary.hashing import SKIP_EMPTY, short_key
+from lorary.hashing import SKIP_DEFAULT, short_key
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.model.ensemble.ensemble import check_library
@@ -76,7 +76,7 @@ class PiTuning(TrainingOptions, Builder):
     """Share of the steps in which the task's own expert trains alone."""
     routing_lr: float = 0.1
     """Peak learning rate of the weights that mix the experts."""
-    even_start: bool = field(default=False, metadata=SKIP_EMPTY)
+    even_start: bool = field(default=False, metadata=SKIP_DEFAULT)
     """Start with equal shares, the own expert's too."""
 
     def __post_init__(self) -> None:

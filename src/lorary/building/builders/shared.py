@@ -10,7 +10,7 @@ from lorary.building.limits import check_adapter, check_positive
 from lorary.building.training.job import training_job
 from lorary.building.training.options import TrainingOptions
 from lorary.building.training.packs import fresh_size, pack_jobs, train_fresh
-from lorary.hashing import SKIP_EMPTY
+from lorary.hashing import SKIP_DEFAULT
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.tasks.task import Tasks
@@ -34,11 +34,11 @@ class Shared(TrainingOptions, Builder):
     """The adapter's scale is alpha / rank."""
     rslora: bool = False
     """Scale by alpha / sqrt(rank) instead."""
-    init: Init = "peft"
+    init: Init = field(default="peft", metadata=SKIP_DEFAULT)
     """How A starts: uniform in ±1/sqrt(d_in) as in PEFT, or, paper, in ±1/sqrt(3 d_in)."""
     targets: tuple[str, ...] = ("attention",)
     """Layers: last parts of module paths, "attention" (q, k, v, o), or "all-linear" (all but the head)."""
-    tie: tuple[str, ...] = field(default=(), metadata=SKIP_EMPTY)
+    tie: tuple[str, ...] = field(default=(), metadata=SKIP_DEFAULT)
     """Layers of one module, by the last parts of their paths, that share one A, as q_proj, k_proj and v_proj may."""
 
     def __post_init__(self) -> None:

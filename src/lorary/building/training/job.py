@@ -31,8 +31,6 @@ CHARACTERS_PER_TOKEN = 4.0
 _SAMPLE = 200  # examples whose length is measured
 _ROUNDING = ("pack_tokens", "pass_tokens")
 _NOT_DECIDING = ("clusters", "epochs", *_ROUNDING)
-_AS_BEFORE = {"loss": "tokens", "keep": "best", "warmup_from": "first", "init": "peft", "steps_per_task": None}
-"""Options that came later, and what was done before: so they aren't told, and what was built then keeps its key."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +84,7 @@ class TrainingJob:
 
     def _deciding_options(self) -> dict[str, Any]:
         # Neither the clusters besides its own nor the jobs that share its pack change what this job makes.
-        options = {key: value for key, value in as_dict(self.options).items() if key not in _NOT_DECIDING}
-        return {key: value for key, value in options.items() if key not in _AS_BEFORE or value != _AS_BEFORE[key]}
+        return {key: value for key, value in as_dict(self.options).items() if key not in _NOT_DECIDING}
 
     def _told_options(self) -> dict[str, Any]:
         options = as_dict(self.options)

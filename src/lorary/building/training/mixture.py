@@ -22,7 +22,7 @@ from lorary.building.contract import Made, Report, Write
 from lorary.building.training.batches import mix_seed
 from lorary.building.training.job import TrainingJob
 from lorary.building.training.loop import train
-from lorary.building.training.packs import FreshLoRA, TiedLoRA
+from lorary.building.training.packs import FreshLoRA
 from lorary.building.training.stack import Stack
 from lorary.building.training.tied import factors_of, share_inputs
 from lorary.building.training.trainable import Pupil, Trainable
@@ -90,7 +90,7 @@ def _fresh_gate(site: Site, job: TrainingJob, n_experts: int, n_blocks: int, raw
 
 
 def train_fresh_mixture(
-    options: TiedLoRA, job: TrainingJob, base: BaseModel, work: Path, report: Report | None, *, kept_as: str,
+    options: FreshLoRA, job: TrainingJob, base: BaseModel, work: Path, report: Report | None, *, kept_as: str,
     routing_lr: float, n_blocks: int = 1,
 ) -> Made:  # fmt: skip
     """Train a mixture of a job's experts from scratch."""

@@ -1,11 +1,12 @@
 """How long and how fast experts train: the options of everything that does."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from lorary.building.limits import check_positive, check_share
 from lorary.building.training.measure import Measure
 from lorary.errors import OptionError
+from lorary.hashing import SKIP_DEFAULT
 from lorary.options import Options, name_of
 
 
@@ -28,19 +29,19 @@ class TrainingOptions(Options):
     """Passes over the data where `steps` is None."""
     batch_size: int = 8
     """Examples in each step."""
-    loss: Measure = "tokens"
+    loss: Measure = field(default="tokens", metadata=SKIP_DEFAULT)
     """A step's loss, and validation's: the mean over all tokens, or the mean of the examples' own means."""
     lr: float = 1e-4
     """Peak learning rate of AdamW, which warms up and then decays linearly to 0."""
     warmup: float = 0.06
     """Share of the steps in which the learning rate rises."""
-    warmup_from: Literal["first", "zero"] = "first"
+    warmup_from: Literal["first", "zero"] = field(default="first", metadata=SKIP_DEFAULT)
     """Rate of the first step: the first part of the rise, or zero, as transformers' schedule has it."""
     clip: float = 1.0
     """Largest norm of the gradient; a large one, as 1e9, never clips."""
     n_evaluations: int = 4
     """How often the validation loss is measured."""
-    keep: Literal["best", "best_or_start", "last"] = "best"
+    keep: Literal["best", "best_or_start", "last"] = field(default="best", metadata=SKIP_DEFAULT)
     """The weights to keep: those of the best validation, with or without those before step 1, or the last."""
     max_valid: int = 64
     """Validation examples that the loss is measured on, at most."""

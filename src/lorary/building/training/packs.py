@@ -59,11 +59,15 @@ class DrawnLoRA(Protocol):
 
 
 class FreshLoRA(DrawnLoRA, Protocol):
-    """The options of LoRAs that are trained from scratch."""
+    """The options of LoRAs that are trained from scratch; some layers of a module may share one A."""
 
     @property
     def init(self) -> Init:
         """How A starts."""
+
+    @property
+    def tie(self) -> tuple[str, ...]:
+        """Last parts of the module paths of those layers."""
 
     @property
     def dropout(self) -> float:
@@ -90,15 +94,7 @@ def pack_jobs(jobs: Sequence[Job], base: BaseModel, pack_tokens: int) -> list[li
     return packs
 
 
-class TiedLoRA(FreshLoRA, Protocol):
-    """The options of LoRAs of which some layers of a module may share one A."""
-
-    @property
-    def tie(self) -> tuple[str, ...]:
-        """Last parts of the module paths of those that share it."""
-
-
-def train_fresh(options: TiedLoRA, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
+def train_fresh(options: FreshLoRA, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
     """Train a pack's experts from scratch, from one start for all."""
     return train_pack(
         pack, base, work, report, dropout=options.dropout, tie=options.tie,

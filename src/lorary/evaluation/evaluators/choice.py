@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from lorary.errors import EvaluationError
 from lorary.evaluation.contract import Evaluator, LanguageModel, LogLikelihood, Outcome, likelihoods
-from lorary.hashing import SKIP_EMPTY
+from lorary.hashing import SKIP_DEFAULT
 from lorary.tasks.example import Example
 
 
@@ -28,7 +28,7 @@ class Choice(Evaluator):
 
     normalise: Literal["token", "byte", "character", "none"] = "token"
     """What an option's log-likelihood is divided by: its tokens, its UTF-8 bytes, its characters, or nothing."""
-    open_end: bool = field(default=False, metadata=SKIP_EMPTY)
+    open_end: bool = field(default=False, metadata=SKIP_DEFAULT)
     """Score options without the end of sequence after them."""
 
     unit: ClassVar[str] = "0-100"
@@ -45,14 +45,16 @@ class Choice(Evaluator):
         asked = [_options(example) for example in examples]
         found = iter(likelihoods(model, [option for options in asked for option in options], self.open_end))
         return [
-            self._outcome(index, example, list(islice(found, len(options))))
+            self._outcome(index, example, options, list(islice(found, len(options))))
             for index, (example, options) in enumerate(zip(examples, asked, strict=True))
         ]
 
-    def _outcome(self, index: int, example: Example, found: list[LogLikelihood]) -> Outcome:
+    def _outcome(
+        self, index: int, example: Example, options: Sequence[Example], found: Sequence[LogLikelihood]
+    ) -> Outcome:
         scores = [
             likelihood.nats / self._length(option.completion, likelihood)
-            for option, likelihood in zip(_options(example), found, strict=True)
+            for option, likelihood in zip(options, found, strict=True)
         ]
         names, right = (example.contexts, example.prompt) if example.contexts else (example.choices, example.completion)
         details = {"prediction": names[scores.index(max(scores))], "scores": scores}

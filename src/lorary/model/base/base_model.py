@@ -34,6 +34,7 @@ from lorary.model.base.places import find_device, find_dtype
 from lorary.model.base.whole import check_model, open_base, take_tokenizer
 from lorary.model.decoding.answer import Answering, answer, bare
 from lorary.model.decoding.likelihood import log_likelihood
+from lorary.model.decoding.rows import Caller
 from lorary.model.sites import choose_sites, embedding_rows, list_sites, require_called
 from lorary.model.text.chat import read_template
 from lorary.model.text.reading import longest_text, stop_tokens
@@ -106,8 +107,7 @@ class BaseModel:
         layer = self.hf.get_submodule(site)
         if (device := getattr(getattr(layer, "_hf_hook", None), "execution_device", None)) is not None:
             return torch.device(device)  # where Accelerate brings it
-        tensors = itertools.chain(layer.parameters(), layer.buffers(), self.hf.parameters())
-        return next(tensors).device
+        return next(itertools.chain(layer.parameters(), layer.buffers(), self.hf.parameters())).device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -190,13 +190,23 @@ class BaseModel:
             warn_of_cuts([row.n_cut for row in rows], self.max_tokens)
         return rows
 
+    @property
+    def base(self) -> "BaseModel":
+        """Itself, as a routed model has its base."""
+        return self
+
+    @property
+    def caller(self) -> Caller:
+        """How it is called for examples: without experts."""
+        return bare(self.hf)
+
     def log_likelihood(self, examples: Sequence[Example], *, open_end: bool = False) -> list[LogLikelihood]:
         """Score each example's completion in nats, end of sequence included, or with an open end."""
-        return log_likelihood(self, examples, bare(self.hf), open_end=open_end)
+        return log_likelihood(self, examples, self.caller, open_end=open_end)
 
     def generate_text(self, examples: Sequence[Example], *, max_new_tokens: int, **how: Unpack[Wanted]) -> list[str]:
         """Answer each example's prompt greedily, or as `how` says, until a stop token of the base."""
-        return answer(self, examples, bare(self.hf), Answering(max_new_tokens, **how))
+        return answer(self, examples, self.caller, Answering(max_new_tokens, **how))
 
     @cached_property
     def turn_end(self) -> int | None:

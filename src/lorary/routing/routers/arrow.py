@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lorary.adapters.contract import Experts, Site
 from lorary.adapters.tied import tied_groups
-from lorary.hashing import SKIP_EMPTY
+from lorary.hashing import SKIP_DEFAULT
 from lorary.routing.contract import Gate, Probe, State
 from lorary.routing.directions import group_prototypes
 from lorary.routing.members import stack_members
@@ -35,7 +35,7 @@ class Arrow(ScoredRouter):
     """Experts kept at each token; None: all."""
     temperature: float = 1.0
     """Temperature of the softmax over the kept."""
-    tie: tuple[str, ...] = field(default=(), metadata=SKIP_EMPTY)
+    tie: tuple[str, ...] = field(default=(), metadata=SKIP_DEFAULT)
     """Layers of one module, by the last parts of their paths, that are routed as one."""
 
     def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:

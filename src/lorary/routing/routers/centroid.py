@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lorary.adapters.contract import Experts, Site
 from lorary.errors import RoutingError
-from lorary.hashing import SKIP_EMPTY
+from lorary.hashing import SKIP_DEFAULT
 from lorary.routing.contract import Gate, Probe, State
 from lorary.routing.members import stack_members
 from lorary.routing.scored import ScoredGate, ScoredRouter
@@ -38,9 +38,9 @@ class Centroid(ScoredRouter):
     """Experts kept at each token; None: all."""
     temperature: float = 1.0
     """Temperature of the softmax over the kept."""
-    after_answer: bool = field(default=False, metadata=SKIP_EMPTY)
+    after_answer: bool = field(default=False, metadata=SKIP_DEFAULT)
     """Read the answers of the examples, too, and take the token that ends them."""
-    per_task: bool = field(default=False, metadata=SKIP_EMPTY)
+    per_task: bool = field(default=False, metadata=SKIP_DEFAULT)
     """Read n_examples of each task of an expert, not of all together."""
 
     def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:

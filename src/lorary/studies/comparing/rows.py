@@ -9,7 +9,7 @@ from lorary.errors import BuildError, OptionError, known_names
 from lorary.evaluation.evaluators.perplexity import Perplexity
 from lorary.evaluation.evaluators.rouge_l import RougeL
 from lorary.routing.contract import find_router
-from lorary.studies.contract import TRAINED, UNSEEN, Cell, Subject
+from lorary.studies.contract import TRAINED, UNSEEN, Cell, Subject, file_name
 from lorary.tasks.task import Tasks
 
 ANSWERS = "answers on "
@@ -50,7 +50,7 @@ class Row:
 
     def on(self, cell: Cell, fit: Tasks | None) -> Cell:
         """Make a cell of the base one of this row."""
-        path = cell.path.replace("{row}", file_part(self.name))
+        path = cell.path.replace("{row}", file_name(self.name))
         library = None if self.library is None else f"libs/{self.library}"
         return replace(
             cell, path=path, name=self.name, library=library, router=self.router, mix=self.mix, fit=fit or None
@@ -84,7 +84,7 @@ def measures(tasks: Tasks, group: str, limit: int, n_answer: int, max_new_tokens
 def benchmark_cells(subject: Subject, limit: int) -> Iterator[Cell]:
     """List the benchmarks that the subject brings, a group each."""
     for name, (evaluator, tasks) in subject.benchmarks.items():
-        yield Cell(f"runs/{{row}}.{file_part(name)}.jsonl", "", name, evaluator, tasks, limit)
+        yield Cell(f"runs/{{row}}.{file_name(name)}.jsonl", "", name, evaluator, tasks, limit)
 
 
 def trained_cells(subject: Subject, **how: Any) -> Iterator[Cell]:
@@ -116,8 +116,3 @@ def require_known(study: str, option: str, names: Sequence[str], known: Iterable
     for name in names:
         if name not in {*known}:
             raise OptionError("E-OPTION", f"study {study}: {option}={name!r}.", known_names(name, sorted(known)))
-
-
-def file_part(name: str) -> str:
-    """Make a part of a file's name of a row's."""
-    return "".join(letter if letter.isalnum() or letter in "_-" else "-" for letter in name)

@@ -22,6 +22,8 @@ from lorary.studies.contract import Bench, Build, Study
 from lorary.tasks.task import Tasks
 
 T = TypeVar("T", bound=TrainingOptions)
+BRIEF: Mapping[str, Any] = {"dropout": 0.0, "n_evaluations": 2, "max_valid": 8}
+"""How all studies train unless as the paper does: what short runs on few examples need."""
 STARTS: Mapping[str, str] = {"gated": "private", "mbc": "first"}
 """The libraries that others are made from."""
 
@@ -69,7 +71,7 @@ class StockStudy(Study):
     def training(self) -> dict[str, Any]:
         """Options of everything that trains."""
         own = {"batch_size": self.batch_size, "lr": self.lr, "rank": self.rank, "seed": self.seed}
-        return own if self.paper_training else {**own, "dropout": 0.0, "n_evaluations": 2, "max_valid": 8}
+        return own if self.paper_training else {**own, **BRIEF}
 
     def made(self, method: type[T], steps: int | None, share: float = 1.0, **more: Any) -> T:
         """Make a builder's options, for so many steps, or for that share of the epochs."""

@@ -8,9 +8,9 @@ from lorary.building.limits import check_positive
 from lorary.evaluation.evaluators.perplexity import Perplexity
 from lorary.options import refuse_value
 from lorary.studies.comparing.claims import Claim, judge_all
-from lorary.studies.comparing.rows import file_part, require_subject
+from lorary.studies.comparing.rows import require_subject
 from lorary.studies.comparing.stock import StockStudy
-from lorary.studies.contract import TRAINED, UNSEEN, Build, Cell, Plan, Results, Subject, Verdict
+from lorary.studies.contract import TRAINED, UNSEEN, Build, Cell, Plan, Results, Subject, Verdict, file_name
 from lorary.tasks.task import Tasks
 
 _SIZES = "tasks of the smallest library"
@@ -112,7 +112,7 @@ class AblationStudy(StockStudy):
     def _cell(
         self, name: str, group: str, tasks: Tasks, limit: int, library: str | None, router: str, mix: Mix | None
     ) -> Cell:
-        path = f"runs/{file_part(name)}.{file_part(group)}.jsonl"
+        path = f"runs/{file_name(name)}.{file_name(group)}.jsonl"
         return Cell(path, name, group, Perplexity(), tasks, limit, library, router, mix)
 
     def judge(self, results: Results) -> list[Verdict]:

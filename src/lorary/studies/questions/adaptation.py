@@ -17,9 +17,9 @@ from lorary.errors import BuildError
 from lorary.evaluation.evaluators.rouge_l import RougeL
 from lorary.options import refuse_value
 from lorary.studies.comparing.claims import Claim, judge_all
-from lorary.studies.comparing.rows import file_part, require_known, require_subject
+from lorary.studies.comparing.rows import require_known, require_subject
 from lorary.studies.comparing.stock import StockStudy
-from lorary.studies.contract import Build, Cell, Plan, Results, Subject, Verdict
+from lorary.studies.contract import Build, Cell, Plan, Results, Subject, Verdict, file_name
 from lorary.tasks.task import Tasks
 
 _METHODS: Mapping[str, str] = {
@@ -137,7 +137,7 @@ class AdaptationStudy(StockStudy):
         if isinstance(builder, _ONE_BY_ONE):
             for name, task in new.items():
                 one = Tasks([task])
-                yield Build(f"{path}/{file_part(name)}", builder, one, source, (alike, one)), one
+                yield Build(f"{path}/{file_name(name)}", builder, one, source, (alike, one)), one
             return
         like: Builder = alike
         if isinstance(builder, LoraHub):

@@ -29,6 +29,7 @@ from lorary.reporting.table import Cell as TableCell
 from lorary.reporting.table import Column, Row, Table, make_table
 from lorary.studies.comparing.claims import judge_all
 from lorary.studies.comparing.clusterings import OF_COSINES, of_ranks, of_scores
+from lorary.studies.comparing.stock import BRIEF
 from lorary.studies.contract import (
     TRAINED,
     UNSEEN,
@@ -133,7 +134,7 @@ class ClusterStudy(Study):
 
     def _training(self, share: float) -> dict[str, Any]:
         options = {"epochs": share * self.epochs, "batch_size": self.batch_size, "lr": self.lr, "seed": self.seed}
-        return {**options, "dropout": 0.0, "n_evaluations": 2, "max_valid": 8}
+        return {**options, **BRIEF}
 
     def _first(self, tasks: Tasks) -> Build:
         return Build(_FIRST, Private(**self._training(self.first_share)), tasks)

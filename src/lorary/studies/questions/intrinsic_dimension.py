@@ -18,6 +18,7 @@ from lorary.reporting.measure_figures import Line, draw_lines
 from lorary.reporting.table import Cell as TableCell
 from lorary.reporting.table import Column, Table
 from lorary.studies.comparing.claims import Said
+from lorary.studies.comparing.stock import BRIEF
 from lorary.studies.contract import TRAINED, Bench, Build, Cell, Measure, Plan, Results, Study, Subject, Verdict
 from lorary.studies.gap import closed
 
@@ -101,8 +102,7 @@ class IntrinsicDimensionStudy(Study):
     @property
     def _training(self) -> dict[str, Any]:
         options = {"steps": self.steps, "batch_size": self.batch_size, "lr": self.lr, "seed": self.seed}
-        adapter = {"rank": self.rank, "targets": self.targets, "dropout": 0.0}
-        return {**options, **adapter, "n_evaluations": 2, "max_valid": 8}
+        return {**options, "rank": self.rank, "targets": self.targets, **BRIEF}
 
     def _full(self) -> Private:
         return Private(**self._training)

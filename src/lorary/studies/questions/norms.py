@@ -18,6 +18,7 @@ from lorary.reporting.canvas import Picture
 from lorary.reporting.measure_figures import Amounts, draw_histograms
 from lorary.reporting.table import Cell, Column, Row, Table
 from lorary.studies.comparing.claims import Said, of_tasks
+from lorary.studies.comparing.stock import BRIEF
 from lorary.studies.contract import GIVEN, Bench, Build, Measure, Plan, Results, Study, Subject, Verdict
 from lorary.studies.measuring.norms import WAYS, Norms, compare_norms
 from lorary.tasks.task import Tasks
@@ -70,14 +71,8 @@ class NormStudy(Study):
         if not tasks or len(tasks if given is None else given) < 2:
             found = f"{len(tasks)} tasks" if given is None else f"{len(tasks)} tasks of a library of {len(given)}"
             raise BuildError("E-TASK", f"study norms: {found}, expected at least 2 experts.", "Give more.")
-        how: dict[str, Any] = {
-            "batch_size": self.batch_size,
-            "lr": self.lr,
-            "dropout": 0.0,
-            "n_evaluations": 2,
-            "max_valid": 8,
-        }
-        builder = Private(steps=self.steps, targets=self.targets, seed=self.seed, **how)
+        how: dict[str, Any] = {"batch_size": self.batch_size, "lr": self.lr, "seed": self.seed, **BRIEF}
+        builder = Private(steps=self.steps, targets=self.targets, **how)
         builds = [] if given is not None else [Build(_PRIVATE, builder, tasks, is_shared=True)]
         library = _PRIVATE if given is None else GIVEN
         return Plan(builds, measures=[self._of_task(i, name, tasks, library) for i, name in enumerate(tasks)])

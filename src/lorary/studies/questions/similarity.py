@@ -24,6 +24,7 @@ from lorary.reporting.canvas import Picture
 from lorary.reporting.measure_figures import Fit, Points, draw_points
 from lorary.reporting.table import Cell, Column, Row, Table
 from lorary.studies.comparing.claims import Said
+from lorary.studies.comparing.stock import BRIEF
 from lorary.studies.contract import Bench, Build, Measure, Plan, Results, Study, Subject, Verdict
 from lorary.studies.measuring.correlation import Correlation, correlate
 from lorary.studies.measuring.pairs import SPACES, Likeness, draw_pairs, likeness
@@ -143,8 +144,7 @@ class SimilarityStudy(Study):
 
     @property
     def _training(self) -> dict[str, Any]:
-        options = {"batch_size": self.batch_size, "lr": self.lr, "dropout": 0.0, "seed": self.seed}
-        return {**options, "n_evaluations": 2, "max_valid": 8}
+        return {"batch_size": self.batch_size, "lr": self.lr, "seed": self.seed, **BRIEF}
 
     def pairs(self, pairs: Sequence[tuple[str, str]]) -> PerCluster:
         """Options of the experts of pairs."""

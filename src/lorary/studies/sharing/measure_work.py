@@ -1,23 +1,17 @@
 """A measure of a study as work/ knows it: one job, taken by one worker, whose file is its result."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from lorary.errors import BuildError, EvaluationError, LoraryError, quote
+from lorary.errors import BuildError, EvaluationError
+from lorary.grid.grid_work import Written
 from lorary.hashing import short_key
 from lorary.studies.contract import Bench, Measure
 from lorary.studies.kept import kept
 from lorary.work.backend import Work
 from lorary.work.claims import Claim
 from lorary.work.jobs import Job, Listener, Report, Runner
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """The file stands: measuring puts it into place itself."""
-
-    failed: Mapping[str, LoraryError] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -32,11 +26,6 @@ class MeasureWork(Work):
     def root(self) -> Path:
         """The directory of the run."""
         return self.into.absolute()
-
-    @property
-    def called(self) -> str:
-        """Name the directory."""
-        return f"directory {quote(self.root.name)}"
 
     def require_root(self) -> None:
         """Raise E-RUN if the directory is gone."""
@@ -58,12 +47,12 @@ class _MeasureRunner(Runner):
     def group(self) -> list[list[Job]]:
         return [[job] for job in self.jobs]
 
-    def run(self, jobs: Sequence[Job], mine: Claim, report: Report) -> _Measured:
+    def run(self, jobs: Sequence[Job], mine: Claim, report: Report) -> Written:
         self._listener.say(f"measuring {Path(self.work.measure.path).stem}")
         kept(self.work.measure, self.work.bench, self.work.root)
-        return _Measured()
+        return Written()
 
-    def commit(self, job: Job, product: _Measured) -> None:
+    def commit(self, job: Job, product: Written) -> None:
         """Nothing: the file arrived by one rename."""
 
     def check_made(self) -> None:

@@ -8,15 +8,14 @@ from typing import Any
 
 from lorary.adapters.contract import Mix
 from lorary.adapters.mixing.tuning import nothing_measured
-from lorary.errors import EvaluationError, quote
+from lorary.errors import EvaluationError
 from lorary.evaluation.benchmarking.contract import Exam
 from lorary.grid.cells import Cell as GridCell
-from lorary.grid.cells import make_cell
-from lorary.grid.grid_work import GridRunner, Written
+from lorary.grid.cells import facts_of, make_cell
+from lorary.grid.grid_work import GridRunner, Written, bytes_of, loaded
 from lorary.grid.setup import Setup
 from lorary.library.library import Library
-from lorary.model.base.base_model import BaseModel, load_base
-from lorary.model.base.outline import outline
+from lorary.model.base.base_model import BaseModel
 from lorary.model.text.batching import tokens_at_once
 from lorary.studies.contract import Cell, Study, Subject
 from lorary.studies.sharing.cpu_time import TIMES, counted
@@ -46,11 +45,6 @@ class StudyWork(Work):
     def root(self) -> Path:
         """The directory of the study."""
         return self.into.absolute()
-
-    @property
-    def called(self) -> str:
-        """Name the directory."""
-        return f"directory {quote(self.root.name)}"
 
     @property
     def only_here(self) -> bool:
@@ -87,9 +81,7 @@ class StudyWork(Work):
     def needs(self) -> Needs:
         """Count libraries, measures and scores, and those that don't stand."""
         paths = [path for place in self.places.values() for path in place.paths]
-        found = self.base if isinstance(self.base, BaseModel) else outline(self.base)
-        held = sum(4 * p.numel() for p in found.hf.parameters()) if found is not None else 0
-        return Needs(len(paths), sum(not path.exists() for path in paths), held)
+        return Needs(len(paths), sum(not path.exists() for path in paths), bytes_of(self.base))
 
     def load(self, listener: Listener) -> "StudyRunner":
         """Load the base, and make what the scores need."""
@@ -99,19 +91,13 @@ class StudyWork(Work):
         """Load the base; build and measure with the other workers; then the scores are left to be made."""
         places = self.places
         self.root.mkdir(parents=True, exist_ok=True)
-        base = self._load_base(order.listener)
+        base = loaded(self.base, self.loading, order.listener)
         with steady(base):
             repeats = Making(base, order, self._threads(order, places), self.root / TIMES).make_all(
                 places, self.subject.source
             )
             cells = [cell for name, repeat in repeats.items() for cell in _grid_cells(name, repeat)]
         return StudyRunner(self.root, {cell.name: cell for cell in cells}, base, order.listener, self.loading)
-
-    def _load_base(self, listener: Listener) -> BaseModel:
-        if isinstance(self.base, BaseModel):
-            return self.base
-        listener.say(f"loading base {self.base} ...")
-        return load_base(self.base, **self.loading)
 
     def _threads(self, order: Order, places: Mapping[str, Place]) -> int | None:
         """Share the cores out among all that is made, whoever makes it; torch keeps what it has with a loaded base."""
@@ -161,10 +147,14 @@ def steady(base: BaseModel) -> Iterator[None]:
 def _grid_cells(name: str, repeat: Repeat) -> Iterator[GridCell]:
     """Make a repeat's cells such as a grid evaluates; neighbours of one model share it."""
     below = f"{name}/" if name else ""
+    known: dict[tuple[Setup, int], dict[str, Any]] = {}
     for cell in repeat.place.plan.cells:
         setup = _setup(cell, repeat)
         exam = Exam(cell.group, cell.evaluator, cell.tasks)
-        yield make_cell(setup, exam, below + cell.path, limit=cell.limit, fit=cell.fit)
+        model = setup, id(cell.fit)
+        if model not in known:
+            known[model] = facts_of(setup, cell.fit)
+        yield make_cell(setup, exam, below + cell.path, known[model], limit=cell.limit, fit=cell.fit)
 
 
 def _setup(cell: Cell, repeat: Repeat) -> Setup:
