@@ -18,7 +18,7 @@ FLOORS = {
 ROOMS = {
     "model": ("sites", "text", "attached", "decoding", "base", "probes", "ensemble", "saved", "routed"),
     "building": (
-        "limits", "contract", "training", "merging", "clustering", "builders",
+        "limits", "lengths", "contract", "training", "merging", "clustering", "builders",
         "estimate", "recipe", "runner", "build_work", "finetune", "build",
     ),
     "tasks": ("example", "task", "joined", "rows", "stored", "gather", "telling", "on_disk", "read"),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from lorary.building.contract import Builder, plan_jobs
 from lorary.building.estimate import estimate
 from lorary.building.finetune import FullFineTuning
+from lorary.building.lengths import count_tokens
 from lorary.building.training.job import CHARACTERS_PER_TOKEN, training_job
 from lorary.evaluation.evaluators.choice import Choice
 from lorary.model.base.base_model import BaseModel
@@ -98,7 +99,7 @@ class _Reader:
         if self.base is None or not examples:
             return round(n_characters / CHARACTERS_PER_TOKEN)
         sample = examples[:: -(-len(examples) // _SAMPLE)]
-        n_tokens = sum(map(len, self.base.encode(sample, quiet=True)))
+        n_tokens = sum(count_tokens(self.base, sample))
         return round(n_tokens * n_characters / max(1, sum(_n_characters(example) for example in sample)))
 
 

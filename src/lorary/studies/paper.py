@@ -1,9 +1,10 @@
 """All studies of the paper in their order, on one subject, and one page of what became of its claims."""
 
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def parts_of(scale: str | None, options: Mapping[str, str] | None = None) -> lis
         if name not in ORDER:
             raise OptionError("E-OPTION", f"study paper: studies={name!r}.", known_names(name, list(ORDER)))
     names = [name for name in ORDER if name in STUDIES.names() and (not only or name in only)]
-    fields = {name: {*STUDIES.load(name).__dataclass_fields__} for name in names}
+    fields = {name: {one.name for one in dataclasses.fields(STUDIES.load(name))} for name in names}
     known = sorted(set[str]().union(*fields.values()))
     for key in given:
         if key not in known:
@@ -122,7 +123,7 @@ def foresee_paper(
         }
         for cost in foresee(part.study, cut, base, base_name, part.seeds):
             path = f"shared/{cost.path}" if cost.path in shared else f"{part.name}/{cost.path}"
-            found.setdefault(path, replace(cost, path=path))
+            found.setdefault(path, dataclasses.replace(cost, path=path))
     return list(found.values())
 
 

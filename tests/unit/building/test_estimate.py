@@ -7,12 +7,16 @@ import pytest
 from lorary.building import estimate as module
 from lorary.building.build import build
 from lorary.building.builders.private import Private
+from lorary.building.builders.shared import Shared
 from lorary.building.estimate import estimate, recall_rate, remember_rate
 from lorary.errors import AdapterError
 from lorary.folder import BUILDERS
 from lorary.library.adapter.expert import Expert
+from lorary.model.base.base_model import BaseModel
 from lorary.model.base.outline import name_of, outline
 from lorary.model.text.tokens import encode
+from lorary.tasks.example import Example
+from lorary.tasks.task import Task, Tasks
 from lorary.testing.pico import pico_base, random_library
 from recipe_files import write_base
 
@@ -91,6 +95,34 @@ def test_tokens_are_those_of_the_batches(base, tasks):
     job = BUILDER.plan(tasks)[0]
     lengths = [len(row) for row in encode(base.tokenizer, job.train, max_tokens=base.max_tokens)]
     assert job.n_tokens(base) == round(6 * 2 * sum(lengths) / len(lengths))
+
+
+def test_tokens_of_a_joint_job_are_those_of_all_its_tasks(base, tmp_path):
+    """Not of the first ones alone, as long as their rows are."""
+    tasks = Tasks([Task("a", train=_rows("a", 300, 1)), Task("b", train=_rows("b", 300, 9))])
+    (job,) = Shared(steps=6, batch_size=2).plan(tasks)
+    lengths = [len(row) for row in encode(base.tokenizer, job.train, max_tokens=base.max_tokens)]
+    assert job.n_tokens(base) == round(6 * 2 * sum(lengths) / len(lengths))
+
+
+def _rows(task, n, n_words):
+    return tuple(Example(f"{i} " + "word " * n_words, "x", task) for i in range(100, 100 + n))
+
+
+def test_examples_are_tokenised_once_however_often_plans_ask(base, tasks, monkeypatch):
+    asked = []
+    encode_all = BaseModel.encode
+    monkeypatch.setattr(
+        BaseModel, "encode", lambda self, rows, **how: (asked.extend(rows), encode_all(self, rows, **how))[1]
+    )
+    fresh = replace(base)
+    first = estimate(BUILDER, BUILDER.plan(tasks), fresh, "x")
+    assert len(asked) == len(set(asked)) == sum(len(task.train) for task in tasks.values())
+    assert estimate(replace(BUILDER, steps=12), BUILDER.plan(tasks), fresh, "x").tokens == first.tokens
+    n = len(asked)
+    fresh.max_tokens = 12
+    assert estimate(BUILDER, BUILDER.plan(tasks), fresh, "x").tokens < first.tokens
+    assert len(asked) > n
 
 
 def test_without_the_base_tokens_are_guessed_and_the_rest_left_out(tasks):

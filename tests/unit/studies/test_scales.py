@@ -79,6 +79,7 @@ def test_who_trains_as_the_others_do_has_its_libraries_in_common_with_them(scale
     ("options", "message"),
     [
         ({"stepps": "3"}, "study paper: unknown option 'stepps'. Did you mean 'steps'?"),
+        ({"presets": "3"}, "study paper: unknown option 'presets'."),
         ({"studies": "(upstrem)"}, "study paper: studies='upstrem'. Did you mean 'upstream'?"),
     ],
 )

@@ -9,6 +9,7 @@ from typing import Any
 
 from lorary.adapters.contract import Weights
 from lorary.adapters.lora import LoRA
+from lorary.building.lengths import count_tokens
 from lorary.building.training.curve import Curve
 from lorary.building.training.options import TrainingOptions
 from lorary.building.training.trainable import Pupil
@@ -96,13 +97,13 @@ class TrainingJob:
         return {"expert": self.name, "tasks": list(self.tasks), "steps": self.n_steps, "examples": examples}
 
     def n_tokens(self, base: BaseModel | None) -> int:
-        """Count the tokens that it passes through the base, from the mean length of its first examples."""
-        sample = self.train[:_SAMPLE]
+        """Count the tokens that it passes through the base, from the mean length of examples of all its tasks."""
+        sample = self.train[:: -(-len(self.train) // _SAMPLE)]
         if base is None:
             characters = sum(len(example.whole_prompt) + len(example.answer) for example in sample)
             length = characters / CHARACTERS_PER_TOKEN / len(sample)
         else:
-            length = sum(map(len, base.encode(sample, quiet=True))) / len(sample)
+            length = sum(count_tokens(base, sample)) / len(sample)
         return round(self.n_steps * self.n_rows * length)
 
     def pupil(self, base: BaseModel) -> Pupil:
@@ -120,10 +121,10 @@ class TrainingJob:
         None for data that this base can't be given, which is said when the job runs.
         """
         try:
-            rows = base.encode(self.train[:_SAMPLE], quiet=True)
+            lengths = count_tokens(base, self.train[:_SAMPLE])
         except ModelError:
             return None
-        return sorted(map(len, rows))[len(rows) * 3 // 4]
+        return sorted(lengths)[len(lengths) * 3 // 4]
 
     def write(
         self, stage: Path, kind: LoRA, weights: Mapping[str, Weights], curve: Curve, base: BaseModel
