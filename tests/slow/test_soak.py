@@ -34,6 +34,14 @@ def test_it_counts_and_goes_on(tmp_path):
     assert second["seed"] == 11 and second["rounds"] > first["rounds"]
 
 
+@pytest.mark.parametrize("kind", ["damaged checkpoint", "disk full in a training", "driver killed"])
+def test_faults_in_a_training_reach_it(kind, tmp_path):
+    """They take hold of what trains from within, which goes wrong unheard when that is renamed."""
+    done, figures = soak(tmp_path, "--seconds", 1, "--seed", 3, "--only", kind)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert figures["kinds"][kind]["survived"] == 1
+
+
 FORGETFUL = """
 import sys
 sys.path.insert(0, {soak!r})

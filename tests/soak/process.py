@@ -92,9 +92,10 @@ def command(*arguments: object) -> Callable[[], None]:
     """Make a function that is a command of lorary."""
 
     def do() -> None:
-        from lorary.cli.main import main
+        from lorary.cli.entry import main
 
-        main([str(argument) for argument in arguments])
+        sys.argv = ["lorary", *map(str, arguments)]
+        main()
 
     return do
 
@@ -103,7 +104,7 @@ def cold(*arguments: object) -> Callable[[], None]:
     """Make a function that becomes a command in a fresh interpreter, as a user starts it."""
 
     def do() -> None:
-        line = [sys.executable, "-m", "lorary.cli.main", *map(str, arguments)]
+        line = [sys.executable, "-m", "lorary.cli.entry", *map(str, arguments)]
         os.execv(sys.executable, line)
 
     return do

@@ -132,13 +132,13 @@ def _slowly(do: Callable[[], object], pause_s: float) -> Callable[[], None]:
     """Give a command that keeps a checkpoint of each step and pauses after it."""
 
     def slow() -> None:
-        tell = train._tell
+        tell = train._report
 
         def pause(*arguments: object) -> None:
             time.sleep(pause_s)
             tell(*arguments)  # type: ignore[arg-type]
 
-        with patch.object(train, "CHECKPOINT_EVERY_S", 0.0), patch.object(train, "_tell", pause):
+        with patch.object(train, "CHECKPOINT_EVERY_S", 0.0), patch.object(train, "_report", pause):
             do()
 
     return slow

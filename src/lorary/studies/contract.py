@@ -1,10 +1,11 @@
 """Study, Plan, Verdict: a question that a few libraries and scores answer, on any base and any tasks."""
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from lorary.adapters.contract import Mix
 from lorary.building.contract import Builder
@@ -221,6 +222,11 @@ class Study(Options, ABC):
     @abstractmethod
     def plan(self, subject: Subject) -> Plan:
         """List what is built and scored; nothing is run. Raises what shows that the study can't be run on this."""
+
+    def repeat(self, seed: int) -> Self:
+        """Give the study with a further seed; it may leave out what is measured once."""
+        varied: Any = self
+        return dataclasses.replace(varied, seed=seed)  # type: ignore[no-any-return]
 
     @abstractmethod
     def judge(self, results: Results) -> list[Verdict]:

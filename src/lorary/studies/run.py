@@ -136,7 +136,8 @@ def repeated(study: Study, seeds: Sequence[int] | None) -> dict[str, Study]:
     if not has_seed:
         raise OptionError("E-OPTION", f"study {name}: it trains nothing, so it has no seeds.", "Leave them out.")
     varied: Any = study
-    return {f"seed{seed}": dataclasses.replace(varied, seed=seed) for seed in seeds}
+    whole = dataclasses.replace(varied, seed=seeds[0])
+    return {f"seed{seeds[0]}": whole, **{f"seed{seed}": study.repeat(seed) for seed in seeds[1:]}}
 
 
 def _title(place: str) -> str:

@@ -27,9 +27,13 @@ def averaged(several: Sequence[Scores]) -> Scores:
 
 
 def over_seeds(runs: Sequence[Results]) -> Results:
-    """Average the scores of equal rows and groups; what was measured stands beside each other."""
+    """Average the scores of equal rows and groups, as many as there are; what was measured stands beside each other.
+
+    The first run has all rows; the others those that are repeated.
+    """
     means = {
-        group: {name: averaged([run[group][name] for run in runs]) for name in rows} for group, rows in runs[0].items()
+        group: {name: averaged([run[group][name] for run in runs if name in run.get(group, {})]) for name in rows}
+        for group, rows in runs[0].items()
     }
     return Results(means, [measured for run in runs for measured in run.measured])
 

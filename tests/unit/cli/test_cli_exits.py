@@ -373,29 +373,34 @@ awaited = sys.argv.pop(1)
 class Interrupter:
     def find_spec(self, name, *_):
         if name == awaited:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), getattr(signal, sys.argv.pop()))
 
 sys.meta_path.insert(0, Interrupter())
 from lorary.cli.entry import main
 main()
 """
 AT_EXIT = """
-import atexit, os, signal
-atexit.register(os.kill, os.getpid(), signal.SIGINT)
+import atexit, os, signal, sys
+atexit.register(os.kill, os.getpid(), getattr(signal, sys.argv.pop()))
 from lorary.cli.entry import main
 main()
 """
 
 
-@pytest.mark.parametrize("module", ["lorary.cli.main", "typing", "lorary.work.waiting", "typer"])
-def test_interrupted_from_the_first_import_on(module: str) -> None:
-    command = [sys.executable, "-c", AT_IMPORT, module, "--help"]
+@pytest.mark.parametrize(
+    ("module", "sent"),
+    [(module, "SIGINT") for module in ("lorary.cli.main", "typing", "lorary.work.waiting", "typer")]
+    + [("lorary.work.waiting", "SIGTERM")],
+)
+def test_interrupted_from_the_first_import_on(module: str, sent: str) -> None:
+    command = [sys.executable, "-c", AT_IMPORT, module, "--help", sent]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted.\n")
 
 
-def test_interrupted_when_all_is_told() -> None:
-    command = [sys.executable, "-c", AT_EXIT, "--version"]
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM"])
+def test_interrupted_when_all_is_told(sent: str) -> None:
+    command = [sys.executable, "-c", AT_EXIT, "--version", sent]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"lorary {__version__}\n", "")
 

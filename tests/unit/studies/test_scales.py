@@ -9,6 +9,7 @@ from lorary.folder import STUDIES
 from lorary.studies.contract import Subject
 from lorary.studies.paper import ORDER, foresee_paper, parts_of, sharing
 from lorary.studies.questions.upstream import UpstreamStudy
+from lorary.studies.run import repeated
 from lorary.studies.scales import OPTIONS, SCALES, at_scale, cut_to, seeds_at
 from lorary.tasks.task import Task, Tasks
 
@@ -35,6 +36,16 @@ def test_close_claims_get_seeds_at_the_scale_that_has_them():
     assert seeds_at("zero_shot", "mini") == (42, 43, 44)
     assert seeds_at("zero_shot", "tiny") is None
     assert seeds_at("ablations", "mini") is None
+
+
+def test_further_seeds_repeat_the_libraries_whose_claims_are_close(toy):
+    study = at_scale("upstream:steps=3", "mini")
+    runs = repeated(study, (42, 43))
+    assert runs["seed42"] == study
+    assert runs["seed43"] == dataclasses.replace(study, seed=43, libraries=("private", "mbc"))
+    assert repeated(UpstreamStudy(), (1, 2))["seed2"] == UpstreamStudy(seed=2), "none named: all"
+    with pytest.raises(OptionError, match="again"):
+        UpstreamStudy(again=("privat",)).plan(Subject(toy, toy))
 
 
 def test_tasks_are_cut_evenly():

@@ -8,7 +8,7 @@ from fake_scores import fake_scores, on_tasks
 
 from lorary.studies.comparing.claims import Claim, over_tasks
 from lorary.studies.contract import Results, Study, Verdict
-from lorary.studies.seeds import joined, judged_by_seed
+from lorary.studies.seeds import joined, judged_by_seed, over_seeds
 
 CLAIM = Claim("C1", "one is better", "they found so", "take it", "all", "one", "two")
 ALIKE = replace(CLAIM, margin=0.1)
@@ -94,6 +94,15 @@ def test_a_claim_on_whose_sign_the_seeds_do_not_agree_can_not_be_told():
 
 def test_a_single_run_is_judged_as_it_is():
     assert judged_by_seed(_Judging(), run_of(-1.0), [run_of(-1.0)]) == _Judging().judge(run_of(-1.0))
+
+
+def test_rows_that_only_the_first_seed_has_stay_as_they_are():
+    first, second = run_of(-1.0), Results({"all": {"one": run_of(-3.0)["all"]["one"]}})
+    means = over_seeds([first, second])["all"]
+    assert means["one"].per_task() == pytest.approx(run_of(-2.0)["all"]["one"].per_task())
+    assert means["two"].outcomes == first["all"]["two"].outcomes
+    (verdict,) = judged_by_seed(_Judging(), over_seeds([first, second]), [first, second])
+    assert verdict.numbers.endswith("By seed: +1.")
 
 
 def test_scores_on_several_tasks_join_into_a_row():

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from lorary.building.limits import check_positive
 from lorary.studies.comparing.claims import Claim, judge_all
+from lorary.studies.comparing.compared import ComparedStudy
 from lorary.studies.comparing.rows import (
     ANSWERS,
     OF_LIBRARY,
@@ -13,7 +14,6 @@ from lorary.studies.comparing.rows import (
     rows_of,
     trained_cells,
 )
-from lorary.studies.comparing.stock import StockStudy
 from lorary.studies.contract import TRAINED, Plan, Results, Subject, Verdict
 
 _ANSWERS = ANSWERS + TRAINED
@@ -38,7 +38,7 @@ _CLAIMS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class UpstreamStudy(StockStudy):
+class UpstreamStudy(ComparedStudy):
     """Compare libraries and routers on new examples of the tasks that the libraries were trained on.
 
     Private and cluster experts under all routers that need no training, beside one expert for all, Poly, MHR, gates
@@ -47,25 +47,20 @@ class UpstreamStudy(StockStudy):
     Source: 2405.11157 section 5, "upstream" performance.
     """
 
-    libraries: tuple[str, ...] = tuple(OF_LIBRARY)
-    """The libraries to compare; full is the base with all its weights trained."""
-    n_fit: int = 24
-    """Training prompts of each task for the routers that need data."""
     n_score: int = 16
     """Test examples of each task to score by the loss."""
     n_answer: int = 8
     """Test examples of each task to answer."""
-    max_new_tokens: int = 64
-    """Longest answer."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
         super().__post_init__()
-        check_positive(self, "n_fit", "n_score", "n_answer", "max_new_tokens")
+        check_positive(self, "n_score", "n_answer")
 
     def plan(self, subject: Subject) -> Plan:
         """List libraries and scores. Raises E-TASK for fewer than two tasks, E-OPTION for unknown libraries."""
         require_known("upstream", "libraries", self.libraries, OF_LIBRARY)
+        require_known("upstream", "again", self.again, self.libraries)
         require_subject("upstream", subject)
         how = {"limit": self.n_score, "n_answer": self.n_answer, "max_new_tokens": self.max_new_tokens}
         cells = list(trained_cells(subject, **how))

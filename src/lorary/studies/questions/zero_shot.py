@@ -6,6 +6,7 @@ from lorary.building.limits import check_positive
 from lorary.evaluation.scores import Scores
 from lorary.reporting.table import Table, make_table
 from lorary.studies.comparing.claims import Claim, judge_all
+from lorary.studies.comparing.compared import ComparedStudy
 from lorary.studies.comparing.rows import (
     ANSWERS,
     OF_LIBRARY,
@@ -16,7 +17,6 @@ from lorary.studies.comparing.rows import (
     rows_of,
     unseen_cells,
 )
-from lorary.studies.comparing.stock import StockStudy
 from lorary.studies.contract import UNSEEN, Plan, Results, Subject, Verdict
 from lorary.studies.seeds import joined
 
@@ -70,7 +70,7 @@ def _claims(group: str, points: str) -> tuple[Claim, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZeroShotStudy(StockStudy):
+class ZeroShotStudy(ComparedStudy):
     """Compare libraries and routers on tasks that nobody trained on, and on benchmarks where they are given.
 
     All libraries and routers that can answer without knowing the task: the loss of the right answer and Rouge-L on the
@@ -80,27 +80,22 @@ class ZeroShotStudy(StockStudy):
     Source: 2405.11157 Tables 1 and 4, Figure 3.
     """
 
-    libraries: tuple[str, ...] = tuple(OF_LIBRARY)
-    """The libraries to compare; full is the base with all its weights trained."""
-    n_fit: int = 24
-    """Training prompts of each task for the routers that need data."""
     n_score_new: int = 32
     """Test examples of each held-out task to score by the loss."""
     n_answer_new: int = 16
     """Test examples of each held-out task to answer."""
     n_benchmark: int = 1000
     """Questions of each benchmark, at most."""
-    max_new_tokens: int = 64
-    """Longest answer."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
         super().__post_init__()
-        check_positive(self, "n_fit", "n_score_new", "n_answer_new", "n_benchmark", "max_new_tokens")
+        check_positive(self, "n_score_new", "n_answer_new", "n_benchmark")
 
     def plan(self, subject: Subject) -> Plan:
         """List libraries and scores. Raises E-TASK without tasks to build from, or anything to score, E-OPTION."""
         require_known("zero_shot", "libraries", self.libraries, OF_LIBRARY)
+        require_known("zero_shot", "again", self.again, self.libraries)
         require_subject("zero_shot", subject, heldout=not subject.benchmarks)
         how = {"limit": self.n_score_new, "n_answer": self.n_answer_new, "max_new_tokens": self.max_new_tokens}
         cells = [
