@@ -15,7 +15,7 @@ from lorary.building.training.packs import fresh_starts, packed
 from lorary.building.training.stack import Stack, clip
 from lorary.errors import BuildError, ModelError, OptionError
 from lorary.folder import BUILDERS
-from lorary.formats.peft import read_experts
+from lorary.formats.peft import read_experts, read_weights
 from lorary.library.library import Library
 from lorary.model.text.scoring import row_losses
 from lorary.tasks.example import Example, Message
@@ -273,3 +273,20 @@ def test_dropout_must_leave_something():
     with pytest.raises(OptionError) as caught:
         Private(dropout=1.0)
     assert str(caught.value) == "error[E-OPTION] private: dropout=1.0, expected 0 or more, below 1."
+
+
+def test_experts_start_from_one_a_or_each_from_its_own(base, toy, tmp_path):
+    """Who trains with whom decides nothing: what it starts from follows from its name."""
+    tasks = toy.only(["copy", "swap"])
+    options = {"steps": 1, "batch_size": 2, "lr": 1e-9, "dropout": 0.0}
+    starts = {}
+    for name, builder, some in [
+        ("one", Private(**options), tasks),
+        ("own", Private(**options, own_start=True), tasks),
+        ("alone", Private(**options, own_start=True), tasks.only(["swap"])),
+    ]:
+        made = build(builder, some, base, into=tmp_path / name)
+        starts[name] = {task: next(iter(read_weights(expert).values())).a for task, expert in made.items()}
+    assert torch.allclose(starts["one"]["copy"], starts["one"]["swap"], atol=1e-6)
+    assert not torch.allclose(starts["own"]["copy"], starts["own"]["swap"], atol=1e-2)
+    assert torch.allclose(starts["own"]["swap"], starts["alone"]["swap"], atol=1e-6)

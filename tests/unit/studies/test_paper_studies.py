@@ -7,6 +7,7 @@ import pytest
 from fake_scores import fake_scores
 
 from lorary.building.builders.lib_poly import LibPoly
+from lorary.building.builders.mhr import MHR
 from lorary.errors import BuildError, OptionError
 from lorary.evaluation.evaluators.choice import Choice
 from lorary.studies.comparing.rows import ANSWERS
@@ -95,11 +96,23 @@ def test_mixtures_adapt_to_one_task_at_a_time_and_smaller_shares_are_part_of_lar
 
 
 def test_the_steps_of_an_adaptation_are_foreseen_and_equal(subject):
-    study = AdaptationStudy(shares=(1.0,), methods=("no-library", "mbc-mu", "mbc-poly"))
+    alike = ("no-library", "mbc-mu", "mbc-poly", "mhr", "random-poly")
+    study = AdaptationStudy(shares=(1.0,), methods=alike)
     steps = Counter()
     for cost in foresee(study, subject, None, "none"):
         steps[cost.path.split("/")[2] if "/adapted/" in cost.path else "else"] += cost.steps
-    assert steps["no-library"] == steps["mbc-mu"] == steps["mbc-poly"] == 2 * study.new_steps
+    assert {name: steps[name] for name in alike} == dict.fromkeys(alike, 2 * study.new_steps)
+
+
+def test_each_library_of_joint_experts_is_adapted_by_its_own_routing(subject):
+    plan = AdaptationStudy(shares=(1.0,)).plan(subject)
+    of = {build.path.split("/")[1]: build for build in plan.builds if build.path.startswith("adapted/")}
+    assert (of["mhr"].source, of["mhr"].builder.n_heads) == ("libs/mhr", MHR().n_heads)
+    assert (of["random-poly"].source, of["random-poly"].builder) == ("libs/random", of["mbc-poly"].builder)
+    (groups,) = (build.builder for build in plan.builds if build.path == "libs/random")
+    seen = groups.batch_size * groups.steps * len(groups.clusters)
+    study = AdaptationStudy()
+    assert abs(seen - study.steps * study.batch_size * len(subject.tasks)) <= groups.batch_size * len(groups.clusters)
 
 
 @pytest.mark.parametrize("shares", [(0.0,), (1.5,)])
@@ -155,6 +168,8 @@ def test_each_ablation_changes_one_thing(subject):
         "top_k=1": ("libs/private", "arrow:top_k=1", None),
         "temperature=4": ("libs/private", "arrow:temperature=4", None),
         "mix=outputs": ("libs/private", "arrow", "outputs"),
+        "own start": ("libs/private-own-start", "arrow", None),
+        "own start, uniform": ("libs/private-own-start", "uniform", None),
         "rank=16": ("libs/private-rank16", "arrow", None),
     }
     builds = {build.path: build for build in plan.builds}

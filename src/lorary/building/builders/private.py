@@ -20,7 +20,8 @@ from lorary.tasks.task import Tasks
 class Private(TrainingOptions, Builder):
     """Train one LoRA per task, each on its own data alone.
 
-    All start from the same initial A, so that their factors can be compared and averaged.
+    All start from the same initial A, so that their factors can be compared and averaged; `own_start` is there to see
+    what becomes of them otherwise.
     Source: Ostapenko et al. 2024 (2405.11157) section 3.
     Differs: as `TrainingOptions` has it, and `init`. As the first stage of MBC the paper's run has 2 epochs, which
     leave 3 of 5 to the experts of the clusters.
@@ -42,6 +43,8 @@ class Private(TrainingOptions, Builder):
     """Layers: last parts of module paths, "attention" (q, k, v, o), or "all-linear" (all but the head)."""
     tie: tuple[str, ...] = field(default=(), metadata=SKIP_DEFAULT)
     """Layers of one module, by the last parts of their paths, that share one A, as q_proj, k_proj and v_proj may."""
+    own_start: bool = field(default=False, metadata=SKIP_DEFAULT)
+    """Whether each expert starts from an A of its own."""
 
     def __post_init__(self) -> None:
         """Refuse options that have no meaning."""
@@ -63,4 +66,4 @@ class Private(TrainingOptions, Builder):
 
     def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
         """Train the pack."""
-        return train_fresh(self, pack, base, work, report)
+        return train_fresh(self, pack, base, work, report, apart=self.own_start)

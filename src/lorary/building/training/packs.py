@@ -94,12 +94,18 @@ def pack_jobs(jobs: Sequence[Job], base: BaseModel, pack_tokens: int) -> list[li
     return packs
 
 
-def train_fresh(options: FreshLoRA, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
-    """Train a pack's experts from scratch, from one start for all."""
-    return train_pack(
-        pack, base, work, report, dropout=options.dropout, tie=options.tie,
-        start=lambda jobs: fresh_starts(options, len(jobs), base, options.init),
-    )  # fmt: skip
+def train_fresh(
+    options: FreshLoRA, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None, *, apart: bool = False
+) -> Made:
+    """Train a pack's experts from scratch, from one start for all, or apart: each from its own."""
+
+    def start(jobs: Sequence[TrainingJob]) -> tuple[LoRA, Sequence[Start]]:
+        if not apart:
+            return fresh_starts(options, len(jobs), base, options.init)
+        drawn = [fresh_starts(options, 1, base, options.init, job.name) for job in jobs]
+        return drawn[0][0], [start for _, (start,) in drawn]
+
+    return train_pack(pack, base, work, report, dropout=options.dropout, tie=options.tie, start=start)
 
 
 def train_pack(
@@ -168,14 +174,16 @@ def diverged(pupils: Sequence[Pupil], curves: Sequence[Curve], options: Training
     return {pupil.name: divergence(pupil.name, curve, options) for pupil, curve in found if curve.diverged}
 
 
-def fresh_starts(options: DrawnLoRA, n: int, base: BaseModel, init: Init = "peft") -> tuple[LoRA, Sequence[Start]]:
-    """Draw fresh weights for n experts, from the seed and the site alone.
+def fresh_starts(
+    options: DrawnLoRA, n: int, base: BaseModel, init: Init = "peft", *who: str
+) -> tuple[LoRA, Sequence[Start]]:
+    """Draw fresh weights for n experts, from the seed and the site alone; who: and from whose they are.
 
     All start from the same A, without which neither averaging the factors nor comparing them would mean anything.
     """
     kind = LoRA(rank=options.rank, alpha=options.alpha, rslora=options.rslora)
     fresh = {
-        site.name: kind.fresh(site, torch.Generator().manual_seed(mix_seed(options.seed, site.name)), init)
+        site.name: kind.fresh(site, torch.Generator().manual_seed(mix_seed(options.seed, *who, site.name)), init)
         for site in base.target_sites(options.targets)
     }
     return kind, [fresh] * n

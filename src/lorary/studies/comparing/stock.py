@@ -12,6 +12,7 @@ from lorary.building.builders.private import Private
 from lorary.building.builders.shared import Shared
 from lorary.building.clustering.cluster import cluster
 from lorary.building.clustering.clusterers.mbc import MBC
+from lorary.building.clustering.clusterers.random_tasks import RandomTasks
 from lorary.building.clustering.clusters import Clusters
 from lorary.building.contract import Builder
 from lorary.building.finetune import FullFineTuning
@@ -30,7 +31,7 @@ STARTS: Mapping[str, str] = {"gated": "private", "mbc": "first"}
 
 @dataclass(frozen=True, kw_only=True)
 class StockStudy(Study):
-    """A study of libraries that are built alike: private, mbc, shared, poly, mhr, and a copy of the base, fine-tuned.
+    """A study of libraries that are built alike: private, mbc, shared, poly, mhr, random clusters, and a tuned base.
 
     Each sees steps * batch_size examples a task, or `epochs` times its examples where steps is None; mbc's two stages
     share them out.
@@ -96,6 +97,12 @@ class StockStudy(Study):
         """Options of the cluster experts, which share out what the first ones left."""
         return self.made(PerCluster, self._cluster_steps(n_tasks, len(groups)), 1 - self.first_share, clusters=groups)
 
+    def random(self, tasks: Tasks) -> PerCluster:
+        """Options of experts of random clusters of tasks, which have all steps to themselves."""
+        groups = RandomTasks(k=min(self.n_clusters, len(tasks)), seed=self.seed).cluster({}, {t: (t,) for t in tasks})
+        steps = None if self.steps is None else max(1, round(len(tasks) * self.steps / len(groups)))
+        return self.made(PerCluster, steps, clusters=groups)
+
     def _cluster_steps(self, n_tasks: int, n_clusters: int) -> int | None:
         if self.steps is None or self._first_steps is None:
             return None
@@ -141,6 +148,7 @@ class StockStudy(Study):
             "gated": Build("libs/gated", self.gates(), tasks, "libs/private", (private, tasks)),
             "first": Build("libs/first", self.first(), tasks),
             "mbc": Build("libs/mbc", on_clusters, tasks, like=(alike, tasks)),
+            "random": Build("libs/random", self.random(tasks), tasks),
             **{name: Build(f"libs/{name}", builder, tasks) for name, builder in self.joint(n).items()},
             "full": Build("libs/full", self.full(n), tasks),
         }

@@ -13,6 +13,7 @@ from lorary.studies.comparing.stock import StockStudy
 from lorary.studies.contract import TRAINED, UNSEEN, Build, Cell, Plan, Results, Subject, Verdict, file_name
 from lorary.tasks.task import Tasks
 
+_OWN = "libs/private-own-start"
 _SIZES = "tasks of the smallest library"
 _CLAIMS = (
     Claim(
@@ -32,6 +33,14 @@ _CLAIMS = (
         "Small experts are enough where there is little data.", TRAINED, "arrow", "rank=16", 0.02,
     ),
     Claim(
+        "A (start)", "Arrow loses nothing where each expert has a start of its own", "not reported; one start for all",
+        "Whether experts of others, which share no start, can be routed as well.", TRAINED, "own start", "arrow", 0.02,
+    ),
+    Claim(
+        "A (start, mean)", "averaged experts need one start", "not reported; one start for all",
+        "Average experts of one start only.", TRAINED, "uniform", "own start, uniform",
+    ),
+    Claim(
         "A (size)", "Arrow finds its way as well among all experts as among a quarter of them", "not reported",
         "Whether a library may grow without harm.", _SIZES, "size=1", "size=0.25", 0.02,
     ),
@@ -42,9 +51,9 @@ _CLAIMS = (
 class AblationStudy(StockStudy):
     """Vary what the paper fixes, one thing at a time: a private library under Arrow, by the loss of the right answer.
 
-    Experts at a time, temperature, mixing of factors or outputs, rank of the experts, and how many experts there are;
-    libraries of other sizes are scored on the tasks of the smallest. Each row differs from the row `arrow` by what its
-    name says.
+    Experts at a time, temperature, mixing of factors or outputs, rank of the experts, one start for all or none, and
+    how many experts there are; libraries of other sizes are scored on the tasks of the smallest. Each row differs from
+    the row `arrow` by what its name says.
     """
 
     top_k: tuple[int, ...] = (1, 2, 8)
@@ -72,6 +81,7 @@ class AblationStudy(StockStudy):
         """List libraries and scores. Raises E-TASK for fewer than two tasks."""
         require_subject("ablations", subject)
         private = self.stock(subject.tasks, ["private"])["private"]
+        apart = replace(private, path=_OWN, builder=replace(self.private(), own_start=True))
         ranked = {rank: self._of_rank(private, rank) for rank in dict.fromkeys(self.ranks)}
         sized = {size: self._of_size(private, size) for size in sorted({*self.sizes} - {1.0})}
         cells = [
@@ -83,7 +93,7 @@ class AblationStudy(StockStudy):
             smallest = next(iter(sized.values())).tasks
             for size, build in {**sized, 1.0: private}.items():
                 cells.append(self._cell(f"size={size:g}", _SIZES, smallest, self.n_score, build.path, "arrow", None))
-        return Plan([private, *ranked.values(), *sized.values()], cells)
+        return Plan([private, apart, *ranked.values(), *sized.values()], cells)
 
     def _of_rank(self, private: Build, rank: int) -> Build:
         return replace(private, path=f"libs/private-rank{rank}", builder=replace(self, rank=rank).private())
@@ -101,6 +111,8 @@ class AblationStudy(StockStudy):
         for temperature in self.temperatures:
             yield f"temperature={temperature:g}", "libs/private", f"arrow:temperature={temperature:g}", None
         yield "mix=outputs", "libs/private", "arrow", "outputs"
+        yield "own start", _OWN, "arrow", None
+        yield "own start, uniform", _OWN, "uniform", None
         for rank, build in ranked.items():
             yield f"rank={rank}", build.path, "arrow", None
 

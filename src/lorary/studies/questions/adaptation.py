@@ -9,6 +9,7 @@ from lorary.building.builders.lib_mu import LibMu
 from lorary.building.builders.lib_poly import LibPoly
 from lorary.building.builders.lib_polyz import LibPolyZ
 from lorary.building.builders.lorahub import LoraHub
+from lorary.building.builders.mhr import MHR
 from lorary.building.builders.pi_tuning import PiTuning
 from lorary.building.builders.private import Private
 from lorary.building.contract import Builder
@@ -28,6 +29,8 @@ _METHODS: Mapping[str, str] = {
     "private-mu": "private",
     "mbc-mu": "mbc",
     "poly": "poly",
+    "mhr": "mhr",
+    "random-poly": "random",
     "mbc-poly": "mbc",
     "mbc-polyz": "mbc",
     "mbc-lorahub": "mbc",
@@ -59,6 +62,18 @@ _CLAIMS = (
     Claim(
         "C15", "with all data the mean of the library is as good a start as all its experts", "78.8 and 78.8",
         "Start from the mean: it is one expert to train instead of ten.", _ALL, "mbc-mu", "mbc-poly", 1.0,
+    ),
+    Claim(
+        "C15 (random)", "clusters by MBC are a better start than random ones", "78.9 against 76.7",
+        "Cluster by the weights of short private experts.", _ALL, "mbc-poly", "random-poly",
+    ),
+    Claim(
+        "C15 (Poly)", "clusters by MBC are a better start than skills found in joint training", "78.9 against 73.4",
+        "Find clusters before training, not skills in it.", _ALL, "mbc-poly", "poly",
+    ),
+    Claim(
+        "C15 (MHR)", "so they are than those found by heads", "78.9 against 74.8",
+        "Find clusters before training, not skills in it.", _ALL, "mbc-poly", "mhr",
     ),
     Claim(
         "C16", "tuning experts is better than tuning their weights alone", "78.9 against 45.3",
@@ -158,6 +173,8 @@ class AdaptationStudy(StockStudy):
             "private-mu": self.made(LibMu, steps, **start),
             "mbc-mu": self.made(LibMu, steps, **start),
             "poly": self.made(LibPoly, steps, **start),
+            "mhr": self.made(LibPoly, steps, **start, n_heads=MHR().n_heads),
+            "random-poly": self.made(LibPoly, steps, **start),
             "mbc-poly": self.made(LibPoly, steps, **start),
             "mbc-polyz": self.made(LibPolyZ, steps, **start),
             "private-pi": self.made(PiTuning, steps, **start, adapt_to=new),
