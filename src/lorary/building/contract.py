@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from lorary.adapters.tied import tied_groups
-from lorary.errors import BuildError
+from lorary.errors import BuildError, LibraryError, TaskError
 from lorary.hashing import hash_json
 from lorary.library.library import Library
 from lorary.options import Options, name_of, require
@@ -185,7 +185,7 @@ def plan_jobs(builder: Builder, tasks: Tasks, source: Library | None) -> list[Jo
     jobs = builder.plan(tasks, source)
     if not jobs:
         given = f"{len(tasks)} tasks were given" if tasks else "no tasks were given"
-        raise BuildError("E-TASK", f"{name_of(builder)}: there is nothing to build: {given}.", "Give some.")
+        raise TaskError("E-TASK", f"{name_of(builder)}: there is nothing to build: {given}.", "Give some.")
     return jobs
 
 
@@ -195,7 +195,7 @@ def require_source(builder: Builder, source: Library | None) -> Library:
     if source is None:
         raise BuildError("E-SOURCE", f"{name} starts from a library.", "Pass source=..., or --from LIBRARY.")
     if not source:
-        raise BuildError("E-EMPTY", f"{name}: library {str(source.path)!r} holds no experts.", "Add or build some.")
+        raise LibraryError("E-EMPTY", f"{name}: library {str(source.path)!r} holds no experts.", "Add or build some.")
     return source
 
 
@@ -205,5 +205,5 @@ def own_tasks(tasks: Tasks, library: Library, expert: str) -> list[Task]:
     found = [tasks[name] for name in names if name in tasks and tasks[name].train]
     if not found:
         message = f"expert {expert!r}: no training examples of its tasks {list(names)} were given."
-        raise BuildError("E-DATA", message, "Give the library's own tasks.")
+        raise TaskError("E-DATA", message, "Give the library's own tasks.")
     return found

@@ -19,7 +19,6 @@ LM_EVAL = "lm-eval"
 
 def check_harness(harness: str, refused: dict[str, Any]) -> None:
     """Refuse another harness, options that this one has no use for, and a package that isn't there. Raises E-EXTRA."""
-    from lorary.errors import OptionError
     from lorary.extras import require_extra
 
     if harness != LM_EVAL:
@@ -28,7 +27,7 @@ def check_harness(harness: str, refused: dict[str, Any]) -> None:
         if given:
             what = "the harness's tasks name their data and metrics, and it runs in one process."
             raise typer.BadParameter(what, param_hint=option)
-    require_extra("eval", "lorary eval --harness", OptionError)
+    require_extra("eval", "lorary eval --harness")
 
 
 def require_tasks(tasks: str | None, of_harness: Sequence[str] | None) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lorary.disk.writing import ELSEWHERE, check_writable, disk_errors, write_whole
-from lorary.errors import EvaluationError
+from lorary.errors import LibraryError
 from lorary.reporting.canvas import is_ours
 from lorary.reporting.escape import escape
 from lorary.reporting.figure import Picture
@@ -133,7 +133,7 @@ def check_page_place(into: Path) -> None:
 def _check_may_go(path: Path, may_go: Callable[[bytes], bool]) -> None:
     if (path.exists() or path.is_symlink()) and not (path.is_file() and may_go(path.read_bytes())):
         message = f"{str(path)!r} exists and isn't a page or figure that lorary wrote."
-        raise EvaluationError("E-EXISTS", message, "Choose another path, or remove it.")
+        raise LibraryError("E-EXISTS", message, "Choose another path, or remove it.")
 
 
 def _write(path: Path, data: bytes, may_go: Callable[[bytes], bool]) -> None:

@@ -12,7 +12,7 @@ from lorary.adapters.lora import LoRA
 from lorary.building.training.curve import Curve
 from lorary.building.training.options import TrainingOptions
 from lorary.building.training.trainable import Pupil
-from lorary.errors import BuildError, ModelError
+from lorary.errors import ModelError, TaskError
 from lorary.formats.peft import write_weights
 from lorary.hashing import hash_json, short_key
 from lorary.library.adapter.expert import Expert, copy_adapter
@@ -111,7 +111,7 @@ class TrainingJob:
         try:
             train, valid = (encode_rows(base, part) for part in parts)
         except ModelError as error:
-            raise ModelError(error.code, f"expert {self.name!r}: {error.message}", error.hint) from None
+            raise error.reworded(f"expert {self.name!r}: {error.message}", error.hint) from None
         return Pupil(self.name, train, valid, self.train_tasks, self.valid_tasks)
 
     def typical_length(self, base: BaseModel) -> int | None:
@@ -156,7 +156,7 @@ def training_job(options: TrainingOptions, name: str, tasks: Sequence[Task], **m
     train = joined([task.train for task in tasks])
     dealt = _deal([len(task.valid) for task in tasks], options.max_valid)
     if not train:
-        raise BuildError("E-DATA", f"expert {name!r}: its tasks have no training examples.", "Check their splits.")
+        raise TaskError("E-DATA", f"expert {name!r}: its tasks have no training examples.", "Check their splits.")
     return TrainingJob(
         name,
         tuple(task.name for task in tasks),

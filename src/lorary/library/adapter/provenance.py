@@ -9,7 +9,7 @@ from typing import Any
 
 from lorary.disk.reading import read_capped
 from lorary.disk.strict_json import is_texts, parse_object
-from lorary.errors import LibraryError, quote
+from lorary.errors import LibraryError, ModelError, quote
 from lorary.library.layout import METRICS, PROVENANCE
 
 MAX_BYTES = 1_000_000
@@ -46,7 +46,7 @@ class Provenance:
 def read_provenance(directory: Path) -> Provenance:
     """Read an adapter directory's expert.json; an empty Provenance when there is none.
 
-    Raises LibraryError: E-CONFIG for an ill-typed field or bad JSON, E-PATH when it isn't a regular file.
+    Raises E-CONFIG for an ill-typed field or bad JSON, E-PATH when it isn't a regular file.
     """
     data = read_provenance_bytes(directory)
     return Provenance() if data is None else parse_provenance(data)
@@ -136,7 +136,7 @@ def require_same_base(found: Mapping[str, Any] | None, expected: Mapping[str, An
             hint = "Put it into a library of its own base."
             if is_padded(found, expected):
                 hint = f"{hint} {padding_hint(expected)}"
-            raise LibraryError("E-BASE", message, hint)
+            raise ModelError("E-BASE", message, hint)
 
 
 def is_padded(base: Mapping[str, Any], before: Mapping[str, Any]) -> bool:

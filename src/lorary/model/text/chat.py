@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lorary.disk.reading import as_path, read_capped
-from lorary.errors import LibraryError, ModelError
+from lorary.errors import LoraryError, ModelError
 from lorary.tasks.example import Example, Message
 
 NO_OPTIONS: Mapping[str, Any] = {}
@@ -34,8 +34,8 @@ def read_template(path: str | os.PathLike[str]) -> str:
     place = as_path(os.fspath(path))
     try:
         text = read_capped(place.resolve(), _MAX_BYTES, "E-CHAT").decode()
-    except LibraryError as caught:
-        raise ModelError(caught.code, f"chat template {str(place)!r}: {caught.message}", _TEMPLATE_FILE) from None
+    except LoraryError as caught:
+        raise caught.reworded(f"chat template {str(place)!r}: {caught.message}", _TEMPLATE_FILE) from None
     except UnicodeDecodeError:
         text = ""
     if not text.strip():

@@ -13,7 +13,7 @@ from lorary.building.builders.pi_tuning import PiTuning
 from lorary.building.builders.private import Private
 from lorary.building.contract import Builder
 from lorary.building.limits import check_positive
-from lorary.errors import BuildError
+from lorary.errors import TaskError
 from lorary.evaluation.evaluators.rouge_l import RougeL
 from lorary.options import refuse_value
 from lorary.studies.comparing.claims import Claim, judge_all
@@ -110,7 +110,7 @@ class AdaptationStudy(StockStudy):
         for task in subject.heldout.values():
             if not task.train:
                 what = f"study adaptation: held-out task {task.name!r} has no training examples."
-                raise BuildError("E-TASK", what, "Leave it out.")
+                raise TaskError("E-TASK", what, "Leave it out.")
         needed = {_METHODS[name] for name in self.methods} - {""}
         builds, cells = [], []
         for share in self.shares:

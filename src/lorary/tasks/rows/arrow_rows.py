@@ -25,7 +25,7 @@ class Dataset(Protocol):
 
 def parquet_rows(path: Path) -> Placed:
     """Go through the rows of a Parquet file, each with its place. Raises E-DATA, and E-EXTRA without pyarrow."""
-    require_extra("data", f"{path}: reading Parquet", TaskError)
+    require_extra("data", f"{path}: reading Parquet")
     import pyarrow
     import pyarrow.parquet
 
