@@ -34,7 +34,7 @@ class Job(Protocol):
     def n_steps(self) -> int:
         """Optimiser steps in all."""
 
-    def key(self, base_facts: Mapping[str, Any]) -> str:
+    def key(self, base_facts: Mapping[str, object]) -> str:
         """Hash of all that decides the result: options, data, seed, and the base by its `identity`."""
 
     def describe(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class OneExpertJob(ABC):
         return hash_json(self.examples)
 
     @abstractmethod
-    def key(self, base_facts: Mapping[str, Any]) -> str:
+    def key(self, base_facts: Mapping[str, object]) -> str:
         """Hash of all that decides the result."""
 
     def n_tokens(self, base: Any) -> int | None:
@@ -161,7 +161,9 @@ def settings_of(base: Any) -> dict[str, Any]:
     return {name: identity[name] for name in SETTINGS}
 
 
-def other_settings(job: Job, made_by: Any, found: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[str, str]:
+def other_settings(
+    job: Job, made_by: object, found: Mapping[str, object], facts: Mapping[str, object]
+) -> tuple[str, str]:
     """Say how something was made and what to do, if nothing but settings makes it other than what a job makes.
 
     made_by: its key; found: the settings it was made with, as far as they are known; facts: the base's `identity`.

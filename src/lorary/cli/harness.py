@@ -8,7 +8,7 @@ import typer
 
 from lorary.cli.evaluating import print_runs
 from lorary.cli.models import BARE, choose
-from lorary.cli.options.loading import Loading
+from lorary.cli.options.loading import Loading, Reading
 from lorary.cli.printing.console import print_rich, say
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def evaluate_by_harness(
     limit: int | None,
     routing: dict[str, Any],
     how: Loading,
-    reading: Any,
+    reading: Reading,
 ) -> "list[tuple[Path, Scores]]":
     """Let the harness evaluate each router; its results go into a directory, our scores of each metric beside them."""
     if into.suffix and not into.is_dir():

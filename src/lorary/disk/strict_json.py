@@ -106,7 +106,7 @@ def _whole(text: str) -> int:
     return value
 
 
-def is_deep(value: Any) -> bool:
+def is_deep(value: object) -> bool:
     """Tell whether lists and objects are nested deeper than 32 levels."""
     level = [value]
     for _ in range(MAX_DEPTH):
@@ -117,7 +117,7 @@ def is_deep(value: Any) -> bool:
     return True
 
 
-def is_texts(value: Any) -> bool:
+def is_texts(value: object) -> bool:
     """Tell whether a value is a list of texts."""
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 

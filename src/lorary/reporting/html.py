@@ -29,7 +29,7 @@ def write_report(
     tables: Sequence[Table] = (),
     pictures: Sequence[Picture] = (),
     traces: Sequence[TokenTrace] = (),
-    provenance: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, object] | None = None,
     png_dir: str | Path | None = None,
 ) -> Path:
     """Write scores, figures and traces as one HTML file, whole or not at all; returns its path.
@@ -66,7 +66,7 @@ def _page(
 
 
 def write_page(
-    into: Path, title: str, summary: Sequence[str], sections: Mapping[str, str], provenance: Mapping[str, Any]
+    into: Path, title: str, summary: Sequence[str], sections: Mapping[str, str], provenance: Mapping[str, object]
 ) -> Path:
     """Write a page of sections whose HTML is given, as `write_report` does. Raises E-EXISTS, E-DISK, E-PERM."""
     _write(into, _framed(title, summary, sections, provenance).encode(), _is_page)

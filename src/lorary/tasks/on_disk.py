@@ -58,7 +58,7 @@ class LargeFiles:
         """Name what is read from them by their bytes. Raises OSError."""
         return self.key([hash_file(path) for path in self.paths])
 
-    def key(self, told: Sequence[Any]) -> str:
+    def key(self, told: Sequence[object]) -> str:
         """Name what is read from them; told: what is known of the content of each."""
         names = [name_and_part(path, SUFFIXES) for path in self.paths]
         return short_key("tasks", rules(), names, list(told), sorted(self.ignored), self.answers)

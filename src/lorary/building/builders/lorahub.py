@@ -223,7 +223,7 @@ class _SearchJob(OneExpertJob):
         """Those that each try is scored on."""
         return self.task.train[: self.options.n_examples]
 
-    def key(self, base_facts: Mapping[str, Any]) -> str:
+    def key(self, base_facts: Mapping[str, object]) -> str:
         """Hash of all that decides the result."""
         return short_key(as_dict(self.options), self.tasks, self.data_hash, self.source.hash, base_facts)
 

@@ -156,7 +156,7 @@ class MergeJob(OneExpertJob):
         """All tasks of the experts it is made of."""
         return tuple(sorted({task for name in self.merged for task in self.source[name].provenance.tasks}))
 
-    def key(self, base_facts: Mapping[str, Any]) -> str:
+    def key(self, base_facts: Mapping[str, object]) -> str:
         """Hash of all that decides the result: nothing passes through the base, so its settings don't."""
         origins = [(name, self.source[name].hash) for name in self.merged]
         return short_key(as_dict(self.options), origins, base_facts.get("base"))

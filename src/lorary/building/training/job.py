@@ -77,7 +77,7 @@ class TrainingJob:
         """The experts it starts from, as expert.json has them: name@hash."""
         return tuple(f"{name}@{self.source[name].hash[:12]}" for name in self.start) if self.source else ()
 
-    def key(self, base_facts: Mapping[str, Any]) -> str:
+    def key(self, base_facts: Mapping[str, object]) -> str:
         """Hash of all that decides the result."""
         parts = [self._deciding_options(), self.n_steps, self.tasks, self.data_hash, base_facts]
         return short_key(*parts, self.experts, self.parents)

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, get_args
+from typing import get_args
 
 from torch import Tensor
 
@@ -168,7 +168,7 @@ def make_gate(base: BaseModel, ensemble: Ensemble, site: Site) -> Gate:
     return gate if device.type == "cpu" else gate.to(device)  # where states are
 
 
-def check_base(base: BaseModel, fingerprint: Mapping[str, Any] | None, what: str) -> None:
+def check_base(base: BaseModel, fingerprint: Mapping[str, object] | None, what: str) -> None:
     """Refuse what was made on another base (E-BASE). Without a fingerprint it passes; shapes still must fit."""
     known, found = base.fingerprint, fingerprint or {}
     if differing := [key for key in known if key in found and found[key] != known[key]]:

@@ -176,7 +176,7 @@ class RoutedModel:
         with self._attachment.turn(self._context_of_ids(input_ids, tasks, options)):
             return self.base.hf(input_ids=input_ids, **options)
 
-    def generate(self, input_ids: Tensor, *, tasks: Sequence[str] | None = None, **options: Any) -> Tensor:
+    def generate(self, input_ids: Tensor, *, tasks: Sequence[str] | None = None, **options: object) -> Tensor:
         """Generate after ids (B, T) as transformers does: KV cache, sampling, beams, all its options."""
         with self._attachment.turn(self._context_of_ids(input_ids, tasks, options)):
             ids: Tensor = self.base.hf.generate(input_ids=input_ids, **options)
