@@ -12,7 +12,7 @@ from lorary.cli.models import BARE, choose, opened, refuse_for_libraries
 from lorary.cli.options.groups import Group
 from lorary.cli.options.loading import Loading, Reading
 from lorary.cli.options.parameters import EMBEDDED, count_option, method_option
-from lorary.cli.options.recipe import check_backend, choose_backend
+from lorary.cli.options.recipe_options import check_backend, choose_backend
 from lorary.cli.printing.console import print_json, print_table, progress, say
 from lorary.cli.work import ExampleWatcher, Work
 

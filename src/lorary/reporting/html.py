@@ -12,7 +12,7 @@ from lorary.reporting.escape import escape
 from lorary.reporting.figure import Picture
 from lorary.reporting.palette import COLOURS, OTHER
 from lorary.reporting.table import Table
-from lorary.reporting.tokens import SCRIPT, TokenTrace
+from lorary.reporting.token_trace import SCRIPT, TokenTrace
 
 _STYLE = Path(__file__).with_name("page.css")
 _COLOURS = "".join(f".e{number} {{ --e: {colour}; }}\n" for number, colour in enumerate((*COLOURS, OTHER)))

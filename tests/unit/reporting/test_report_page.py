@@ -11,7 +11,7 @@ from lorary.evaluation.scores import Scores
 from lorary.reporting.figure import Picture, draw_scores, draw_similarity, draw_training
 from lorary.reporting.html import write_report
 from lorary.reporting.report import report
-from lorary.reporting.tokens import TokenTrace
+from lorary.reporting.token_trace import TokenTrace
 
 BAD = "<img src=x onerror=alert(1)>"
 

@@ -16,7 +16,7 @@ from lorary.building.limits import check_positive
 from lorary.errors import TaskError
 from lorary.evaluation.evaluators.rouge_l import RougeL
 from lorary.options import refuse_value
-from lorary.studies.comparing.claims import Claim, judge_all
+from lorary.studies.comparing.paper_claims import Claim, judge_all
 from lorary.studies.comparing.rows import require_known, require_subject
 from lorary.studies.comparing.stock import StockStudy
 from lorary.studies.contract import Build, Cell, Plan, Results, Subject, Verdict, file_name

@@ -27,8 +27,8 @@ from lorary.reporting.canvas import Picture
 from lorary.reporting.measure_figures import Line, Points, draw_lines, draw_points
 from lorary.reporting.table import Cell as TableCell
 from lorary.reporting.table import Column, Row, Table, make_table
-from lorary.studies.comparing.claims import judge_all
 from lorary.studies.comparing.clusterings import OF_COSINES, of_ranks, of_scores
+from lorary.studies.comparing.paper_claims import judge_all
 from lorary.studies.comparing.stock import BRIEF
 from lorary.studies.contract import (
     TRAINED,

@@ -17,7 +17,7 @@ from lorary.reporting.canvas import Picture
 from lorary.reporting.measure_figures import Line, draw_lines
 from lorary.reporting.table import Cell as TableCell
 from lorary.reporting.table import Column, Table
-from lorary.studies.comparing.claims import Said
+from lorary.studies.comparing.paper_claims import Said
 from lorary.studies.comparing.stock import BRIEF
 from lorary.studies.contract import TRAINED, Bench, Build, Cell, Measure, Plan, Results, Study, Subject, Verdict
 from lorary.studies.gap import closed

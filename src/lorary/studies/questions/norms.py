@@ -17,7 +17,7 @@ from lorary.library.library import Library
 from lorary.reporting.canvas import Picture
 from lorary.reporting.measure_figures import Amounts, draw_histograms
 from lorary.reporting.table import Cell, Column, Row, Table
-from lorary.studies.comparing.claims import Said, of_tasks
+from lorary.studies.comparing.paper_claims import Said, of_tasks
 from lorary.studies.comparing.stock import BRIEF
 from lorary.studies.contract import GIVEN, Bench, Build, Measure, Plan, Results, Study, Subject, Verdict
 from lorary.studies.measuring.norms import WAYS, Norms, compare_norms

@@ -23,7 +23,7 @@ from lorary.model.probes.lone import alone
 from lorary.reporting.canvas import Picture
 from lorary.reporting.measure_figures import Fit, Points, draw_points
 from lorary.reporting.table import Cell, Column, Row, Table
-from lorary.studies.comparing.claims import Said
+from lorary.studies.comparing.paper_claims import Said
 from lorary.studies.comparing.stock import BRIEF
 from lorary.studies.contract import Bench, Build, Measure, Plan, Results, Study, Subject, Verdict
 from lorary.studies.measuring.correlation import Correlation, correlate
