@@ -35,7 +35,7 @@ from lorary.model.routed.route import route
 from lorary.model.routed.routed_model import RoutedModel
 from lorary.options import require_count
 from lorary.reporting.growth import draw_growth
-from lorary.reporting.tokens import TokenTrace
+from lorary.reporting.token_trace import TokenTrace
 from lorary.studies.seeds import require_seeds
 from lorary.tasks.task import Tasks
 

@@ -62,7 +62,7 @@ _HOMES = {
     "read_clusters": "lorary.building.clustering.clusters",
     "Router": "lorary.routing.contract",
     "Gate": "lorary.routing.contract",
-    "Routing": "lorary.routing.answer",
+    "Routing": "lorary.routing.routing",
     "Context": "lorary.routing.contract",
     "Probe": "lorary.routing.contract",
     "State": "lorary.routing.contract",

@@ -107,7 +107,6 @@ from lorary.model.routed.trace import Trace as Trace
 from lorary.model.saved.export import export as export
 from lorary.options import Options as Options
 from lorary.reporting.report import report as report
-from lorary.routing.answer import Routing as Routing
 from lorary.routing.contract import Context as Context
 from lorary.routing.contract import Gate as Gate
 from lorary.routing.contract import Probe as Probe
@@ -124,6 +123,7 @@ from lorary.routing.routers.spectr import SpectR as SpectR
 from lorary.routing.routers.switch import SwitchRouter as SwitchRouter
 from lorary.routing.routers.task_predictor import TaskPredictor as TaskPredictor
 from lorary.routing.routers.uniform import Uniform as Uniform
+from lorary.routing.routing import Routing as Routing
 from lorary.studies.contract import Study as Study
 from lorary.studies.contract import Subject as Subject
 from lorary.studies.contract import Verdict as Verdict

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from packaging.requirements import Requirement
 
-from lorary.errors import LoraryError
+from lorary.errors import OptionError
 
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "demo": ("accelerate>=1.12", "gguf>=0.17"),
@@ -21,13 +21,13 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
 """What we import of each extra in pyproject.toml, with its bounds there."""
 
 
-def require_extra(extra: str, what: str, error: type[LoraryError]) -> None:
+def require_extra(extra: str, what: str) -> None:
     """Raise E-EXTRA, naming everything at once, unless this environment has what an extra asks for. Imports nothing.
 
     what: stands before "needs" in the message.
     """
     if lacking := missing(extra):
-        raise error("E-EXTRA", f"{what} needs {in_words(lacking)}.", f"Run: {install(lacking)}.")
+        raise OptionError("E-EXTRA", f"{what} needs {in_words(lacking)}.", f"Run: {install(lacking)}.")
 
 
 def missing(extra: str) -> list[str]:

@@ -24,7 +24,7 @@ def hash_open(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def hash_json(value: Any) -> str:
+def hash_json(value: object) -> str:
     """Hash a value by its canonical JSON (sorted keys; dataclasses by fields): sha256 in hex.
 
     What has `json_pieces`, since it is too large to be one text, gives its JSON itself, in pieces.
@@ -41,10 +41,10 @@ def hash_json(value: Any) -> str:
     return digest.hexdigest()
 
 
-def canonical_json(value: Any, large: list[Any] | None = None) -> str:
+def canonical_json(value: object, large: list[Any] | None = None) -> str:
     """Write a value as JSON in the one form that is hashed; `large` receives what it can only name."""
 
-    def plain(inner: Any) -> Any:
+    def plain(inner: object) -> Any:
         if large is not None and hasattr(inner, "json_pieces"):
             large.append(inner)
             return _stand_in(len(large) - 1)
@@ -60,7 +60,7 @@ def _stand_in(number: int) -> str:
     return f"{_NO_TEXT_HAS_IT}.{number}"
 
 
-def short_key(*parts: Any) -> str:
+def short_key(*parts: object) -> str:
     """Name a derived thing by its origins: the first 16 hex digits of their common hash."""
     return hash_json(list(parts))[:16]
 
@@ -75,7 +75,7 @@ SKIP_DEFAULT = {"skip_default": True}
 _NEVER = object()
 
 
-def hashed_fields(value: Any) -> dict[str, Any]:
+def hashed_fields(value: object) -> dict[str, Any]:
     """Give the fields of a dataclass's instance that are hashed and stored, by name and in the order of names."""
     cls: Any = type(value)
     found = ((name, getattr(value, name), default) for name, default in _fields_of(cls))

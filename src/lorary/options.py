@@ -155,7 +155,7 @@ def in_words(hint: Any) -> str:
     return _WORDS.get(hint) or getattr(hint, "__name__", None) or str(hint)
 
 
-def name_of(options: Any) -> str:
+def name_of(options: object) -> str:
     """Name the method that an options object is of: its file."""
     return type(options).__module__.rpartition(".")[2]
 
@@ -214,7 +214,7 @@ def check_types(options: Any) -> None:
                 raise OptionError("E-OPTION", f"{where}, expected a whole number below 2**63.")
 
 
-def check_positive(options: Any, *names: str) -> None:
+def check_positive(options: object, *names: str) -> None:
     """Refuse options that aren't above zero; None passes. Raises E-OPTION."""
     for name in names:
         value = getattr(options, name)
@@ -222,7 +222,7 @@ def check_positive(options: Any, *names: str) -> None:
             refuse_value(options, name, "more than 0")
 
 
-def refuse_value(options: Any, name: str, expected: str) -> NoReturn:
+def refuse_value(options: object, name: str, expected: str) -> NoReturn:
     """Raise E-OPTION for the value of one option, saying what was expected."""
     value = reprlib.repr(getattr(options, name))
     raise OptionError("E-OPTION", f"{name_of(options)}: {name}={value}, expected {expected}.")

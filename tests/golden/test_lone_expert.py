@@ -19,7 +19,7 @@ from peft import EvaConfig, LoraGAConfig
 from safetensors.torch import load_file, save_file
 
 import lorary as lo
-from lorary.errors import LibraryError
+from lorary.errors import AdapterError
 from lorary.library.library import Library
 from lorary.testing.pico import ARCHITECTURES, pico_base, random_library
 
@@ -134,7 +134,7 @@ def test_what_changes_the_base_is_refused_until_peft_has_converted_it(init, base
     library = Library.create(tmp_path / "lib", base=base.fingerprint)
     for refused in (lambda: library.add(raw, "raw"), lambda: Library.open(tmp_path / "hub")):
         with pytest.raises(
-            LibraryError, match=rf"^error\[E-FEATURE\] expert 'raw': init_lora_weights='{init}' \(\w+\) "
+            AdapterError, match=rf"^error\[E-FEATURE\] expert 'raw': init_lora_weights='{init}' \(\w+\) "
         ):
             refused()
     config = raw / "adapter_config.json"
@@ -169,7 +169,7 @@ def test_features_that_can_t_be_mixed_are_refused_by_name(name, base, tmp_path):
     options, code, words = REFUSED[name]
     make_adapter(tmp_path / "adapter", **options)
     library = Library.create(tmp_path / "lib", base=base.fingerprint)
-    with pytest.raises(LibraryError) as caught:
+    with pytest.raises(AdapterError) as caught:
         library.add(tmp_path / "adapter", "poems")
     assert caught.value.code == code
     assert str(caught.value).startswith(f"error[{code}] expert 'poems': {words}")

@@ -10,7 +10,7 @@ import torch
 from golden_peft import answer, assert_same, ids, library_of, make_adapter, peft_answer, routed_answer
 
 import lorary
-from lorary.errors import LibraryError, RoutingError
+from lorary.errors import AdapterError
 from lorary.formats.peft import read_experts
 from lorary.model.routed.route import route
 from lorary.routing.directions import right_singular
@@ -107,7 +107,7 @@ def test_an_expert_of_another_rank_comes_later(base, library, tmp_path):
         model.add(library["wide"])
         assert torch.equal(said(model), anew(library, "arrow:top_k=2", "outputs"))
     with route(base, library_without(library, "wide", tmp_path / "b", base), "arrow:top_k=2") as model:
-        with pytest.raises(RoutingError, match=r"^error\[E-RANK\] expert 'wide': rank 7"):
+        with pytest.raises(AdapterError, match=r"^error\[E-RANK\] expert 'wide': rank 7"):
             model.add(library["wide"])
         said(model)
 
@@ -184,7 +184,7 @@ def test_an_expert_of_another_make_among_plain_ones_speaks_as_under_peft(options
 def test_what_can_t_be_mixed_is_refused_by_name(options, named, base, tmp_path):
     # PEFT: no error; the feature is dropped.
     make_adapter(tmp_path / "odd", **options)
-    with pytest.raises(LibraryError) as caught:
+    with pytest.raises(AdapterError) as caught:
         library_of(tmp_path / "lib", base, {"odd": tmp_path / "odd"})
     assert caught.value.code == "E-FEATURE"
     assert named in str(caught.value)

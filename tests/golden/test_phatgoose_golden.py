@@ -16,7 +16,7 @@ from lorary.building.build import build
 from lorary.building.builders import phatgoose
 from lorary.building.builders.phatgoose import Phatgoose
 from lorary.building.training import loop as training
-from lorary.errors import BuildError, LibraryError, RoutingError
+from lorary.errors import LibraryError, RoutingError, TaskError
 from lorary.formats.peft import read_experts
 from lorary.library.library import Library
 from lorary.model.routed.route import route
@@ -228,5 +228,5 @@ def test_gates_that_do_not_fit_are_refused(base, with_gates, toy):
 
 
 def test_an_expert_needs_its_own_tasks(private, toy):
-    with pytest.raises(BuildError, match=r"^error\[E-DATA\] expert 'upper': no training examples of its tasks"):
+    with pytest.raises(TaskError, match=r"^error\[E-DATA\] expert 'upper': no training examples of its tasks"):
         Phatgoose().plan(toy.only(["copy", "swap"]), private)

@@ -13,7 +13,7 @@ from lorary.adapters.low_rank import LowRankBank
 from lorary.building.build import build
 from lorary.building.builders.mhr import MHR
 from lorary.building.builders.poly import Poly
-from lorary.errors import BuildError, RoutingError
+from lorary.errors import BuildError, RoutingError, TaskError
 from lorary.formats.peft import read_experts
 from lorary.library.library import Library
 from lorary.model.routed.route import route
@@ -139,7 +139,7 @@ def test_a_task_that_nobody_trained_has_no_mixture(built, base, toy):
     name, library = built
     with (
         route(base, library, name) as model,
-        pytest.raises(RoutingError, match=r"^error\[E-TASK\] no expert was trained"),
+        pytest.raises(TaskError, match=r"^error\[E-TASK\] no expert was trained"),
     ):
         model.log_likelihood([Example("a", "b", "poems")])
 
@@ -222,7 +222,7 @@ def test_heads_must_divide_the_widths(base, toy, tmp_path):
 
 
 def test_a_gate_without_tasks_says_so():
-    with pytest.raises(RoutingError, match=r"^error\[E-TASK\] learned routing needs the task of every row\."):
+    with pytest.raises(TaskError, match=r"^error\[E-TASK\] learned routing needs the task of every row\."):
         TaskGate(torch.zeros(1, 1, 2))(X, Context())
 
 

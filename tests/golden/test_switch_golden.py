@@ -14,7 +14,7 @@ from lorary.building.builders import switch
 from lorary.building.builders.switch import Switch
 from lorary.building.training import loop as training
 from lorary.building.training.curve import Curve
-from lorary.errors import BuildError, OptionError, RoutingError
+from lorary.errors import AdapterError, OptionError, RoutingError
 from lorary.formats.peft import read_experts
 from lorary.library.library import Library
 from lorary.model.routed.route import route
@@ -268,5 +268,5 @@ def test_what_makes_no_sense_is_refused(base, toy, tmp_path):
     with pytest.raises(OptionError, match="E-OPTION"):
         SwitchRouter(top_k=0)
     uneven = random_library(tmp_path / "lib", base, NAMES, ranks=[1, 2, 3])
-    with pytest.raises(BuildError, match=r"^error\[E-RANK\] .*factors.* Write switch:mix=outputs"):
+    with pytest.raises(AdapterError, match=r"^error\[E-RANK\] .*factors.* Write switch:mix=outputs"):
         build(Switch(steps=1), toy.only(NAMES), base, source=uneven, into=tmp_path / "into")

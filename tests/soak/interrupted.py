@@ -11,7 +11,7 @@ from random import Random
 from process import End, Running, cold, command, filled, run, small_disk
 from world import Command, Lost, World, content, require_clean
 
-from lorary.errors import LibraryError
+from lorary.errors import LoraryError
 from lorary.library.library import Library
 
 COLD_SHARE = 0.04
@@ -131,7 +131,7 @@ def _litter(world: World, random: Random, place: Path) -> None:
         running.wait()
     # What they added is nothing that gc is to be judged by.
     library = Library.open(place / "lib")
-    with contextlib.suppress(LibraryError):
+    with contextlib.suppress(LoraryError):
         library.replace(world.start / "lib" / "experts" / "swap", "swap")
     for extra in set(library) - set(Library.open(world.start / "lib")):
         library.remove(extra)

@@ -19,7 +19,7 @@ from lorary.building.build import build, build_recipe
 from lorary.building.builders.private import Private
 from lorary.building.recipe import Recipe
 from lorary.building.training import loop as train
-from lorary.errors import BuildError
+from lorary.errors import LoraryError
 from lorary.library.library import Library
 from lorary.model.base.base_model import load_base
 from lorary.tasks.read import read_tasks
@@ -218,7 +218,7 @@ def _build_shuffled(world: World, into: Path, names: list[str]) -> None:
 def _build_moody(job: Recipe) -> None:
     try:
         build_recipe(job, backend="local:workers=2,hang_s=4")
-    except BuildError as error:
+    except LoraryError as error:
         print(error)
         raise SystemExit(3) from None
 

@@ -11,7 +11,7 @@ from random import Random
 from process import Running, command, run
 from world import Lost, World, require_clean
 
-from lorary.errors import LibraryError
+from lorary.errors import LoraryError
 from lorary.library.library import Library
 
 _SHARED = ("poems", "riddles", "songs", "swap")
@@ -58,7 +58,7 @@ def _write(world: World, random: Random, path: Path, number: int) -> None:
                 case 5:
                     library = Library.open(path)
                     library.gc()
-        except LibraryError as error:
+        except LoraryError as error:
             if error.code not in _EXPECTED:
                 raise
             print("told", error.code, flush=True)

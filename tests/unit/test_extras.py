@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lorary import extras
-from lorary.errors import TaskError
+from lorary.errors import OptionError
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,8 +32,8 @@ def test_the_bounds_are_those_of_the_project():
 def test_everything_that_is_missing_or_too_old_is_named_at_once(monkeypatch, versions):
     monkeypatch.setattr(extras, "EXTRAS", {"x": ("json>=2", "csv>=1.5", "no_such_package>=3", "abc>=1", "ast")})
     versions |= {"json": "1.9", "csv": "1.5", "abc": "2.0rc1"}
-    with pytest.raises(TaskError) as caught:
-        extras.require_extra("x", "this", TaskError)
+    with pytest.raises(OptionError) as caught:
+        extras.require_extra("x", "this")
     assert str(caught.value) == (
         "error[E-EXTRA] this needs json>=2, found 1.9 and no_such_package>=3, found none. "
         'Run: pip install "json>=2" "no_such_package>=3".'

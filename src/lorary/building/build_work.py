@@ -8,7 +8,7 @@ from pathlib import Path
 from lorary.building.contract import Builder, Job, plan_jobs
 from lorary.building.recipe import Recipe
 from lorary.building.runner import BuildRunner
-from lorary.errors import BuildError, LibraryError, quote
+from lorary.errors import LibraryError, OptionError, quote
 from lorary.library.base_names import shared_name
 from lorary.library.layout import Layout, check_name
 from lorary.library.library import Library, standing
@@ -121,9 +121,9 @@ def _check_names(jobs: Sequence[Job], taken: Iterable[str] = ()) -> None:
     twins = {name.lower(): name for name in taken}
     for name, n in counts.items():
         if n > 1:
-            raise BuildError("E-NAME", f"two jobs make an expert {name!r}.", "Rename the task of one.")
+            raise OptionError("E-NAME", f"two jobs make an expert {name!r}.", "Rename the task of one.")
         check_name(name)
         twin = twins.setdefault(name.lower(), name)
         if twin != name:
             what = f"experts {twin!r} and {name!r} differ only by case, which some disks can't tell apart."
-            raise BuildError("E-NAME", what, "Rename the task of one.")
+            raise OptionError("E-NAME", what, "Rename the task of one.")

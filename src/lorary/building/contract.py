@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from lorary.adapters.tied import tied_groups
-from lorary.errors import BuildError
+from lorary.errors import BuildError, LibraryError, TaskError
 from lorary.hashing import hash_json
 from lorary.library.library import Library
 from lorary.options import Options, name_of, require
@@ -34,7 +34,7 @@ class Job(Protocol):
     def n_steps(self) -> int:
         """Optimiser steps in all."""
 
-    def key(self, base_facts: Mapping[str, Any]) -> str:
+    def key(self, base_facts: Mapping[str, object]) -> str:
         """Hash of all that decides the result: options, data, seed, and the base by its `identity`."""
 
     def describe(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class OneExpertJob(ABC):
         return hash_json(self.examples)
 
     @abstractmethod
-    def key(self, base_facts: Mapping[str, Any]) -> str:
+    def key(self, base_facts: Mapping[str, object]) -> str:
         """Hash of all that decides the result."""
 
     def n_tokens(self, base: Any) -> int | None:
@@ -161,7 +161,9 @@ def settings_of(base: Any) -> dict[str, Any]:
     return {name: identity[name] for name in SETTINGS}
 
 
-def other_settings(job: Job, made_by: Any, found: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[str, str]:
+def other_settings(
+    job: Job, made_by: object, found: Mapping[str, object], facts: Mapping[str, object]
+) -> tuple[str, str]:
     """Say how something was made and what to do, if nothing but settings makes it other than what a job makes.
 
     made_by: its key; found: the settings it was made with, as far as they are known; facts: the base's `identity`.
@@ -185,7 +187,7 @@ def plan_jobs(builder: Builder, tasks: Tasks, source: Library | None) -> list[Jo
     jobs = builder.plan(tasks, source)
     if not jobs:
         given = f"{len(tasks)} tasks were given" if tasks else "no tasks were given"
-        raise BuildError("E-TASK", f"{name_of(builder)}: there is nothing to build: {given}.", "Give some.")
+        raise TaskError("E-TASK", f"{name_of(builder)}: there is nothing to build: {given}.", "Give some.")
     return jobs
 
 
@@ -195,7 +197,7 @@ def require_source(builder: Builder, source: Library | None) -> Library:
     if source is None:
         raise BuildError("E-SOURCE", f"{name} starts from a library.", "Pass source=..., or --from LIBRARY.")
     if not source:
-        raise BuildError("E-EMPTY", f"{name}: library {str(source.path)!r} holds no experts.", "Add or build some.")
+        raise LibraryError("E-EMPTY", f"{name}: library {str(source.path)!r} holds no experts.", "Add or build some.")
     return source
 
 
@@ -205,5 +207,5 @@ def own_tasks(tasks: Tasks, library: Library, expert: str) -> list[Task]:
     found = [tasks[name] for name in names if name in tasks and tasks[name].train]
     if not found:
         message = f"expert {expert!r}: no training examples of its tasks {list(names)} were given."
-        raise BuildError("E-DATA", message, "Give the library's own tasks.")
+        raise TaskError("E-DATA", message, "Give the library's own tasks.")
     return found

@@ -16,7 +16,7 @@ from lorary.building.training.stack import Stack
 from lorary.building.training.trainable import Trainable
 from lorary.disk.arrival import arriving
 from lorary.disk.writing import ELSEWHERE, check_writable, disk_errors
-from lorary.errors import BuildError, LibraryError, quote
+from lorary.errors import LibraryError, quote
 from lorary.model.base.base_model import BaseModel
 from lorary.options import require
 from lorary.tasks.task import Tasks
@@ -78,7 +78,7 @@ def check_into(into: Path) -> None:
     """Refuse a directory that no run can have made, before a base is loaded. Raises E-EXISTS, E-PATH, E-PERM."""
     if into.exists() and not (into / FACTS).is_file():
         what = f"{str(into)!r} exists and was not made by `lorary finetune`."
-        raise BuildError("E-EXISTS", what, "Give another --into, or remove it.")
+        raise LibraryError("E-EXISTS", what, "Give another --into, or remove it.")
     check_writable(into)
 
 
@@ -126,7 +126,7 @@ def _stands(into: Path, job: TrainingJob, base: BaseModel) -> bool:
     if made_by != job.key(facts):
         how, remedy = other_settings(job, made_by, found, facts)
         why = f": it was made {how}" if how else " and was not made by this run: other options, data or base"
-        raise BuildError("E-EXISTS", f"{str(into)!r} exists{why}.", f"{remedy}Give another --into, or remove it.")
+        raise LibraryError("E-EXISTS", f"{str(into)!r} exists{why}.", f"{remedy}Give another --into, or remove it.")
     return True
 
 

@@ -6,7 +6,7 @@ from lorary.library.adapter.config import MAX_ALPHA, MAX_RANK
 from lorary.options import check_positive, refuse_value
 
 
-def check_share(options: Any, name: str) -> None:
+def check_share(options: object, name: str) -> None:
     """Refuse an option that must be a share, from 0 to 1. Raises E-OPTION, as all here."""
     if not 0 <= getattr(options, name) <= 1:
         refuse_value(options, name, "a share from 0 to 1")

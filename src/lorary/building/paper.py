@@ -20,7 +20,7 @@ _OWN: dict[str, dict[str, Any]] = {
 """What single methods have otherwise, or besides."""
 
 
-def as_paper(method: type[T], **options: Any) -> T:
+def as_paper(method: type[T], **options: object) -> T:
     """Give the options of a builder that trains, or of FullFineTuning, with the training of the paper's code.
 
     options: those that are to be other than the paper's, or that it doesn't name, as `clusters`. Private experts train

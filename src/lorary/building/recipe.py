@@ -94,7 +94,7 @@ class Recipe:
         )
 
 
-def read_recipe(path: Path, given: Mapping[str, Any] | None = None) -> Recipe:
+def read_recipe(path: Path, given: Mapping[str, object] | None = None) -> Recipe:
     """Read a recipe; what is `given` takes the place of what it says.
 
     Raises E-OPTION for what isn't TOML or has more than 1 MiB, for an unknown key, a wrong type or a missing one, and
@@ -116,7 +116,7 @@ def read_recipe(path: Path, given: Mapping[str, Any] | None = None) -> Recipe:
     return make_recipe({**content, **(given or {})}, f"recipe {path}")
 
 
-def make_recipe(values: Mapping[str, Any], where: str) -> Recipe:
+def make_recipe(values: Mapping[str, object], where: str) -> Recipe:
     """Make a recipe of plain values. `where` is what errors call it. Raises E-OPTION."""
     known = sorted(field.name for field in dataclasses.fields(Recipe))
     for key in values:

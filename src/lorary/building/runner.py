@@ -105,7 +105,7 @@ class BuildRunner(Runner):
                 found = library[name].provenance.extra
                 if found.get("job") != self.keys[job.name]:
                     how, remedy = other_settings(job, found.get("job"), found, self.base.identity)
-                    raise BuildError(
+                    raise LibraryError(
                         "E-EXISTS",
                         f"library {str(library.path)!r} holds an expert {name!r} that was built "
                         f"{how or 'with other options or data'}.",

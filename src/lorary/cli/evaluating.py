@@ -10,9 +10,9 @@ import typer
 from lorary.cli.application import resumable
 from lorary.cli.models import BARE, choose, opened, refuse_for_libraries
 from lorary.cli.options.groups import Group
-from lorary.cli.options.loading import Loading
+from lorary.cli.options.loading import Loading, Reading
 from lorary.cli.options.parameters import EMBEDDED, count_option, method_option
-from lorary.cli.options.recipe import check_backend, choose_backend
+from lorary.cli.options.recipe_options import check_backend, choose_backend
 from lorary.cli.printing.console import print_json, print_table, progress, say
 from lorary.cli.work import ExampleWatcher, Work
 
@@ -83,7 +83,7 @@ def exams_of(place: str, metrics: Sequence[str], benchmarks: Sequence[str], read
     return list(read_benchmarks(place, benchmarks).values())
 
 
-def evaluate_one(asked: Asked, how: Loading, reading: Any) -> "Scores":
+def evaluate_one(asked: Asked, how: Loading, reading: Reading) -> "Scores":
     """Evaluate one model by one metric into a file."""
     from lorary.evaluation.run import check_into, check_tasks, evaluate, foresee
 
@@ -101,7 +101,7 @@ def evaluate_one(asked: Asked, how: Loading, reading: Any) -> "Scores":
         return evaluate(exam.evaluator, model, exam.tasks, into=asked.into, limit=limit, progress=watcher.on_examples)
 
 
-def evaluate_many(asked: Asked, how: Loading, reading: Any, workers: Workers) -> "list[tuple[Path, Scores]]":
+def evaluate_many(asked: Asked, how: Loading, reading: Reading, workers: Workers) -> "list[tuple[Path, Scores]]":
     """Evaluate each router by each exam into a directory; gives the files and what is in them."""
     if asked.into.suffix in _FILES and not asked.into.is_dir():
         why = (

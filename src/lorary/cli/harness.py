@@ -8,7 +8,7 @@ import typer
 
 from lorary.cli.evaluating import print_runs
 from lorary.cli.models import BARE, choose
-from lorary.cli.options.loading import Loading
+from lorary.cli.options.loading import Loading, Reading
 from lorary.cli.printing.console import print_rich, say
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ LM_EVAL = "lm-eval"
 
 def check_harness(harness: str, refused: dict[str, Any]) -> None:
     """Refuse another harness, options that this one has no use for, and a package that isn't there. Raises E-EXTRA."""
-    from lorary.errors import OptionError
     from lorary.extras import require_extra
 
     if harness != LM_EVAL:
@@ -28,7 +27,7 @@ def check_harness(harness: str, refused: dict[str, Any]) -> None:
         if given:
             what = "the harness's tasks name their data and metrics, and it runs in one process."
             raise typer.BadParameter(what, param_hint=option)
-    require_extra("eval", "lorary eval --harness", OptionError)
+    require_extra("eval", "lorary eval --harness")
 
 
 def require_tasks(tasks: str | None, of_harness: Sequence[str] | None) -> str:
@@ -48,7 +47,7 @@ def evaluate_by_harness(
     limit: int | None,
     routing: dict[str, Any],
     how: Loading,
-    reading: Any,
+    reading: Reading,
 ) -> "list[tuple[Path, Scores]]":
     """Let the harness evaluate each router; its results go into a directory, our scores of each metric beside them."""
     if into.suffix and not into.is_dir():

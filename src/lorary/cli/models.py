@@ -78,7 +78,7 @@ def choose(
     return choose_model(target, router=router, mix=mixed, tasks=data, max_share=max_share)
 
 
-def refuse_for_libraries(target: "Target", given: Mapping[str, Any]) -> None:
+def refuse_for_libraries(target: "Target", given: Mapping[str, object]) -> None:
     """Refuse what only a library has use for, if it is given for the bare base or a saved model."""
     for option, value in given.items():
         if value is not None:

@@ -13,7 +13,7 @@ from lorary.cli.options.completion import offer_methods
 from lorary.cli.options.groups import Group
 from lorary.cli.options.loading import Loading
 from lorary.cli.options.parameters import method_option
-from lorary.cli.options.recipe import check_backend, choose_backend
+from lorary.cli.options.recipe_options import check_backend, choose_backend
 from lorary.cli.printing.console import print_json, say
 from lorary.cli.printing.findings import print_costs, print_findings
 

@@ -11,6 +11,7 @@ from lorary.errors import LoraryError
 
 if TYPE_CHECKING:
     from lorary.reporting.table import Table
+    from lorary.work.jobs import JobStep, Planned
     from lorary.work.survey import Survey
 
 
@@ -30,14 +31,14 @@ class Work:
         self._steps: dict[str, int] = {}
         self._running: dict[str, str] = {}
 
-    def on_plan(self, jobs: Sequence[Any], done: Sequence[str]) -> None:
+    def on_plan(self, jobs: "Sequence[Planned]", done: Sequence[str]) -> None:
         """Hear the plan: all jobs, and the names of those that are done."""
         self._planned = [job.name for job in jobs]
         self._left = {job.name: job.n_steps for job in jobs if job.name not in done}
         verb = "build" if self._things == "experts" else "score"
         say(f"{len(jobs)} {self._things} to {verb}, {len(done)} are there already.")
 
-    def on_step(self, step: Any) -> None:
+    def on_step(self, step: "JobStep") -> None:
         """Hear one step of one job; tell of all that run."""
         if step.job not in self._left:
             return

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lorary.disk.writing import FORBIDDEN
-from lorary.errors import LibraryError, quote
+from lorary.errors import LibraryError, error_of, quote
 
 NOT_REGULAR = errno.EINVAL
 # Windows has none of these flags, nor the FIFOs they are for.
@@ -46,7 +46,7 @@ def open_file(path: Path, *, through_links: bool = True) -> BinaryIO:
 def open_regular(path: Path) -> BinaryIO:
     """Open a file of a library or of something else that strangers fill: as `open_file`, and never through a symlink.
 
-    Raises LibraryError: E-FILE when it is missing, E-PATH when it is something else, E-PERM when it is forbidden.
+    Raises E-FILE when it is missing, E-PATH when it is something else, E-PERM when it is forbidden.
     """
     try:
         return open_file(path, through_links=False)
@@ -88,12 +88,12 @@ def near_path(path: Path) -> str:
 
 
 def read_capped(path: Path, max_bytes: int, code: str) -> bytes:
-    """Read a small regular file. Raises LibraryError with `code` when it is larger than `max_bytes`."""
+    """Read a small regular file. Raises `code` when it is larger than `max_bytes`, and as `open_regular`."""
     with open_regular(path) as file:
         data = file.read(max_bytes + 1)
         if len(data) > max_bytes:
             size = os.fstat(file.fileno()).st_size
-            raise LibraryError(code, f"{path.name} has {size:,} bytes, the limit is {max_bytes:,}.")
+            raise error_of(code, f"{path.name} has {size:,} bytes, the limit is {max_bytes:,}.")
     return data
 
 

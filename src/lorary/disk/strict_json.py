@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from typing import Any, NoReturn
 
-from lorary.errors import LibraryError, quote
+from lorary.errors import error_of, quote
 
 MAX_DEPTH = 32
 
@@ -26,12 +26,12 @@ class DoubleKeyError(_RefusedError):
 def parse_object(data: bytes, called: str, code: str) -> dict[str, Any]:
     """Parse bytes that must be one JSON object; `called` names the file in messages.
 
-    Raises LibraryError with `code` for a BOM, bad UTF-8, bad syntax (line:column), a key given twice,
+    Raises `code` for a BOM, bad UTF-8, bad syntax (line:column), a key given twice,
     NaN or Infinity, whole numbers that no float can hold, nesting over 32 and lone surrogates.
     """
     value = _parse_all(data, called, code)
     if not isinstance(value, dict):
-        raise LibraryError(code, f"{called} holds a {type(value).__name__}, expected an object.")
+        raise error_of(code, f"{called} holds a {type(value).__name__}, expected an object.")
     return value
 
 
@@ -39,14 +39,14 @@ def parse_array(data: bytes, called: str, code: str) -> list[Any]:
     """Parse bytes that must be one JSON array, as strictly as `parse_object`."""
     value = _parse_all(data, called, code)
     if not isinstance(value, list):
-        raise LibraryError(code, f"{called} holds a {type(value).__name__}, expected an array.")
+        raise error_of(code, f"{called} holds a {type(value).__name__}, expected an array.")
     return value
 
 
 def _parse_all(data: bytes, called: str, code: str) -> Any:
     value = _parse(_decode(data, called, code), called, code)
     if is_deep(value):
-        raise LibraryError(code, f"{called} is nested deeper than {MAX_DEPTH} levels.")
+        raise error_of(code, f"{called} is nested deeper than {MAX_DEPTH} levels.")
     if b"\\ud" in data.lower():
         _refuse_surrogates(value, called, code)
     return value
@@ -54,11 +54,11 @@ def _parse_all(data: bytes, called: str, code: str) -> Any:
 
 def _decode(data: bytes, called: str, code: str) -> str:
     if data.startswith(b"\xef\xbb\xbf"):
-        raise LibraryError(code, f"{called} starts with a byte order mark (BOM).", "Save it as plain UTF-8.")
+        raise error_of(code, f"{called} starts with a byte order mark (BOM).", "Save it as plain UTF-8.")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise LibraryError(code, f"{called} is not UTF-8 (byte {error.start:,}).", "Save it as UTF-8.") from None
+        raise error_of(code, f"{called} is not UTF-8 (byte {error.start:,}).", "Save it as UTF-8.") from None
 
 
 def _parse(text: str, called: str, code: str) -> Any:
@@ -68,13 +68,13 @@ def _parse(text: str, called: str, code: str) -> Any:
         )
     except json.JSONDecodeError as error:
         where = f"{called}:{error.lineno}:{error.colno}"
-        raise LibraryError(code, f"{where} is not JSON: {error.msg.lower()}.") from None
+        raise error_of(code, f"{where} is not JSON: {error.msg.lower()}.") from None
     except RecursionError:
-        raise LibraryError(code, f"{called} is nested deeper than {MAX_DEPTH} levels.") from None
+        raise error_of(code, f"{called} is nested deeper than {MAX_DEPTH} levels.") from None
     except _RefusedError as error:
-        raise LibraryError(code, f"{called}: {error}.") from None
+        raise error_of(code, f"{called}: {error}.") from None
     except ValueError:  # Python refuses integers of over 4,300 digits
-        raise LibraryError(code, f"{called} holds an integer with too many digits.") from None
+        raise error_of(code, f"{called} holds an integer with too many digits.") from None
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def _whole(text: str) -> int:
     return value
 
 
-def is_deep(value: Any) -> bool:
+def is_deep(value: object) -> bool:
     """Tell whether lists and objects are nested deeper than 32 levels."""
     level = [value]
     for _ in range(MAX_DEPTH):
@@ -117,7 +117,7 @@ def is_deep(value: Any) -> bool:
     return True
 
 
-def is_texts(value: Any) -> bool:
+def is_texts(value: object) -> bool:
     """Tell whether a value is a list of texts."""
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
@@ -126,4 +126,4 @@ def _refuse_surrogates(value: Any, called: str, code: str) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise LibraryError(code, f"{called} holds half of a surrogate pair (\\ud800 to \\udfff).") from None
+        raise error_of(code, f"{called} holds half of a surrogate pair (\\ud800 to \\udfff).") from None

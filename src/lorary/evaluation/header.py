@@ -8,7 +8,7 @@ from typing import Any
 from lorary.errors import EvaluationError
 
 
-def check_same(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def check_same(path: Path, found: Mapping[str, object], wanted: Mapping[str, object]) -> None:
     """Refuse a file of another run: say in what its header differs. Raises E-RUN."""
     before, now = _flat(found), _flat(wanted)
     keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]

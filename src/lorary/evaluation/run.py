@@ -75,7 +75,7 @@ def check_tasks(evaluator: Evaluator, tasks: Tasks, limit: int | None = None) ->
         evaluator.check(task.test)
 
 
-def check_into(into: Path, expected: Mapping[str, Any] | None = None) -> None:
+def check_into(into: Path, expected: Mapping[str, object] | None = None) -> None:
     """Refuse a file that no run can be written to, before any long work.
 
     `expected`: what is known of the run's header, see `foresee`; in a file of another run it differs.
@@ -141,7 +141,7 @@ def _batches(evaluator: Evaluator, model: LanguageModel, tasks: Tasks, *, done: 
 class _Part:
     """The growing file of one unfinished run. A torn last line is dropped; another run's file is refused."""
 
-    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, header: Mapping[str, object]) -> None:
         self._file = GrowingFile(path)
         part = self._file.path
         known = whole_lines(part)

@@ -20,7 +20,7 @@ from lorary.disk.growing import part_of
 from lorary.disk.reading import near_path, open_file
 from lorary.disk.strict_json import MAX_DEPTH, is_deep
 from lorary.disk.writing import FORBIDDEN
-from lorary.errors import EvaluationError
+from lorary.errors import EvaluationError, error_of
 from lorary.evaluation.bootstrap import central_interval, resampled_means
 from lorary.evaluation.contract import Outcome
 
@@ -126,7 +126,7 @@ def read_run(path: Path) -> bytes | None:
         raise EvaluationError("E-RUN", f"{str(path)!r} is no path.") from None
     except OSError as error:
         code = "E-PERM" if error.errno in FORBIDDEN else "E-RUN"
-        raise EvaluationError(code, f"{path}: can't be read: {error.strerror}.") from None
+        raise error_of(code, f"{path}: can't be read: {error.strerror}.") from None
 
 
 def whole_lines(part: Path) -> bytes:

@@ -58,7 +58,7 @@ def facts_of(setup: Setup, fit: Tasks | None) -> dict[str, Any]:
 
 
 def make_cell(
-    setup: Setup, exam: Exam, file: str, facts: Mapping[str, Any], *, limit: int | None, fit: Tasks | None
+    setup: Setup, exam: Exam, file: str, facts: Mapping[str, object], *, limit: int | None, fit: Tasks | None
 ) -> Cell:
     """Make a cell. facts: of its model, as `facts_of`."""
     facts = dict(facts)

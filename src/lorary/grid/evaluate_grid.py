@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from lorary.errors import OptionError
 from lorary.evaluation.benchmarking.contract import Exam
@@ -26,7 +25,7 @@ def evaluate_grid(
     *,
     base: BaseModel | str | None = None,
     into: Path | str,
-    loading: Mapping[str, Any] | None = None,
+    loading: Mapping[str, object] | None = None,
     train_tasks: Tasks | None = None,
     limit: int | None = None,
     backend: Backend | str | None = None,

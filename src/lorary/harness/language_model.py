@@ -59,7 +59,7 @@ class HarnessModel(TemplateLM):
         """What its tokens are filed under, where the harness keeps requests."""
         return self.base.name.replace("/", "__")
 
-    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: object) -> list[int]:
         """Give the tokens of a text; None: special ones as the tokenizer adds them, a start token only once."""
         start = self.tokenizer.decode([self.prefix_token_id])
         if add_special_tokens is None and start and string.startswith(start):

@@ -12,7 +12,7 @@ from pathlib import Path
 from lorary.disk.processes import collect_beside, is_abandoned, marked
 from lorary.disk.reading import require_plain_directory
 from lorary.disk.writing import disk_errors, sync
-from lorary.errors import LibraryError, quote
+from lorary.errors import LibraryError, OptionError, quote
 from lorary.library.layout import Layout
 from lorary.library.library import Library
 
@@ -26,7 +26,7 @@ def put(
 ) -> Path:
     """Store an artefact as `<kind>-<key>.<suffix>`: `write` fills a temporary file, which is then renamed.
 
-    `learned=True` is for what can't be rebuilt without data. Raises LibraryError E-PERM for a library that can't be
+    `learned=True` is for what can't be rebuilt without data. Raises E-PERM for a library that can't be
     written to (keep the artefact in memory then), E-PATH for a folder that is a link, and E-DISK.
     """
     folder = library.layout.learned if learned else library.layout.derived
@@ -78,7 +78,7 @@ def namesakes(library: Library, kind: str, beginning: str, suffix: str) -> list[
 def gc(library: Library, keep: Iterable[str] | None) -> list[str]:
     """Delete derived artefacts whose key is not in `keep` (None: all stay), and what dead writers left.
 
-    Learned artefacts are never touched. Returns the names of what it deleted, sorted. Raises LibraryError E-PERM.
+    Learned artefacts are never touched. Returns the names of what it deleted, sorted. Raises E-PERM.
     """
     doomed = [path for path in _files(library.layout, library.layout.learned) if _is_left(path)]
     for path in _files(library.layout, library.layout.derived):
@@ -106,7 +106,7 @@ def _is_left(path: Path) -> bool:
 def _file_name(kind: str, key: str, suffix: str) -> str:
     for what, value, pattern in (("kind", kind, _KIND), ("key", key, _KEY), ("suffix", suffix, _SUFFIX)):
         if not pattern.fullmatch(value):
-            raise LibraryError(
+            raise OptionError(
                 "E-NAME", f"{what} {quote(value)} can't be part of a file name.", "Use letters and digits."
             )
     return f"{kind}-{key}.{suffix}"

@@ -12,7 +12,7 @@ from typing import Any
 from lorary.disk.reading import read_capped
 from lorary.disk.seal import is_sealed, seal, sealer
 from lorary.disk.strict_json import parse_object
-from lorary.errors import LibraryError
+from lorary.errors import LibraryError, LoraryError
 from lorary.library import derived
 from lorary.library.adapter.expert import Expert
 from lorary.library.adapter.findings import Finding, warning
@@ -38,7 +38,7 @@ def note_hijack(library: Library, router: str, shares: Mapping[str, float], caug
     def write(path: Path) -> None:
         path.write_text(text, encoding="utf-8")
 
-    with contextlib.suppress(LibraryError):
+    with contextlib.suppress(LoraryError):
         derived.put(library, _KIND, key, "json", write)
 
 

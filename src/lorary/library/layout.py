@@ -27,7 +27,7 @@ from pathlib import Path
 
 from lorary.disk.processes import WORK
 from lorary.disk.reading import near_path, require_plain_directory
-from lorary.errors import LibraryError, quote
+from lorary.errors import LibraryError, OptionError, quote
 
 SCHEMA_VERSION = 1
 CONFIG = "adapter_config.json"
@@ -167,11 +167,11 @@ def check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         near = f" {quote(fitting_name(name))} would do." if fitting_name(name) else ""
         hint = f"Use 1 to 64 letters (A-Z, a-z), digits, _ or -, starting with a letter or digit.{near}"
-        raise LibraryError("E-NAME", f"expert name {quote(name)} is refused.", hint)
+        raise OptionError("E-NAME", f"expert name {quote(name)} is refused.", hint)
     if name.lower() in _PEFT_WORDS:
-        raise LibraryError("E-NAME", f"expert name {quote(name)} is reserved: it occurs inside PEFT's tensor keys.")
+        raise OptionError("E-NAME", f"expert name {quote(name)} is reserved: it occurs inside PEFT's tensor keys.")
     if name.lower() in _DEVICES:
-        raise LibraryError("E-NAME", f"expert name {quote(name)} is reserved: it is a device on Windows.")
+        raise OptionError("E-NAME", f"expert name {quote(name)} is reserved: it is a device on Windows.")
 
 
 def is_name(name: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lorary.disk.reading import identity, require_plain_directory
 from lorary.disk.writing import ELSEWHERE, check_writable, code_of, disk_errors
-from lorary.errors import LibraryError, known_names, listed, quote
+from lorary.errors import LibraryError, LoraryError, OptionError, error_of, known_names, listed, quote
 from lorary.library import staging
 from lorary.library.adapter.check import BaseFacts
 from lorary.library.adapter.config import BASE_NAME
@@ -26,7 +26,7 @@ _MANY = 20
 _MOST_READS = 8  # of one expert, if others replace it again and again
 
 
-class UnknownExpertError(LibraryError, KeyError):
+class UnknownExpertError(OptionError, KeyError):
     """No expert of that name; also a KeyError, so that `in` and `get` behave as for any mapping."""
 
     __str__ = Exception.__str__  # KeyError would show the sentence quoted
@@ -53,7 +53,7 @@ class Library(Mapping[str, Expert]):
     def open(cls, path: Path | str, *, skip_bad: bool = False) -> "Library":
         """Open a library, or a directory of PEFT adapters that others made (read-only). Writes nothing, takes no lock.
 
-        Raises LibraryError: E-LIBRARY, E-SCHEMA, E-PATH when its experts are elsewhere, and whatever is wrong with the
+        Raises E-LIBRARY, E-SCHEMA, E-PATH when its experts are elsewhere, and whatever is wrong with the
         first bad expert.
         """
         layout = find_layout(Path(path).absolute())
@@ -69,7 +69,7 @@ class Library(Mapping[str, Expert]):
     def create(cls, path: Path | str, *, base: Mapping[str, Any] | None = None, exist_ok: bool = False) -> "Library":
         """Make an empty library for one base (its fingerprint); with `exist_ok`, open the one that is there.
 
-        Raises LibraryError: E-EXISTS, E-BASE when the one that is there has another base, E-PATH, E-PERM, E-DISK.
+        Raises E-EXISTS, E-BASE when the one that is there has another base, E-PATH, E-PERM, E-DISK.
         """
         layout = Layout(Path(path).absolute())
         if layout.manifest.exists() and exist_ok:
@@ -139,7 +139,7 @@ class Library(Mapping[str, Expert]):
         `provenance` replaces the source's expert.json; with `base`, the sites must fit it; `base_name`: what the copy
         calls its base. What would let PEFT import code is neutralised in the copy. The source is not modified. Adapters
         in folders of it are left, with a warning (W-INNER): `lorary.add` takes all.
-        Raises LibraryError: all that `check` finds, numbers included, E-NAME, E-EXISTS, E-BASE, E-DISK, E-PERM, E-PATH.
+        Raises all that `check` finds, numbers included, E-NAME, E-EXISTS, E-BASE, E-DISK, E-PERM, E-PATH.
         """
         return self._take_from(source, name, base, provenance, base_name, replace=False)
 
@@ -156,7 +156,7 @@ class Library(Mapping[str, Expert]):
         """Give a builder an empty directory for a new expert; it becomes the expert when the `with` block ends.
 
         The block writes adapter_config.json, adapter_model.safetensors and, if it likes, expert.json. If it raises, or
-        what it wrote doesn't pass `check`, nothing remains. Raises LibraryError as `add` does.
+        what it wrote doesn't pass `check`, nothing remains. Raises as `add` does.
         """
         self._require(name, replace=False)
         with arriving_expert(self._layout, name, replaces=False) as arrival:
@@ -242,7 +242,7 @@ def _require_ours(layout: Layout) -> None:
 
 def _note_all(layout: Layout, manifest: Manifest, known: Mapping[str, Expert], base: Mapping[str, Any] | None) -> None:
     # Notes, not the truth: when they can't be written nothing is lost, and the next change writes them.
-    with contextlib.suppress(OSError, LibraryError):
+    with contextlib.suppress(OSError, LoraryError):
         for _ in range(_MOST_READS):
             seen = layout.expert_names()
             experts, _bad = _read_experts(layout, manifest.base, known)
@@ -289,9 +289,9 @@ def _content(layout: Layout) -> set[str]:
 
 def _read_experts(
     layout: Layout, base: Mapping[str, Any] | None, known: Mapping[str, Expert]
-) -> tuple[dict[str, Expert], dict[str, LibraryError]]:
+) -> tuple[dict[str, Expert], dict[str, LoraryError]]:
     experts: dict[str, Expert] = {}
-    bad: dict[str, LibraryError] = {}
+    bad: dict[str, LoraryError] = {}
     lowered: dict[str, str] = {}
     for name in layout.expert_names():
         try:
@@ -301,16 +301,16 @@ def _read_experts(
             base = base or expert.provenance.base_fingerprint  # when the library names none, the first one's counts
             experts[name] = expert
             lowered[name.lower()] = name
-        except (LibraryError, OSError) as error:
-            caught = error if isinstance(error, LibraryError) else _unreadable(name, error)
+        except (LoraryError, OSError) as error:
+            caught = error if isinstance(error, LoraryError) else _unreadable(name, error)
             if (layout.experts / name).is_symlink() or (layout.experts / name).exists():  # else it was just removed
                 bad[name] = caught
     return experts, bad
 
 
-def _unreadable(name: str, error: OSError) -> LibraryError:
+def _unreadable(name: str, error: OSError) -> LoraryError:
     what = f"expert {quote(name)}: its directory can't be read ({error.strerror})."
-    return LibraryError(code_of(error) or "E-FILE", what, "Restore it, or leave the expert out.")
+    return error_of(code_of(error) or "E-FILE", what, "Restore it, or leave the expert out.")
 
 
 def _read_standing(directory: Path, name: str) -> Expert:
@@ -319,7 +319,7 @@ def _read_standing(directory: Path, name: str) -> Expert:
         before, caught = identity(directory), None
         try:
             expert = read_expert(directory, name)
-        except LibraryError as error:
+        except LoraryError as error:
             caught = error
         if identity(directory) == before:
             break  # what was read, or is wrong, is of one and the same directory
@@ -328,7 +328,7 @@ def _read_standing(directory: Path, name: str) -> Expert:
     return expert
 
 
-def _first_bad(bad: Mapping[str, LibraryError], layout: Layout) -> LibraryError:
+def _first_bad(bad: Mapping[str, LoraryError], layout: Layout) -> LoraryError:
     (name, first), *others = bad.items()
     more = f"{len(others)} more experts are bad: {listed([other for other, _ in others])}." if others else ""
     # What the command line can do to it; Python can also open without.
@@ -336,7 +336,7 @@ def _first_bad(bad: Mapping[str, LibraryError], layout: Layout) -> LibraryError:
     if not layout.is_ours:
         mend = f"`lorary add LIBRARY {layout.root}` makes a library of those that pass"
     hint = " ".join(part for part in (first.hint, more, f"{mend}; Library.open(..., skip_bad=True) skips it.") if part)
-    return LibraryError(first.code, first.message, hint)
+    return first.reworded(first.message, hint)
 
 
 def _near(name: str, names: list[str]) -> str:

@@ -30,7 +30,7 @@ def read_manifest(layout: Layout) -> Manifest:
     try:
         fields = parse_object(read_capped(layout.manifest, MAX_BYTES, "E-LIBRARY"), called, "E-LIBRARY")
     except LibraryError as caught:
-        raise LibraryError(caught.code, caught.message, _mend(layout)) from None
+        raise caught.reworded(caught.message, _mend(layout)) from None
     version = fields.get("schema_version")
     if type(version) is not int or version < 1:
         message = f"{called}: schema_version is {quote(version)}, expected {SCHEMA_VERSION}."

@@ -17,7 +17,7 @@ _ZERO = b"\x00\x80"  # the bytes of zeros of either sign, in every kind of float
 def look_for_zeros(expert: Expert) -> list[Finding]:
     """Report an expert with a zero factor at every site (W-ZERO). Reads until the first number that isn't.
 
-    Raises LibraryError E-FILE and E-PATH, as `open_regular`.
+    Raises E-FILE and E-PATH, as `open_regular`.
     """
     with open_regular(expert.weights_path) as file:
         for keys in expert.sites.values():

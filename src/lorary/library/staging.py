@@ -15,7 +15,7 @@ from pathlib import Path
 from lorary.disk.processes import collect_beside, is_abandoned, is_marked, marked
 from lorary.disk.reading import is_plain_directory, require_plain_directory
 from lorary.disk.writing import sync
-from lorary.errors import LibraryError, quote
+from lorary.errors import LibraryError, OptionError, quote
 from lorary.library.layout import Layout, is_name
 
 _AS_BEFORE = re.compile(
@@ -64,7 +64,7 @@ def commit_over(stage: Path, target: Path) -> None:
         os.rename(target, away)
     except FileNotFoundError:
         message = f"expert {quote(target.name)} was removed by another writer."
-        raise LibraryError("E-NAME", message, "Add it instead.") from None
+        raise OptionError("E-NAME", message, "Add it instead.") from None
     try:
         os.rename(stage, target)
     except OSError:

@@ -17,7 +17,7 @@ from huggingface_hub.utils.sha import git_hash
 
 from lorary.disk.arrival import arriving
 from lorary.disk.writing import disk_errors, is_disk_error
-from lorary.errors import LibraryError, quote
+from lorary.errors import LibraryError, LoraryError, quote
 from lorary.hashing import hash_file
 
 ANSWER_TIMEOUT_S = 5.0  # for the first word from the Hub; downloads may take longer
@@ -40,7 +40,7 @@ class HubPlace(NamedTuple):
 
 
 def parse_uri(uri: str) -> HubPlace:
-    """Read `hf://user/repo[/folder][@revision]`. Raises LibraryError E-HUB for anything else."""
+    """Read `hf://user/repo[/folder][@revision]`. Raises E-HUB for anything else."""
     match = _URI.fullmatch(uri)
     paths = [match[name] for name in ("folder", "revision") if match[name]] if match else []
     # Both become part of a path on this machine: an empty part makes it absolute, or climbs as ".." does.
@@ -54,7 +54,7 @@ def pull(uri: str, into: Path | str) -> Path:
     """Give the local directory of a library: a path as it is, an `hf://` name after copying it to `into`.
 
     Fetches .json, .safetensors and .md only; `into` is whole or absent. With HF_HUB_OFFLINE set, the Hub's cache is the
-    source. Raises LibraryError: E-HUB (within ten seconds when the Hub doesn't answer), E-EXISTS, E-LIBRARY for a path
+    source. Raises E-HUB (within ten seconds when the Hub doesn't answer), E-EXISTS, E-LIBRARY for a path
     that isn't there, E-DISK, E-PERM.
     """
     if "://" not in uri:
@@ -76,7 +76,7 @@ def pull(uri: str, into: Path | str) -> Path:
 def reach_hub(repo: str) -> None:
     """Make sure that a Hub repository can be used: the Hub answers, or HF_HUB_OFFLINE says to use its cache.
 
-    Raises LibraryError E-HUB, within ten seconds when the Hub doesn't answer.
+    Raises E-HUB, within ten seconds when the Hub doesn't answer.
     """
     if constants.HF_HUB_OFFLINE:
         return
@@ -108,7 +108,7 @@ def _snapshot(place: HubPlace, uri: str) -> Path:
     """Fetch what a name refers to into the Hub's cache, and compare it with the Hub's hashes. Raises E-HUB."""
     try:
         return _download(place, uri)
-    except LibraryError:
+    except LoraryError:
         raise
     except HfHubHTTPError as error:
         raise _refused(uri, error) from error

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lorary.adapters.contract import Site
-from lorary.errors import ModelError, known_names
+from lorary.errors import AdapterError, known_names
 from lorary.library.adapter.targets import ALL_LINEAR
 
 ATTENTION = "attention"
@@ -57,7 +57,7 @@ def choose_sites(sites: Mapping[str, Site], targets: Sequence[str], idle: frozen
             found = {name: site for name, site in found.items() if name not in idle}
         if not found:
             hint = _known_targets(target, sites, idle)
-            raise ModelError("E-TARGET", f"{target!r} names no linear layer of the base.", hint)
+            raise AdapterError("E-TARGET", f"{target!r} names no linear layer of the base.", hint)
         chosen |= found
     return [chosen[name] for name in sites if name in chosen]
 
@@ -70,7 +70,7 @@ def require_called(sites: Mapping[str, Site], targets: Sequence[str], idle: froz
             what = (
                 f"{target!r} names {unheard[0]!r}, which this base never calls: it reads its weight, past any adapter."
             )
-            raise ModelError("E-TARGET", what, _known_targets(target, sites, idle))
+            raise AdapterError("E-TARGET", what, _known_targets(target, sites, idle))
 
 
 def _known_targets(target: str, sites: Mapping[str, Site], idle: frozenset[str]) -> str:

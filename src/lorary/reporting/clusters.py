@@ -21,7 +21,7 @@ def report_clusters(
     into: str | Path,
     *,
     curve: Sequence[Mapping[str, float]] = (),
-    provenance: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, object] | None = None,
     title: str = "Clusters of the experts",
     png_dir: str | Path | None = None,
 ) -> Path:

@@ -2,7 +2,6 @@
 
 import html
 import json
-from typing import Any
 
 _VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n\r"} | {127: 0x2421}
 _VISIBLE |= dict.fromkeys((0xFFFE, 0xFFFF), 0xFFFD)  # XML, and so SVG, has none of them
@@ -13,7 +12,7 @@ def escape(text: object) -> str:
     return html.escape(visible(str(text)))
 
 
-def escape_json(value: Any) -> str:
+def escape_json(value: object) -> str:
     """Write a value as JSON that can stand inside a `<script>` element."""
     text = json.dumps(value, separators=(",", ":"))  # ASCII only
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lorary.errors import EvaluationError
 from lorary.reporting.canvas import Picture, finish, short
 from lorary.reporting.palette import COLOURS, OTHER
-from lorary.reporting.tokens import TokenTrace
+from lorary.reporting.token_trace import TokenTrace
 
 _NAMED = 4  # experts with a colour and a name
 _UPPER = 4  # the upper quarter of the sites is averaged

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from lorary.disk.writing import ELSEWHERE, check_writable, disk_errors, write_whole
-from lorary.errors import EvaluationError
+from lorary.errors import LibraryError
 from lorary.reporting.canvas import is_ours
 from lorary.reporting.escape import escape
 from lorary.reporting.figure import Picture
 from lorary.reporting.palette import COLOURS, OTHER
 from lorary.reporting.table import Table
-from lorary.reporting.tokens import SCRIPT, TokenTrace
+from lorary.reporting.token_trace import SCRIPT, TokenTrace
 
 _STYLE = Path(__file__).with_name("page.css")
 _COLOURS = "".join(f".e{number} {{ --e: {colour}; }}\n" for number, colour in enumerate((*COLOURS, OTHER)))
@@ -29,7 +29,7 @@ def write_report(
     tables: Sequence[Table] = (),
     pictures: Sequence[Picture] = (),
     traces: Sequence[TokenTrace] = (),
-    provenance: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, object] | None = None,
     png_dir: str | Path | None = None,
 ) -> Path:
     """Write scores, figures and traces as one HTML file, whole or not at all; returns its path.
@@ -66,7 +66,7 @@ def _page(
 
 
 def write_page(
-    into: Path, title: str, summary: Sequence[str], sections: Mapping[str, str], provenance: Mapping[str, Any]
+    into: Path, title: str, summary: Sequence[str], sections: Mapping[str, str], provenance: Mapping[str, object]
 ) -> Path:
     """Write a page of sections whose HTML is given, as `write_report` does. Raises E-EXISTS, E-DISK, E-PERM."""
     _write(into, _framed(title, summary, sections, provenance).encode(), _is_page)
@@ -133,7 +133,7 @@ def check_page_place(into: Path) -> None:
 def _check_may_go(path: Path, may_go: Callable[[bytes], bool]) -> None:
     if (path.exists() or path.is_symlink()) and not (path.is_file() and may_go(path.read_bytes())):
         message = f"{str(path)!r} exists and isn't a page or figure that lorary wrote."
-        raise EvaluationError("E-EXISTS", message, "Choose another path, or remove it.")
+        raise LibraryError("E-EXISTS", message, "Choose another path, or remove it.")
 
 
 def _write(path: Path, data: bytes, may_go: Callable[[bytes], bool]) -> None:

@@ -36,7 +36,7 @@ class Line:
         return self.claim, self.paper or "–", self.ours or "–", self.verdict, self.meaning or "–"
 
 
-def write_overview(into: Path, lines: Sequence[Line], facts: Mapping[str, Any], markdown: str) -> Path:
+def write_overview(into: Path, lines: Sequence[Line], facts: Mapping[str, object], markdown: str) -> Path:
     """Write the page report.html and the same as Markdown; gives the page's path. Raises E-EXISTS, E-DISK, E-PERM."""
     with disk_errors(repr(str(into / markdown)), ELSEWHERE):
         write_whole(into / markdown, to_markdown(lines, facts).encode())
@@ -46,7 +46,7 @@ def write_overview(into: Path, lines: Sequence[Line], facts: Mapping[str, Any], 
     return write_page(into / "report.html", "The paper's claims", summary, sections, facts)
 
 
-def to_markdown(lines: Sequence[Line], facts: Mapping[str, Any]) -> str:
+def to_markdown(lines: Sequence[Line], facts: Mapping[str, object]) -> str:
     """Write the lines as a table for each study, below what was run on what."""
     said = [f"- {key}: {_shown(value)}" for key, value in facts.items() if not isinstance(value, Mapping)]
     parts = ["# The paper's claims", "", WORDS, "", *said]

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from lorary.adapters.contract import Experts, Site
 from lorary.folder import ROUTERS
 from lorary.options import Options, as_dict, require
-from lorary.routing.answer import Routing as Routing
-from lorary.routing.answer import joined
 from lorary.routing.evidence import Evidence
+from lorary.routing.routing import Routing as Routing
+from lorary.routing.routing import joined
 
 State = dict[str, Tensor]
 """What a router learnt or derived, by name; stored as one safetensors file."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lorary.routing.answer import Routing
+from lorary.routing.routing import Routing
 
 _TOKENS_AT_ONCE = 128  # a block's weights are a square of so many tokens
 

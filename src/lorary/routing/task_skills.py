@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lorary.adapters.contract import Experts, Site
-from lorary.errors import RoutingError
+from lorary.errors import RoutingError, TaskError
 from lorary.routing.contract import Context, Gate, Probe, Routing, State
 
 TASKS = "tasks"
@@ -34,9 +34,7 @@ class TaskGate(Gate):
     def forward(self, h: Tensor, context: Context) -> Routing:
         """Look up each row's weights, (B, 1, S, E)."""
         if context.experts is None:
-            raise RoutingError(
-                "E-TASK", "learned routing needs the task of every row.", "Pass tasks=[...], or examples."
-            )
+            raise TaskError("E-TASK", "learned routing needs the task of every row.", "Pass tasks=[...], or examples.")
         chosen = self.logits[context.experts.to(self.logits.device)]
         return Routing((chosen if self.raw else skill_weights(chosen)).unsqueeze(1))
 

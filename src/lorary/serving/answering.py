@@ -141,8 +141,10 @@ def _answer(
 
     sampling = Sampling(
         1.0 if asked.temperature is None else asked.temperature, asked.top_p or 1.0, asked.top_k or 0,
-        None if asked.seed is None else asked.seed + i,
+        asked.seed,
     )  # fmt: skip
+    if i:  # the first of many is the answer that a request for one gets
+        sampling = sampling.of_row(i)
     stops = frozenset(stops_of(base, [example]))
     request = Request(example, prompt, n_new, hear, stops, sampling, _n_logprobs(asked), _is_echo(asked),
                       heard is not None)  # fmt: skip

@@ -20,7 +20,7 @@ class Head:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def body(self, kind: str, **parts: Any) -> dict[str, Any]:
+    def body(self, kind: str, **parts: object) -> dict[str, Any]:
         """Make a body of some kind."""
         prefix = "chatcmpl" if self.is_chat else "cmpl"
         object_ = {True: f"chat.completion{kind}", False: "text_completion"}[self.is_chat]

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
-from lorary.errors import LibraryError
+from lorary.errors import OptionError
 from lorary.serving.answering import error_body
 from lorary.serving.schema import Load, Unload
 
@@ -18,13 +18,16 @@ def add_edit_endpoints(app: FastAPI, guards: Sequence[Any]) -> None:
 
 
 async def _load(asked: Load, request: Request) -> Response:
+    editor = request.app.state.editor
+    library, name = editor.place(asked.lora_name)
     try:
-        await request.app.state.editor.load(asked.lora_name, asked.lora_path, in_place=asked.load_inplace)
-    except LibraryError as error:
-        return JSONResponse(error_body(error), 400)  # the adapter's fault, its name's too: 404 would be of a model
+        await editor.load(library, name, asked.lora_path, in_place=asked.load_inplace)
+    except OptionError as error:
+        return JSONResponse(error_body(error), 400)  # the adapter's name is at fault: 404 would be of a model
     return PlainTextResponse(f"Success: LoRA adapter '{asked.lora_name}' added successfully.")
 
 
 async def _unload(asked: Unload, request: Request) -> Response:
-    await request.app.state.editor.unload(asked.lora_name)
+    editor = request.app.state.editor
+    await editor.unload(*editor.place(asked.lora_name))
     return PlainTextResponse(f"Success: LoRA adapter '{asked.lora_name}' removed successfully.")

@@ -47,9 +47,8 @@ class Editor:
 
             self._scheduler.exchange(after.callers, before.callers, close)
 
-    async def load(self, called: str, path: str, *, in_place: bool) -> None:
+    async def load(self, library: str, name: str, path: str, *, in_place: bool) -> None:
         """Take in an adapter's directory. Raises E-PATH, E-EXISTS and what `lorary.add` has against an adapter."""
-        library, name = self._place(called)
 
         def make(stand: Stand) -> Stand:
             if name in stand.experts and not in_place:
@@ -65,13 +64,15 @@ class Editor:
 
         await self.change(library, make)
 
-    async def unload(self, called: str) -> None:
+    async def unload(self, library: str, name: str) -> None:
         """Let an expert go; on disk it stays. Raises E-NAME, and E-EMPTY for the last one."""
-        library, name = self._place(called)
         await self.change(library, lambda stand: stand.edited(Changes(leaving=[name])))
 
-    def _place(self, called: str) -> tuple[str, str]:
-        """Give the library and the expert that a name means: LIBRARY/EXPERT, or EXPERT of the only library."""
+    def place(self, called: str) -> tuple[str, str]:
+        """Give the library and the expert that a name means: LIBRARY/EXPERT, or EXPERT of the only library.
+
+        Raises E-NAME for a library that isn't served.
+        """
         stands = self._shelf.stands
         library, slash, name = called.rpartition("/")
         if not slash and len(stands) == 1:

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from lorary.disk.reading import open_file
 from lorary.disk.strict_json import parse_object
 from lorary.disk.writing import ELSEWHERE, disk_errors, write_whole
-from lorary.errors import EvaluationError, LibraryError
+from lorary.errors import EvaluationError
 from lorary.hashing import hash_json
 from lorary.studies.contract import Bench, Measure
 
@@ -82,8 +82,8 @@ def _data(path: Path) -> bytes | None:
 def _read(data: bytes, path: Path, form: type, origin: Mapping[str, Any] | None) -> Any:
     try:
         content = parse_object(data, str(path), "E-RUN")
-    except LibraryError as error:
-        raise EvaluationError("E-RUN", error.message, "Delete it; run again.") from None
+    except EvaluationError as error:
+        raise error.reworded(error.message, "Delete it; run again.") from None
     if content.keys() != {"format", "origin", "found"} or content["format"] != FORMAT:
         raise EvaluationError("E-RUN", f"{path}: no file of a measure, format {FORMAT}.", "Delete it; run again.")
     if origin is not None and content["origin"] != origin:

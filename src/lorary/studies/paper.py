@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lorary import __version__
 from lorary.disk.writing import ELSEWHERE, disk_errors, write_whole
@@ -137,7 +136,7 @@ def run_paper(
     tell: Tell = lambda what: None,
     on_failure: Failed | None = None,
     backend: Backend | str | None = None,
-    loading: Mapping[str, Any] | None = None,
+    loading: Mapping[str, object] | None = None,
     run: str | None = None,
 ) -> Path:
     """Run the studies in their order, each in a directory of its name, and write the overview: its path.

@@ -24,7 +24,7 @@ from lorary.reporting.clusters import draw_clusters
 from lorary.reporting.figure import Curve, draw_scores, draw_training
 from lorary.reporting.html import write_report
 from lorary.reporting.table import Table
-from lorary.reporting.tokens import TokenTrace
+from lorary.reporting.token_trace import TokenTrace
 from lorary.studies.road import TRAINED, UNSEEN, Road, Walked, method_of, walk
 from lorary.studies.stages import Watcher
 from lorary.studies.subject import choose_tasks

@@ -171,7 +171,7 @@ class _Walk:
         jobs = {job.name: job.n_steps for job in builder.plan(self.tasks)}
         work = {expert: self._training(builder, n_steps) for expert, n_steps in jobs.items()}
 
-        def skip_done(_: Any, done: Sequence[str]) -> None:
+        def skip_done(_: object, done: Sequence[str]) -> None:
             self.stages.skip(sum(work[expert] for expert in done))
 
         what = f"training {name}: {len(jobs)} expert{'s' if len(jobs) > 1 else ''}"

@@ -50,7 +50,7 @@ def run_study(
     seeds: Sequence[int] | None = None,
     tell: Tell = lambda what: None,
     backend: Backend | str | None = None,
-    loading: Mapping[str, Any] | None = None,
+    loading: Mapping[str, object] | None = None,
     run: str | None = None,
     shared: Path | str | None = None,
 ) -> Finished:

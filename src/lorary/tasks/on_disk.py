@@ -33,6 +33,7 @@ UNFOLDS = 4
 _COMPRESSED = (".gz", ".parquet")
 _VARIABLE = "LORARY_TASK_CACHE"
 _CODE = "W-CACHE"
+_OF_DATA = ("E-LIMIT",)  # whoever reads the files into memory would meet it as well
 _TELL_EVERY = 2000  # rows
 
 
@@ -57,7 +58,7 @@ class LargeFiles:
         """Name what is read from them by their bytes. Raises OSError."""
         return self.key([hash_file(path) for path in self.paths])
 
-    def key(self, told: Sequence[Any]) -> str:
+    def key(self, told: Sequence[object]) -> str:
         """Name what is read from them; told: what is known of the content of each."""
         names = [name_and_part(path, SUFFIXES) for path in self.paths]
         return short_key("tasks", rules(), names, list(told), sorted(self.ignored), self.answers)
@@ -72,6 +73,8 @@ def tasks_on_disk(places: Sequence[Path | str], ignored: tuple[str, ...], answer
             return None
         return _opened(_entry(files))
     except LibraryError as error:
+        if error.code in _OF_DATA:
+            raise
         _warn(error.message, files)
     except OSError as error:
         if error.filename in {name for path in paths for name in (str(path), str(path.resolve()))}:
@@ -122,6 +125,8 @@ def reopen(files: LargeFiles, key: str) -> Store:
             return found.store
         why = "the files changed"
     except (LibraryError, OSError) as error:
+        if getattr(error, "code", "") in _OF_DATA:
+            raise
         why = str(error).rstrip(".")
     what = f"tasks of {files.paths[0]} that another process opened can't be opened here: {why}."
     raise TaskError("E-DATA", what, "Run it again; processes of other machines need the same files.")

@@ -44,7 +44,7 @@ def _parts(t: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return (t.crow_indices(), t.col_indices(), t.values()) if t.layout == torch.sparse_csr else (t,)
 
 
-def peak_mib(run: Callable[[], Any]) -> float:
+def peak_mib(run: Callable[[], object]) -> float:
     """Run something once; give the most memory that its tensors took at one time, in MiB."""
     with AllocatedBytes() as counted:
         run()

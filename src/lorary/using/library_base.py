@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
-from lorary.errors import LibraryError, LoraryError, ModelError, OptionError
+from lorary.errors import LoraryError, ModelError, OptionError
 from lorary.library.adapter.check import BaseFacts
 from lorary.library.adapter.config import BASE_NAME
 from lorary.library.adapter.expert import Expert
@@ -64,7 +64,7 @@ class LibraryBase:
         if theirs and not self._asked and not (self._fingerprint and made.base_fingerprint):
             what = f"expert {name!r} was trained on base {theirs!r}, the library is of {self._names[0]!r}."
             hint = f"If that is the same one under another name, say so: --base {self._names[0]}."
-            raise LibraryError("E-BASE", what, hint)
+            raise ModelError("E-BASE", what, hint)
         return self._names[0], self._sizes(self._names[0], name)
 
     def settle(self, expert: Expert) -> None:

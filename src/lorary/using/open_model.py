@@ -51,7 +51,7 @@ class Choice:
         memory: str | int | None = None,
         report: Callable[[int, int], None] | None = None,
         tell: Tell | None = None,
-        **loading: Any,
+        **loading: object,
     ) -> BaseModel | RoutedModel:
         """Load it, into `base` if that is loaded already; see `open_model`."""
         say = tell or (lambda line: None)
@@ -115,7 +115,7 @@ def open_model(
     memory: str | int | None = None,
     report: Callable[[int, int], None] | None = None,
     tell: Tell | None = None,
-    **loading: Any,
+    **loading: object,
 ) -> BaseModel | RoutedModel:
     """Open what can be asked and evaluated: a library, a saved model, or with "base" the bare base.
 

@@ -34,17 +34,17 @@ def read_records(path: Path) -> list[Any]:
         return []
 
 
-def is_text(value: Any) -> bool:
+def is_text(value: object) -> bool:
     """Accept a string."""
     return isinstance(value, str)
 
 
-def are_texts(value: Any) -> bool:
+def are_texts(value: object) -> bool:
     """Accept a list of strings."""
     return isinstance(value, list) and all(map(is_text, value))
 
 
-def is_count(value: Any) -> bool:
+def is_count(value: object) -> bool:
     """Accept a whole number that a float can hold."""
     return type(value) is int and 0 <= value < 2**53
 
@@ -54,12 +54,12 @@ def is_time(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value <= _LAST_SECOND
 
 
-def is_flag(value: Any) -> bool:
+def is_flag(value: object) -> bool:
     """Accept true and false."""
     return isinstance(value, bool)
 
 
-def are_losses(value: Any) -> bool:
+def are_losses(value: object) -> bool:
     """Accept a finite number, or null, for each name."""
     return isinstance(value, dict) and all(
         loss is None or (type(loss) in (int, float) and abs(loss) < math.inf) for loss in value.values()

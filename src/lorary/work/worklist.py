@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 from lorary.disk.processes import WORK, beside, host
 from lorary.disk.reading import require_plain_directory
 from lorary.disk.writing import write_whole
-from lorary.errors import BuildError, LibraryError, quote
+from lorary.errors import LibraryError, quote
 from lorary.hashing import is_short_key, short_key
 from lorary.work.jobs import Pack
 from lorary.work.records import are_texts, is_count, is_text, is_time, read_record, read_records
@@ -85,7 +85,7 @@ class Worklist:
             with contextlib.suppress(FileNotFoundError):  # who ended another build removed .work/ at this moment
                 self.work.mkdir(exist_ok=True)
                 _write_unless_there(path, json.dumps([asdict(pack) for pack in grouped], indent=1))
-        raise BuildError("E-FILE", f"{str(path)!r} can't be read back as it was written.", "Look at the disk.")
+        raise LibraryError("E-FILE", f"{str(path)!r} can't be read back as it was written.", "Look at the disk.")
 
     # ---- failures -------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from lorary.building.builders.lib_mu import LibMu
 from lorary.building.builders.lib_poly import LibPoly
 from lorary.building.builders.lib_polyz import LibPolyZ
 from lorary.building.training.adaptation import form_of, mean_factors
-from lorary.errors import BuildError, LibraryError, OptionError, RoutingError
+from lorary.errors import AdapterError, BuildError, LibraryError, ModelError, OptionError
 from lorary.formats.peft import read_experts
 from lorary.hashing import hash_file
 from lorary.library.library import Library
@@ -173,7 +173,7 @@ def test_a_source_is_needed(builder, toy, base, tmp_path):
         builder().plan(toy)
     assert str(caught.value) == f"error[E-SOURCE] {name} starts from a library. Pass source=..., or --from LIBRARY."
     empty = Library.create(tmp_path / "empty", base=base.fingerprint)
-    with pytest.raises(BuildError, match=rf"^error\[E-EMPTY\] {name}: library '.*empty' holds no experts\."):
+    with pytest.raises(LibraryError, match=rf"^error\[E-EMPTY\] {name}: library '.*empty' holds no experts\."):
         builder().plan(toy, empty)
 
 
@@ -183,21 +183,21 @@ def test_several_experts_need_a_name(toy, source):
     assert str(caught.value) == (
         "error[E-OPTION] from_expert: the library holds 3 experts. Write from_expert:expert=NAME."
     )
-    with pytest.raises(LibraryError, match=r"^error\[E-NAME\] unknown expert \"?'?fuor"):
+    with pytest.raises(OptionError, match=r"^error\[E-NAME\] unknown expert \"?'?fuor"):
         FromExpert(expert="fuor").plan(toy, source)
 
 
 @pytest.mark.parametrize("builder", [LibMu, LibPoly, LibPolyZ])
 def test_unequal_ranks_are_refused(builder, base, toy, tmp_path):
     source = random_library(tmp_path / "source", base, 2, ranks=(2, 3))
-    with pytest.raises(RoutingError, match=r"^error\[E-RANK\] expert 'e1': rank 3 at "):
+    with pytest.raises(AdapterError, match=r"^error\[E-RANK\] expert 'e1': rank 3 at "):
         build(builder(**QUICK), toy.only(["copy"]), base, into=tmp_path / "lib", source=source)
 
 
 def test_patterns_are_refused():
     weights = {"a": Weights(torch.zeros(2, 3), torch.zeros(3, 2), 1.0)}
     weights["b"] = Weights(torch.zeros(1, 3), torch.zeros(3, 1), 4.0)
-    with pytest.raises(BuildError) as caught:
+    with pytest.raises(AdapterError) as caught:
         form_of("expert 'x'", weights)
     assert str(caught.value) == (
         "error[E-RANK] expert 'x' has ranks and scales [(1, 4.0), (2, 1.0)] at its sites, expected one of each. "
@@ -212,5 +212,5 @@ def test_a_source_of_another_base_is_refused(base, toy, tmp_path):
         from lorary.formats.peft import write_weights
 
         write_weights(stage, kind, random_weights(kind, base.target_sites(["attention"]), seed=1), base_name="b")
-    with pytest.raises(LibraryError, match=r"^error\[E-BASE\] "):
+    with pytest.raises(ModelError, match=r"^error\[E-BASE\] "):
         build(LibMu(**QUICK), toy.only(["copy"]), base, into=tmp_path / "lib", source=source)

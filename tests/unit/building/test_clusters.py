@@ -125,7 +125,7 @@ def test_only_groups_are_written_over(there, tmp_path):
         path.mkdir()
     else:
         path.symlink_to(tmp_path / "nowhere")
-    with pytest.raises(BuildError) as caught:
+    with pytest.raises(LibraryError) as caught:
         CLUSTERS.write(path)
     assert str(caught.value) == (
         f"error[E-EXISTS] '{path}' exists and isn't a groups file. Choose another path, or remove it."

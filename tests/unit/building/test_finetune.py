@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lorary.building.builders.private import Private
 from lorary.building.finetune import FullFineTuning, finetune
 from lorary.building.training import loop as training
-from lorary.errors import BuildError, LibraryError, OptionError
+from lorary.errors import LibraryError, OptionError
 from lorary.model.base.base_model import load_base
 from lorary.testing.contracts import Killed, files_of
 from lorary.testing.pico import ARCHITECTURES, pico_base
@@ -88,7 +88,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(base, toy, tmp_path, monkeypatch
 
 def test_what_is_there_is_not_written_over(base, toy, tmp_path):
     (tmp_path / "full").mkdir()
-    with pytest.raises(BuildError) as caught:
+    with pytest.raises(LibraryError) as caught:
         finetune(QUICK, toy.only(["copy"]), base, into=tmp_path / "full")
     assert str(caught.value) == (
         f"error[E-EXISTS] '{tmp_path / 'full'}' exists and was not made by this run: other options, data or base. "
@@ -99,7 +99,7 @@ def test_what_is_there_is_not_written_over(base, toy, tmp_path):
 def test_a_base_of_another_precision_makes_another_base(base, toy, tmp_path):
     tasks = toy.only(["copy"])
     finetune(QUICK, tasks, base, into=tmp_path / "full")
-    with pytest.raises(BuildError) as caught:
+    with pytest.raises(LibraryError) as caught:
         finetune(QUICK, tasks, pico_base(dtype=torch.bfloat16), into=tmp_path / "full")
     assert str(caught.value) == (
         f"error[E-EXISTS] '{tmp_path / 'full'}' exists: it was made with dtype=float32, not dtype=bfloat16. "

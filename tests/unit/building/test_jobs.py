@@ -13,7 +13,7 @@ from lorary.building.build import build
 from lorary.building.build_work import Build
 from lorary.building.builders.private import Private
 from lorary.building.training import loop as train
-from lorary.errors import BuildError, LibraryError, LoraryError, ModelError, OptionError
+from lorary.errors import AdapterError, BuildError, LibraryError, LoraryError, OptionError, TaskError
 from lorary.library.library import Library
 from lorary.tasks.task import Task, Tasks
 from lorary.testing.contracts import files_of
@@ -243,7 +243,8 @@ def test_an_expert_of_that_name_made_meanwhile_of_other_data_is_an_error(base, o
         build(dataclasses.replace(BUILDER, seed=1), tasks.only([report.seen[0][0]]), other_base, into=tmp_path / "lib")
 
     report = at(1, 3, another)
-    with pytest.raises(BuildError, match=r"^error\[E-EXISTS\] library '.*' holds an expert 'copy' that was built with"):
+    expected = r"^error\[E-EXISTS\] library '.*' holds an expert 'copy' that was built with"
+    with pytest.raises(LibraryError, match=expected):
         build(BUILDER, tasks.only(["copy"]), base, into=tmp_path / "lib", report=report)
 
 
@@ -364,7 +365,7 @@ def test_a_disk_without_room_for_a_checkpoint_ends_the_build_before_its_first_st
 
 def test_two_jobs_of_one_name_are_refused(base, toy, tmp_path):
     twins = Tasks(Task(name, toy["copy"].train, toy["copy"].valid) for name in ("a b", "a-b"))
-    with pytest.raises(BuildError) as caught:
+    with pytest.raises(OptionError) as caught:
         build(BUILDER, twins, base, into=tmp_path / "lib")
     assert str(caught.value) == "error[E-NAME] two jobs make an expert 'a-b'. Rename the task of one."
 
@@ -387,7 +388,7 @@ def test_names_that_no_library_takes_are_refused_before_anything_is_trained(base
 def test_a_name_that_differs_by_case_from_one_in_the_library_is_refused(base, toy, tasks, tmp_path):
     build(BUILDER, tasks.only(["copy"]), base, into=tmp_path / "lib")
     steps = []
-    with pytest.raises(BuildError, match="'copy' and 'Copy' differ only by case"):
+    with pytest.raises(OptionError, match="'copy' and 'Copy' differ only by case"):
         task = Task("Copy", toy["copy"].train, toy["copy"].valid)
         build(BUILDER, Tasks([task]), base, into=tmp_path / "lib", report=steps.append)
     assert not steps
@@ -473,14 +474,14 @@ def test_a_base_of_another_precision_or_length_is_said_to_be_so(base, tasks, tmp
     build(BUILDER, one, base, into=into)
     remove = f"Give another --into, or remove the expert: `lorary remove {into} copy`."
     begin = f"error[E-EXISTS] library '{into}' holds an expert 'copy' that was built with"
-    with pytest.raises(BuildError) as caught:
+    with pytest.raises(LibraryError) as caught:
         build(BUILDER, one, pico_base(dtype=torch.bfloat16), into=into)
     assert str(caught.value) == (
         f"{begin} dtype=float32, not dtype=bfloat16. Give --dtype float32: the default depends on the machine. {remove}"
     )
     short = pico_base()
     short.max_tokens = 16
-    with pytest.raises(BuildError) as caught:
+    with pytest.raises(LibraryError) as caught:
         build(BUILDER, one, short, into=into)
     assert str(caught.value) == f"{begin} max_tokens=256, not max_tokens=16. {remove}"
 
@@ -545,13 +546,13 @@ def test_a_pack_s_speed_is_remembered(base, tasks, tmp_path, monkeypatch):
 
 
 def test_nothing_to_build_is_an_error(base, tasks, tmp_path):
-    with pytest.raises(BuildError, match=r"E-TASK\] private: there is nothing to build: no tasks were given"):
+    with pytest.raises(TaskError, match=r"E-TASK\] private: there is nothing to build: no tasks were given"):
         build(Private(steps=1), tasks.only([]), base, into=tmp_path / "lib")
     assert not (tmp_path / "lib").exists()
 
 
 def test_targets_that_name_nothing_are_one_error_before_any_pack_starts(base, tasks, tmp_path):
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises(AdapterError) as caught:
         build(dataclasses.replace(BUILDER, targets=("mlp",)), tasks, base, into=tmp_path / "lib")
     assert str(caught.value) == (
         "error[E-TARGET] 'mlp' names no linear layer of the base. "

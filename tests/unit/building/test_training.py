@@ -26,7 +26,7 @@ from lorary.building.training import loop as training
 from lorary.building.training.batches import batch_rows
 from lorary.building.training.job import expert_name
 from lorary.disk.seal import seal
-from lorary.errors import BuildError, LibraryError, LoraryError, ModelError, OptionError
+from lorary.errors import AdapterError, BuildError, LibraryError, LoraryError, ModelError, OptionError, TaskError
 from lorary.formats.peft import read_experts
 from lorary.library.library import Library
 from lorary.model.routed.route import route
@@ -194,7 +194,7 @@ def test_a_task_s_name_becomes_an_expert_s(task, name):
 
 
 def test_a_task_without_training_examples_is_refused(toy):
-    with pytest.raises(BuildError) as caught:
+    with pytest.raises(TaskError) as caught:
         Private().plan(Tasks([Task("poems", test=toy["copy"].test)]))
     assert str(caught.value) == (
         "error[E-DATA] expert 'poems': its tasks have no training examples. Check their splits."
@@ -233,7 +233,7 @@ def test_a_run_that_diverges_is_refused_and_leaves_nothing(base, toy, tmp_path):
 
 def test_another_build_of_the_same_name_is_refused(base, toy, tmp_path):
     build(Private(**QUICK), only(toy, "copy"), base, into=tmp_path / "lib")
-    with pytest.raises(BuildError) as caught:
+    with pytest.raises(LibraryError) as caught:
         build(Private(**{**QUICK, "seed": 1}), only(toy, "copy"), base, into=tmp_path / "lib")
     assert str(caught.value) == (
         f"error[E-EXISTS] library '{tmp_path / 'lib'}' holds an expert 'copy' that was built with other options or "
@@ -242,13 +242,13 @@ def test_another_build_of_the_same_name_is_refused(base, toy, tmp_path):
 
 
 def test_unknown_targets_are_refused_before_anything_is_trained(base, toy, tmp_path):
-    with pytest.raises(ModelError, match=r"^error\[E-TARGET\] 'nose' names no linear layer of the base\."):
+    with pytest.raises(AdapterError, match=r"^error\[E-TARGET\] 'nose' names no linear layer of the base\."):
         build(Private(**{**QUICK, "targets": ("nose",)}), only(toy, "copy"), base, into=tmp_path / "lib")
 
 
 def test_a_library_of_another_base_is_refused(base, toy, tmp_path):
     Library.create(tmp_path / "lib", base={**base.fingerprint, "weights": "other"})
-    with pytest.raises(LibraryError, match=r"^error\[E-BASE\] "):
+    with pytest.raises(ModelError, match=r"^error\[E-BASE\] "):
         build(Private(**QUICK), only(toy, "copy"), base, into=tmp_path / "lib")
 
 

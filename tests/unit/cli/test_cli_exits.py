@@ -19,7 +19,7 @@ from cli_line import Run, World
 from lorary import __version__
 from lorary.cli.options.parameters import EMBEDDED
 from lorary.cli.printing.console import print_json
-from lorary.errors import BuildError
+from lorary.errors import BuildError, LibraryError
 from lorary.folder import CLUSTERERS
 from lorary.library.library import Library
 from lorary.studies.road import Road
@@ -245,7 +245,7 @@ def test_an_error_after_which_all_stand_is_an_error(
     run: Run, world: World, copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def exists(*_: Any) -> NoReturn:
-        raise BuildError("E-EXISTS", "library 'x' holds an expert 'copy' that was built with other options or data.")
+        raise LibraryError("E-EXISTS", "library 'x' holds an expert 'copy' that was built with other options or data.")
 
     monkeypatch.setattr("lorary.work.worker.Worker.finish", exists)
     monkeypatch.setattr("lorary.work.jobs.Job.stands", lambda *_: False)

@@ -11,7 +11,7 @@ import pytest
 from library_pico import BASE, SITES, D, tensors, write_adapter
 
 from lorary.disk.processes import host
-from lorary.errors import LibraryError
+from lorary.errors import AdapterError, LibraryError, ModelError, OptionError
 from lorary.library import staging
 from lorary.library.adapter.expert import copy_adapter
 from lorary.library.adapter.provenance import Provenance
@@ -69,7 +69,7 @@ def test_it_is_a_mapping_sorted_by_name(library, poems):
 
 def test_unknown_name(library, poems):
     library.add(poems, "poems")
-    with pytest.raises(LibraryError) as caught:
+    with pytest.raises(OptionError) as caught:
         library["poem"]
     assert message(caught) == "error[E-NAME] unknown expert 'poem'. Did you mean 'poems'? Known: poems."
 
@@ -86,7 +86,7 @@ def test_source_is_copied_without_its_other_files(library, poems):
 
 def test_bad_adapter_leaves_nothing(library, tmp_path):
     bad = write_adapter(tmp_path / "bad", r=8)
-    with pytest.raises(LibraryError) as caught:
+    with pytest.raises(AdapterError) as caught:
         library.add(bad, "bad")
     assert message(caught).startswith("error[E-RANK] expert 'bad': site 'model.layers.0.self_attn.q_proj'")
     assert files(library.path / "experts") == []
@@ -139,7 +139,7 @@ def test_copy_to_is_a_plain_adapter_directory(library, poems, tmp_path):
     ["", "/etc", "..", "../x", "a/b", "a\\b", "a.b", "x" * 65, "a\0", "a\n", "\u202ea", "é", "-a", "_a", " a", "a "],
 )
 def test_refused_name(library, poems, name):
-    with pytest.raises(LibraryError) as caught:
+    with pytest.raises(OptionError) as caught:
         library.add(poems, name)
     assert caught.value.code == "E-NAME"
     assert "Use 1 to 64 letters (A-Z, a-z), digits, _ or -, starting with a letter or digit." in message(caught)
@@ -148,13 +148,13 @@ def test_refused_name(library, poems, name):
 
 @pytest.mark.parametrize("name", ["lora", "weight", "default", "base", "LoRA"])
 def test_reserved_name(library, poems, name):
-    with pytest.raises(LibraryError) as caught:
+    with pytest.raises(OptionError) as caught:
         library.add(poems, name)
     assert message(caught) == f"error[E-NAME] expert name '{name}' is reserved: it occurs inside PEFT's tensor keys."
 
 
 def test_device_name(library, poems):
-    with pytest.raises(LibraryError, match="it is a device on Windows"):
+    with pytest.raises(OptionError, match="it is a device on Windows"):
         library.add(poems, "CON")
 
 
@@ -178,14 +178,14 @@ def test_taken_name_and_case_twin(library, poems):
 
 
 def test_another_base_is_refused(library, poems):
-    with pytest.raises(LibraryError) as caught:
+    with pytest.raises(ModelError) as caught:
         library.add(poems, "poems", provenance=Provenance(base_fingerprint={**PRINT, "hidden_size": 7, "name": "x"}))
     assert message(caught) == (
         "error[E-BASE] expert 'poems': made for another base (hidden_size is 7, the library's is 6). "
         "Put it into a library of its own base."
     )
     library.add(poems, "poems", provenance=Provenance(base_fingerprint={**PRINT, "name": "renamed"}))
-    with pytest.raises(LibraryError, match=r"error\[E-BASE\]"):
+    with pytest.raises(ModelError, match=r"error\[E-BASE\]"):
         Library.create(library.path, base={**PRINT, "hidden_size": 7}, exist_ok=True)
 
 
@@ -193,7 +193,7 @@ def test_base_of_the_first_expert_counts_when_the_library_names_none(tmp_path, p
     library = Library.create(tmp_path / "lib2")
     library.add(poems, "a", provenance=Provenance(base_fingerprint=PRINT))
     assert library.base == PRINT
-    with pytest.raises(LibraryError, match=r"error\[E-BASE\]"):
+    with pytest.raises(ModelError, match=r"error\[E-BASE\]"):
         library.add(poems, "b", provenance=Provenance(base_fingerprint={**PRINT, "hidden_size": 7}))
 
 
@@ -231,7 +231,7 @@ def test_replace_keeps_the_old_bytes_for_their_readers(library, poems, tmp_path)
 
 def test_replace_by_a_bad_one_changes_nothing(library, poems, tmp_path):
     before = library.add(poems, "poems").hash
-    with pytest.raises(LibraryError, match=r"error\[E-RANK\]"):
+    with pytest.raises(AdapterError, match=r"error\[E-RANK\]"):
         library.replace(write_adapter(tmp_path / "bad", r=3), "poems")
     assert Library.open(library.path)["poems"].hash == before
 
@@ -239,7 +239,7 @@ def test_replace_by_a_bad_one_changes_nothing(library, poems, tmp_path):
 def test_replace_of_what_another_writer_removed(library, poems):
     library.add(poems, "poems")
     Library.open(library.path).remove("poems")
-    with pytest.raises(LibraryError) as caught:
+    with pytest.raises(OptionError) as caught:
         library.replace(poems, "poems")
     assert message(caught) == ("error[E-NAME] expert 'poems' was removed by another writer. Add it instead.")
 
@@ -263,7 +263,7 @@ def test_remove(library, poems):
     library.add(poems, "poems")
     library.remove("poems")
     assert list(library) == list(Library.open(library.path)) == []
-    with pytest.raises(LibraryError, match=r"error\[E-NAME\] unknown expert 'poems'"):
+    with pytest.raises(OptionError, match=r"error\[E-NAME\] unknown expert 'poems'"):
         library.remove("poems")
 
 
@@ -602,7 +602,7 @@ def test_a_nan_gets_in_by_no_door(library, poems, tmp_path):
             write_adapter(stage, arrays)
 
     for door in (lambda: library.add(bad, "a"), lambda: library.replace(bad, "poems"), stage):
-        with pytest.raises(LibraryError, match="E-NONFINITE"):
+        with pytest.raises(AdapterError, match="E-NONFINITE"):
             door()
     assert list(Library.open(library.path)) == ["poems"]
     assert not list(library.layout.staging.iterdir())
@@ -623,5 +623,5 @@ def test_bad_experts_are_replaced_and_removed(library, poems):
     library.replace(poems, "a")
     library.remove("b")
     assert (list(library), list(library.bad)) == (["a"], ["c"])
-    with pytest.raises(LibraryError, match="E-NAME"):
+    with pytest.raises(OptionError, match="E-NAME"):
         library.remove("b")

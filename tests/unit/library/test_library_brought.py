@@ -6,7 +6,7 @@ import os
 import pytest
 from library_pico import write_adapter
 
-from lorary.errors import LibraryError
+from lorary.errors import LoraryError
 from lorary.library.adapter.chat_template import judge_template, read_template
 from lorary.library.adapter.opened import open_adapter
 from lorary.library.library import Library
@@ -77,7 +77,7 @@ def test_where_there_is_none_nothing_is_told(way, tmp_path):
 def test_one_that_cannot_be_read_is_left_out_and_named(way, tmp_path):
     source = write_adapter(tmp_path / "odd")
     BROKEN[way](source)
-    with pytest.raises(LibraryError):
+    with pytest.raises(LoraryError, match="E-CHAT|E-PATH"):
         read_template(source)
     expert = Library.create(tmp_path / "lib").add(source, "odd")
     assert sorted(path.name for path in expert.directory.iterdir()) == [

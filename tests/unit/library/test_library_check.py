@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from library_pico import BASE, CONFIG, SITES, D, safetensors_bytes, tensors, write_adapter
 
-from lorary.errors import LibraryError
+from lorary.errors import AdapterError
 from lorary.library.adapter.check import Finding, check, raise_errors
 from lorary.library.adapter.header import read_header
 from lorary.library.adapter.numbers import check_numbers
@@ -505,7 +505,7 @@ def test_errors_come_first_and_are_all_told(tmp_path):
     directory = config_of(tmp_path, init_lora_weights="lora_ga", use_dora=True, bias="all")
     findings = check(directory)
     assert [f.code for f in findings] == ["E-FEATURE", "E-FEATURE", "W-INIT"]
-    with pytest.raises(LibraryError) as caught:
+    with pytest.raises(AdapterError) as caught:
         raise_errors(findings, "poems")
     assert str(caught.value) == (
         "error[E-FEATURE] expert 'poems': use_dora (DoRA) can't be mixed with other experts. "

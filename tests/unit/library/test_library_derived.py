@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from library_pico import write_adapter
 
-from lorary.errors import LibraryError
+from lorary.errors import LibraryError, OptionError
 from lorary.library import derived
 from lorary.library.library import Library
 
@@ -46,7 +46,7 @@ def test_gc_takes_derived_only(library):
 
 @pytest.mark.parametrize("key", ["../x", "", "a.b", "a/b", "a\n"])
 def test_keys_stay_inside(library, key):
-    with pytest.raises(LibraryError, match=r"error\[E-NAME\] key "):
+    with pytest.raises(OptionError, match=r"error\[E-NAME\] key "):
         put(library, key)
 
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from library_pico import BASE, CONFIG, safetensors_bytes, tensors, write_adapter
 
-from lorary.errors import LibraryError
+from lorary.errors import LoraryError
 from lorary.library.adapter.check import check
 from lorary.library.adapter.expert import read_expert
 
@@ -50,7 +50,7 @@ def judge(config: bytes = CONFIG_BYTES, weights: bytes = WEIGHTS_BYTES, provenan
         try:
             expert = read_expert(path, "poems")
             assert len(expert.hash) == 64
-        except LibraryError as error:
+        except LoraryError as error:
             str(error).encode()
 
 

@@ -24,7 +24,7 @@ ELSEWHERE = "0123456789abcdef-1-1.0123abcd"
 
 RACES = """
 import os, signal, sys, time
-from lorary.errors import LibraryError
+from lorary.errors import LoraryError
 from lorary.library.library import Library
 
 def replace_and_remove(library):
@@ -33,12 +33,12 @@ def replace_and_remove(library):
             for change in (library.replace, library.add):
                 try:
                     change(sys.argv[2], name)
-                except LibraryError as error:
+                except LoraryError as error:
                     if error.code not in ("E-NAME", "E-EXISTS"):
                         raise
             try:
                 library.remove(name)
-            except LibraryError as error:
+            except LoraryError as error:
                 if error.code != "E-NAME":
                     raise
 

@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from lorary.adapters.lora import LoRA
 from lorary.adapters.low_rank import LowRankBank
-from lorary.errors import AdapterError, RoutingError
+from lorary.errors import AdapterError, RoutingError, TaskError
 from lorary.folder import ROUTERS
 from lorary.hashing import hash_json
 from lorary.model.attached.attachment import Attachment, RoutedLinear
@@ -121,7 +121,7 @@ def test_a_call_that_fails_gives_the_slot_back(base, toy_library):
     with route(base, toy_library, "oracle") as model:
         with pytest.raises(IndexError):
             model(torch.full((2, 4), 10**6), tasks=["copy", "join"])
-        with pytest.raises(RoutingError, match="E-TASK"):
+        with pytest.raises(TaskError, match="E-TASK"):
             base.hf(input_ids=IDS)
         assert in_another_thread(lambda: model(IDS, tasks=["copy", "join"])) == []
         assert model._attachment.slot.context.experts is None

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from lorary.errors import ModelError
+from lorary.errors import AdapterError, LoraryError, ModelError
 from lorary.library.base_names import shared_name
 from lorary.model.base.base_model import load_base
 from lorary.testing.pico import ARCHITECTURES, pico_base
@@ -36,7 +36,7 @@ def test_targets_are_last_parts_of_paths():
     assert [s.name for s in base.target_sites(["down_proj", "layers.1.self_attn.v_proj"])] == [
         "model.layers.0.mlp.down_proj", "model.layers.1.self_attn.v_proj", "model.layers.1.mlp.down_proj",
     ]  # fmt: skip
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises(AdapterError) as caught:
         base.target_sites(["q_proj", "proj"])
     assert str(caught.value) == (
         "error[E-TARGET] 'proj' names no linear layer of the base. Did you mean 'v_proj'? Known: attention, "
@@ -97,11 +97,11 @@ def test_a_saved_base_loads_as_itself(tmp_path):
     [
         ("./nowhere", {}, "error[E-BASE] there is no directory './nowhere'. Known without network: 'smollm2-135m'."),
         ("a/b/c", {}, "error[E-BASE] there is no directory 'a/b/c'. Known without network: 'smollm2-135m'."),
-        ("x", {"dtype": "int8"}, "error[E-DTYPE] dtype 'int8' is unknown. Known: auto, float32, bfloat16, float16."),
+        ("x", {"dtype": "int8"}, "error[E-OPTION] dtype 'int8' is unknown. Known: auto, float32, bfloat16, float16."),
     ],
 )
 def test_what_can_t_be_loaded_is_said_at_once(name, options, message):
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises(LoraryError) as caught:
         load_base(name, **options)
     assert str(caught.value) == message
 

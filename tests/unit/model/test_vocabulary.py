@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import lorary as lo
-from lorary.errors import LibraryError, LoraryError, OptionError
+from lorary.errors import ModelError, OptionError
 from lorary.library.adapter.provenance import is_padded, require_same_base
 from lorary.model.base.base_model import BaseModel
 from lorary.testing.pico import pico_base, random_library
@@ -29,7 +29,7 @@ def logits(base, library):
 
 
 def test_it_is_refused_with_the_way_to_declare_it(library):
-    with pytest.raises(LibraryError) as caught:
+    with pytest.raises(ModelError) as caught:
         logits(padded(), library)
     assert (caught.value.code, "vocab_size, embedding_signs differ" in str(caught.value)) == ("E-BASE", True)
     assert "--vocab-size 258, load_base(..., vocab_size=258)." in caught.value.hint
@@ -52,13 +52,13 @@ def test_all_else_is_still_compared(damage, library):
         base.hf.model.layers[0].self_attn.q_proj.weight.data.mul_(2)
     if damage == "embedding":
         base.hf.model.embed_tokens.weight.data[200].neg_()
-    with pytest.raises(LibraryError, match=r"^error\[E-BASE\] library "):
+    with pytest.raises(ModelError, match=r"^error\[E-BASE\] library "):
         logits(base, library)
 
 
 @pytest.mark.parametrize("size", [0, -1, 321, 2.5, True])
 def test_what_no_embedding_had_is_refused(size):
-    with pytest.raises((OptionError, LoraryError), match=r"^error\[E-OPTION\] "):
+    with pytest.raises(OptionError, match=r"^error\[E-OPTION\] "):
         padded(vocab_size=size)
 
 
@@ -66,7 +66,7 @@ def test_a_saved_model_loads_on_it(library, tmp_path):
     with lo.route(pico_base(), library, "arrow") as model, torch.inference_mode():
         expected = model(IDS).logits
         model.save(tmp_path / "saved")
-    with pytest.raises(LibraryError, match="E-BASE"):
+    with pytest.raises(ModelError, match="E-BASE"):
         lo.load(tmp_path / "saved", base=padded())
     with lo.load(tmp_path / "saved", base=padded(vocab_size=258)) as model, torch.inference_mode():
         torch.testing.assert_close(model(IDS).logits[..., :258], expected, atol=1e-5, rtol=1e-5)
@@ -87,6 +87,6 @@ def test_the_hint_comes_where_nothing_else_differs(base, before, is_it):
     """A library's file is a stranger's: what it says of its base may be of any type."""
     assert is_padded(base, before) == is_it
     if base.get("vocab_size") not in (None, before["vocab_size"]):
-        with pytest.raises(LibraryError) as caught:
+        with pytest.raises(ModelError) as caught:
             require_same_base(base, before, "poems")
         assert ("--vocab-size" in caught.value.hint) == is_it

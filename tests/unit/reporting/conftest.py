@@ -9,7 +9,7 @@ from lorary.evaluation.contract import Outcome
 from lorary.evaluation.scores import Scores
 from lorary.reporting.figure import Curve
 from lorary.reporting.table import Table, make_table
-from lorary.reporting.tokens import TokenTrace
+from lorary.reporting.token_trace import TokenTrace
 
 LEVELS = {  # Rouge-L on trained and unseen tasks
     "base": (18, 21),

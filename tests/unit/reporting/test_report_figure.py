@@ -11,7 +11,7 @@ from lorary.reporting import canvas
 from lorary.reporting.figure import Curve, _cluster_order, _draw_library, draw_scores, draw_similarity, draw_training
 from lorary.reporting.growth import draw_growth
 from lorary.reporting.table import Cell, Column, Row, Table
-from lorary.reporting.tokens import TokenTrace
+from lorary.reporting.token_trace import TokenTrace
 
 
 def size_of(png):

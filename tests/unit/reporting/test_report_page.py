@@ -6,12 +6,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from lorary.errors import EvaluationError, LibraryError, OptionError
+from lorary.errors import LibraryError, OptionError
 from lorary.evaluation.scores import Scores
 from lorary.reporting.figure import Picture, draw_scores, draw_similarity, draw_training
 from lorary.reporting.html import write_report
 from lorary.reporting.report import report
-from lorary.reporting.tokens import TokenTrace
+from lorary.reporting.token_trace import TokenTrace
 
 BAD = "<img src=x onerror=alert(1)>"
 
@@ -120,7 +120,7 @@ def test_a_page_and_its_figures_are_written_over_earlier_ones(tmp_path, make_gro
 def test_nothing_else_is_written_over(tmp_path, text):
     into = tmp_path / "mine"
     into.mkdir() if text is None else into.write_text(text)
-    with pytest.raises(EvaluationError) as caught:
+    with pytest.raises(LibraryError) as caught:
         write_report(into, title="T")
     assert str(caught.value) == (
         f"error[E-EXISTS] '{into}' exists and isn't a page or figure that lorary wrote. "
@@ -131,7 +131,7 @@ def test_nothing_else_is_written_over(tmp_path, text):
 
 def test_a_foreign_picture_stays(tmp_path):
     (tmp_path / "p.png").write_bytes(b"\x89PNG mine")
-    with pytest.raises(EvaluationError, match=r"error\[E-EXISTS\] '.*p.png' exists"):
+    with pytest.raises(LibraryError, match=r"error\[E-EXISTS\] '.*p.png' exists"):
         write_report(tmp_path / "r.html", title="T", pictures=[Picture("p", "", "", "", b"", b"")], png_dir=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["p.png"]
 

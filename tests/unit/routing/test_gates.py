@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorary.adapters.contract import Site, Weights
-from lorary.errors import OptionError, RoutingError
+from lorary.errors import OptionError, RoutingError, TaskError
 from lorary.folder import ROUTERS
 from lorary.options import to_spec
 from lorary.routing.contract import Context
@@ -78,7 +78,7 @@ def test_uniform_counts_every_expert():
 def test_the_oracle_reads_the_row_s_expert():
     found = weights_of(Oracle(), {key: {} for key in "abc"}, context=Context(experts=torch.tensor([2, 0])))
     assert found[:, 0, 0].tolist() == [[0, 0, 1], [1, 0, 0]]
-    with pytest.raises(RoutingError) as caught:
+    with pytest.raises(TaskError) as caught:
         weights_of(Oracle(), {"a": {}})
     assert str(caught.value) == ("error[E-TASK] the oracle needs the task of every row. Pass tasks=[...], or examples.")
 

@@ -110,6 +110,16 @@ def test_a_seed_repeats_an_answer(client):
     assert draw(3) == draw(3) != draw(4)
 
 
+def test_several_answers_are_drawn_apart_from_those_of_the_next_seeds(client):
+    def draw(seed, n):
+        asked = {"model": "skills", "prompt": "x", "temperature": 1.5, "max_tokens": 8}
+        return [choice.text for choice in client.completions.create(seed=seed, n=n, **asked).choices]
+
+    several = draw(3, 3)
+    assert several == draw(3, 3) and several[0] == draw(3, 1)[0]
+    assert not {*several[1:]} & {several[0], *draw(4, 1), *draw(5, 1)}
+
+
 def test_an_echoed_prompt_is_scored(client, base, library):
     from lorary.model.routed.twin import twin_base
 

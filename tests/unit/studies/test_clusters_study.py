@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lorary.errors import BuildError, OptionError
+from lorary.errors import OptionError, TaskError
 from lorary.evaluation.contract import Outcome
 from lorary.evaluation.scores import Scores
 from lorary.studies.contract import TRAINED, UNSEEN, Results, Subject
@@ -55,7 +55,7 @@ def test_random_clusters_are_known_before_anything_is_built(toy):
 
 @pytest.mark.parametrize("study", [ClusterStudy(k=4), ClusterStudy(k=2, ks=(9,))])
 def test_more_clusters_than_tasks_are_refused(study, toy):
-    with pytest.raises(BuildError) as caught:
+    with pytest.raises(TaskError) as caught:
         study.plan(Subject(toy.only(["copy", "swap", "upper"]), toy.only([])))
     assert caught.value.code == "E-TASK"
 

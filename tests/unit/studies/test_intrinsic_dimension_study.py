@@ -5,7 +5,7 @@ import pytest
 
 from lorary.building.builders.private import Private
 from lorary.building.builders.subspace import Subspace
-from lorary.errors import BuildError, OptionError
+from lorary.errors import OptionError, TaskError
 from lorary.evaluation.contract import Outcome
 from lorary.evaluation.scores import Scores
 from lorary.studies.contract import TRAINED, Results, Subject
@@ -80,6 +80,6 @@ def test_dimensions_that_mean_nothing_are_refused(dimensions, toy):
 
 
 def test_without_a_task_there_is_nothing_to_learn(toy):
-    with pytest.raises(BuildError) as caught:
+    with pytest.raises(TaskError) as caught:
         STUDY.plan(Subject(toy.only([]), toy.only([])))
     assert caught.value.code == "E-TASK"

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lorary.adapters.lora import LoRA
-from lorary.errors import BuildError
+from lorary.errors import TaskError
 from lorary.formats.peft import open_experts
 from lorary.model.sites import input_hooks
 from lorary.model.text.tokens import pad
@@ -114,6 +114,6 @@ def test_it_takes_the_library_that_it_is_given(base, toy, tmp_path):
 
 
 def test_one_expert_is_too_few(toy):
-    with pytest.raises(BuildError) as caught:
+    with pytest.raises(TaskError) as caught:
         NormStudy().plan(Subject(toy.only(["copy"]), toy.only([])))
     assert caught.value.code == "E-TASK"

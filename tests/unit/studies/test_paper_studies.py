@@ -8,7 +8,7 @@ from fake_scores import fake_scores
 
 from lorary.building.builders.lib_poly import LibPoly
 from lorary.building.builders.mhr import MHR
-from lorary.errors import BuildError, OptionError
+from lorary.errors import OptionError, TaskError
 from lorary.evaluation.evaluators.choice import Choice
 from lorary.studies.comparing.rows import ANSWERS
 from lorary.studies.contract import TRAINED, UNSEEN, Results, Subject
@@ -74,7 +74,7 @@ def test_benchmarks_are_scored_by_their_own_metric_and_judged_by_their_mean(toy,
 
 
 def test_without_benchmarks_or_held_out_tasks_there_is_nothing_unseen(toy, subject):
-    with pytest.raises(BuildError, match=r"E-TASK.*no task is held out\. Name some: --heldout NAME"):
+    with pytest.raises(TaskError, match=r"E-TASK.*no task is held out\. Name some: --heldout NAME"):
         ZeroShotStudy().plan(Subject(subject.tasks, toy.only([])))
 
 

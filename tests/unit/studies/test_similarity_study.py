@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lorary.errors import BuildError
+from lorary.errors import TaskError
 from lorary.formats.peft import open_experts
 from lorary.library.library import Library
 from lorary.studies.contract import Results, Subject
@@ -110,7 +110,7 @@ def test_its_experts_see_their_tasks_equally_often(base, toy, tmp_path):
 
 
 def test_two_tasks_are_too_few(toy):
-    with pytest.raises(BuildError) as caught:
+    with pytest.raises(TaskError) as caught:
         SimilarityStudy().plan(Subject(toy.only(["copy", "swap"]), toy.only([])))
     assert caught.value.code == "E-TASK"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import pytest
 from fake_scores import fake_scores, on_tasks
 
-from lorary.studies.comparing.claims import Claim, over_tasks
+from lorary.studies.comparing.paper_claims import Claim, over_tasks
 from lorary.studies.contract import Results, Study, Verdict
 from lorary.studies.seeds import joined, judged_by_seed, over_seeds
 

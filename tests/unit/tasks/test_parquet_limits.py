@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lorary.errors import TaskError
+from lorary.errors import LibraryError
 from lorary.tasks.read import read_tasks
 
 _MOST = 100 << 20
@@ -29,7 +29,7 @@ def test_a_small_file_that_stands_for_gigabytes_is_refused(bomb, tmp_path):
     path = write(tmp_path / "task.parquet", **BOMBS[bomb]())
     assert path.stat().st_size < 200_000
     began = pa.total_allocated_bytes()
-    with pytest.raises(TaskError, match=r"^error\[E-LIMIT\] .*task\.parquet: .* bytes unfold to over"):
+    with pytest.raises(LibraryError, match=r"^error\[E-LIMIT\] .*task\.parquet: .* bytes unfold to over"):
         read_tasks(str(path))
     assert pa.total_allocated_bytes() - began < _MOST
 

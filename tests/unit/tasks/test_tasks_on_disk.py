@@ -23,7 +23,7 @@ from lorary.building.builders.shared import Shared
 from lorary.building.clustering.clusters import Clusters
 from lorary.disk import seal as seals
 from lorary.disk.processes import place
-from lorary.errors import TaskError
+from lorary.errors import LibraryError, TaskError
 from lorary.hashing import canonical_json, hash_json
 from lorary.tasks import on_disk
 from lorary.tasks.example import Example, Message
@@ -408,10 +408,10 @@ def test_a_file_that_is_cut_in_use_is_an_error_with_a_code(cache, source):
     tasks = read_tasks(source)
     (name,) = entries(cache)
     os.truncate(cache / name / ROWS, 100)
-    with pytest.raises(TaskError, match=r"E-FILE.*changed while it was in use"):
+    with pytest.raises(LibraryError, match=r"E-FILE.*changed while it was in use"):
         list(tasks["birch"].test)
     (cache / name / ROWS).write_bytes(b"x" * 100_000)
-    with pytest.raises(TaskError, match="E-FILE"):
+    with pytest.raises(LibraryError, match="E-FILE"):
         tasks["birch"].test[0]
 
 

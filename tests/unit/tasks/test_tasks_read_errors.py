@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lorary.errors import TaskError
+from lorary.errors import LoraryError, TaskError
 from lorary.tasks.example import Example, Message
 from lorary.tasks.read import read_tasks
 from lorary.tasks.rows import json_rows
@@ -21,7 +21,7 @@ ANSWER = {"role": "assistant", "content": "b"}
 
 
 def message(source):
-    with pytest.raises(TaskError) as caught:
+    with pytest.raises(LoraryError) as caught:
         read_tasks(source)
     return str(caught.value)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lorary.errors import BuildError, LoraryError
+from lorary.errors import LibraryError, LoraryError, TaskError
 from lorary.work.backend import Work
 from lorary.work.jobs import Job, JobStep, Runner
 
@@ -41,7 +41,7 @@ class Counting(Work):
 
     def require_root(self):
         if not self.into.is_dir():
-            raise BuildError("E-LIBRARY", "the counts are gone.")
+            raise LibraryError("E-LIBRARY", "the counts are gone.")
 
     def load(self, listener):
         listener.say("learning to count ...")
@@ -70,7 +70,7 @@ class Counter(Runner):
             for job in jobs:
                 report(JobStep(job.name, step, N_STEPS))
             time.sleep(self.work.pause_s)
-        failed = {job.name: BuildError("E-DATA", "no.") for job in jobs if job.name == self.work.failing}
+        failed = {job.name: TaskError("E-DATA", "no.") for job in jobs if job.name == self.work.failing}
         return Counted({job.name: "".join(f"{step}\n" for step in range(1, N_STEPS + 1)) for job in jobs}, failed)
 
     def commit(self, job, product):

@@ -13,7 +13,7 @@ from lorary.building.build import build_recipe
 from lorary.building.build_work import RecipeBuild
 from lorary.building.builders.private import Private
 from lorary.building.recipe import Recipe
-from lorary.errors import BuildError, LibraryError, LoraryError
+from lorary.errors import BuildError, LibraryError, LoraryError, OptionError
 from lorary.folder import BACKENDS
 from lorary.work.backend import Backend, Order
 from lorary.work.backends import local
@@ -178,7 +178,7 @@ def test_what_has_no_meaning_is_refused(spec, message):
 
 def test_without_ray_the_message_says_how_to_get_it(recipe, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(BuildError) as caught:
+    with pytest.raises(OptionError) as caught:
         Ray().work(order_of(recipe))
     assert str(caught.value) == (
         'error[E-EXTRA] backend ray needs ray>=2.54, found none. Run: pip install "ray>=2.54".'

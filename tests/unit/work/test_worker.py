@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from counting import N_STEPS, Counting
 
-from lorary.errors import BuildError, LoraryError
+from lorary.errors import LibraryError, LoraryError
 from lorary.testing.contracts import files_of
 from lorary.work import claims
 from lorary.work.backend import Order
@@ -103,7 +103,7 @@ def test_a_directory_that_is_gone_ends_the_work(work):
         if work.into.exists() and step.step == 2:
             work.into.rename(work.into.with_name("there"))
 
-    with pytest.raises(BuildError, match="the counts are gone"):
+    with pytest.raises(LibraryError, match="the counts are gone"):
         work_here(Order(work, listener=Listener(on_step=move)))
     assert not work.into.exists()
 

@@ -20,7 +20,7 @@ from lorary.building.merging.merge import parents_of, plain_size, sums_of_ranks,
 from lorary.building.merging.search import Evolution, Nevergrad, Search, replay, require_nevergrad
 from lorary.building.merging.tries import read_tries, write_tries
 from lorary.building.training.job import expert_name
-from lorary.errors import BuildError
+from lorary.errors import TaskError
 from lorary.formats.peft import read_experts
 from lorary.hashing import SKIP_DEFAULT, short_key
 from lorary.library.adapter.provenance import write_metrics
@@ -102,7 +102,7 @@ class LoraHub(Builder):
             require_nevergrad()
         for task in tasks.values():
             if not task.train:
-                raise BuildError("E-DATA", f"task {task.name!r} has no training examples.", "Check its splits.")
+                raise TaskError("E-DATA", f"task {task.name!r} has no training examples.", "Check its splits.")
         return [_SearchJob(expert_name(name), library, tasks[name], self) for name in tasks]
 
     def n_numbers(self, job: Job, base: BaseModel) -> int | None:
@@ -223,7 +223,7 @@ class _SearchJob(OneExpertJob):
         """Those that each try is scored on."""
         return self.task.train[: self.options.n_examples]
 
-    def key(self, base_facts: Mapping[str, Any]) -> str:
+    def key(self, base_facts: Mapping[str, object]) -> str:
         """Hash of all that decides the result."""
         return short_key(as_dict(self.options), self.tasks, self.data_hash, self.source.hash, base_facts)
 

@@ -105,7 +105,7 @@ class _NeighbourJob(OneExpertJob):
         """Those that embed the task."""
         return self.task.train[: self.options.n_examples]
 
-    def key(self, base_facts: Mapping[str, Any]) -> str:
+    def key(self, base_facts: Mapping[str, object]) -> str:
         """Hash of all that decides the result: what the other new tasks are doesn't."""
         options = {key: value for key, value in as_dict(self.options).items() if key != "adapt_to"}
         return short_key(

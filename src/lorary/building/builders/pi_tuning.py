@@ -233,7 +233,7 @@ class _PiTuningJob(TrainingJob):
         assert self.source is not None
         return self.source
 
-    def key(self, base_facts: Mapping[str, Any]) -> str:
+    def key(self, base_facts: Mapping[str, object]) -> str:
         """Hash of all that decides the result: what the other new tasks are doesn't."""
         return short_key(super().key(base_facts), known_hashes(self.known))
 

@@ -18,7 +18,7 @@ from lorary.building.training.job import TrainingJob, training_job
 from lorary.building.training.loop import train
 from lorary.building.training.mixture import LOGIT_BOUND, mixed
 from lorary.building.training.options import TrainingOptions
-from lorary.errors import BuildError, OptionError, RoutingError
+from lorary.errors import AdapterError, OptionError
 from lorary.formats.peft import read_experts
 from lorary.formats.tensor_file import write_tensors
 from lorary.library.adapter.expert import Expert
@@ -99,9 +99,9 @@ class Switch(TrainingOptions, Builder):
     def _check_mix(self, members: Mapping[str, Expert]) -> None:
         try:
             check_mix(members, self.mix)
-        except RoutingError as error:
+        except AdapterError as error:
             hint = "Write switch:mix=outputs, and route with that mix; or bring all to one rank with --method svd."
-            raise BuildError(error.code, error.message, hint) from None
+            raise error.reworded(error.message, hint) from None
 
     def _gate(self, site: Site, experts: Experts) -> "_LearningGate":
         members = torch.tensor([i for i, weights in enumerate(experts.values()) if site.name in weights])

@@ -95,7 +95,7 @@ def check_groups_place(path: Path) -> None:
 def _check_groups_or_nothing(path: Path) -> None:
     if (path.exists() or path.is_symlink()) and not _holds_groups(path):
         what = f"{str(path)!r} exists and isn't a groups file."
-        raise BuildError("E-EXISTS", what, "Choose another path, or remove it.")
+        raise LibraryError("E-EXISTS", what, "Choose another path, or remove it.")
 
 
 def read_clusters(path: Path) -> Clusters:
@@ -106,8 +106,8 @@ def read_clusters(path: Path) -> Clusters:
         raise BuildError(
             "E-CLUSTERS", f"{path} can't be read: {error.strerror}.", "`lorary cluster` writes it."
         ) from None
-    except LibraryError as error:
-        raise BuildError(error.code, error.message, "`lorary cluster` writes one.") from None
+    except BuildError as error:
+        raise error.reworded(error.message, "`lorary cluster` writes one.") from None
     for name, (default, accepts, expected) in _FIELDS.items():
         value = content.setdefault(name, default)
         if not accepts(value):

@@ -19,7 +19,7 @@ from lorary.adapters.products import ThinSVD, check_widths, padded
 from lorary.adapters.static import check_factors
 from lorary.building import limits
 from lorary.building.contract import Job, Made, OneExpertJob, jobs_of
-from lorary.errors import BuildError, OptionError
+from lorary.errors import AdapterError, LibraryError, OptionError
 from lorary.formats.peft import open_experts, write_weights
 from lorary.hashing import short_key
 from lorary.library.adapter.config import MAX_RANK
@@ -111,7 +111,7 @@ def check_rank(rank: int, expert: str, site: str, hint: str) -> None:
     """Refuse a sum that no adapter may hold. Raises E-LIMIT."""
     if rank > MAX_RANK:
         message = f"expert {expert!r}: the sum at {site!r} has rank {rank}, the limit is {MAX_RANK}."
-        raise BuildError("E-LIMIT", message, hint)
+        raise LibraryError("E-LIMIT", message, hint)
 
 
 def sums_of_ranks(experts: Iterable[Expert], base: BaseModel, n: int | None = None) -> dict[str, int]:
@@ -156,7 +156,7 @@ class MergeJob(OneExpertJob):
         """All tasks of the experts it is made of."""
         return tuple(sorted({task for name in self.merged for task in self.source[name].provenance.tasks}))
 
-    def key(self, base_facts: Mapping[str, Any]) -> str:
+    def key(self, base_facts: Mapping[str, object]) -> str:
         """Hash of all that decides the result: nothing passes through the base, so its settings don't."""
         origins = [(name, self.source[name].hash) for name in self.merged]
         return short_key(as_dict(self.options), origins, base_facts.get("base"))
@@ -213,7 +213,7 @@ class MergeJob(OneExpertJob):
             return self.options.combine(parts, self.merged, site)
         except torch.linalg.LinAlgError:  # its message is of matrices that the reader never saw
             what = f"expert {self.name!r}: site {site!r}: the sum's numbers are too large to be decomposed."
-            raise BuildError("E-NONFINITE", what, "Give other shares.") from None
+            raise AdapterError("E-NONFINITE", what, "Give other shares.") from None
 
     def _rank(self, found: ThinSVD, site: str) -> int:
         rank = self.options.rank or max(1, found.rank)

@@ -16,7 +16,7 @@ from lorary.adapters.lora import LoRA
 from lorary.building.contract import Failures, failing_alone, own_tasks
 from lorary.building.limits import check_positive, check_targets
 from lorary.building.merging.fisher import fisher
-from lorary.errors import BuildError, OptionError
+from lorary.errors import OptionError, TaskError
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.options import name_of
@@ -78,10 +78,10 @@ def split_tasks(options: Neighbourhood, tasks: Tasks, library: Library) -> tuple
         what = f"every given task has an expert in library {str(library.path)!r} already"
         more = ", ..." if len(owned) > 4 else ""
         hint = f"Give new tasks beside {', '.join(sorted(owned)[:4])}{more}, or name some of them: adapt_to=[NAME]."
-        raise BuildError("E-TASK", f"there is nothing to build: {what}.", hint)
+        raise TaskError("E-TASK", f"there is nothing to build: {what}.", hint)
     for task in new:
         if not task.train:
-            raise BuildError("E-DATA", f"task {task.name!r} has no training examples.", "Check its splits.")
+            raise TaskError("E-DATA", f"task {task.name!r} has no training examples.", "Check its splits.")
     return known, new
 
 

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lorary.errors import BuildError
 from lorary.extras import require_extra
 
 Point = tuple[float, ...]
@@ -69,7 +68,7 @@ class Evolution:
 
 def require_nevergrad() -> None:
     """Raise E-EXTRA unless nevergrad is here."""
-    require_extra("lorahub", "search=nevergrad", BuildError)
+    require_extra("lorahub", "search=nevergrad")
 
 
 class Nevergrad:

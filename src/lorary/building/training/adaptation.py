@@ -11,7 +11,7 @@ from lorary.building.training.job import TrainingJob, expert_name, training_job
 from lorary.building.training.mixture import Skills
 from lorary.building.training.options import TrainingOptions
 from lorary.building.training.packs import Start
-from lorary.errors import BuildError
+from lorary.errors import AdapterError
 from lorary.formats.peft import read_experts
 from lorary.library.adapter.expert import Expert
 from lorary.library.library import Library
@@ -104,6 +104,6 @@ def form_of(what: str, weights: Mapping[str, Weights]) -> LoRA:
     forms = {(w.rank, w.scale) for w in weights.values()}
     if len(forms) > 1:
         message = f"{what} has ranks and scales {sorted(forms)} at its sites, expected one of each."
-        raise BuildError("E-RANK", message, "Start from experts without rank or alpha patterns.")
+        raise AdapterError("E-RANK", message, "Start from experts without rank or alpha patterns.")
     ((rank, scale),) = forms
     return LoRA(rank=rank, alpha=scale * rank)

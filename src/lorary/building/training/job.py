@@ -13,7 +13,7 @@ from lorary.building.lengths import count_tokens
 from lorary.building.training.curve import Curve
 from lorary.building.training.options import TrainingOptions
 from lorary.building.training.trainable import Pupil
-from lorary.errors import BuildError, ModelError
+from lorary.errors import ModelError, TaskError
 from lorary.formats.peft import write_weights
 from lorary.hashing import hash_json, short_key
 from lorary.library.adapter.expert import Expert, copy_adapter
@@ -78,7 +78,7 @@ class TrainingJob:
         """The experts it starts from, as expert.json has them: name@hash."""
         return tuple(f"{name}@{self.source[name].hash[:12]}" for name in self.start) if self.source else ()
 
-    def key(self, base_facts: Mapping[str, Any]) -> str:
+    def key(self, base_facts: Mapping[str, object]) -> str:
         """Hash of all that decides the result."""
         parts = [self._deciding_options(), self.n_steps, self.tasks, self.data_hash, base_facts]
         return short_key(*parts, self.experts, self.parents)
@@ -112,7 +112,7 @@ class TrainingJob:
         try:
             train, valid = (encode_rows(base, part) for part in parts)
         except ModelError as error:
-            raise ModelError(error.code, f"expert {self.name!r}: {error.message}", error.hint) from None
+            raise error.reworded(f"expert {self.name!r}: {error.message}", error.hint) from None
         return Pupil(self.name, train, valid, self.train_tasks, self.valid_tasks)
 
     def typical_length(self, base: BaseModel) -> int | None:
@@ -157,7 +157,7 @@ def training_job(options: TrainingOptions, name: str, tasks: Sequence[Task], **m
     train = joined([task.train for task in tasks])
     dealt = _deal([len(task.valid) for task in tasks], options.max_valid)
     if not train:
-        raise BuildError("E-DATA", f"expert {name!r}: its tasks have no training examples.", "Check their splits.")
+        raise TaskError("E-DATA", f"expert {name!r}: its tasks have no training examples.", "Check their splits.")
     return TrainingJob(
         name,
         tuple(task.name for task in tasks),

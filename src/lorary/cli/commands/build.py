@@ -8,7 +8,7 @@ import typer
 from lorary.cli.application import resumable
 from lorary.cli.options.loading import Reading, RecipeLoading
 from lorary.cli.options.parameters import TASKS, Json, OnlyTasks, TrainShare, base_option, count_option, method_option
-from lorary.cli.options.recipe import check_backend, choose_backend, gather
+from lorary.cli.options.recipe_options import check_backend, choose_backend, gather
 from lorary.cli.printing.console import print_json, progress, say
 from lorary.cli.printing.plan import print_plan
 from lorary.cli.work import Work

@@ -40,10 +40,9 @@ def serve(
     how: Loading,
 ) -> None:
     """Serve libraries to OpenAI clients. Models: LIBRARY, LIBRARY:ROUTER, LIBRARY/EXPERT and base."""
-    from lorary.errors import OptionError
     from lorary.extras import require_extra
 
-    require_extra("serve", "lorary serve", OptionError)
+    require_extra("serve", "lorary serve")
     from lorary.folder import DEFAULT_ROUTER, ROUTERS
     from lorary.library.library import Library
 

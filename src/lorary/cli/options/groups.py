@@ -5,7 +5,6 @@ import inspect
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ def grouped(command: Callable[..., int | None]) -> Callable[..., int | None]:
             spread[name] = parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
 
     @functools.wraps(command)
-    def run(**given: Any) -> int | None:
+    def run(**given: object) -> int | None:
         made = {name: kind(**{key: given.pop(key) for key in keys}) for name, (kind, keys) in groups.items()}
         return command(**given, **made)
 

@@ -27,7 +27,7 @@ def say(line: str) -> None:
     print(printable(line), file=sys.stderr, flush=True)
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     """Write data for machines to stdout. What isn't printable there is escaped as JSON does it."""
     encoding = getattr(sys.stdout, "encoding", None) or "ascii"
     is_utf_8 = codecs.lookup(encoding).name == "utf-8"
@@ -49,7 +49,7 @@ def print_table(rows: Sequence[Sequence[object]]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def in_words(value: Any) -> str:
+def in_words(value: object) -> str:
     """Write a fact for people: nothing for None, `key=value` for mappings, only the first few of many items."""
     if isinstance(value, dict):
         return ", ".join(f"{key}={_inner(inner)}" for key, inner in value.items())
@@ -68,7 +68,7 @@ def _inner(value: Any) -> str:
     return f"({in_words([f'{key}={in_words(inner)}' for key, inner in value.items()])})"
 
 
-def print_rich(renderable: Any, *, to_stderr: bool = False) -> None:
+def print_rich(renderable: object, *, to_stderr: bool = False) -> None:
     """Write what rich renders; without colours where it isn't a terminal."""
     from rich.console import Console
 

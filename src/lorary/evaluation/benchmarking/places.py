@@ -17,7 +17,7 @@ HUB = "hf://datasets"
 _HELD_OUT = ("valid", "test")
 
 
-def sources_of(benchmark: Benchmark, source: Any, *, alone: bool) -> list[Any]:
+def sources_of(benchmark: Benchmark, source: object, *, alone: bool) -> list[Any]:
     """List the places of a benchmark's rows; none if a directory has none.
 
     source: a directory of benchmarks, `HUB`, or what `read_tasks` takes, which must be of the only benchmark (`alone`).

@@ -51,7 +51,7 @@ def check(directory: Path, *, base: BaseFacts | None = None) -> list[Finding]:
 def inspect(directory: Path, *, base: BaseFacts | None = None) -> Inspection:
     """Check a directory except its numbers, and keep what was read, so that it isn't read twice.
 
-    Reads adapter_config.json and the safetensors header only. Never raises LibraryError.
+    Reads adapter_config.json and the safetensors header only. Never raises LoraryError.
     """
     with open_adapter(directory) as adapter:
         return Inspection(judge(adapter, base=base), adapter.config or {}, adapter.header or {})

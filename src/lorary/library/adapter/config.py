@@ -51,12 +51,12 @@ _WITHOUT_EFFECT = {
 
 
 def read_config_bytes(directory: Path) -> bytes:
-    """Read adapter_config.json as it is. Raises LibraryError E-FILE, E-PATH or E-CONFIG."""
+    """Read adapter_config.json as it is. Raises E-FILE, E-PATH or E-CONFIG."""
     return read_capped(directory / CONFIG, MAX_BYTES, "E-CONFIG")
 
 
 def parse_config(data: bytes) -> dict[str, Any]:
-    """Understand the bytes of adapter_config.json, strictly. Raises LibraryError E-CONFIG."""
+    """Understand the bytes of adapter_config.json, strictly. Raises E-CONFIG."""
     return parse_object(data, CONFIG, "E-CONFIG")
 
 

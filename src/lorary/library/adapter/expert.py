@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from lorary.disk.arrival import arriving
 from lorary.disk.reading import open_regular, signature
 from lorary.disk.writing import write_new
-from lorary.errors import LibraryError, quote
+from lorary.errors import LibraryError, LoraryError, quote
 from lorary.hashing import hash_json, hash_open
 from lorary.library.adapter.check import BaseFacts, judge
 from lorary.library.adapter.findings import Finding, from_exception, raise_errors
@@ -170,13 +170,13 @@ def copy_adapter(source: Path, target: Path) -> None:
         write_new(target / PROVENANCE, made.provenance_bytes)
 
 
-def _named(caught: LibraryError, name: str) -> LibraryError:
+def _named(caught: LoraryError, name: str) -> LoraryError:
     hint = caught.hint or BRING_BACK
-    return LibraryError(caught.code, f"expert {quote(name)}: {caught.message}", hint)
+    return caught.reworded(f"expert {quote(name)}: {caught.message}", hint)
 
 
 def read_expert(directory: Path, name: str, *, base: BaseFacts | None = None) -> Expert:
-    """Read and check one adapter directory. Raises LibraryError with all its errors, the first one's code."""
+    """Read and check one adapter directory. Raises all its errors as one, with the code of the first."""
     with open_adapter(directory) as adapter:
         return accept(adapter, name, base=base).expert
 

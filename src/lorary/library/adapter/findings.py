@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lorary.errors import LibraryError, quote
+from lorary.errors import LoraryError, error_of, quote
 
 
 @dataclass(frozen=True)
@@ -27,17 +27,17 @@ def warning(code: str, message: str, hint: str = "") -> Finding:
     return Finding(code, "warning", message, hint)
 
 
-def from_exception(caught: LibraryError) -> Finding:
-    """Turn a raised LibraryError into the finding that says the same."""
+def from_exception(caught: LoraryError) -> Finding:
+    """Turn a raised error into the finding that says the same."""
     return Finding(caught.code, "error", caught.message, caught.hint)
 
 
 def raise_errors(findings: Sequence[Finding], name: str) -> None:
-    """Raise LibraryError with the code of the first error; the hint lists the others. Warnings pass."""
+    """Raise the first error by its code; the hint lists the others. Warnings pass."""
     errors = [finding for finding in findings if finding.level == "error"]
     if not errors:
         return
     first, *others = errors
     also = [f"Also {other.code}: {other.message}" for other in others]
     hint = " ".join(part for part in (first.hint, *also) if part)
-    raise LibraryError(first.code, f"expert {quote(name)}: {first.message}", hint)
+    raise error_of(first.code, f"expert {quote(name)}: {first.message}", hint)

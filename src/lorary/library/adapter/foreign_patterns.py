@@ -33,7 +33,7 @@ _HINT = "Write it as the end of a module path, such as layers.0.attn.q_proj."
 class Expressions:
     """Expressions that are matched with paths. What they take together is bounded, and grows with the asking alone.
 
-    Raises LibraryError E-REGEX for one that isn't of the usual forms, E-LIMIT for more than 64.
+    Raises E-REGEX for one that isn't of the usual forms, E-LIMIT for more than 64.
     """
 
     def __init__(self) -> None:

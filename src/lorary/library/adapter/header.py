@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from lorary.disk.reading import open_regular
 from lorary.disk.strict_json import parse_object
-from lorary.errors import LibraryError, quote
+from lorary.errors import AdapterError, LibraryError, quote
 
 MAX_HEADER_BYTES = 4_000_000
 MAX_TENSORS = 20_000
@@ -55,7 +55,7 @@ class TensorFile:
     def blocks(self, names: Mapping[str, str] | None = None) -> Iterator[bytes]:
         """Give the whole file, block by block; `names`: what tensors are to be called, their bytes and metadata stay.
 
-        Raises LibraryError E-FILE if somebody cuts it meanwhile.
+        Raises E-FILE if somebody cuts it meanwhile.
         """
         yield self.renamed(names) if names else self.head
         yield from self.data()
@@ -93,7 +93,7 @@ def open_tensors(path: Path) -> Iterator[TensorFile]:
 def read_header(path: Path) -> dict[str, TensorInfo]:
     """Read name -> (dtype, shape, start) of all tensors of an adapter, sorted by name; reads no tensor.
 
-    Raises LibraryError: E-FILE (missing, damaged), E-PATH (not a regular file), E-PICKLE, E-LIMIT (too large to be an
+    Raises E-FILE (missing, damaged), E-PATH (not a regular file), E-PICKLE, E-LIMIT (too large to be an
     adapter) and E-DTYPE (not F32, F16 or BF16).
     """
     with open_tensors(path) as tensors:
@@ -173,7 +173,7 @@ def _read_entry(
     if dtype not in item_bytes:
         message = f"tensor {quote(key)} has dtype {quote(dtype)}, expected one of {', '.join(item_bytes)}."
         hint = "Save the adapter in float32, float16 or bfloat16." if item_bytes is ITEM_BYTES else ""
-        raise LibraryError("E-DTYPE", message, hint)
+        raise AdapterError("E-DTYPE", message, hint)
     if len(shape) > 8 or any(d > MAX_DIMENSION for d in shape):
         raise LibraryError("E-LIMIT", f"tensor {quote(key)} has shape {quote(shape)}, beyond what a layer has.")
     if 0 in shape:

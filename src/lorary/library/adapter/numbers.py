@@ -25,7 +25,7 @@ _BLOCK = 1 << 20
 def check_numbers(path: Path, header: Header) -> list[Finding]:
     """Find the first tensor of a file that holds a NaN, an infinity or an absurd number (E-NONFINITE), with its place.
 
-    Raises LibraryError E-FILE and E-PATH as `open_regular`.
+    Raises E-FILE and E-PATH as `open_regular`.
     """
     with open_regular(path) as file:
         for key, tensor in header.items():

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from lorary.disk.reading import is_plain_directory
 from lorary.disk.writing import write_new
-from lorary.errors import LibraryError, quote
+from lorary.errors import LibraryError, LoraryError, error_of, quote
 from lorary.library.adapter import config as adapter_config
 from lorary.library.adapter.chat_template import TEMPLATE, read_template
 from lorary.library.adapter.findings import Finding, error, from_exception
@@ -58,20 +58,20 @@ class OpenAdapter:
 
     @cached_property
     def provenance(self) -> Provenance:
-        """What its expert.json says; nothing if there is none. Raises LibraryError E-CONFIG, E-PATH."""
+        """What its expert.json says; nothing if there is none. Raises E-CONFIG, E-PATH."""
         return Provenance() if self.provenance_bytes is None else parse_provenance(self.provenance_bytes)
 
     @cached_property
     def provenance_bytes(self) -> bytes | None:
-        """Its expert.json. Raises LibraryError E-CONFIG, E-PATH."""
+        """Its expert.json. Raises E-CONFIG, E-PATH."""
         return read_provenance_bytes(self.directory)
 
     @cached_property
-    def template(self) -> str | LibraryError | None:
+    def template(self) -> str | LoraryError | None:
         """The chat template that it brings, or why that can't be read; None if it brings none."""
         try:
             return read_template(self.directory)
-        except LibraryError as caught:
+        except LoraryError as caught:
             return caught
 
     @cached_property
@@ -88,7 +88,7 @@ class OpenAdapter:
         """
         if self.config is None or self.tensors is None:
             code, _, message, hint = dataclasses.astuple(self.unread[0])
-            raise LibraryError(code, f"expert {quote(self.directory.name)}: {message}", hint or BRING_BACK)
+            raise error_of(code, f"expert {quote(self.directory.name)}: {message}", hint or BRING_BACK)
         named = self.config if base_name is None else {**self.config, adapter_config.BASE_NAME: base_name}
         config = adapter_config.neutralised(named)
         is_same = config == self.config
@@ -108,7 +108,7 @@ class OpenAdapter:
 
 @contextlib.contextmanager
 def open_adapter(directory: Path) -> Iterator[OpenAdapter]:
-    """Open an adapter's directory and read adapter_config.json and the safetensors header. Never raises LibraryError.
+    """Open an adapter's directory and read adapter_config.json and the safetensors header. Never raises LoraryError.
 
     Nothing in it is run, imported or followed.
     """
@@ -121,12 +121,12 @@ def open_adapter(directory: Path) -> Iterator[OpenAdapter]:
         try:
             data = adapter_config.read_config_bytes(directory)
             config = adapter_config.parse_config(data)
-        except LibraryError as caught:
+        except LoraryError as caught:
             unread.append(from_exception(caught))
         try:
             _refuse_pickle(directory)
             tensors = stack.enter_context(open_tensors(directory / WEIGHTS))
-        except LibraryError as caught:
+        except LoraryError as caught:
             unread.append(from_exception(caught))
         yield OpenAdapter(directory, config, tensors, tuple(unread), data)
 

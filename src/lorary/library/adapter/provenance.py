@@ -9,7 +9,7 @@ from typing import Any
 
 from lorary.disk.reading import read_capped
 from lorary.disk.strict_json import is_texts, parse_object
-from lorary.errors import LibraryError, quote
+from lorary.errors import LibraryError, ModelError, quote
 from lorary.library.layout import METRICS, PROVENANCE
 
 MAX_BYTES = 1_000_000
@@ -46,7 +46,7 @@ class Provenance:
 def read_provenance(directory: Path) -> Provenance:
     """Read an adapter directory's expert.json; an empty Provenance when there is none.
 
-    Raises LibraryError: E-CONFIG for an ill-typed field or bad JSON, E-PATH when it isn't a regular file.
+    Raises E-CONFIG for an ill-typed field or bad JSON, E-PATH when it isn't a regular file.
     """
     data = read_provenance_bytes(directory)
     return Provenance() if data is None else parse_provenance(data)
@@ -65,7 +65,7 @@ def write_provenance(directory: Path, made: Provenance) -> None:
     (directory / PROVENANCE).write_bytes(made.to_json())
 
 
-def write_metrics(directory: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_metrics(directory: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Write how a training went to metrics.jsonl, a row a line."""
     lines = [json.dumps(row, sort_keys=True) + "\n" for row in rows]
     (directory / METRICS).write_text("".join(lines), encoding="utf-8")
@@ -81,7 +81,7 @@ def parse_provenance(data: bytes) -> Provenance:
     return from_fields(parse_object(data, PROVENANCE, "E-CONFIG"))
 
 
-def from_fields(fields: Mapping[str, Any]) -> Provenance:
+def from_fields(fields: Mapping[str, object]) -> Provenance:
     """Make a Provenance of parsed JSON. Raises E-CONFIG for an ill-typed field; null stands for the default."""
     known: dict[str, Any] = {}
     for name, (accepts, expected) in _TYPES.items():
@@ -126,7 +126,7 @@ _TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def require_same_base(found: Mapping[str, Any] | None, expected: Mapping[str, Any] | None, name: str) -> None:
+def require_same_base(found: Mapping[str, object] | None, expected: Mapping[str, object] | None, name: str) -> None:
     """Raise E-BASE when two fingerprints disagree on a field that both have (name and revision aside)."""
     found, expected = found or {}, expected or {}
     for key in sorted(found.keys() & expected.keys() - _NOT_COMPARED):
@@ -136,17 +136,17 @@ def require_same_base(found: Mapping[str, Any] | None, expected: Mapping[str, An
             hint = "Put it into a library of its own base."
             if is_padded(found, expected):
                 hint = f"{hint} {padding_hint(expected)}"
-            raise LibraryError("E-BASE", message, hint)
+            raise ModelError("E-BASE", message, hint)
 
 
-def is_padded(base: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+def is_padded(base: Mapping[str, Any], before: Mapping[str, object]) -> bool:
     """Tell whether a base may be another one to whose embedding rows were added: nothing else that is known differs."""
     now, then = base.get("vocab_size"), before.get("vocab_size")
     differing = {key for key in base.keys() & before.keys() - _NOT_COMPARED if base[key] != before[key]}
     return type(now) is int and type(then) is int and now > then and differing <= _OF_VOCABULARY
 
 
-def padding_hint(before: Mapping[str, Any]) -> str:
+def padding_hint(before: Mapping[str, object]) -> str:
     """Say how to declare such a base the same."""
     size = before["vocab_size"]
     return (

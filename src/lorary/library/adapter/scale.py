@@ -30,7 +30,7 @@ class Patterns:
 
     Plain ones are kept by form: their length, and where they have an unescaped dot, which is any one letter for a
     regular expression. What is left of a text without these places is looked up.
-    Raises LibraryError E-REGEX for a pattern that can't be run safely, E-LIMIT for more than 256 forms or 64 that
+    Raises E-REGEX for a pattern that can't be run safely, E-LIMIT for more than 256 forms or 64 that
     aren't plain.
     """
 
@@ -82,7 +82,7 @@ def _cut(text: str, form: _Form) -> tuple[str, ...]:
 def ranks_of(config: Mapping[str, Any], sites: Iterable[str]) -> dict[str, int]:
     """Give the rank that the config promises for each site; the tensors decide whether that is true.
 
-    Raises LibraryError as `Patterns` does.
+    Raises as `Patterns` does.
     """
     found = _values(config, "rank_pattern", "r", sites)
     return {site: int(rank) for site, rank in found.items()}
@@ -91,7 +91,7 @@ def ranks_of(config: Mapping[str, Any], sites: Iterable[str]) -> dict[str, int]:
 def scales_of(config: Mapping[str, Any], ranks: Mapping[str, int]) -> dict[str, float]:
     """Give the factor on B A at each site, by its rank: alpha / rank, or alpha / sqrt(rank) with rsLoRA.
 
-    Raises LibraryError as `Patterns` does.
+    Raises as `Patterns` does.
     """
     alphas = _values(config, "alpha_pattern", "lora_alpha", ranks)
     root = math.sqrt if config.get("use_rslora") else float

@@ -19,12 +19,12 @@ STATE = "state"
 """What RWKV calls its own."""
 
 
-def cache_in(named: Mapping[str, Any]) -> Any:
+def cache_in(named: Mapping[str, object]) -> Any:
     """Find the KV cache among a call's arguments or in its output; None without one."""
     return named_cache(named)[1]
 
 
-def named_cache(named: Mapping[str, Any]) -> tuple[str, Any]:
+def named_cache(named: Mapping[str, object]) -> tuple[str, Any]:
     """Find the KV cache among a call's arguments or in its output, with its name there; ("", None) without one."""
     return next(((word, named[word]) for word in _WORDS if named.get(word) is not None), ("", None))
 
@@ -82,10 +82,10 @@ class Left:
     A state is a list, which can carry nothing along, so that only the last one is known.
     """
 
-    def __init__(self, state: Any = None, evidence: Evidence | None = None, era: int = 0) -> None:
+    def __init__(self, state: object = None, evidence: Evidence | None = None, era: int = 0) -> None:
         self._state, self._evidence, self._era = state, evidence, era
 
-    def of(self, state: Any, era: int) -> Evidence:
+    def of(self, state: object, era: int) -> Evidence:
         """Give the evidence that belongs to a state. Raises E-CACHE unless it is the last one, as it was left."""
         if self._evidence is None or state is not self._state or era != self._era:
             what = "this state was left by another call than the last one, or before a change; its evidence is unknown."
@@ -116,7 +116,7 @@ def _follow(cache: Any, evidence: Evidence) -> None:
         select(rows)
         evidence.select_rows(rows)
 
-    def crop_cache(*args: Any, **options: Any) -> None:
+    def crop_cache(*args: object, **options: object) -> None:
         if not evidence.is_empty:
             # Sums can't be taken back token by token.
             raise RoutingError("E-CACHE", "a cache with routing evidence can't be cropped.", "Start with a new cache.")

@@ -1,7 +1,6 @@
 """Which tokens of a call are padding, read off whatever mask it was given."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,7 +8,7 @@ from torch import Tensor
 from lorary.errors import RoutingError
 
 
-def real_tokens(mask: Any, n_tokens: int, n_before: int | Tensor) -> Tensor | None:
+def real_tokens(mask: object, n_tokens: int, n_before: int | Tensor) -> Tensor | None:
     """Tell of the call's own tokens which are no padding, (B, n_tokens); None if none is.
 
     mask: (B, T) of all tokens so far; or (B, 1, n_tokens, columns) as attention takes it, boolean or added to the

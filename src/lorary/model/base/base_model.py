@@ -338,5 +338,5 @@ def _find(name: str) -> str:
         sync.reach_hub(name)
     except LibraryError as error:
         hint = f"{error.hint} The embedded base {EMBEDDED!r} needs no Hub."
-        raise ModelError(error.code, f"base {error.message}", hint) from error
+        raise error.reworded(f"base {error.message}", hint) from error
     return name

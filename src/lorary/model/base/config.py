@@ -9,7 +9,7 @@ from typing import Any
 from transformers import AutoConfig, PretrainedConfig
 
 from lorary.disk.reading import read_capped
-from lorary.errors import ModelError, quote
+from lorary.errors import LibraryError, ModelError, quote
 
 NO_CODE = {"trust_remote_code": False}
 """For everything of transformers that opens something: left out, it asks on the terminal, and "y" runs the code."""
@@ -62,7 +62,7 @@ def _judge(fields: Mapping[str, Any], what: str) -> None:
         counts = _COUNTS.fullmatch(key) or isinstance(value, list)
         if counts and type(n) is int and n > MAX_PARTS:
             told = f"{_CONFIG} claims {json.dumps(n)[:40]} {path}, the limit is {MAX_PARTS:,}"
-            raise ModelError("E-LIMIT", f"{what}: {told}.", "It is damaged, or made to exhaust your machine.")
+            raise LibraryError("E-LIMIT", f"{what}: {told}.", "It is damaged, or made to exhaust your machine.")
 
 
 def _leaves(fields: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

@@ -90,7 +90,7 @@ def called(name: str) -> str:
     return f"./{name}" if Path(name).is_dir() and not name.startswith(_PATHS) and not Path(name).is_absolute() else name
 
 
-def find_base(name: str, fingerprint: Mapping[str, Any] | None) -> str | None:
+def find_base(name: str, fingerprint: Mapping[str, object] | None) -> str | None:
     """Give what to load for the base that a library names, as `find_here`, wherever the user's directory is.
 
     Whatever stands in the current directory under a relative name, the base that fitted before comes first.
@@ -101,7 +101,7 @@ def find_base(name: str, fingerprint: Mapping[str, Any] | None) -> str | None:
     return recall(fingerprint) or here
 
 
-def recall(fingerprint: Mapping[str, Any] | None) -> str | None:
+def recall(fingerprint: Mapping[str, object] | None) -> str | None:
     """Find the directory of the base with this fingerprint; of several, the one that was used last.
 
     In another precision only the signs of a base's weights are known, so these count only where nothing says more.

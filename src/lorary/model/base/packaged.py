@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorary.errors import ModelError
+from lorary.errors import error_of
 from lorary.extras import quoted
 
 
@@ -49,8 +49,8 @@ def find_packaged(wheel: Wheel, *, code: str, what: str, instead: str) -> Path:
         held = len(found) if held is None else held
     hint = f"Run: {wheel.command}, or {instead}."
     if held is None:
-        raise ModelError(code, f"{what} needs the wheel {wheel.package}, which isn't installed.", hint)
-    raise ModelError(code, f"{what}: {wheel.package} holds {held} files *{wheel.ending}, expected 1.", hint)
+        raise error_of(code, f"{what} needs the wheel {wheel.package}, which isn't installed.", hint)
+    raise error_of(code, f"{what}: {wheel.package} holds {held} files *{wheel.ending}, expected 1.", hint)
 
 
 def find_encoder() -> Path:

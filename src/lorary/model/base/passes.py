@@ -19,7 +19,7 @@ PER_TRAINED = 3
 def count_passes(base: BaseModel, hear: Callable[[float], None]) -> Iterator[None]:
     """Hear in the block of each pass through a base as it ends: what it cost, in tokens that are merely read."""
 
-    def listen(_: nn.Module, args: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
+    def listen(_: nn.Module, args: tuple[Any, ...], options: dict[str, Any], output: object) -> None:
         ids = options["input_ids"] if "input_ids" in options else args[0] if args else None
         if ids is not None:
             generated = PER_GENERATED if ids.shape[1] == 1 else 1

@@ -2,7 +2,7 @@
 
 import torch
 
-from lorary.errors import ModelError, known_names
+from lorary.errors import ModelError, OptionError, known_names
 
 
 def find_device(device: str) -> torch.device:
@@ -25,11 +25,11 @@ def describe_device() -> str:
 
 
 def find_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Give a precision by its name; "auto" is bfloat16 where a device computes faster with it. Raises E-DTYPE."""
+    """Give a precision by its name; "auto" is bfloat16 where a device computes faster with it. Raises E-OPTION."""
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype != "auto":
         if dtype not in known:
-            raise ModelError("E-DTYPE", f"dtype {dtype!r} is unknown.", known_names(dtype, ["auto", *known]))
+            raise OptionError("E-OPTION", f"dtype {dtype!r} is unknown.", known_names(dtype, ["auto", *known]))
         return known[dtype]
     if device.type == "cpu":
         able = torch.cpu.get_capabilities()

@@ -36,7 +36,7 @@ def open_base(
     dtype: torch.dtype,
     *,
     tokenizer: Any = None,
-    device_map: Any = None,
+    device_map: object = None,
     attention: str | None = None,
 ) -> tuple[Any, Any]:
     """Open model and tokenizer, on the CPU or where device_map says; `name` is what messages call them.

@@ -4,13 +4,13 @@ import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, get_args
+from typing import get_args
 
 from torch import Tensor
 
 from lorary.adapters.contract import Bank, Experts, Mix, Site, Weights
 from lorary.adapters.low_rank import LowRankBank
-from lorary.errors import AdapterError, LibraryError, OptionError, RoutingError, known_names
+from lorary.errors import AdapterError, ModelError, OptionError, RoutingError, TaskError, known_names
 from lorary.formats.peft import read_weights
 from lorary.hashing import short_key
 from lorary.library.adapter.expert import Expert, hash_experts
@@ -76,7 +76,7 @@ class Ensemble:
         """Look up each task among `owners`. Raises E-TASK for one that nobody was trained on."""
         for task in tasks:
             if task not in self.owners:
-                raise RoutingError(
+                raise TaskError(
                     "E-TASK",
                     f"no expert was trained on task {task!r}, so {to_spec(self.router)!r} can't choose one.",
                     "Use a router that doesn't need the task.",
@@ -168,14 +168,14 @@ def make_gate(base: BaseModel, ensemble: Ensemble, site: Site) -> Gate:
     return gate if device.type == "cpu" else gate.to(device)  # where states are
 
 
-def check_base(base: BaseModel, fingerprint: Mapping[str, Any] | None, what: str) -> None:
+def check_base(base: BaseModel, fingerprint: Mapping[str, object] | None, what: str) -> None:
     """Refuse what was made on another base (E-BASE). Without a fingerprint it passes; shapes still must fit."""
     known, found = base.fingerprint, fingerprint or {}
     if differing := [key for key in known if key in found and found[key] != known[key]]:
         hint = "Load the base it was made on; `lorary show` names it."
         if is_padded(known, found):
             hint = f"{hint} {padding_hint(found)}"
-        raise LibraryError("E-BASE", f"{what} was made on another base: {', '.join(differing)} differ.", hint)
+        raise ModelError("E-BASE", f"{what} was made on another base: {', '.join(differing)} differ.", hint)
 
 
 def check_library(base: BaseModel, library: Library) -> None:
@@ -253,7 +253,7 @@ def check_mix(members: Mapping[str, Expert], mix: Mix) -> None:
         for site, found in members[name].ranks.items():
             other, rank = first.setdefault(site, (name, found))
             if found != rank:
-                raise RoutingError(
+                raise AdapterError(
                     "E-RANK",
                     f'expert {name!r}: rank {found} at {site!r}, but mix="factors" needs one rank for all '
                     f"({other!r}: {rank}).",

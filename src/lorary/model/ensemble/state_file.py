@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lorary.disk.reading import open_regular
 from lorary.disk.seal import is_sealed, seal
-from lorary.errors import LibraryError, RoutingError, quote
+from lorary.errors import LibraryError, LoraryError, RoutingError, quote
 from lorary.formats.tensor_file import write_tensors
 from lorary.hashing import hash_json
 from lorary.library.adapter.expert import Expert
@@ -47,14 +47,14 @@ def read_own(path: Path, *about: object) -> RoomyState | None:
         content = _own_content(read_state_header(path)[1], about)
         state = RoomyState(load_file(path)) if content else None
         return state if state is not None and _hash(state) == content else None
-    except (LibraryError, OSError, SafetensorError):
+    except (LoraryError, OSError, SafetensorError):
         return None
 
 
 def read_any(path: Path, limit: int, *about: object) -> tuple[RoomyState, bool]:
     """Read a state that can't be made again, whoever wrote it; True: this user's lorary did, about just that.
 
-    Raises LibraryError E-LIMIT for more bytes than `limit`, before they are read, and for an absurd header; E-FILE,
+    Raises E-LIMIT for more bytes than `limit`, before they are read, and for an absurd header; E-FILE,
     E-PATH, E-DTYPE for what is no such file; E-STATE for numbers that are none, or absurd.
     """
     with open_regular(path) as file:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lorary.errors import ModelError, OptionError
+from lorary.errors import OptionError, TaskError
 from lorary.model.base.base_model import BaseModel
 from lorary.model.sites import text_config
 from lorary.model.text.tokens import pad
@@ -24,7 +24,7 @@ class TaskStates:
         """
         base, examples = self.base, self.tasks[task].train[:n_examples]
         if not examples:
-            raise ModelError("E-DATA", f"task {task!r} has no training examples.", "Check its splits.")
+            raise TaskError("E-DATA", f"task {task!r} has no training examples.", "Check its splits.")
         n_layers = int(text_config(base.hf).num_hidden_layers)
         if not -n_layers - 1 <= layer <= n_layers:
             raise OptionError("E-OPTION", f"layer={layer}, but the base has {n_layers} layers.")

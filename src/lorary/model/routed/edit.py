@@ -88,7 +88,7 @@ def _require_expert(expert: Expert) -> None:
 def _require(ensemble: Ensemble, name: str) -> None:
     require("name", name, str, "the name of an expert")
     if name not in ensemble.members:
-        raise LibraryError("E-NAME", f"no expert {name!r} is routed.", known_names(name, ensemble.names))
+        raise OptionError("E-NAME", f"no expert {name!r} is routed.", known_names(name, ensemble.names))
 
 
 def _edited(base: BaseModel, ensemble: Ensemble, parts: Parts, name: str, coming: Expert | None) -> Edited:

@@ -46,7 +46,7 @@ def load(
     dtype: str | None = None,
     memory: str | int | None = None,
     outside: bool = False,
-    **reading: Any,
+    **reading: object,
 ) -> RoutedModel:
     """Load a saved model: on `base`, or on the base that it names, if that is on this machine.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lorary.adapters.contract import Mix
-from lorary.errors import RoutingError
+from lorary.errors import LibraryError, RoutingError
 from lorary.evaluation.contract import LogLikelihood, Wanted
 from lorary.library.adapter.expert import Expert
 from lorary.library.library import Library
@@ -176,7 +176,7 @@ class RoutedModel:
         with self._attachment.turn(self._context_of_ids(input_ids, tasks, options)):
             return self.base.hf(input_ids=input_ids, **options)
 
-    def generate(self, input_ids: Tensor, *, tasks: Sequence[str] | None = None, **options: Any) -> Tensor:
+    def generate(self, input_ids: Tensor, *, tasks: Sequence[str] | None = None, **options: object) -> Tensor:
         """Generate after ids (B, T) as transformers does: KV cache, sampling, beams, all its options."""
         with self._attachment.turn(self._context_of_ids(input_ids, tasks, options)):
             ids: Tensor = self.base.hf.generate(input_ids=input_ids, **options)
@@ -198,7 +198,7 @@ class RoutedModel:
         """Average the weights over all tokens of some prompts: site -> expert -> share. Raises E-EMPTY."""
         require_each("prompts", prompts, (str, Example), "texts or examples", "Write [prompt] for a single one.")
         if not prompts:
-            raise RoutingError("E-EMPTY", "there are no prompts to average over.", "Give some.")
+            raise LibraryError("E-EMPTY", "there are no prompts to average over.", "Give some.")
         return average_shares([self._trace(prompt, 0) for prompt in prompts])
 
     def shares(self) -> dict[str, float] | None:

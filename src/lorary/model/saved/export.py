@@ -11,7 +11,7 @@ from lorary.adapters.contract import Mix
 from lorary.adapters.lora import LoRA
 from lorary.adapters.static import StaticMix, mix_static
 from lorary.disk.arrival import arriving
-from lorary.errors import LibraryError, OptionError, RoutingError, known_names
+from lorary.errors import AdapterError, LibraryError, OptionError, known_names
 from lorary.formats.peft import read_weights, write_weights
 from lorary.library.adapter.expert import Expert
 from lorary.library.adapter.provenance import Provenance
@@ -96,13 +96,13 @@ def _by_site(experts: Mapping[str, Expert], shares: str | Shares | Mapping[str, 
         raise OptionError("E-OPTION", "shares mix experts and sites.", "Give {name: share} or {site: {name: share}}.")
     for name, share in [*flat.items(), *(pair for named in nested.values() for pair in named.items())]:
         if name not in experts:
-            raise RoutingError("E-NAME", f"unknown expert {name!r}.", known_names(name, sorted(experts)))
+            raise OptionError("E-NAME", f"unknown expert {name!r}.", known_names(name, sorted(experts)))
         if not isinstance(share, numbers.Real) or not math.isfinite(share):
             raise OptionError("E-OPTION", f"the share of {name!r} is {share!r}, expected a number.")
     sites = sorted({site for expert in experts.values() for site in expert.sites})
     for site in nested:
         if site not in sites:
-            raise RoutingError("E-TARGET", f"no expert sits at {site!r}.", known_names(site, sites))
+            raise AdapterError("E-TARGET", f"no expert sits at {site!r}.", known_names(site, sites))
     every = nested or dict.fromkeys(sites, flat)
     return {
         site: {name: share for name, share in named.items() if site in experts[name].sites}

@@ -83,7 +83,7 @@ def read_saved(directory: Path | str) -> Saved:
     version = fields.get("schema_version")
     if type(version) is int and version > SCHEMA_VERSION:
         what = f"{MODEL} has schema {version}; this lorary reads up to {SCHEMA_VERSION}."
-        raise ModelError("E-SCHEMA", what, "Install a newer lorary.")
+        raise LibraryError("E-SCHEMA", what, "Install a newer lorary.")
     if version != SCHEMA_VERSION:
         raise ModelError("E-MODEL", f"{MODEL}: schema_version is {quote(version)}, expected {SCHEMA_VERSION}.")
     base = _object(fields, "base", {"name": str, "dtype": str, "fingerprint": dict})

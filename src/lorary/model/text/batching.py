@@ -3,7 +3,7 @@
 import gc
 import os
 from collections.abc import Callable, Iterator, Sequence, Sized
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -122,7 +122,7 @@ def too_long(n_tokens: int) -> ModelError:
     return ModelError("E-MEMORY", what, "Give shorter texts, a lower max_tokens, or more memory.")
 
 
-def is_of_memory(error: Any) -> bool:
+def is_of_memory(error: object) -> bool:
     """Tell whether an error says that memory didn't suffice."""
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)
 

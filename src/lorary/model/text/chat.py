@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lorary.disk.reading import as_path, read_capped
-from lorary.errors import LibraryError, ModelError
+from lorary.errors import LoraryError, ModelError
 from lorary.tasks.example import Example, Message
 
 NO_OPTIONS: Mapping[str, Any] = {}
@@ -34,8 +34,8 @@ def read_template(path: str | os.PathLike[str]) -> str:
     place = as_path(os.fspath(path))
     try:
         text = read_capped(place.resolve(), _MAX_BYTES, "E-CHAT").decode()
-    except LibraryError as caught:
-        raise ModelError(caught.code, f"chat template {str(place)!r}: {caught.message}", _TEMPLATE_FILE) from None
+    except LoraryError as caught:
+        raise caught.reworded(f"chat template {str(place)!r}: {caught.message}", _TEMPLATE_FILE) from None
     except UnicodeDecodeError:
         text = ""
     if not text.strip():
@@ -44,7 +44,7 @@ def read_template(path: str | os.PathLike[str]) -> str:
     return text
 
 
-def render_prompt(tokenizer: Any, example: Example, options: Mapping[str, Any] = NO_OPTIONS) -> str:
+def render_prompt(tokenizer: Any, example: Example, options: Mapping[str, object] = NO_OPTIONS) -> str:
     """Write the prompt as the model sees it: turns through the tokenizer's chat template, plain text as it is.
 
     options: what the template is given beside the turns, where the example doesn't say otherwise.
@@ -66,7 +66,7 @@ def render_prompt(tokenizer: Any, example: Example, options: Mapping[str, Any] =
     return prompt
 
 
-def render_answer(tokenizer: Any, example: Example, prompt: str, options: Mapping[str, Any] = NO_OPTIONS) -> str:
+def render_answer(tokenizer: Any, example: Example, prompt: str, options: Mapping[str, object] = NO_OPTIONS) -> str:
     """Write the answer as the template does: what it makes of prompt and answer, less the prompt; white at the end cut.
 
     prompt: as `render_prompt` gave it. Where a template opens an answer otherwise than it writes one (with a thought
@@ -90,7 +90,7 @@ def render_answer(tokenizer: Any, example: Example, prompt: str, options: Mappin
 
 
 def render_turns(
-    tokenizer: Any, turns: Sequence[Turn], options: Mapping[str, Any] = NO_OPTIONS, *, opens_answer: bool = False
+    tokenizer: Any, turns: Sequence[Turn], options: Mapping[str, object] = NO_OPTIONS, *, opens_answer: bool = False
 ) -> str:
     """Write turns through the chat template. Raises E-CHAT for a template that is broken or refuses them."""
     if wrong := sorted(_OURS & options.keys()):

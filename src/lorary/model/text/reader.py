@@ -51,7 +51,7 @@ class Reader(Protocol):
     def turn_end(self) -> int | None:
         """The token that ends an answer in a chat, where its template has one."""
 
-    def in_groups(self, rows: Sequence[Encoded], **limits: Any) -> Iterator[list[int]]:
+    def in_groups(self, rows: Sequence[Encoded], **limits: object) -> Iterator[list[int]]:
         """Group row numbers for padded batches."""
 
     def encode(self, examples: Sequence[Example], *, quiet: bool = False, open_end: bool = False) -> list[Encoded]:

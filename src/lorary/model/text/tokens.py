@@ -55,7 +55,7 @@ class Batch:
 
 
 def encode(
-    tokenizer: Any, examples: Sequence[Example], *, max_tokens: int, options: Mapping[str, Any] = NO_OPTIONS,
+    tokenizer: Any, examples: Sequence[Example], *, max_tokens: int, options: Mapping[str, object] = NO_OPTIONS,
     open_end: bool = False,
 ) -> list[Encoded]:  # fmt: skip
     """Turn examples into ids. Over max_tokens, the start of the prompt is cut; the completion stays whole.
@@ -105,7 +105,7 @@ def _ended(tokenizer: Any, example: Example, after: list[int], enders: frozenset
 
 
 def encode_prompts(
-    tokenizer: Any, examples: Sequence[Example], *, max_tokens: int, options: Mapping[str, Any] = NO_OPTIONS
+    tokenizer: Any, examples: Sequence[Example], *, max_tokens: int, options: Mapping[str, object] = NO_OPTIONS
 ) -> list[Encoded]:
     """Turn prompts into ids, without completions. Over max_tokens (1 or more), their start is cut. Raises E-CHAT."""
     rows = []
@@ -175,7 +175,7 @@ def _enders(tokenizer: Any) -> frozenset[int]:
     return frozenset({tokenizer.eos_token_id, *(number for number, token in added.items() if token.special)})
 
 
-def turn_end(tokenizer: Any, options: Mapping[str, Any] = NO_OPTIONS) -> int | None:
+def turn_end(tokenizer: Any, options: Mapping[str, object] = NO_OPTIONS) -> int | None:
     """Find the token that the chat template puts at an answer's end; None without a template or such a token."""
     if tokenizer.chat_template is None:
         return None
@@ -212,7 +212,7 @@ def pad(rows: Sequence[Encoded], *, with_completion: bool = True) -> Batch:
     return Batch(ids, mask, positions, is_label, n_labels)
 
 
-def decode(tokenizer: Any, ids: Tensor, mask: Any = None) -> list[str]:
+def decode(tokenizer: Any, ids: Tensor, mask: object = None) -> list[str]:
     """Give the texts of ids (B, T), special tokens left out, and what an attention mask (B, past + T) hides."""
     rows: Any = ids
     if isinstance(mask, Tensor) and mask.dim() == 2 and len(mask) == len(ids) and mask.shape[1] >= ids.shape[1]:
@@ -225,7 +225,7 @@ RULES = 2
 """Counts the changes of how texts become ids: what was made by other rules isn't taken for what these make."""
 
 
-def reading_facts(tokenizer: Any, options: Mapping[str, Any] = NO_OPTIONS) -> dict[str, Any]:
+def reading_facts(tokenizer: Any, options: Mapping[str, object] = NO_OPTIONS) -> dict[str, Any]:
     """Give what decides how texts become ids: our rules, hashes of the tokenizer's and of its chat template."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     # Before the tokens stands how the last call padded and cut, which is nobody's business.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lorary.adapters.contract import Experts, Site
-from lorary.errors import RoutingError
+from lorary.errors import TaskError
 from lorary.routing.contract import Context, Gate, Probe, Router, Routing, State
 
 
@@ -40,5 +40,5 @@ class _OracleGate(Gate):
 
     def forward(self, h: Tensor, context: Context) -> Routing:
         if context.experts is None:
-            raise RoutingError("E-TASK", "the oracle needs the task of every row.", "Pass tasks=[...], or examples.")
+            raise TaskError("E-TASK", "the oracle needs the task of every row.", "Pass tasks=[...], or examples.")
         return Routing(self.one_hot[context.experts.to(self.one_hot.device)][:, None, None])  # (B, 1, 1, E)

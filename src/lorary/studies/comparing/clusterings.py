@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lorary.studies.comparing.claims import Claim, Said
+from lorary.studies.comparing.paper_claims import Claim, Said
 from lorary.studies.contract import TRAINED
 
 _FEW = "Train a few clusters of tasks rather than one expert for all, or one for each."

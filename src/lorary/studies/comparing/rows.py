@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lorary.adapters.contract import Mix
-from lorary.errors import BuildError, OptionError, known_names
+from lorary.errors import OptionError, TaskError, known_names
 from lorary.evaluation.evaluators.perplexity import Perplexity
 from lorary.evaluation.evaluators.rouge_l import RougeL
 from lorary.routing.contract import find_router
@@ -106,9 +106,9 @@ def require_subject(study: str, subject: Subject, *, least: int = 2, heldout: bo
     """Refuse a subject that a comparison of libraries says nothing of. Raises E-TASK."""
     if len(subject.tasks) < least:
         found = f"{len(subject.tasks)} tasks to build from"
-        raise BuildError("E-TASK", f"study {study}: {found}, expected at least {least}.", "Give more tasks.")
+        raise TaskError("E-TASK", f"study {study}: {found}, expected at least {least}.", "Give more tasks.")
     if heldout and not subject.heldout:
-        raise BuildError("E-TASK", f"study {study}: no task is held out.", "Name some: --heldout NAME.")
+        raise TaskError("E-TASK", f"study {study}: no task is held out.", "Name some: --heldout NAME.")
 
 
 def require_known(study: str, option: str, names: Sequence[str], known: Iterable[str]) -> None:

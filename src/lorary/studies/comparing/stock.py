@@ -74,7 +74,7 @@ class StockStudy(Study):
         own = {"batch_size": self.batch_size, "lr": self.lr, "rank": self.rank, "seed": self.seed}
         return own if self.paper_training else {**own, **BRIEF}
 
-    def made(self, method: type[T], steps: int | None, share: float = 1.0, **more: Any) -> T:
+    def made(self, method: type[T], steps: int | None, share: float = 1.0, **more: object) -> T:
         """Make a builder's options, for so many steps, or for that share of the epochs."""
         known = {field.name for field in fields(method)}
         options: dict[str, Any] = {"steps": steps} if steps is not None else {"epochs": share * self.epochs}

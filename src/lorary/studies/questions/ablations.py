@@ -7,7 +7,7 @@ from lorary.adapters.contract import Mix
 from lorary.building.limits import check_positive
 from lorary.evaluation.evaluators.perplexity import Perplexity
 from lorary.options import refuse_value
-from lorary.studies.comparing.claims import Claim, judge_all
+from lorary.studies.comparing.paper_claims import Claim, judge_all
 from lorary.studies.comparing.rows import require_subject
 from lorary.studies.comparing.stock import StockStudy
 from lorary.studies.contract import TRAINED, UNSEEN, Build, Cell, Plan, Results, Subject, Verdict, file_name

@@ -14,10 +14,10 @@ from lorary.building.builders.pi_tuning import PiTuning
 from lorary.building.builders.private import Private
 from lorary.building.contract import Builder
 from lorary.building.limits import check_positive
-from lorary.errors import BuildError
+from lorary.errors import TaskError
 from lorary.evaluation.evaluators.rouge_l import RougeL
 from lorary.options import refuse_value
-from lorary.studies.comparing.claims import Claim, judge_all
+from lorary.studies.comparing.paper_claims import Claim, judge_all
 from lorary.studies.comparing.rows import require_known, require_subject
 from lorary.studies.comparing.stock import StockStudy
 from lorary.studies.contract import Build, Cell, Plan, Results, Subject, Verdict, file_name
@@ -125,7 +125,7 @@ class AdaptationStudy(StockStudy):
         for task in subject.heldout.values():
             if not task.train:
                 what = f"study adaptation: held-out task {task.name!r} has no training examples."
-                raise BuildError("E-TASK", what, "Leave it out.")
+                raise TaskError("E-TASK", what, "Leave it out.")
         needed = {_METHODS[name] for name in self.methods} - {""}
         builds, cells = [], []
         for share in self.shares:

@@ -18,7 +18,7 @@ from lorary.building.builders.uniform import UniformMerge
 from lorary.building.builders.weighted import Weighted
 from lorary.building.contract import Builder
 from lorary.building.limits import check_positive
-from lorary.errors import BuildError, OptionError, known_names
+from lorary.errors import OptionError, TaskError, known_names
 from lorary.evaluation.evaluators.perplexity import Perplexity
 from lorary.options import name_of
 from lorary.routing.contract import find_router
@@ -101,7 +101,7 @@ class BuilderStudy(StockStudy):
                     raise OptionError("E-OPTION", f"study builders: {option}={name!r}.", known_names(name, known))
         if len(subject.tasks) < 2:
             found = f"{len(subject.tasks)} tasks to build from"
-            raise BuildError("E-TASK", f"study builders: {found}, expected at least 2.", "Give more tasks.")
+            raise TaskError("E-TASK", f"study builders: {found}, expected at least 2.", "Give more tasks.")
         few = Tasks(task.first(train=self.n_few, valid=8) for task in subject.heldout.values() if task.train)
         adapted = [one for one in self.adapted(tuple(few)) if name_of(one[2]) in self.adaptations] if few else []
         needed = {*self.libraries, *(origin for _, origin, _ in adapted)}

@@ -18,7 +18,7 @@ from lorary.building.clustering.clusters import Clusters
 from lorary.building.clustering.contract import Clusterer
 from lorary.building.contract import Builder
 from lorary.building.limits import check_positive, check_share
-from lorary.errors import BuildError, OptionError
+from lorary.errors import OptionError, TaskError
 from lorary.evaluation.evaluators.perplexity import Perplexity
 from lorary.evaluation.scores import Scores
 from lorary.folder import CLUSTERERS
@@ -27,8 +27,8 @@ from lorary.reporting.canvas import Picture
 from lorary.reporting.measure_figures import Line, Points, draw_lines, draw_points
 from lorary.reporting.table import Cell as TableCell
 from lorary.reporting.table import Column, Row, Table, make_table
-from lorary.studies.comparing.claims import judge_all
 from lorary.studies.comparing.clusterings import OF_COSINES, of_ranks, of_scores
+from lorary.studies.comparing.paper_claims import judge_all
 from lorary.studies.comparing.stock import BRIEF
 from lorary.studies.contract import (
     TRAINED,
@@ -109,7 +109,7 @@ class ClusterStudy(Study):
         tasks = Tasks(task.first(train=self.n_train) for task in subject.tasks.values())
         if len(tasks) < 2 or max((self.k, *self.ks)) > len(tasks):
             found = f"{max((self.k, *self.ks))} clusters of {len(tasks)} tasks"
-            raise BuildError("E-TASK", f"study clusters: {found}, expected fewer.", "Give more tasks, or a smaller k.")
+            raise TaskError("E-TASK", f"study clusters: {found}, expected fewer.", "Give more tasks, or a smaller k.")
         builds, measures = [self._first(tasks)], []
         for name, clusterer in self._clusterers(len(tasks)).items():
             builds.append(self._build(name, clusterer, tasks))

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from lorary.building.builders.private import Private
 from lorary.building.builders.subspace import Subspace
 from lorary.building.limits import check_adapter, check_positive
-from lorary.errors import BuildError
+from lorary.errors import TaskError
 from lorary.evaluation.evaluators.perplexity import Perplexity
 from lorary.evaluation.scores import Scores
 from lorary.formats.peft import open_experts
@@ -17,7 +17,7 @@ from lorary.reporting.canvas import Picture
 from lorary.reporting.measure_figures import Line, draw_lines
 from lorary.reporting.table import Cell as TableCell
 from lorary.reporting.table import Column, Table
-from lorary.studies.comparing.claims import Said
+from lorary.studies.comparing.paper_claims import Said
 from lorary.studies.comparing.stock import BRIEF
 from lorary.studies.contract import TRAINED, Bench, Build, Cell, Measure, Plan, Results, Study, Subject, Verdict
 from lorary.studies.gap import closed
@@ -88,7 +88,7 @@ class IntrinsicDimensionStudy(Study):
             refuse_value(self, "dimensions", "one or more")
         tasks = subject.tasks
         if not tasks:
-            raise BuildError("E-TASK", "study intrinsic_dimension: there is no task to learn.", "Give some.")
+            raise TaskError("E-TASK", "study intrinsic_dimension: there is no task to learn.", "Give some.")
         builds = [Build(_FULL, self._full(), tasks)]
         for dimension in sorted(self.dimensions):
             builds.append(Build(_library(dimension), Subspace(dimension=dimension, **self._training), tasks))

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from lorary.building.builders.private import Private
 from lorary.building.limits import check_positive, check_targets
-from lorary.errors import BuildError
+from lorary.errors import TaskError
 from lorary.evaluation.bootstrap import central_interval, resampled_means
 from lorary.formats.peft import open_experts
 from lorary.library.library import Library
 from lorary.reporting.canvas import Picture
 from lorary.reporting.measure_figures import Amounts, draw_histograms
 from lorary.reporting.table import Cell, Column, Row, Table
-from lorary.studies.comparing.claims import Said, of_tasks
+from lorary.studies.comparing.paper_claims import Said, of_tasks
 from lorary.studies.comparing.stock import BRIEF
 from lorary.studies.contract import GIVEN, Bench, Build, Measure, Plan, Results, Study, Subject, Verdict
 from lorary.studies.measuring.norms import WAYS, Norms, compare_norms
@@ -70,7 +70,7 @@ class NormStudy(Study):
         tasks, given = subject.tasks, subject.source
         if not tasks or len(tasks if given is None else given) < 2:
             found = f"{len(tasks)} tasks" if given is None else f"{len(tasks)} tasks of a library of {len(given)}"
-            raise BuildError("E-TASK", f"study norms: {found}, expected at least 2 experts.", "Give more.")
+            raise TaskError("E-TASK", f"study norms: {found}, expected at least 2 experts.", "Give more.")
         how: dict[str, Any] = {"batch_size": self.batch_size, "lr": self.lr, "seed": self.seed, **BRIEF}
         builder = Private(steps=self.steps, targets=self.targets, **how)
         builds = [] if given is not None else [Build(_PRIVATE, builder, tasks, is_shared=True)]
@@ -150,7 +150,7 @@ def _owner(library: Library, task: str) -> str:
     """Name the expert of a task, the first by name if there are several. Raises E-TASK if there is none."""
     owners = [name for name in sorted(library) if task in library[name].provenance.tasks]
     if not owners:
-        raise BuildError("E-TASK", f"study norms: no expert was trained on task {task!r}.", "Leave it out.")
+        raise TaskError("E-TASK", f"study norms: no expert was trained on task {task!r}.", "Leave it out.")
     return owners[0]
 
 

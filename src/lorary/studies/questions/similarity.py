@@ -14,7 +14,7 @@ from lorary.building.builders.private import Private
 from lorary.building.clustering.clusters import Clusters
 from lorary.building.contract import Builder
 from lorary.building.limits import check_positive, check_targets
-from lorary.errors import BuildError
+from lorary.errors import TaskError
 from lorary.evaluation.bootstrap import central_interval, resampled_means
 from lorary.evaluation.evaluators.perplexity import Perplexity
 from lorary.evaluation.run import evaluate
@@ -23,7 +23,7 @@ from lorary.model.probes.lone import alone
 from lorary.reporting.canvas import Picture
 from lorary.reporting.measure_figures import Fit, Points, draw_points
 from lorary.reporting.table import Cell, Column, Row, Table
-from lorary.studies.comparing.claims import Said
+from lorary.studies.comparing.paper_claims import Said
 from lorary.studies.comparing.stock import BRIEF
 from lorary.studies.contract import Bench, Build, Measure, Plan, Results, Study, Subject, Verdict
 from lorary.studies.measuring.correlation import Correlation, correlate
@@ -123,7 +123,7 @@ class SimilarityStudy(Study):
         tasks = subject.tasks
         if len(tasks) < 3:
             found = f"{len(tasks)} tasks to pair"
-            raise BuildError("E-TASK", f"study similarity: {found}, expected at least 3.", "Give more tasks.")
+            raise TaskError("E-TASK", f"study similarity: {found}, expected at least 3.", "Give more tasks.")
         some = list(combinations(tasks, 2))[: self.n_pairs]  # as many, and of the same length on average
         like = self.pairs(some), tasks
         builds = [

@@ -11,7 +11,7 @@ from lorary.errors import OptionError, quote
 from lorary.evaluation.evaluators.rouge_l import RougeL
 from lorary.evaluation.scores import Scores
 from lorary.reporting.table import Table, make_table
-from lorary.studies.comparing.claims import Claim, judge_all
+from lorary.studies.comparing.paper_claims import Claim, judge_all
 from lorary.studies.comparing.rows import all_cells, require_subject, rows_of
 from lorary.studies.comparing.stock import StockStudy
 from lorary.studies.contract import Cell, Plan, Results, Subject, Verdict

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from lorary.building.limits import check_positive
 from lorary.evaluation.scores import Scores
 from lorary.reporting.table import Table, make_table
-from lorary.studies.comparing.claims import Claim, judge_all
 from lorary.studies.comparing.compared import ComparedStudy
+from lorary.studies.comparing.paper_claims import Claim, judge_all
 from lorary.studies.comparing.rows import (
     ANSWERS,
     OF_LIBRARY,

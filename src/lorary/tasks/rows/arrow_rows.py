@@ -25,7 +25,7 @@ class Dataset(Protocol):
 
 def parquet_rows(path: Path) -> Placed:
     """Go through the rows of a Parquet file, each with its place. Raises E-DATA, and E-EXTRA without pyarrow."""
-    require_extra("data", f"{path}: reading Parquet", TaskError)
+    require_extra("data", f"{path}: reading Parquet")
     import pyarrow
     import pyarrow.parquet
 
@@ -77,7 +77,7 @@ def dataset_rows(dataset: Dataset, split: str, task: str = "") -> Iterator[Row]:
         raise TaskError("E-DATA", f"{where}: the data set holds no rows.", "Fill it, or leave it out.")
 
 
-def without_gaps(value: Any) -> Any:
+def without_gaps(value: object) -> Any:
     """Drop the nulls inside a value: Arrow gives every mapping of a column all the keys that any of them has."""
     if isinstance(value, Mapping):
         return {key: without_gaps(inner) for key, inner in value.items() if inner is not None}

@@ -36,7 +36,7 @@ def needed(row: Row, key: str) -> Any:
     return value
 
 
-def text(row: Row, key: str, value: Any, *, may_be_empty: bool = False) -> str:
+def text(row: Row, key: str, value: object, *, may_be_empty: bool = False) -> str:
     """Give a value that must be a text, with more than blanks unless it may be empty."""
     if not isinstance(value, str):
         raise wrong_type(row, key, "a text", value)
@@ -63,7 +63,7 @@ def texts(row: Row, key: str) -> tuple[str, ...]:
     return (text(row, key, value),)
 
 
-def json_value(row: Row, key: str, value: Any) -> Any:
+def json_value(row: Row, key: str, value: object) -> Any:
     """Give a value that must be one of JSON: what a chat template can be given, and a hash be made of."""
     try:
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
@@ -73,7 +73,7 @@ def json_value(row: Row, key: str, value: Any) -> Any:
     return value
 
 
-def wrong_type(row: Row, key: str, expected: str, value: Any) -> TaskError:
+def wrong_type(row: Row, key: str, expected: str, value: object) -> TaskError:
     """Say that a field is of another type than expected."""
     return row_error(row, f"{key!r} must be {expected}, found {type(value).__name__} {short(value)}.", "Fix the row.")
 

@@ -6,7 +6,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias, cast
+from typing import BinaryIO, TypeAlias, cast
 
 from lorary.disk.reading import near_path, open_file
 from lorary.errors import TaskError
@@ -79,7 +79,7 @@ def _streamed_rows(path: Path, opened: Opened | None) -> Placed:
         raise TaskError("E-DATA", f"{path}: can't be read ({error.strerror or error}).") from None
 
 
-def places_of(source: Any) -> list[Path | str]:
+def places_of(source: object) -> list[Path | str]:
     """List the files of a path, a directory, a glob, and names of the Hub, or a list of those.
 
     Raises E-DATA if there are none.

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from lorary.disk.writing import disk_errors, is_disk_error
-from lorary.errors import TaskError
+from lorary.errors import LibraryError
 from lorary.extras import require_extra
 from lorary.tasks.example import short
 from lorary.tasks.rows.arrow_rows import dataset_rows
@@ -47,12 +47,12 @@ def parse_name(name: str, suffixes: tuple[str, ...]) -> HubSet:
     is_file = path.endswith(suffixes)
     parts = path.split("/")
     if match is None or any(part in (".", "..") or re.search(r"[*?\\]", part) for part in parts):
-        raise TaskError("E-HUB", f"{short(name)} isn't the name of a data set.", f"Write {_GRAMMAR}.")
+        raise LibraryError("E-HUB", f"{short(name)} isn't the name of a data set.", f"Write {_GRAMMAR}.")
     if is_file and match["split"]:
-        raise TaskError("E-HUB", f"{name}: a file has no splits.", "Leave out what stands after the colon.")
+        raise LibraryError("E-HUB", f"{name}: a file has no splits.", "Leave out what stands after the colon.")
     if not is_file and len(parts) > 1:
         hint = f"A file ends in one of {', '.join(suffixes)}. Write {_GRAMMAR}."
-        raise TaskError("E-HUB", f"{name}: {path!r} is neither a configuration nor a file.", hint)
+        raise LibraryError("E-HUB", f"{name}: {path!r} is neither a configuration nor a file.", hint)
     config, file = (None, path) if is_file else (path or None, None)
     return HubSet(match["repo"], match["revision"], config, file, match["split"])
 
@@ -86,11 +86,11 @@ def _load(place: HubSet, name: str) -> Any:
                 raise
             reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
             hint = "Check name, configuration, split and connection, and HF_TOKEN for a private one."
-            raise TaskError("E-HUB", f"{name}: {reason} ({type(error).__name__}).", hint) from error
+            raise LibraryError("E-HUB", f"{name}: {reason} ({type(error).__name__}).", hint) from error
 
 
 def _datasets(name: str) -> Any:
-    require_extra("hub", f"{name}: reading a data set by name", TaskError)
+    require_extra("hub", f"{name}: reading a data set by name")
     import datasets
 
     return datasets

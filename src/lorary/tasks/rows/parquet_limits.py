@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lorary.errors import TaskError
+from lorary.errors import LibraryError
 
 SPARE_BYTES = 1 << 26
 MOST_TIMES = 100  # what text that people wrote unfolds to is 3 to 20 times as large
@@ -36,4 +36,4 @@ def batches_within_limits(file: Any, path: Path) -> Iterator[Any]:
 def _require(size: int, limit: int, path: Path) -> None:
     if size > limit:
         what = f"{path}: {path.stat().st_size:,} bytes unfold to over {limit:,}, more than human text ever does."
-        raise TaskError("E-LIMIT", what, "Leave out what repeats, or write it as .jsonl.gz.")
+        raise LibraryError("E-LIMIT", what, "Leave out what repeats, or write it as .jsonl.gz.")

@@ -66,7 +66,7 @@ class Shape:
         return tuple(key for key in self.needs if key not in keys)
 
 
-def is_row(values: Mapping[str, Any]) -> bool:
+def is_row(values: Mapping[str, object]) -> bool:
     """Tell whether an object has all fields of a shape."""
     keys = {key for key, value in values.items() if value is not None}
     return any(keys.issuperset(shape.needs) for shape in SHAPES)

@@ -45,7 +45,7 @@ _NOT_FROM_ROWS = frozenset(
 """Arguments of `apply_chat_template` that a row can't set, least of all the template."""
 
 
-def turns_of(row: Row, key: str, value: Any) -> tuple[Message, ...]:
+def turns_of(row: Row, key: str, value: object) -> tuple[Message, ...]:
     """Read a list of turns, {role, content} or {from, value}. Raises E-DATA for what isn't text, and unknown roles."""
     if not isinstance(value, list) or not value:
         raise wrong_type(row, key, "a list of messages", value)

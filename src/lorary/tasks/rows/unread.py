@@ -73,7 +73,7 @@ def _is_note(name: str, value: Any) -> bool:
     return named and all(len(text) <= LONGEST_NOTE or not re.search(r"\s", text) for text in _texts_in(value))
 
 
-def holds_text(value: Any) -> bool:
+def holds_text(value: object) -> bool:
     """Tell whether a value holds words, or what could: pictures and sounds too, but no numbers and nothing empty."""
     return any(_NUMBER.fullmatch(text) is None for text in _texts_in(value))
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, overload
 
-from lorary.errors import TaskError
+from lorary.errors import LibraryError
 from lorary.hashing import hashed_fields
 from lorary.tasks.example import Example, Message
 from lorary.tasks.joined import ExampleView
@@ -146,10 +146,10 @@ class Store:
         return self.again
 
 
-def damaged(where: str) -> TaskError:
+def damaged(where: str) -> LibraryError:
     """Make the error of a file that isn't what it was when it was opened."""
     hint = "Run it again: the data are read anew from their own files."
-    return TaskError("E-FILE", f"{where}: the file was changed while it was in use.", hint)
+    return LibraryError("E-FILE", f"{where}: the file was changed while it was in use.", hint)
 
 
 def _close(*files: BinaryIO) -> None:

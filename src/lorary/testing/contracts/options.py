@@ -24,7 +24,7 @@ class OptionsContract:
         assert (cls.__doc__ or "").partition("\n")[0].endswith((".", ":"))
 
 
-def error_of(call: Callable[[], Any]) -> LoraryError:
+def error_of(call: Callable[[], object]) -> LoraryError:
     """Give the error that a call must end in."""
     try:
         call()

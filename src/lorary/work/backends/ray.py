@@ -95,7 +95,7 @@ def _result(ray: Any, task: Any) -> Any:
 def _cluster(address: str | None) -> Iterator[Any]:
     """Connect to a cluster, or start one for this machine; one that this process is connected to stays so."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    require_extra("ray", "backend ray", BuildError)
+    require_extra("ray", "backend ray")
     import ray
 
     if ray.is_initialized():

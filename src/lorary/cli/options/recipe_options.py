@@ -9,7 +9,6 @@ import typer
 
 from lorary.cli.options.parameters import EMBEDDED
 from lorary.cli.printing.console import say
-from lorary.errors import BuildError
 from lorary.extras import EXTRAS, require_extra
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def check_backend(spec: str) -> None:
     """Raise E-EXTRA, before anything slow is imported, for a package that a backend needs and that is missing here."""
     name = spec.partition(":")[0]
     if name in EXTRAS:
-        require_extra(name, f"backend {name}", BuildError)
+        require_extra(name, f"backend {name}")
 
 
 def choose_backend(spec: str, **given: int | None) -> Any:
