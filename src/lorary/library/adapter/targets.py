@@ -166,7 +166,7 @@ def find_factors(config: Mapping[str, Any], header: Header) -> dict[str, Factors
     parameters = {
         site: parameter
         for site, parameter in find_parameters(config, pairs).items()
-        if (header[pairs[site][0]].shape[:1] == header[pairs[site][1]].shape[1:])  # else it is told as of a layer
+        if _are_a_pair(*(header[key].shape for key in pairs[site]))  # else it is told as of a layer
     }
     ranks = ranks_of(config, parameters.values()) if parameters else {}
     found: dict[str, Factors] = {}
@@ -184,9 +184,15 @@ def find_factors(config: Mapping[str, Any], header: Header) -> dict[str, Factors
     return dict(sorted(found.items()))
 
 
+def _are_a_pair(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    return len(a) == len(b) == 2 and a[0] == b[1]
+
+
 def find_parameters(config: Mapping[str, Any], paths: Iterable[str]) -> dict[str, str]:
     """Tell of the paths of keys which stand for parameters of mixtures, and for which."""
-    names = Names(named_parameters(config))
+    if not (named := named_parameters(config)):
+        return {}
+    names = Names(named)
     return {path: parameter for path in paths if (parameter := _parameter_of(path, names))}
 
 
