@@ -122,6 +122,7 @@ def test_one_expert_answers_as_under_peft_and_is_exported_and_merged_as_it_is(fa
     assert near(logits_of(PeftModel.from_pretrained(model_of(family), tmp_path / "out").eval()), expected)
 
 
+@pytest.mark.slow
 def test_the_experts_of_other_implementations_are_the_same(zoo, tmp_path):
     base, library, _ = zoo
     answers = []
@@ -199,7 +200,7 @@ def test_the_oracle_gives_each_row_its_own_expert(zoo):
     assert near(found[0], answers["ant"][0]) and near(found[1], answers["cat"][1])
 
 
-@pytest.mark.parametrize("router", ["uniform", "arrow:top_k=2", "oracle"])
+@pytest.mark.parametrize("router", [pytest.param("uniform", marks=pytest.mark.slow), "arrow:top_k=2", "oracle"])
 def test_rows_are_independent_and_a_cache_changes_nothing(router, zoo):
     base, library, _ = zoo
     with lo.route(base, library, router, mix="outputs") as model:
@@ -257,7 +258,7 @@ def test_it_tells_who_spoke_by_parameter_and_exports_what_was_told(zoo, tmp_path
     assert not near(logits_of(opened), logits_of(base.hf))
 
 
-@pytest.mark.parametrize("method", ["uniform", "svd:rank=2"])
+@pytest.mark.parametrize("method", ["uniform", pytest.param("svd:rank=2", marks=pytest.mark.slow)])
 def test_merges_are_written_as_peft_has_them(method, zoo, tmp_path):
     base, library, _ = zoo
     merged = lo.build(method, lo.Tasks([]), base, source=library, into=tmp_path / "merged")
