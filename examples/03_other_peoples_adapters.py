@@ -11,7 +11,7 @@ import lorary as lo
 base = lo.load_base(*sys.argv[1:2])
 folder = Path(sys.argv[2] if len(sys.argv) > 2 else "libs/example/experts")
 library = lo.Library.create("libs/found", base=base.fingerprint, exist_ok=True)
-sizes = {name: (site.d_in, site.d_out) for name, site in base.sites.items()}
+sizes = {name: (site.d_in, site.d_out) for name, site in base.routable.items()}
 for directory in sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in library):
     try:
         library.add(directory, directory.name, base=sizes)

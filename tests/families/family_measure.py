@@ -15,13 +15,14 @@ import torch
 from peft import PeftModel
 
 import lorary as lo
+from lorary.adapters.lora import LoRA
 from lorary.errors import LoraryError
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel, load_base
 from lorary.model.base.peft_limits import closed_to_peft
 from lorary.tasks.toy import toy_tasks
 from lorary.testing.families import pico_family_hf
-from lorary.testing.pico import pico_tokenizer, random_library
+from lorary.testing.pico import add_expert, pico_tokenizer, random_library, random_weights
 
 YES = "yes"
 COLUMNS = {
@@ -35,6 +36,7 @@ COLUMNS = {
     "export": "export",
     "merge": "merge",
     "metrics": "metrics",
+    "mixture": "fused experts",
 }
 """Cell -> what stands above it."""
 
@@ -172,7 +174,9 @@ def _routed(router: str) -> Callable[[Subject], str]:
             assert max(abs(a - b) for a, b in zip(both, alone, strict=True)) < 10 * NEAR, (both, alone)
             texts = model.generate_text(_EXAMPLES, max_new_tokens=3)
             assert texts == [model.generate_text([example], max_new_tokens=3)[0] for example in _EXAMPLES]
-        partial = sorted(subject.base.calls.partial) if router.startswith("compass") else []
+        partial = (
+            sorted(subject.base.calls.partial - subject.base.slices.keys()) if router.startswith("compass") else []
+        )
         return ", ".join([YES, *(f"but at {site}" for site in partial), *([] if together else ["one row at a time"])])
 
     return run
@@ -210,6 +214,28 @@ def _scored(subject: Subject) -> str:
     return YES
 
 
+def _mixture(subject: Subject) -> str:
+    """An expert on all fused experts answers as under PEFT; Arrow routes two, the same alone and in a batch."""
+    base = subject.base
+    if not base.slices:
+        return "–"
+    library = Library.create(subject.place / "mixtures", base=base.fingerprint)
+    for seed, name in enumerate(("copy", "last")):
+        add_expert(
+            library, name, base, LoRA(rank=2), random_weights(LoRA(rank=2), list(base.slices.values()), seed=seed)
+        )
+    lone = _lone(library, "copy", subject.place / "lone_mixture")
+    theirs = PeftModel.from_pretrained(type(base.hf).from_pretrained(subject.directory), lone["copy"].directory)
+    with subject.route("uniform", lone) as model:
+        _same(subject.answer(model.base.hf), subject.answer(theirs))
+        assert not torch.allclose(subject.answer(model.base.hf), subject.answer_of_base, atol=0.01)
+    with subject.route(ROUTERS["arrow"], library) as model:
+        both = [found.nats for found in model.log_likelihood(_EXAMPLES)]
+        alone = [model.log_likelihood([example])[0].nats for example in _EXAMPLES]
+        assert max(abs(a - b) for a, b in zip(both, alone, strict=True)) < 10 * NEAR, (both, alone)
+    return " ".join(dict.fromkeys(site.rpartition(".")[0].rpartition(".")[2] for site in base.slices))
+
+
 def _same(found: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(found, expected, atol=NEAR, rtol=NEAR)
 
@@ -225,4 +251,5 @@ CELLS: dict[str, Callable[[Subject], str]] = {
     "export": _exported,
     "merge": _merged,
     "metrics": _scored,
+    "mixture": _mixture,
 }

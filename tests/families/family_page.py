@@ -22,7 +22,7 @@ how it calls its layers, not what it is called.
 
 - **opens as**: the class of transformers that `load_base` makes of it.
 - **default targets**: what `targets=attention` names. **all-linear**: what `targets=all-linear` names, every linear
-  layer that the base calls, but the head. The fused experts of a mixture are no linear layers.
+  layer that the base calls, but the head. The fused experts of a mixture are no linear layers: see the last column.
 - **trains**: two private experts in one pack, and one on all linear layers.
 - **as PEFT**: a lone expert answers as PEFT does with the same adapter, whatever the router. *But at*: on these layers
   PEFT opens no adapter (W-PEFT), though lorary trains and routes it.
@@ -30,6 +30,8 @@ how it calls its layers, not what it is called.
   in a batch. *But at*: the router refuses experts there (E-ROWS).
 - **export**, **merge**, **metrics**: what is exported answers as what was routed; a merge is routed; perplexity and
   Rouge-L come out.
+- **fused experts**: the parameters of a mixture of experts on which adapters (PEFT's `target_parameters`) answer as
+  under PEFT and are routed by Arrow; no builder trains them, and the compass refuses them (E-ROWS).
 """
 
 

@@ -13,11 +13,13 @@ from torch import Tensor
 from lorary.adapters.contract import Weights
 from lorary.adapters.lora import LoRA
 from lorary.errors import AdapterError, LibraryError
+from lorary.formats.slices import Joined, join_slices, joined, own_part
 from lorary.formats.tensor_file import write_tensors
 from lorary.library.adapter.expert import Expert
 from lorary.library.adapter.header import ITEM_BYTES, Header, TensorInfo
 from lorary.library.adapter.numbers import MAX_ABS, in_words
 from lorary.library.adapter.site_keys import PREFIX
+from lorary.library.adapter.targets import keys_of, parse_slice
 from lorary.library.base_names import shared_name
 from lorary.library.layout import CONFIG, WEIGHTS
 
@@ -32,8 +34,8 @@ def read_weights(expert: Expert) -> dict[str, Weights]:
     """
     tensors = _map_tensors(expert)
     weights: dict[str, Weights] = {}
-    for site, (a_key, b_key) in expert.sites.items():
-        a, b = tensors[a_key], tensors[b_key]
+    for site, factors in expert.sites.items():
+        a, b = own_part(factors, tensors[factors.a], tensors[factors.b])
         weights[site] = Weights(a, b, expert.scales[site])
     return weights
 
@@ -120,7 +122,7 @@ def as_vectors(experts: Sequence[Mapping[str, Weights]]) -> list[Tensor] | None:
     opened = [expert.expert for expert in experts if isinstance(expert, _OpenExpert)]
     if len(opened) < len(experts) or not opened or any(one.header != opened[0].header for one in opened):
         return None
-    header, factors = opened[0].header, {key for keys in opened[0].sites.values() for key in keys}
+    header, factors = opened[0].header, {key for f in opened[0].sites.values() for key in (f.a, f.b)}
     if factors != header.keys() or (span := _span(header)) is None:
         return None
     start, dtype = span
@@ -139,9 +141,9 @@ class _OpenExpert(Mapping[str, Weights]):
         expert.confirm(recorded=True)
 
     def __getitem__(self, site: str) -> Weights:
-        expert = self.expert
-        factors = [self._read(key) for key in expert.sites[site]]
-        return Weights(factors[0], factors[1], expert.scales[site])
+        factors = self.expert.sites[site]
+        a, b = own_part(factors, self._read(factors.a), self._read(factors.b))
+        return Weights(a, b, self.expert.scales[site])
 
     def _read(self, key: str) -> Tensor:
         tensor: Tensor = self._file.get_tensor(key)
@@ -174,15 +176,20 @@ def write_weights(directory: Path, kind: LoRA, weights: Mapping[str, Weights], *
     `kind` says rank and scale; sites that have others are named in rank_pattern and alpha_pattern. A `base_name` that
     is a path is written as `shared_name` says.
     """
-    tensors = {}
-    for site in sorted(weights):
-        tensors[f"{PREFIX}{site}.lora_A.weight"] = weights[site].a.detach().float().cpu().contiguous()
-        tensors[f"{PREFIX}{site}.lora_B.weight"] = weights[site].b.detach().float().cpu().contiguous()
+    layers = {site: w for site, w in weights.items() if parse_slice(site) is None}
+    slices = join_slices({site: w for site, w in weights.items() if site not in layers}, kind)
+    whole: dict[str, Weights | Joined] = {**layers, **slices}
+    tensors: dict[str, Tensor] = {}
+    keys = {**{site: f"{PREFIX}{site}" for site in layers}, **keys_of(slices)}
+    for site in sorted(whole):
+        tensors[f"{keys[site]}.lora_A.weight"] = whole[site].a.detach().float().cpu().contiguous()
+        tensors[f"{keys[site]}.lora_B.weight"] = whole[site].b.detach().float().cpu().contiguous()
     write_tensors(tensors, directory / WEIGHTS, metadata={"format": "pt"})
     config = {
         "base_model_name_or_path": shared_name(base_name),
-        **kind.peft_config(sorted(weights)),
-        **_patterns(kind, weights),
+        **kind.peft_config(sorted(layers)),
+        **({"target_parameters": sorted(slices)} if slices else {}),
+        **_patterns(kind, whole),
     }
     (directory / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
 
@@ -192,16 +199,23 @@ def write_factors(directory: Path, expert: Expert, weights: Mapping[str, Weights
 
     Its adapter_config.json stays true: ranks and scales are the expert's.
     """
+    parts: dict[tuple[str, str], list[Weights]] = {}
+    for site, factors in sorted(expert.sites.items(), key=lambda pair: pair[1].number):
+        parts.setdefault((factors.a, factors.b), []).append(weights[site])
     tensors: dict[str, Tensor] = {}
-    for site, (a_key, b_key) in expert.sites.items():
-        for key, tensor in ((a_key, weights[site].a), (b_key, weights[site].b)):
+    for keys, several in parts.items():
+        for key, tensor in zip(keys, joined(several), strict=True):
             require_numbers(expert.name, key, tensor)
             tensors[key] = tensor.detach().cpu().contiguous()
     write_tensors(tensors, directory / WEIGHTS, {"format": "pt"})
 
 
-def _patterns(kind: LoRA, weights: Mapping[str, Weights]) -> dict[str, object]:
-    other = {site: w for site, w in sorted(weights.items()) if w.rank != kind.rank}
+def _scale(weights: Weights | Joined, kind: LoRA) -> float:
+    return weights.scale if isinstance(weights, Joined) else kind.scale  # of a layer's, rank says it all
+
+
+def _patterns(kind: LoRA, weights: Mapping[str, Weights | Joined]) -> dict[str, object]:
+    other = {site: w for site, w in sorted(weights.items()) if (w.rank, _scale(w, kind)) != (kind.rank, kind.scale)}
     if not other:
         return {}
     power = 0.5 if kind.rslora else 1.0

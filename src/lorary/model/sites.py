@@ -16,6 +16,7 @@ ATTENTION = "attention"
 """Stands in `targets` for all linear layers of the attention blocks, the output projection included (ATT+O)."""
 
 _MODELS = "transformers.models."
+_MIXTURE = ("has_gate", "has_bias", "has_post_expert_norm", "is_transposed", "_apply_gate", "num_experts")
 
 
 def text_config(hf: Any) -> Any:
@@ -43,6 +44,39 @@ def list_sites(hf: Any) -> dict[str, Site]:
         if _is_linear(module, *widths, tried) and not any(name.startswith(f"{outer}.") for outer in sites):
             sites[name] = Site(name, *widths)
     return sites
+
+
+def list_slices(hf: Any) -> dict[str, Site]:
+    """List the slices of fused experts: of each matrix that a mixture of experts keeps in one parameter with others.
+
+    Of the modules that transformers computes in exchangeable ways (`use_experts_implementation`), whose forms are known
+    by what they say of themselves.
+    """
+    text, slices = _text_path(hf), dict[str, Site]()
+    for name, module in hf.named_modules():
+        if not (name.startswith(text) and name.endswith(".experts") and is_mixture(module)):
+            continue
+        for parameter in mixture_parameters(module):
+            n_slices, d_out, d_in = getattr(module, parameter).shape
+            if module.is_transposed:
+                d_in, d_out = d_out, d_in
+            for number in range(n_slices):
+                site = f"{name}.{parameter}.{number}"
+                slices[site] = Site(site, d_in, d_out)
+    return slices
+
+
+def is_mixture(module: nn.Module) -> bool:
+    """Tell whether a module computes fused experts in a form that is known, from plain matrices."""
+    if not all(hasattr(module, name) for name in _MIXTURE):
+        return False
+    found = [module._parameters.get(name) for name in mixture_parameters(module)]
+    return all(p is not None and p.dim() == 3 and p.is_floating_point() for p in found)
+
+
+def mixture_parameters(module: Any) -> tuple[str, str]:
+    """Name the two parameters of a mixture, in the order in which a token passes them."""
+    return ("gate_up_proj" if module.has_gate else "up_proj", "down_proj")
 
 
 def choose_sites(sites: Mapping[str, Site], targets: Sequence[str], idle: frozenset[str]) -> list[Site]:

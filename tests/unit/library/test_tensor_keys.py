@@ -194,7 +194,7 @@ def test_head_and_embeddings_are_refused_as_such(path, ends, what, base, tmp_pat
 
 
 @pytest.mark.parametrize("base", [None, BASE], ids=["without base", "with base"])
-@pytest.mark.parametrize("named", [["mlp.experts.gate_up_proj"], "x" * 500, [1, None, {"a": 1}], {"a": []}, 3])
+@pytest.mark.parametrize("named", [["mlp.gate.weight"], "x" * 500, [1, None, {"a": 1}], {"a": []}, 3])
 def test_factors_on_parameters_are_refused_for_that_alone(named, base, tmp_path):
     odd = with_pair(
         tmp_path / "odd", "model.layers.0.mlp.experts.base_layer", target_parameters=named, target_modules=["q_proj"],
@@ -202,7 +202,7 @@ def test_factors_on_parameters_are_refused_for_that_alone(named, base, tmp_path)
     )  # fmt: skip
     (finding,) = check(odd, base=base)
     assert finding.code == "E-FEATURE" and finding.message.startswith("target_parameters (")
-    assert finding.message.endswith("factors on parameters that are no linear layers can't be routed.")
+    assert finding.message.endswith("of parameters, only those of a mixture's experts can be routed.")
 
 
 def test_experts_of_a_mixture_are_told_of_where_the_base_keeps_them_fused(tmp_path):

@@ -16,7 +16,7 @@ from lorary.building.contract import Builder, Job, Made, Report, failing_alone, 
 from lorary.building.limits import check_adapter, check_positive
 from lorary.building.merging.merge import check_rank, parents_of, plain_size, sums_of_ranks, write_plain
 from lorary.building.merging.neighbourhood import Known, check_neighbourhood, known_hashes, nearest, split_tasks
-from lorary.building.training.adaptation import started_from
+from lorary.building.training.adaptation import require_trainable, started_from
 from lorary.building.training.curve import Curve
 from lorary.building.training.job import TrainingJob, expert_name, training_job
 from lorary.building.training.loop import train
@@ -147,7 +147,7 @@ class PiTuning(TrainingOptions, Builder):
         report: Report | None,
     ) -> tuple["_Found", Curve]:
         """Train a task's own expert and its neighbours with the shares that add them up."""
-        experts = [own, *read_experts({name: job.library[name] for name in cosines}).values()]
+        experts = [own, *read_experts(require_trainable({name: job.library[name] for name in cosines})).values()]
         first = self._first_logits([cosines[name] for name in sorted(cosines)])
         layers: dict[str, _SharesGate] = {}
         gates = {s.name: layers.setdefault(_layer_of(s.name), _SharesGate(first)) for s in sites_of(experts, base)}

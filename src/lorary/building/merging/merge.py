@@ -98,7 +98,7 @@ def merged_size(job: Job, base: BaseModel, *, is_thin: bool = True) -> int:
     """
     (merge,) = jobs_of(MergeJob, [job])
     sums = sums_of_ranks(merge.members.values(), base)
-    full = {site: base.sites[site].d_out for site in sums}
+    full = {site: base.routable[site].d_out for site in sums}
     return plain_size(sums if is_thin else full, base, merge.options.rank)
 
 
@@ -127,7 +127,7 @@ def sums_of_ranks(experts: Iterable[Expert], base: BaseModel, n: int | None = No
 
 def plain_size(ranks: Mapping[str, int], base: BaseModel, limit: int | None = None) -> int:
     """Count the numbers of what `write_plain` writes of such ranks (if a site's widths allow them), cut to a limit."""
-    sites = [base.sites[name] for name in ranks]
+    sites = [base.routable[name] for name in ranks]
     rank = max(min(site.d_in, site.d_out, ranks[site.name]) for site in sites)
     return min(rank, limit or rank) * sum(site.d_in + site.d_out for site in sites)
 
@@ -169,7 +169,7 @@ class MergeJob(OneExpertJob):
     def check(self, base: BaseModel) -> None:
         """Refuse experts of another base, and say where PEFT opens no adapter. Raises E-BASE, E-TARGET."""
         check_library(base, self.source)
-        base.warn_of_peft(sorted(find_sites(base, self.members)))
+        base.warn_of_peft(sorted(find_sites(base, self.members).keys() - base.slices.keys()))
 
     def _open(self) -> Experts:
         return open_experts(self.members)

@@ -62,10 +62,23 @@ def forms_of(skills: Skills) -> dict[str, LoRA]:
 
 
 def started_from(job: Job) -> dict[str, Expert]:
-    """Give the experts that a job starts from, by name."""
+    """Give the experts that a job starts from, by name. Raises E-FEATURE as `require_trainable`."""
     (training,) = jobs_of(TrainingJob, [job])
     assert training.source is not None
-    return {name: training.source[name] for name in training.start}
+    return require_trainable({name: training.source[name] for name in training.start})
+
+
+def require_trainable(experts: Mapping[str, Expert]) -> dict[str, Expert]:
+    """Refuse experts on a mixture's own experts, which get other tokens in each pass. Raises E-FEATURE."""
+    for name, expert in experts.items():
+        if expert.has_slices:
+            site = next(site for site, factors in expert.sites.items() if factors.of)
+            what = (
+                f"expert {name!r} adapts {site!r}, of a mixture of experts, where experts are routed, but not trained."
+            )
+            hint = "Merge without training (uniform, ties, dare, svd), or leave it out."
+            raise AdapterError("E-FEATURE", what, hint)
+    return dict(experts)
 
 
 def size_of_start(job: Job, base: BaseModel) -> int:

@@ -17,8 +17,8 @@ from lorary.library.adapter.header import Header
 from lorary.library.adapter.numbers import check_numbers
 from lorary.library.adapter.opened import OpenAdapter, open_adapter
 from lorary.library.adapter.scale import ranks_of
-from lorary.library.adapter.site_keys import PREFIX, endings, site_tensors
-from lorary.library.adapter.targets import Names, Targets
+from lorary.library.adapter.site_keys import PREFIX, endings
+from lorary.library.adapter.targets import Factors, Names, Targets, find_factors, named_parameters, parse_slice
 from lorary.library.adapter.tensor_keys import check_keys, check_places
 from lorary.library.layout import WEIGHTS
 
@@ -75,10 +75,9 @@ def _judge(
     if header is None:
         return findings
     findings += check_keys(header)
-    shapes = {site: (header[a].shape, header[b].shape) for site, (a, b) in site_tensors(header).items()}
-    if shapes and config and not any(finding.code in _CONFIG_UNUSABLE for finding in findings):
+    if config and not any(finding.code in _CONFIG_UNUSABLE for finding in findings):
         try:
-            findings += _check_sites(config, shapes, base, len(header))
+            findings += _check_sites(config, header, base)
         except LibraryError as caught:  # a pattern that takes too long
             findings.append(from_exception(caught))
     return findings
@@ -102,13 +101,18 @@ def _with_hub_hint(finding: Finding, directory: Path) -> Finding:
 Shapes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]  # site -> ((r, d_in), (d_out, r))
 
 
-def _check_sites(config: Mapping[str, Any], sites: Shapes, base: BaseFacts | None, n_tensors: int) -> list[Finding]:
+def _check_sites(config: Mapping[str, Any], header: Header, base: BaseFacts | None) -> list[Finding]:
+    factors = find_factors(config, header)
+    sites = {site: found.shapes(header) for site, found in factors.items()}
+    if not sites:
+        return []
     flat = [site for site, shapes in sites.items() if any(len(shape) != 2 for shape in shapes)]
     if flat:
         return [error("E-SHAPE", f"{_first(flat)}: shapes {_shapes(sites[flat[0]])}, expected two matrices.")]
-    findings = [*_check_inner(sites), *_check_ranks(config, sites)]
-    findings += _check_base(sites, base, n_tensors) if base is not None else []
-    return findings + _check_targets(config, sites, base)
+    findings = [*_check_inner(sites), *_check_ranks(config, sites, factors)]
+    findings += (_check_slices(factors, base) or _check_base(sites, base, len(header))) if base is not None else []
+    layers = {site: shapes for site, shapes in sites.items() if not factors[site].of}
+    return [*findings, *_check_targets(config, layers, base), *_check_parameters(config, factors, base)]
 
 
 def _first(sites: list[str]) -> str:
@@ -133,12 +137,12 @@ def _check_inner(sites: Shapes) -> list[Finding]:
     return []
 
 
-def _check_ranks(config: Mapping[str, Any], sites: Shapes) -> list[Finding]:
-    ranks = ranks_of(config, sites)
-    wrong = [site for site, (a, _) in sites.items() if ranks[site] != a[0]]
+def _check_ranks(config: Mapping[str, Any], sites: Shapes, factors: Mapping[str, Factors]) -> list[Finding]:
+    ranks = ranks_of(config, {found.pattern for found in factors.values()})
+    wrong = [site for site, (a, _) in sites.items() if ranks[factors[site].pattern] != a[0]]
     if not wrong:
         return []
-    promised, found = ranks[wrong[0]], sites[wrong[0]][0][0]
+    promised, found = ranks[factors[wrong[0]].pattern], sites[wrong[0]][0][0]
     hint = "Set r (or rank_pattern) to what was trained; check lora_alpha too, for it is divided by r."
     return [error("E-RANK", f"{_first(wrong)}: config r={promised}, tensors have rank {found}.", hint)]
 
@@ -166,7 +170,8 @@ def _check_held(targets: Targets, sites: Shapes, base: BaseFacts | None) -> list
         message = f"{_first(extra)}: tensors for layers that target_modules doesn't name."
         findings.append(error("E-KEYS", message, "PEFT would ignore them silently. Correct target_modules."))
     if base is not None:
-        missing = [site for site in sorted(base) if site not in sites and targets.hold(site) is True]
+        layers = [site for site in sorted(base) if parse_slice(site) is None]
+        missing = [site for site in layers if site not in sites and targets.hold(site) is True]
         known = [site for site in sites if site in base]
         if missing and known:
             message = (
@@ -174,6 +179,21 @@ def _check_held(targets: Targets, sites: Shapes, base: BaseFacts | None) -> list
             )
             findings.append(error("E-KEYS", message, "Save the adapter again, or correct target_modules."))
     return findings
+
+
+def _check_parameters(
+    config: Mapping[str, Any], factors: Mapping[str, Factors], base: BaseFacts | None
+) -> list[Finding]:
+    """Compare target_parameters with the tensors: PEFT fills what is missing with zeros, without a word."""
+    names, adapted = Names(named_parameters(config)), {found.pattern for found in factors.values() if found.of}
+    if base is None:
+        idle = sorted(names.idle(adapted))
+        return [warning("W-KEYS", f"target_parameters names {listed(idle)}, but no tensor is for it.")] if idle else []
+    there = {found.parameter for site in base if (found := parse_slice(site)) and found.parameter in names}
+    if missing := sorted(there - adapted):
+        message = f"{len(missing)} of {len(there)} targeted parameters have no tensors: {listed(missing)}."
+        return [error("E-KEYS", message, "Save the adapter again, or correct target_parameters.")]
+    return []
 
 
 # ---- base ---------------------------------------------------------------------------------------
@@ -192,6 +212,19 @@ def _check_base(sites: Shapes, base: BaseFacts, n_tensors: int) -> list[Finding]
     return [error("E-SHAPE", message, "It was trained on another base.")]
 
 
+def _check_slices(factors: Mapping[str, Factors], base: BaseFacts) -> list[Finding]:
+    """Compare how many experts a mixture has: by the adapter's rank, and in the base."""
+    sizes: dict[str, int] = {}
+    for site in base:
+        if found := parse_slice(site):
+            sizes[found.parameter] = max(sizes.get(found.parameter, 0), found.number + 1)
+    for one in factors.values():
+        if one.of and (size := sizes.get(one.pattern, one.of)) != one.of:
+            message = f"{quote(one.pattern)}: by its rank the adapter is for {one.of} experts, the base has {size}."
+            return [error("E-SHAPE", message, "Set r to what was trained, or load the base that it was trained on.")]
+    return []
+
+
 def _lacking(sites: Sequence[str], base: BaseFacts) -> str:
     """Say what all these paths lack at their start to be the base's; empty if it isn't one and the same."""
     places = dict[str, set[str]]()
@@ -203,7 +236,7 @@ def _lacking(sites: Sequence[str], base: BaseFacts) -> str:
 
 
 def _strange_sites(strange: list[str], sites: Shapes, base: BaseFacts, n_tensors: int) -> Finding:
-    leaves = sorted({site.rpartition(".")[2] for site in base})
+    leaves = sorted({(found.parameter if (found := parse_slice(site)) else site).rpartition(".")[2] for site in base})
     if len(strange) == len(sites) and (prefix := _lacking(strange, base)):
         hint = f"Every path lacks {quote(prefix)}: put it before the path, after {quote(PREFIX)}, in all keys."
         return error("E-KEYS", f"0 of {n_tensors} tensors match the base.", hint)

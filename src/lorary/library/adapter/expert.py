@@ -19,7 +19,7 @@ from lorary.library.adapter.header import Header, open_tensors
 from lorary.library.adapter.opened import BRING_BACK, OpenAdapter, odd_names, open_adapter, require_promised
 from lorary.library.adapter.provenance import Provenance, read_provenance
 from lorary.library.adapter.scale import scales_of
-from lorary.library.adapter.site_keys import site_tensors
+from lorary.library.adapter.targets import Factors, find_factors
 from lorary.library.layout import CONFIG, PROVENANCE, WEIGHTS
 
 
@@ -45,19 +45,26 @@ class Expert:
         return self.directory / WEIGHTS
 
     @cached_property
-    def sites(self) -> dict[str, tuple[str, str]]:
-        """Site -> (input-side key, output-side key), sorted by site."""
-        return site_tensors(self.header)
+    def sites(self) -> dict[str, Factors]:
+        """Site -> where its factors are in the file, sorted by site."""
+        return find_factors(self.config, self.header)
 
     @cached_property
     def ranks(self) -> dict[str, int]:
         """Site -> rank, from the tensors."""
-        return {site: self.header[a].shape[0] for site, (a, _) in self.sites.items()}
+        return {site: factors.shapes(self.header)[0][0] for site, factors in self.sites.items()}
 
     @cached_property
     def scales(self) -> dict[str, float]:
         """Site -> the factor on B A, as PEFT resolves it."""
-        return scales_of(self.config, self.ranks)
+        ranks = {factors.pattern: self.ranks[site] for site, factors in self.sites.items()}
+        scales = scales_of(self.config, ranks)
+        return {site: scales[factors.pattern] for site, factors in self.sites.items()}
+
+    @property
+    def has_slices(self) -> bool:
+        """Whether it adapts experts of a mixture of experts."""
+        return any(factors.of for factors in self.sites.values())
 
     @property
     def rank(self) -> int:

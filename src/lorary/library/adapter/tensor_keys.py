@@ -1,16 +1,23 @@
 """Faults that show in the names of an adapter's tensors: factors that can't be routed, or lack their partner."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from lorary.errors import listed, quote
 from lorary.library.adapter.findings import Finding, error, warning
 from lorary.library.adapter.header import Header
 from lorary.library.adapter.site_keys import is_of_mixture, parse_key, peft_key
+from lorary.library.adapter.targets import PARAMETERS, find_parameters, parse_slice
 from lorary.library.layout import WEIGHTS
 
 _ONLY_LAYERS = "Train it without: name the layers in target_modules, and no others."
 _MIXTURE = "Train it on other layers: name them in target_modules, without target_parameters, e.g. q_proj and v_proj."
+AS_PARAMETERS = (
+    "Open it on this base in PEFT and save it again (PeftModel.from_pretrained, save_pretrained): it is written with "
+    "target_parameters then, which are routed."
+)
+"""What to do with an adapter of the time when each of a mixture's experts had layers of its own: PEFT converts it."""
+_PARAMETERS = f"Leave the others out of target_parameters; those that end with {', '.join(PARAMETERS)} may stay."
 
 
 def check_places(config: Mapping[str, Any], header: Header, base: Collection[str] | None) -> list[Finding]:
@@ -18,29 +25,52 @@ def check_places(config: Mapping[str, Any], header: Header, base: Collection[str
 
     base: the sites of the base, where they are known.
     """
-    parameters = config.get("target_parameters")
-    if parameters not in (None, False, [], {}):
-        named = listed([str(name) for name in parameters]) if isinstance(parameters, list) else quote(parameters)
-        message = f"target_parameters ({named}): factors on parameters that are no linear layers can't be routed."
-        return [error("E-FEATURE", message, _MIXTURE)]
+    if strange := _strange_parameters(config.get("target_parameters")):
+        message = f"target_parameters ({strange}): of parameters, only those of a mixture's experts can be routed."
+        return [error("E-FEATURE", message, _PARAMETERS)]
+    keys = {key: parse_key(key) for key in header}
+    parameters = find_parameters(config, [site for _, site, _ in keys.values()])
     found: dict[str, list[str]] = {}
-    for key in header:
-        part, site, _ = parse_key(key)
+    for key, (part, site, _) in keys.items():
         if part in ("head", "embedding"):
             found.setdefault(part, []).append(key)
-        elif site and is_of_mixture(site) and base is not None and site not in base:
+        elif site and is_of_mixture(site) and base is not None and not _is_in(base, site, parameters):
             found.setdefault("mixture", []).append(key)
     findings = []
-    if keys := found.get("embedding"):
-        findings.append(error("E-FEATURE", f"LoRA on an embedding can't be routed: {listed(keys)}.", _ONLY_LAYERS))
-    if keys := found.get("head"):
+    if odd := found.get("embedding"):
+        findings.append(error("E-FEATURE", f"LoRA on an embedding can't be routed: {listed(odd)}.", _ONLY_LAYERS))
+    if odd := found.get("head"):
         findings.append(
-            error("E-FEATURE", f"LoRA on the head of the base can't be routed: {listed(keys)}.", _ONLY_LAYERS)
+            error("E-FEATURE", f"LoRA on the head of the base can't be routed: {listed(odd)}.", _ONLY_LAYERS)
         )
-    if keys := found.get("mixture"):
-        what = "LoRA on the experts of a mixture of experts, which this base keeps in one parameter, can't be routed"
-        findings.append(error("E-FEATURE", f"{what}: {listed(keys)}.", _MIXTURE))
+    if odd := found.get("mixture"):
+        findings.append(_of_mixture(odd, base or (), is_fused=keys[odd[0]].site in parameters))
     return findings
+
+
+def _of_mixture(keys: Sequence[str], base: Collection[str], *, is_fused: bool) -> Finding:
+    """Say why factors within a mixture of experts aren't routed: by their form, or by that of the base."""
+    what = "LoRA on the experts of a mixture of experts"
+    if is_fused:
+        hint = f"Were sizes given, they must be those of base.routable, not of base.sites. Else: {_MIXTURE}"
+        what = f"{what}, none of which is a plain matrix of the base, can't be routed: {listed(keys)}."
+        return error("E-FEATURE", what, hint)
+    hint = AS_PARAMETERS if any(map(parse_slice, base)) else _MIXTURE
+    return error("E-FEATURE", f"{what}, which this base keeps in one parameter, can't be routed: {listed(keys)}.", hint)
+
+
+def _strange_parameters(given: Any) -> str:
+    """Name those of a config's target_parameters that are none of a mixture's experts."""
+    if given in (None, False, [], {}):
+        return ""
+    if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
+        return quote(given)
+    strange = [name for name in given if name.rpartition(".")[2] not in PARAMETERS]
+    return listed(strange) if strange else ""
+
+
+def _is_in(base: Collection[str], site: str, parameters: Mapping[str, str]) -> bool:
+    return f"{parameters[site]}.0" in base if site in parameters else site in base
 
 
 def check_keys(header: Header) -> list[Finding]:

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from lorary.adapters.contract import Bank, Mix
 from lorary.errors import AdapterError, RoutingError
+from lorary.model.attached.asking import ask
 from lorary.model.attached.kv_cache import STATE, Left, bind, cache_in, evidence_of, tokens_in
+from lorary.model.attached.mixture import RoutedMixture, RoutedSlice, of_mixture, put_slices, take_slice
 from lorary.model.attached.padding import real_tokens
 from lorary.model.attached.recompute import forget_contexts, remember_contexts
 from lorary.model.attached.slot import Slot
@@ -58,7 +60,7 @@ class RoutedLinear(nn.Module):
         if self.gate.keeps_evidence and slot.shape is not None and (may_repeat or x.shape[:2] != slot.shape):
             routing = self._ask_of_new(x, *slot.shape)
         else:
-            routing = _ask(self.gate, x, slot.context)
+            routing = ask(self.gate, x, slot.context)
         if slot.records is not None:
             slot.records.setdefault(self.site, []).append(routing.spread(*x.shape[:2]))
         mixed: Tensor = self.bank(x, y, routing.weights_for(slot.mix), routing.experts, slot.mix)
@@ -74,7 +76,7 @@ class RoutedLinear(nn.Module):
         n_old = x.shape[1] - n_new
         if len(x) != n_rows or n_old not in (0, before.n_tokens if before else 0):
             raise self._lost(x)
-        routing = _ask(self.gate, x[:, n_old:], self.slot.context).spread(n_rows, n_new)
+        routing = ask(self.gate, x[:, n_old:], self.slot.context).spread(n_rows, n_new)
         joined = routing if before is None else before.followed_by(routing)
         evidence.routings[self.site] = joined
         return joined if n_old else routing
@@ -100,27 +102,18 @@ class RoutedLinear(nn.Module):
         )
 
 
-def _ask(gate: Gate, h: Tensor, context: Context) -> Routing:
-    """Route in float32 under autocast too: in half precision other experts would win."""
-    if torch.is_autocast_enabled(h.device.type):
-        with torch.autocast(h.device.type, enabled=False):
-            return _ask(gate, h, context)
-    routing: Routing = gate(h, context)
-    return routing
-
-
 class Attachment:
     """Routed layers in a model; `detach` puts the very same base layers back."""
 
     def __init__(self, model: nn.Module, parts: Mapping[str, tuple[Bank, Gate]], slot: Slot) -> None:
         """Put a routed layer at every named site. Raises E-ATTACHED if the model carries some already."""
-        if any(isinstance(module, RoutedLinear) for module in model.modules()):
+        if next(wrappers(model), None) is not None:
             raise AdapterError(
                 "E-ATTACHED", "this base already carries a library.", "Detach the other routed model first."
             )
         self.model = model
         self.slot, slot.model = slot, model
-        self.layers: dict[str, RoutedLinear] = {}
+        self.layers: dict[str, RoutedLinear | RoutedSlice] = {}
         self._keeps_evidence = False
         self._left = Left()
         self.swap(parts)
@@ -142,9 +135,11 @@ class Attachment:
         # All are made before the first is put in, so that what fails leaves the model as it was.
         new = {site: self._routed(site, *parts[site]) for site in parts.keys() - self.layers.keys()}
         for site in self.layers.keys() - parts.keys():
-            _put(self.model, site, self.layers[site].base)
+            self._take_out(site)
         for site, layer in new.items():
-            _put(self.model, site, layer)
+            if isinstance(layer, RoutedLinear):
+                self.model.set_submodule(site, layer)
+        put_slices(self.model, {site: layer for site, layer in new.items() if isinstance(layer, RoutedSlice)})
         self.layers = {site: new.get(site) or self.layers[site] for site in parts}
         for site, layer in self.layers.items():
             bank, gate = parts[site]
@@ -152,17 +147,26 @@ class Attachment:
         self._keeps_evidence = any(gate.keeps_evidence for _, gate in parts.values())
         self.slot.new_era()
 
-    def _routed(self, site: str, bank: Bank, gate: Gate) -> RoutedLinear:
+    def _routed(self, site: str, bank: Bank, gate: Gate) -> RoutedLinear | RoutedSlice:
+        if (found := of_mixture(self.model, site)) is not None:
+            return RoutedSlice(site, bank, gate, self.slot).train(found[0].training)
         base = self.model.get_submodule(site)
         return RoutedLinear(site, base, bank, gate, self.slot).train(base.training)
+
+    def _take_out(self, site: str) -> None:
+        layer = self.layers[site]
+        if isinstance(layer, RoutedLinear):
+            self.model.set_submodule(site, layer.base)
+        else:
+            take_slice(self.model, site)
 
     def detach(self) -> None:
         """Put the base layers back; a second call does nothing. Raises E-BUSY."""
         if not self.layers:
             return
         with self.slot.alone():
-            for site, layer in self.layers.items():
-                _put(self.model, site, layer.base)
+            for site in self.layers:
+                self._take_out(site)
             for hook in self.hooks:
                 hook.remove()
             forget_contexts(self.model)
@@ -222,9 +226,9 @@ def attached(model: nn.Module, parts: Mapping[str, tuple[Bank, Gate]], mix: Mix)
         attachment.detach()
 
 
-def _put(model: nn.Module, site: str, module: nn.Module) -> None:
-    parent, _, name = site.rpartition(".")
-    setattr(model.get_submodule(parent), name, module)
+def wrappers(model: nn.Module) -> Iterator[RoutedLinear | RoutedMixture]:
+    """Go through the modules that stand in a model for its own, each of which is the wrapper's `base`."""
+    return (module for module in model.modules() if isinstance(module, RoutedLinear | RoutedMixture))
 
 
 def _repeat_rows(context: Context, n_rows: int) -> Context:

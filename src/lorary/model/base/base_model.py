@@ -22,6 +22,7 @@ from lorary.errors import LibraryError, ModelError, OptionError
 from lorary.evaluation.contract import LogLikelihood, Wanted
 from lorary.formats.tensor_file import filled_by_others
 from lorary.library import sync
+from lorary.library.adapter.targets import module_of
 from lorary.library.base_names import shared_name
 from lorary.model.base.calls import Calls, listen_to_calls, reads_in_parts
 from lorary.model.base.config import NO_CODE
@@ -35,7 +36,7 @@ from lorary.model.base.whole import check_model, open_base, take_tokenizer
 from lorary.model.decoding.answer import Answering, answer, bare
 from lorary.model.decoding.likelihood import log_likelihood
 from lorary.model.decoding.rows import Caller
-from lorary.model.sites import choose_sites, embedding_rows, list_sites, require_called
+from lorary.model.sites import choose_sites, embedding_rows, list_sites, list_slices, require_called
 from lorary.model.text.chat import read_template
 from lorary.model.text.reading import longest_text, stop_tokens
 from lorary.model.text.tokens import Encoded, by_length, encode, reading_facts, turn_end, warn_of_cuts
@@ -53,7 +54,7 @@ class BaseModel:
     `batch_tokens`: the most padded tokens of a batch in scoring and generation; by default as speed and memory allow.
     `directory`: where it was loaded from, None for what isn't a directory that somebody named.
     `vocab_size`: how many rows its embedding had before others were added, which don't count in its fingerprint.
-    `sites`: all linear layers an adapter may sit on, by module path; the head is not among them.
+    `sites`: its linear layers but the head, by module path. `slices`: matrices of fused experts. `routable`: both.
     `stop_tokens`: what ends an answer.
     """
 
@@ -72,9 +73,9 @@ class BaseModel:
         self.hf.requires_grad_(False)
         self.hf.eval()
         # Listed now: once experts are attached, the layers have other places.
-        self.sites = list_sites(self.hf)
-        names = list(self.sites)
-        self._sample = [self.hf.get_submodule(names[i]) for i in (0, len(names) // 2, -1) if names]
+        self.sites, self.slices = list_sites(self.hf), list_slices(self.hf)
+        self.routable = {**self.sites, **self.slices}
+        self._sample = [self.hf.get_submodule(list(self.sites)[i]) for i in (0, len(self.sites) // 2, -1) if self.sites]
         self._head_mask: Tensor | None = None
         self.hf.get_output_embeddings().register_forward_pre_hook(self._select_positions)
         eos, pad = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
@@ -104,7 +105,7 @@ class BaseModel:
 
     def device_of(self, site: str) -> torch.device:
         """Where a layer computes: on one device with all others, unless the base is spread over several."""
-        layer = self.hf.get_submodule(site)
+        layer = self.hf.get_submodule(module_of(site))
         if (device := getattr(getattr(layer, "_hf_hook", None), "execution_device", None)) is not None:
             return torch.device(device)  # where Accelerate brings it
         return next(itertools.chain(layer.parameters(), layer.buffers(), self.hf.parameters())).device
@@ -142,8 +143,8 @@ class BaseModel:
     def calls(self) -> Calls:
         """How it calls its layers: found out by calling it, once, as soon as somebody asks."""
         if self.device.type == "meta":  # an outline computes nothing
-            return Calls(frozenset(), frozenset(), hides_padding=True)
-        return listen_to_calls(self.hf, self.sites)
+            return Calls(frozenset(), frozenset(self.slices), hides_padding=True)
+        return listen_to_calls(self.hf, self.sites, self.slices)
 
     @cached_property
     def in_parts(self) -> int:

@@ -87,10 +87,10 @@ def require_whole(calls: Calls, sites: Iterable[str]) -> None:
 
 
 @torch.inference_mode()
-def listen_to_calls(hf: Any, sites: Iterable[str]) -> Calls:
+def listen_to_calls(hf: Any, sites: Iterable[str], slices: Iterable[str]) -> Calls:
     """Call a base as scoring and generation do, on two rows that differ in what the mask hides, at their beginning.
 
-    So they end alike, unless padding is read.
+    So they end alike, unless padding is read. slices: sites that are given some of the tokens by what they are.
     """
     seen: dict[str, list[tuple[int, ...]]] = {site: [] for site in sites}
     device = next(hf.parameters()).device
@@ -109,7 +109,9 @@ def listen_to_calls(hf: Any, sites: Iterable[str]) -> Calls:
             hf.train()
     return Calls(
         idle=frozenset(site for site, shapes in seen.items() if not shapes),
-        partial=frozenset(site for site, shapes in seen.items() if any(_n_tokens(s) != 2 * _WIDTH for s in shapes)),
+        partial=frozenset(slices).union(
+            site for site, shapes in seen.items() if any(_n_tokens(s) != 2 * _WIDTH for s in shapes)
+        ),
         hides_padding=_alike(logits[0], logits[1], next(hf.parameters()).dtype),
     )
 

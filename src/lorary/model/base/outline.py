@@ -35,5 +35,5 @@ def outline(base: str) -> BaseModel | None:
 
 
 def sizes(base: BaseModel) -> dict[str, tuple[int, int]]:
-    """Give (d_in, d_out) of all its sites, by which `lorary.check` tells whether an adapter fits."""
-    return {name: (site.d_in, site.d_out) for name, site in base.sites.items()}
+    """Give (d_in, d_out) wherever it takes experts, by which `lorary.check` tells whether an adapter fits."""
+    return {name: (site.d_in, site.d_out) for name, site in base.routable.items()}

@@ -16,6 +16,8 @@ from lorary.hashing import short_key
 from lorary.library.adapter.expert import Expert, hash_experts
 from lorary.library.adapter.provenance import is_padded, padding_hint
 from lorary.library.adapter.site_keys import is_of_mixture
+from lorary.library.adapter.targets import INNER
+from lorary.library.adapter.tensor_keys import AS_PARAMETERS
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.model.base.calls import require_whole
@@ -196,7 +198,7 @@ def find_sites(base: BaseModel, members: Mapping[str, Expert]) -> dict[str, Site
 
 def choose_live(base: BaseModel, wanted: Collection[str]) -> dict[str, Site]:
     """List the sites of some names that the base calls, telling of others. Raises E-TARGET if none is called."""
-    named = {name: site for name, site in base.sites.items() if name in wanted}
+    named = {name: site for name, site in base.routable.items() if name in wanted}
     idle = [name for name in named if name in base.calls.idle]
     if not idle:
         return named
@@ -219,27 +221,35 @@ def check_places(base: BaseModel, experts: Iterable[Expert]) -> None:
 
     Also within a mixture of experts that the base keeps fused (E-FEATURE).
     """
+    known = base.routable
     for expert in experts:
-        for site, (a, b) in expert.sites.items():
-            if site not in base.sites and is_of_mixture(site):
+        for site, factors in expert.sites.items():
+            if site not in known and is_of_mixture(factors.pattern.removesuffix(INNER)):
                 raise AdapterError(
                     "E-FEATURE",
-                    f"expert {expert.name!r} adapts {site!r}, of a mixture of experts, which this base keeps in one "
-                    "parameter: it can't be routed.",
-                    "Take it out: `lorary remove`.",
+                    f"expert {expert.name!r} adapts {site!r}, of a mixture of experts, which this base keeps in "
+                    "another form: it can't be routed.",
+                    AS_PARAMETERS if base.slices else "Take it out: `lorary remove`.",
                 )
-            if site not in base.sites:
+            if site not in known:
                 raise AdapterError(
                     "E-TARGET",
                     f"expert {expert.name!r} adapts {site!r}, which this base doesn't have.",
                     "Load the base that it was trained on, or take it out: `lorary remove`.",
                 )
-            found, sizes = (expert.header[a].shape[1], expert.header[b].shape[0]), base.sites[site]
-            if found != (sizes.d_in, sizes.d_out):
+            (_, d_in), (d_out, _) = factors.shapes(expert.header)
+            if (d_in, d_out) != (known[site].d_in, known[site].d_out):
                 raise AdapterError(
                     "E-SHAPE",
-                    f"expert {expert.name!r} is {found[0]} -> {found[1]} at {site!r}, the base is {sizes.d_in} -> "
-                    f"{sizes.d_out}.",
+                    f"expert {expert.name!r} is {d_in} -> {d_out} at {site!r}, the base is {known[site].d_in} -> "
+                    f"{known[site].d_out}.",
+                    "Load the base that it was trained on, or take it out: `lorary remove`.",
+                )
+            if factors.of and f"{factors.pattern}.{factors.of}" in known:
+                raise AdapterError(
+                    "E-SHAPE",
+                    f"expert {expert.name!r} is for {factors.of} experts of a mixture at {factors.pattern!r}, the base "
+                    "has more.",
                     "Load the base that it was trained on, or take it out: `lorary remove`.",
                 )
 

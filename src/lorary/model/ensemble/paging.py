@@ -25,6 +25,7 @@ from lorary.adapters.low_rank import LowRankBank
 from lorary.disk.reading import signature
 from lorary.errors import LibraryError, OptionError, quote
 from lorary.formats.peft import require_numbers
+from lorary.formats.slices import own_part
 from lorary.library.adapter.expert import Expert
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) *([KMGT]i?)?B?")
@@ -102,7 +103,8 @@ class PagedExpert(Mapping[str, Weights]):
     def __getitem__(self, site: str) -> Weights:
         """Read the weights at one site. Raises E-FILE, E-NONFINITE."""
         expert = self._expert
-        keys = expert.sites[site]
+        factors = expert.sites[site]
+        keys = (factors.a, factors.b)
         if (found := self._signature()) != self._seen:
             self._confirm()
             self._seen = found
@@ -113,7 +115,10 @@ class PagedExpert(Mapping[str, Weights]):
             raise self._changed() from None
         for key, tensor in zip(keys, tensors, strict=True):
             require_numbers(expert.name, key, tensor)
-        return Weights(tensors[0], tensors[1], expert.scales[site])
+        a, b = own_part(factors, tensors[0], tensors[1])
+        if factors.of:  # not to keep its neighbours in memory
+            a, b = a.clone(), b.clone()
+        return Weights(a, b, expert.scales[site])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._expert.sites)

@@ -4,7 +4,6 @@ The metadata hold a hash of the tensors, and a seal of that hash and of what it 
 whether this user's lorary wrote a file; a stranger's isn't read any further where the state can be fitted instead.
 """
 
-import math
 import os
 import warnings
 from collections.abc import Collection, Mapping
@@ -93,8 +92,9 @@ def most_bytes(members: Collection[Expert], router: Router | None = None) -> int
     n_tasks = len({task for member in members for task in member.provenance.tasks})
     numbers = 0
     for member in members:
-        for a, _ in member.sites.values():
-            numbers += math.prod(member.header[a].shape) + member.header[a].shape[1] + getattr(router, "n_sketch", 0)
+        for factors in member.sites.values():
+            rank, d_in = factors.shapes(member.header)[0]
+            numbers += (rank + 1) * d_in + getattr(router, "n_sketch", 0)
         numbers += len(member.sites) * (n_tokens + _MOST_BLOCKS * n_tasks)
     return _SPARE_BYTES + 4 * numbers
 

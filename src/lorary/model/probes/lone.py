@@ -15,7 +15,7 @@ def alone(base: BaseModel, weights: Mapping[str, Weights]) -> AbstractContextMan
     """Send every token of the base through one expert, given by its weights at each site, in the block."""
     parts: dict[str, tuple[Bank, Gate]] = {}
     for name, w in weights.items():
-        site = base.sites[name]
+        site = base.routable[name]
         bank = LowRankBank([w], site).cast(base.dtype)
         device = base.device_of(name)
         parts[name] = (bank.to(device), Uniform().gate(site, {}, ["alone"]).to(device))

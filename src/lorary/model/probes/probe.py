@@ -52,7 +52,11 @@ class DataProbe:
                 )
 
     def sample_texts(self, *, n_texts: int, n_tokens: int, opening: str, seed: int) -> Tensor:
-        """Let the base write texts at temperature 1 after an opening that is not part of them: ids (N, T)."""
+        """Let the base write texts at temperature 1 after an opening that is not part of them: ids (N, T).
+
+        Raises E-ROWS as `over_inputs`, at once: nobody could ask about them.
+        """
+        require_whole(self.base.calls, self.sites)
         ids = torch.tensor([self._opening(opening)] * n_texts, device=self.base.device)
         devices = [self.base.device] if self.base.device.type != "cpu" else []
         with torch.random.fork_rng(devices, device_type=self.base.device.type), torch.inference_mode():

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from lorary.model.attached.attachment import Attachment
+from lorary.model.attached.attachment import Attachment, wrappers
 from lorary.model.base.base_model import BaseModel
 
 M = TypeVar("M", bound=nn.Module)
@@ -26,8 +26,8 @@ def twin_base(base: BaseModel, attachment: Attachment | None = None) -> BaseMode
     memo[id(base)] = twin  # the hook of the head is a method of the base
     if attachment is not None:
         memo[id(attachment)] = object()
-        for layer in attachment.layers.values():
-            memo[id(layer)] = copy.deepcopy(layer.base, memo)
+        for wrapper in wrappers(base.hf):
+            memo[id(wrapper)] = copy.deepcopy(wrapper.base, memo)
     twin.hf = copy.deepcopy(base.hf, memo)
     for hook in attachment.hooks if attachment is not None else ():
         for registry in ("_forward_pre_hooks", "_forward_hooks", *_FLAGS):

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorary.adapters.contract import Mix
+import torch
+
+from lorary.adapters.contract import Mix, Weights
 from lorary.adapters.lora import LoRA
 from lorary.adapters.static import StaticMix, mix_static
 from lorary.disk.arrival import arriving
@@ -15,6 +17,7 @@ from lorary.errors import AdapterError, LibraryError, OptionError, known_names
 from lorary.formats.peft import read_weights, write_weights
 from lorary.library.adapter.expert import Expert
 from lorary.library.adapter.provenance import Provenance
+from lorary.library.adapter.targets import parse_slice
 from lorary.library.layout import PROVENANCE
 from lorary.library.manifest import this_version
 from lorary.model.base.peft_limits import model_type_of, warn_of_peft
@@ -100,18 +103,23 @@ def _by_site(experts: Mapping[str, Expert], shares: str | Shares | Mapping[str, 
         if not isinstance(share, numbers.Real) or not math.isfinite(share):
             raise OptionError("E-OPTION", f"the share of {name!r} is {share!r}, expected a number.")
     sites = sorted({site for expert in experts.values() for site in expert.sites})
+    slices: dict[str, list[str]] = {}  # what a mixture's parameter is told, is told of each of its slices
+    for site in sites:
+        if found := parse_slice(site):
+            slices.setdefault(found.parameter, []).append(site)
     for site in nested:
-        if site not in sites:
+        if site not in sites and site not in slices:
             raise AdapterError("E-TARGET", f"no expert sits at {site!r}.", known_names(site, sites))
     every = nested or dict.fromkeys(sites, flat)
     return {
-        site: {name: share for name, share in named.items() if site in experts[name].sites}
+        place: {name: share for name, share in named.items() if place in experts[name].sites}
         for site, named in every.items()
+        for place in slices.get(site, [site])
     }
 
 
 def _write(stage: Path, mixed: Mapping[str, StaticMix], members: Mapping[str, Expert], how: Mapping[str, Any]) -> None:
-    weights = {site: mix.weights for site, mix in mixed.items()}
+    weights = _with_last_slices({site: mix.weights for site, mix in mixed.items()}, members)
     common = max(w.rank for w in weights.values())
     names = {str(expert.config.get("base_model_name_or_path") or "") for expert in members.values()}
     write_weights(stage, LoRA(rank=common, alpha=float(common)), weights, base_name=min(names))
@@ -125,6 +133,18 @@ def _write(stage: Path, mixed: Mapping[str, StaticMix], members: Mapping[str, Ex
         created_by=this_version(),
     )
     (stage / PROVENANCE).write_bytes(provenance.to_json())
+
+
+def _with_last_slices(weights: Mapping[str, Weights], members: Mapping[str, Expert]) -> dict[str, Weights]:
+    """Add the last slice, which changes nothing, where a mixture's parameter lacks it: it tells how many there are."""
+    filled = dict(weights)
+    adapted = {found.parameter for site in weights if (found := parse_slice(site))}
+    for expert in members.values():
+        for site, factors in expert.sites.items():
+            if factors.number == factors.of - 1 and factors.pattern in adapted and site not in filled:
+                (_, d_in), (d_out, _) = factors.shapes(expert.header)
+                filled[site] = Weights(torch.zeros(1, d_in), torch.zeros(d_out, 1), 1.0)
+    return filled
 
 
 def _told(directory: Path, mixed: Mapping[str, StaticMix]) -> Exported:
