@@ -76,17 +76,19 @@ class Panel {
   #growth(view, t) {
     const options = Object.entries(MEASURES).map(([value, label]) => make("option", { value, selected: value === this.measure }, label));
     const place = make("div", {}, this.#chart(view, t));
-    const choice = make("select", { change: (event) => {
+    const choice = make("select", { id: "shown", change: (event) => {
       this.measure = event.target.value;
       place.replaceChildren(this.#chart(view, t));
     } }, ...options);
-    return make("section", {}, make("h3", {}, "Evidence along the text"), make("label", { class: "field" }, "Shown: ", choice), place);
+    return make("section", {}, make("h3", {}, "Evidence along the text"), make("div", { class: "field" }, make("label", { for: "shown" }, "Shown"), choice), place);
   }
 
+  /** What is shown of an expert at a token; null for the odds of nothing. */
   #value(reading, t, expert) {
     if (this.measure === "mean") return reading.means[t].get(expert) ?? 0;
     const weight = reading.at(t, reading.sites.length - 1, expert);
     if (this.measure === "last") return weight;
+    if (weight <= 0) return null;
     const share = Math.min(Math.max(weight, LEAST), 1 - LEAST);
     return Math.log(share / (1 - share));
   }
@@ -104,14 +106,15 @@ class Panel {
     ]);
     const drawn = reading.experts.map((name, expert) => [name, expert]).filter(([name]) => palette.has(name));
     const lines = drawn.flatMap(([name, expert]) => {
-      const points = reading.tokens.map((_, i) => `${x(i).toFixed(1)},${y(this.#value(reading, i, expert)).toFixed(1)}`);
-      const dot = draw("circle", { class: `dot ${colourOf(palette, name)}`, r: 3.2, cx: x(t), cy: y(this.#value(reading, t, expert)) });
-      return [draw("polyline", { class: `line ${colourOf(palette, name)}`, points: points.join(" ") }), dot];
+      const values = reading.tokens.map((_, i) => this.#value(reading, i, expert));
+      const steps = values.map((value, i) => (value === null ? "" : `${i && values[i - 1] !== null ? "L" : "M"}${x(i).toFixed(1)} ${y(value).toFixed(1)}`));
+      const dots = values[t] === null ? [] : [draw("circle", { class: `dot ${colourOf(palette, name)}`, r: 3.2, cx: x(t), cy: y(values[t]) })];
+      return [draw("path", { class: `line ${colourOf(palette, name)}`, d: steps.join("") }), ...dots];
     });
     const answer = reading.nPrompt && reading.nPrompt < n ? [draw("rect", { class: "prompt-part", x: left, y: top, width: x(reading.nPrompt - 0.5) - left, height: high - top - bottom })] : [];
     const here = draw("line", { class: "here", x1: x(t), x2: x(t), y1: top, y2: high - bottom });
     const labels = draw("text", { x: left, y: high - 5 }, reading.nPrompt ? "tokens of the prompt (shaded) and the answer" : "tokens of the answer");
-    const ranked = drawn.map(([name, expert]) => `${visible(name)} ${this.#value(reading, t, expert).toFixed(2)}`).join(", ");
+    const ranked = drawn.map(([name, expert]) => `${visible(name)} ${this.#value(reading, t, expert)?.toFixed(2) ?? "none"}`).join(", ");
     return draw("svg", { class: "chart", viewBox: `0 0 ${wide} ${high}`, role: "img", "aria-label": `${MEASURES[this.measure]}; at this token: ${ranked}` },
       ...answer, ...grid, here, ...lines, labels);
   }

@@ -60,9 +60,8 @@ class Reading {
     return isEven ? null : first;
   }
 
-  /** Shares of the experts in the answer, or in all that there is, the largest first: pairs of number and share. */
-  shares() {
-    const from = this.nPrompt < this.tokens.length ? this.nPrompt : 0;
+  /** Shares of the experts in the answer, if there is one, the largest first: pairs of number and share. */
+  shares(from = this.nPrompt < this.tokens.length ? this.nPrompt : 0) {
     const sum = new Map();
     for (const mean of this.means.slice(from)) for (const [expert, weight] of mean) sum.set(expert, (sum.get(expert) ?? 0) + weight);
     const n = this.tokens.length - from;
@@ -87,7 +86,7 @@ class Reading {
 /** Colours of experts by name; an expert keeps the one it had in `before`, as far as there are enough. */
 function paletteOf(readings, before = new Map()) {
   const shares = new Map();
-  for (const reading of readings) for (const [expert, share] of reading.shares()) {
+  for (const reading of readings) for (const [expert, share] of reading.shares(0)) {
     const name = reading.experts[expert];
     shares.set(name, (shares.get(name) ?? 0) + share);
   }
