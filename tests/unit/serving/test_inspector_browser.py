@@ -216,7 +216,7 @@ def test_hostile_answers_and_names_are_text(page, address):
     page.locator(".t").first.click()
     expect(page.locator("#panel h2")).to_contain_text("</script>")
     expect(page.locator(".layers tbody th").first).to_contain_text("onerror=")
-    expect(page.locator(".answer .note")).to_have_text("The last 3 tokens are not told: the trace was full.")
+    expect(page.locator(".answer .note")).to_have_text("Not told of the last 3 tokens: the trace was full.")
     assert "⟨202E⟩" in page.locator(".legend").inner_text()
     assert page.title() == "lorary inspector"
     assert page.locator("img, script:not([src]), iframe").count() == 0

@@ -1,6 +1,8 @@
 "use strict";
 // A text whose tokens wear the colour of their leading expert, and can be walked with the arrow keys.
 
+const LEAST_SHARE = 0.005; // below it a share reads as nothing, and the legend has no line for it
+
 class AnswerView {
   /** onSelect: hears this view and the number of a token that was chosen. */
   constructor(title, reading, palette, onSelect) {
@@ -11,7 +13,7 @@ class AnswerView {
       class: "tokens", role: "group", "aria-label": `Tokens of ${visible(title)}`, dir: "auto",
       keydown: (event) => this.#walk(event), click: (event) => this.#choose(event.target.closest(".t")),
     }, ...this.spans);
-    const note = reading.leftOut ? [make("p", { class: "note" }, `The last ${reading.leftOut} tokens are not told: the trace was full.`)] : [];
+    const note = reading.leftOut ? [make("p", { class: "note" }, `Not told of the last ${counted(reading.leftOut)}: the trace was full.`)] : [];
     this.node = make("div", { class: "answer" }, this.tokens, ...note, this.#legend());
   }
 
@@ -29,10 +31,11 @@ class AnswerView {
 
   #legend() {
     const entries = this.reading.shares().map(([expert, share]) => [this.reading.experts[expert], share]);
-    const coloured = entries.filter(([name]) => this.palette.has(name));
-    const others = entries.filter(([name]) => !this.palette.has(name));
+    const isShown = ([name, share]) => this.palette.has(name) && Math.abs(share) >= LEAST_SHARE;
+    const coloured = entries.filter(isShown);
+    const others = entries.filter((entry) => !isShown(entry));
     const shown = coloured.map(([name, share]) => [colourOf(this.palette, name), named(name), share]);
-    if (others.length) shown.push([`e${N_COLOURS}`, `${others.length} others`, others.reduce((sum, [, share]) => sum + share, 0)]);
+    if (others.length) shown.push([`e${N_COLOURS}`, others.length === 1 ? "1 other" : `${others.length} others`, others.reduce((sum, [, share]) => sum + share, 0)]);
     const bar = make("div", { class: "load", "aria-hidden": "true" }, ...shown.map(([colour, , share]) => {
       const part = make("span", { class: colour });
       part.style.flexGrow = Math.max(share, 0);

@@ -101,7 +101,7 @@
     turn.answers[i] = said || null;
     column.setAttribute("aria-busy", "false");
     const seconds = ((performance.now() - started) / 1000).toFixed(1);
-    if (trace) column.append(make("p", { class: "note" }, `${trace.tokens.length + trace.left_out} tokens in ${seconds} s${ending === "length" ? ", cut at the longest that may be" : ""}`));
+    if (trace) column.append(make("p", { class: "note" }, `${counted(trace.tokens.length + trace.left_out)} in ${seconds} s${ending === "length" ? ", cut at the longest that may be" : ""}`));
     return trace;
   }
 

@@ -31,6 +31,10 @@ function percent(weight) {
   return `${Math.round(100 * weight)} %`;
 }
 
+function counted(nTokens) {
+  return `${nTokens} token${nTokens === 1 ? "" : "s"}`;
+}
+
 class Reading {
   /** told: as the server's `trace`; nPrompt: how many of the first tokens are the prompt's. */
   constructor(told, nPrompt = 0) {
