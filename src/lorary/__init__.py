@@ -37,6 +37,7 @@ _HOMES = {
     "Sampling": "lorary.evaluation.sampling",
     "stream": "lorary.asking.stream",
     "Chat": "lorary.asking.chat",
+    "inspect": "lorary.asking.inspection",
     "Prompt": "lorary.asking.answers",
     "Wish": "lorary.asking.answers",
     "read_prompts": "lorary.asking.answers",

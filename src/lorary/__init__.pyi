@@ -10,6 +10,7 @@ from lorary.asking.answers import Wish as Wish
 from lorary.asking.answers import answer_prompts as answer_prompts
 from lorary.asking.answers import read_prompts as read_prompts
 from lorary.asking.chat import Chat as Chat
+from lorary.asking.inspection import inspect as inspect
 from lorary.asking.stream import stream as stream
 from lorary.building.build import build as build
 from lorary.building.build import build_recipe as build_recipe

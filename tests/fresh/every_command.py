@@ -25,6 +25,7 @@ LINES = [
     (0, "show libs/private"),
     (0, "cluster libs/private --method mbc:k=2 --into groups.json --report clusters.html"),
     (0, "ask libs/private hello --max-new-tokens 2 --explain"),
+    (0, "ask libs/private hello --max-new-tokens 2 --html answer.html"),
     (0, "ask base hello --base pico --max-new-tokens 2"),
     (0, "ask libs/private hello --max-new-tokens 2 --stream --temperature 1 --seed 1"),
     (0, "answer libs/private prompts.jsonl --max-new-tokens 2 --into answered.jsonl"),

@@ -11,7 +11,7 @@ CHAPTERS = {
     "Building": ("build", "as_paper", "finetune", "FullFineTuning", "cluster", "join", "Recipe", "read_recipe",
                  "build_recipe", "LoRA"),
     "Models": ("load_base", "route", "load", "open_model", "export", "RoutedModel", "BaseModel", "Trace"),
-    "Asking": ("stream", "lorary.model.decoding.stream.Stream", "Sampling", "Chat", "read_prompts", "Prompt",
+    "Asking": ("stream", "lorary.model.decoding.stream.Stream", "Sampling", "Chat", "inspect", "read_prompts", "Prompt",
                "answer_prompts", "Wish"),
     "Scores": ("evaluate", "evaluate_grid", "Setup", "read_benchmarks", "Exam", "mean_over", "Mean", "compare",
                "report", "Scores", "read_scores", "Comparison", "run_study"),

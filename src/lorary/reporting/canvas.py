@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.text import Text
 
-from lorary.reporting.escape import visible
-from lorary.reporting.palette import INK
+from lorary.pages.escape import visible
+from lorary.pages.palette import INK
 
 WIDTH = 10.0
 """Inches: 1000 px at the screen's usual 100 per inch."""

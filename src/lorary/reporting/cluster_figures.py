@@ -10,9 +10,9 @@ from scipy.cluster.hierarchy import dendrogram, linkage
 from scipy.spatial.distance import squareform
 
 from lorary.errors import EvaluationError
+from lorary.pages.palette import COLOURS, FAINT, INK, OTHER
 from lorary.reporting.canvas import WIDTH, Picture, finish, plain_frame, short, short_each
 from lorary.reporting.figure import ALIKE, check_map
-from lorary.reporting.palette import COLOURS, FAINT, INK, OTHER
 
 _LEGIBLE = 80  # names; more than this would be smaller than can be read
 

@@ -12,8 +12,8 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from lorary.errors import EvaluationError
+from lorary.pages.palette import COLOURS, FAINT, INK, OTHER
 from lorary.reporting.canvas import WIDTH, Picture, finish, plain_frame, short, short_each
-from lorary.reporting.palette import COLOURS, FAINT, INK, OTHER
 from lorary.reporting.table import Column, Row, Table
 
 _MANY = 8  # more lines than this can't be told apart by colour

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lorary.errors import EvaluationError
+from lorary.pages.palette import COLOURS, OTHER
 from lorary.reporting.canvas import Picture, finish, short
-from lorary.reporting.palette import COLOURS, OTHER
 from lorary.reporting.token_trace import TokenTrace
 
 _NAMED = 4  # experts with a colour and a name

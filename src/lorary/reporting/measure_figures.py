@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lorary.errors import EvaluationError
+from lorary.pages.palette import COLOURS, FAINT, INK
 from lorary.reporting.canvas import WIDTH, Picture, finish, plain_frame, short
-from lorary.reporting.palette import COLOURS, FAINT, INK
 
 _GRID = "#E5E7EB"
 _ACROSS = 3  # panels beside each other

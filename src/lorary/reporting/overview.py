@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lorary.disk.writing import ELSEWHERE, disk_errors, write_whole
-from lorary.reporting.escape import escape
+from lorary.pages.escape import escape
 from lorary.reporting.html import write_page
 
 HEADS = ("claim", "the paper", "here", "verdict", "what it means")

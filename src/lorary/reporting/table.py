@@ -9,7 +9,7 @@ from rich.text import Text
 
 from lorary.errors import EvaluationError
 from lorary.evaluation.scores import Scores
-from lorary.reporting.escape import escape
+from lorary.pages.escape import escape
 from lorary.reporting.terminal import FirstThatFits
 
 NOTE = "Brackets: 95 % interval, bootstrap over examples. Bold: best of the column, oracles aside."

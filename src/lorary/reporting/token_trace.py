@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorary.errors import EvaluationError
-from lorary.reporting.escape import escape, escape_json
-from lorary.reporting.palette import COLOURS
+from lorary.pages.escape import escape, escape_json
+from lorary.pages.palette import COLOURS
 
 _SHOWN = 4  # experts named at a token
 SCRIPT = Path(__file__).with_name("tokens.js")

@@ -7,6 +7,7 @@ from typing import Any
 
 from lorary.errors import LoraryError, ModelError
 from lorary.evaluation.sampling import Sampling
+from lorary.model.attached.told import MOST_WEIGHTS
 from lorary.model.base.base_model import BaseModel
 from lorary.model.decoding.answer import stops_of
 from lorary.model.decoding.decoder import Request, Token
@@ -15,7 +16,7 @@ from lorary.model.text.tokens import encode_prompts
 from lorary.serving.scheduler import Ask
 from lorary.serving.schema import Asked, Chat, Completion
 from lorary.serving.shelf import Found
-from lorary.serving.told_routing import MOST_WEIGHTS, Heard
+from lorary.serving.told_routing import Heard
 from lorary.tasks.example import Example, Message
 
 _ALL = 1 << 30

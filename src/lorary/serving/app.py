@@ -20,6 +20,7 @@ from lorary.serving.answering import Answer, Piece, answers_to, error_body
 from lorary.serving.bodies import Head, piece_choice, usage, whole_choice
 from lorary.serving.edit_endpoints import add_edit_endpoints
 from lorary.serving.edits import Editor, Tell
+from lorary.serving.inspector import add_inspector
 from lorary.serving.scheduler import FullError, Limits, Scheduler
 from lorary.serving.schema import Chat, Completion
 from lorary.serving.shelf import Found, Shelf
@@ -87,6 +88,7 @@ def make_app(shelf: Shelf, options: Options = Options()) -> FastAPI:
     )
     if options.allow_edits:
         add_edit_endpoints(app, guarded)
+    add_inspector(app, shelf, guarded)
     app.add_api_route("/health", endpoints.health, methods=["GET"])
     app.add_api_route("/metrics", endpoints.metrics, methods=["GET"], response_model=None)
     app.middleware("http")(endpoints.refuse_large)

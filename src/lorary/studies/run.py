@@ -18,7 +18,8 @@ from lorary.grid.evaluate_grid import carry_out
 from lorary.model.base.base_model import BaseModel
 from lorary.model.base.outline import name_of as name_of_base
 from lorary.options import as_dict, name_of, require
-from lorary.reporting.html import check_page_place, write_report
+from lorary.pages.files import check_page_place
+from lorary.reporting.html import write_report
 from lorary.reporting.table import Table
 from lorary.studies.contract import Results, Study, Subject, Verdict
 from lorary.studies.kept import read_kept

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -39,6 +40,21 @@ def test_what_is_streamed_and_explained_is_the_answer(run: Run, world: World) ->
     told = json.loads(run(*line, "--explain", "--json").out)
     assert len(told["trace"]["tokens"]) == len("swap: red") + 6  # a token is a byte
     assert run(*line[:-1], 4).out != whole.out
+
+
+def test_an_answer_is_written_as_a_page(run: Run, world: World, tmp_path: Path) -> None:
+    line = ("ask", world.library, "swap: red", "--router", "arrow", "--max-new-tokens", 3, "--html")
+    found = run(*line, tmp_path / "a.html")
+    assert (found.code, found.out) == (0, run(*line[:-1]).out)
+    page = (tmp_path / "a.html").read_text()
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*)</script>', page)
+    (answer,) = json.loads(data)["answers"]
+    assert (answer["title"], answer["n_prompt"]) == ("arrow", len("swap: red"))  # a token is a byte
+    assert len(answer["told"]["tokens"]) == len(answer["told"]["weights"]) == len("swap: red") + 3
+    assert sorted(json.loads(data)["map"]["experts"]) == ["copy", "swap", "upper"]
+    (tmp_path / "mine.html").write_text("mine")
+    refused = run(*line, tmp_path / "mine.html")
+    assert (refused.code, refused.out) == (1, "") and "E-EXISTS" in refused.err
 
 
 @pytest.mark.parametrize(

@@ -417,6 +417,27 @@ def test_a_trace_tells_every_share_of_every_token(router, base, toy_library):
         assert ((trace.weights > 0).sum(-1) == 2).all()
 
 
+def test_a_trace_is_told_and_shown_with_its_prompt_apart(base, toy_library):
+    with route(base, toy_library, "arrow:top_k=2") as model:
+        trace = model.explain("copy: a b", max_new_tokens=2)
+    assert "".join(trace.tokens[: trace.n_prompt]) == "copy: a b"
+    told = trace.told()
+    assert (tuple(told["sites"]), tuple(told["experts"]), tuple(told["tokens"])) == (
+        trace.sites,
+        trace.names,
+        trace.tokens,
+    )
+    for t, by_site in enumerate(told["weights"]):
+        for site, pairs in enumerate(by_site):
+            found = torch.zeros(len(trace.names)).index_put(
+                (torch.tensor([i for i, _ in pairs]),), torch.tensor([w for _, w in pairs])
+            )
+            torch.testing.assert_close(found, trace.weights[site, t], atol=1e-6, rtol=0)
+    few = trace.told(room=2 * len(trace.sites) * 3)
+    assert (few["weights"], few["left_out"]) == (told["weights"][:3], len(trace.tokens) - 3)
+    assert "&#34;n_prompt&#34;:9" in trace._repr_html_()
+
+
 def test_nothing_is_recorded_unasked(base, toy_library):
     with route(base, toy_library, "arrow") as model:
         model.explain("copy: a b", max_new_tokens=1)

@@ -8,6 +8,7 @@ import typer
 from lorary.cli.models import BARE, LibraryOrBase, choose, opened, through_template
 from lorary.cli.options.loading import Loading, Reading
 from lorary.cli.options.parameters import (
+    AnswerPage,
     BaseOfLibrary,
     HowToMix,
     Json,
@@ -18,8 +19,8 @@ from lorary.cli.options.parameters import (
     count_option,
 )
 from lorary.cli.options.sampling import HowToSample
-from lorary.cli.printing.answers import plain, print_stream, print_trace
-from lorary.cli.printing.console import print_json, printable, say
+from lorary.cli.printing.answers import check_page, plain, print_stream, print_trace, tell_empty, write_page
+from lorary.cli.printing.console import print_json, printable
 
 
 def ask(
@@ -31,6 +32,7 @@ def ask(
     base: BaseOfLibrary = None,
     tasks: TasksOfLibrary = None,
     explained: Annotated[bool, typer.Option("--explain", help="Also show which expert spoke at each token.")] = False,
+    html: AnswerPage = None,
     chat: Annotated[
         bool, typer.Option("--chat", help="Send the question as a user turn, through the base's chat template.")
     ] = False,
@@ -44,13 +46,14 @@ def ask(
     json: Json = False,
 ) -> None:
     """Ask a library one question and print the answer."""
-    if explained and library == BARE:
-        raise typer.BadParameter("the bare base has no experts.", param_hint="--explain")
+    if (explained or html) and library == BARE:
+        raise typer.BadParameter("the bare base has no experts.", param_hint="--explain" if explained else "--html")
     if streamed and json:
         raise typer.BadParameter("JSON is printed whole: leave out --stream or --json.", param_hint="--stream")
 
     sampling = sample.sampling()
     choice = choose(library, reading, router=router, mix=mix, max_share=max_share, base=base, tasks=tasks)
+    check_page(html)
     from lorary.asking.stream import as_turn, explain, stream
     from lorary.tasks.example import Example
 
@@ -59,14 +62,13 @@ def ask(
         answer = stream(model, asked, max_new_tokens=max_new_tokens, stop=stop or (), sampling=sampling)
         with through_template(model) if chat else nullcontext():
             text = print_stream(answer) if streamed else "".join(answer)
-        trace = explain(model, answer) if explained else None
-    if not text:
-        hint = "" if chat else " A chat model may need --chat."
-        say(f"the answer is empty: the model stopped at once.{hint}")
-    if json:
-        return print_json({"question": question, "answer": text, **({"trace": plain(trace)} if trace else {})})
-    if not streamed:
-        print(printable(text))
-    if trace:
-        print_trace(trace)
-    return None
+        trace = explain(model, answer) if explained or html else None
+        told = trace if explained else None
+        tell_empty(text, chat=chat)
+        if json:
+            print_json({"question": question, "answer": text, **({"trace": plain(told)} if told else {})})
+        elif not streamed:
+            print(printable(text))
+        if told and not json:
+            print_trace(told)
+        write_page(model, trace, html)

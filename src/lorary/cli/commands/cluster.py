@@ -50,7 +50,7 @@ def cluster(
     opened = Library.open(library)
     check_groups_place(into)
     if report is not None:
-        from lorary.reporting.html import check_page_place
+        from lorary.pages.files import check_page_place
 
         check_page_place(report)
     if join is not None:

@@ -1,6 +1,7 @@
 """Options that several commands share, each said once."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -107,6 +108,10 @@ MaxShare = Annotated[
 StopTexts = Annotated[
     list[str] | None,
     typer.Option("--stop", metavar="TEXT", help="End the answer before this text; repeatable."),
+]
+AnswerPage = Annotated[
+    Path | None,
+    typer.Option("--html", metavar="FILE", help="Also write a page that shows the experts of each token and layer."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorary.cli.printing.console import print_table, printable
+from lorary.cli.printing.console import print_table, printable, say
 
 if TYPE_CHECKING:
+    from lorary.model.routed.routed_model import RoutedModel
     from lorary.model.routed.trace import Trace
 
 
@@ -36,3 +38,27 @@ def plain(trace: "Trace") -> dict[str, Any]:
     """Give a trace as JSON."""
     shares = [[round(share, 4) for share in row] for row in trace.shares.tolist()]
     return {"tokens": trace.tokens, "experts": trace.names, "shares": shares, "total": trace.total()}
+
+
+def tell_empty(text: str, *, chat: bool) -> None:
+    """Say so if an answer is empty, and why that may be."""
+    if not text:
+        hint = "" if chat else " A chat model may need --chat."
+        say(f"the answer is empty: the model stopped at once.{hint}")
+
+
+def check_page(into: Path | None) -> None:
+    """Refuse a place where no page can be written, before anything is loaded; None: no page is wanted."""
+    if into is not None:
+        from lorary.pages.files import check_page_place
+
+        check_page_place(into)
+
+
+def write_page(model: "RoutedModel", trace: "Trace | None", into: Path | None) -> None:
+    """Write an answer's trace as a page, if one is wanted."""
+    if into is not None and trace is not None:
+        from lorary.asking.inspection import inspect
+
+        inspect(model, trace, into=into)
+        say(f"page written to {into}")

@@ -37,4 +37,4 @@ def explain_answer(
         slot.context = context
         with slot.recording() as records:
             base.hf(input_ids=ids, use_cache=False)
-    return make_trace([base.tokenizer.decode([i]) for i in ids[0].tolist()], names, records)
+    return make_trace([base.tokenizer.decode([i]) for i in ids[0].tolist()], names, records, len(row.prompt))

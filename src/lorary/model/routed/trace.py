@@ -2,21 +2,28 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lorary.model.attached.told import MOST_WEIGHTS, ToldWeights
+from lorary.pages.inspector import Told, answer_page, in_notebook
 from lorary.routing.contract import Routing
 
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """The routing of one text. weights: (L, T, E) float32, L sites, T tokens, E experts in order of `names`."""
+    """The routing of one text. weights: (L, T, E) float32, L sites, T tokens, E experts in order of `names`.
+
+    n_prompt: how many of the tokens, from the first, are the prompt's. A notebook shows a trace as the inspector does.
+    """
 
     tokens: tuple[str, ...]
     sites: tuple[str, ...]
     names: tuple[str, ...]
     weights: Tensor
+    n_prompt: int = 0
 
     @property
     def shares(self) -> Tensor:
@@ -33,6 +40,20 @@ class Trace:
         shares = self.shares.mean(0).tolist()
         return dict(sorted(zip(self.names, shares, strict=True), key=lambda pair: -pair[1]))
 
+    def told(self, room: int = MOST_WEIGHTS) -> dict[str, Any]:
+        """Give it as JSON, as a server's full trace: of each token and site the loudest experts, `room` in all."""
+        kept = ToldWeights(room)
+        for weights in self.weights.unbind(1):
+            kept.add(weights)
+        return {
+            "experts": list(self.names), "sites": list(self.sites), "tokens": list(self.tokens[: len(kept.rows)]),
+            "weights": kept.rows, "left_out": len(self.tokens) - len(kept.rows),
+        }  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        title = "Which expert each token used"
+        return in_notebook(title, answer_page(title, [Told("this model", self.told(), self.n_prompt)]))
+
     def __str__(self) -> str:
         """One line per token: the token, its loudest expert, that expert's share."""
         width = max(len(repr(t)) for t in self.tokens)
@@ -40,7 +61,9 @@ class Trace:
         return "\n".join(f"{token!r:<{width}}  {name}  {share:.2f}" for token, name, share in rows)
 
 
-def make_trace(tokens: Sequence[str], names: Sequence[str], records: Mapping[str, Sequence[Routing]]) -> Trace:
+def make_trace(
+    tokens: Sequence[str], names: Sequence[str], records: Mapping[str, Sequence[Routing]], n_prompt: int = 0
+) -> Trace:
     """Make a trace of row 0 from recorded routings; calls of one generation are joined along time.
 
     A routing that is the same for all tokens is repeated.
@@ -48,7 +71,7 @@ def make_trace(tokens: Sequence[str], names: Sequence[str], records: Mapping[str
     sites = tuple(records)
     rows = [torch.cat([dense(r, len(names)) for r in records[site]]) for site in sites]
     filled = [row.expand(len(tokens), -1) if len(row) == 1 else row for row in rows]
-    return Trace(tuple(tokens), sites, tuple(names), torch.stack(filled))
+    return Trace(tuple(tokens), sites, tuple(names), torch.stack(filled), n_prompt)
 
 
 def average_shares(traces: Sequence[Trace]) -> dict[str, dict[str, float]]:

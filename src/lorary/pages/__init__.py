@@ -1,0 +1,1 @@
+"""Pages of HTML: one template for all, colours, and the inspector; text that isn't ours is never HTML."""
