@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lorary.errors import LibraryError, LoraryError
 from lorary.library import sync
+from lorary.library.hub.names import parse_uri
 from lorary.library.layout import find_layout, fitting_name, inner_adapters, is_adapter
 
 Tell = Callable[[str], None]
@@ -45,7 +46,7 @@ def find_sources(given: Sequence[str | os.PathLike[str]], scratch: Path, tell: T
 def _find(given: str, scratch: Path, tell: Tell) -> list[Source]:
     directory, called = Path(given), Path(given).absolute().name
     if "://" in given:
-        place = sync.parse_uri(given)
+        place = parse_uri(given)
         directory, called = sync.pull(given, scratch), Path(place.folder or place.repo).name
     if is_adapter(directory) or not directory.is_dir():
         first, inner = Source(given, directory, fitting_name(called) or called), _inner(given, directory, tell)
