@@ -10,7 +10,7 @@ from huggingface_hub.utils import _http
 from safetensors.numpy import load_file, save_file
 
 import lorary as lo
-from fake_hub import serving
+from fake_hub import SHA, serving
 from lorary.errors import LoraryError
 from lorary.library import sync
 from lorary.library.hub import asking
@@ -329,3 +329,34 @@ def test_an_empty_library_and_a_lone_adapter(hub, tmp_path):
     adapter(hub.repos["me/lib"])
     with pytest.raises(LoraryError, match=r"E-LIBRARY\] hf://me/lib holds no library.*lorary add LIBRARY hf://me/lib"):
         lo.pull(PLACE, tmp_path / "here")
+
+
+# ---- collections --------------------------------------------------------------------------------
+
+
+def test_a_collection_s_adapters_are_added_and_what_is_none_says_why(hub, tmp_path):
+    for seed, repo in enumerate(("ann/law", "bob/law", "bob/poems.v1")):
+        hub.repos[repo] = adapter(tmp_path / "repos" / str(seed), seed)
+    hub.repos["bob/other"] = adapter(tmp_path / "repos" / "other", 9, base_model_name_or_path="another/base")
+    hub.repos["bob/model"] = tmp_path / "repos" / "model"
+    hub.repos["bob/model"].mkdir()
+    (hub.repos["bob/model"] / "model.safetensors").write_bytes(b"x")
+    kinds = [("model", repo) for repo in hub.repos if repo != "me/lib"]
+    hub.collections["me/laws-1a2b"] = [*kinds, ("dataset", "x/y"), ("model", "bob/gone"), ("model", "ann/law")]
+    heard = []
+    done = lo.add(tmp_path / "lib", "hf://collections/me/laws-1a2b", tell=heard.append)
+    assert [one.expert for one in done.added] == ["ann-law", "bob-law", "poems-v1"]
+    told = {one.source: one.error.code for one in done.refused}
+    assert told == {"hf://bob/other": "E-BASE", "hf://bob/model": "E-HUB", "hf://bob/gone": "E-HUB"}
+    assert "hf://collections/me/laws-1a2b: passed over, for they are no models: 1" in heard
+    made = Library.open(tmp_path / "lib")["bob-law"].provenance.extra
+    assert made == {"source": "hf://bob/law", "revision": SHA}
+    again = lo.add(tmp_path / "lib", "hf://collections/me/laws-1a2b")
+    assert again.kept == ("ann-law", "bob-law", "poems-v1") and not again.added
+    assert not any(path.endswith("/model.safetensors") for _, path in hub.asked)
+
+
+@pytest.mark.parametrize("slug", ["", "me", "me/a/b", "me/../b"])
+def test_what_is_no_collection(slug, hub, tmp_path):
+    with pytest.raises(LoraryError, match=r"^error\[E-HUB\] .*collections/.* can't be read"):
+        lo.add(tmp_path / "lib", f"hf://collections/{slug}")
