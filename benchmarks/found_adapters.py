@@ -96,9 +96,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         make(place, n)
-        print(
-            f"{n} adapters, {size_mb(place / 'found'):.1f} MB\n\n| step | seconds | most memory, MB |\n| :-- | --: | --: |"
-        )
+        size = size_mb(place / "found")
+        print(f"{n} adapters, {size:.1f} MB\n")
+        print("| step | seconds | most memory, MB |", "| :-- | --: | --: |", sep="\n")
         for step in STEPS:
             answers = context.Queue()
             process = context.Process(target=timed, args=(step, place, answers))
