@@ -150,6 +150,9 @@ from lorary.tasks.rows.fields import Row as Row
 from lorary.tasks.task import Task as Task
 from lorary.tasks.task import Tasks as Tasks
 from lorary.using.add import add as add
+from lorary.using.hub import Pushed as Pushed
+from lorary.using.hub import pull as pull
+from lorary.using.hub import push as push
 from lorary.using.open_model import open_model as open_model
 from lorary.work.backend import Backend as Backend
 from lorary.work.backend import Order as Order

@@ -48,7 +48,7 @@ class LibraryError(LoraryError):
 
     codes = frozenset(
         {
-            "E-CONFIG", "E-DISK", "E-EMPTY", "E-EXISTS", "E-FILE", "E-HUB", "E-LIBRARY", "E-LIMIT", "E-PATH", "E-PERM",
+            "E-CONFIG", "E-DISK", "E-EMPTY", "E-EXISTS", "E-FILE", "E-HUB", "E-LIBRARY", "E-LIMIT", "E-MAP", "E-PATH", "E-PERM",
             "E-PICKLE", "E-PRIVATE", "E-REGEX", "E-SCHEMA",
         }
     )  # fmt: skip
@@ -96,7 +96,7 @@ class BuildError(LoraryError):
 class EvaluationError(LoraryError):
     """An evaluation that would give a wrong or empty number."""
 
-    codes = frozenset({"E-EVAL", "E-MAP", "E-PAIR", "E-REPORT", "E-RUN", "E-SANDBOX"})
+    codes = frozenset({"E-EVAL", "E-PAIR", "E-REPORT", "E-RUN", "E-SANDBOX"})
 
 
 FAMILIES: tuple[type[LoraryError], ...] = (

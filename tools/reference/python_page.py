@@ -7,7 +7,8 @@ from pathlib import Path
 
 CHAPTERS = {
     "Data": ("read_tasks", "builtin_tasks", "builtin_heldout", "look", "Look", "Tasks", "Task", "Example"),
-    "Libraries": ("Library", "Expert", "Provenance", "check", "add", "lorary.using.add.Additions"),
+    "Libraries": ("Library", "Expert", "Provenance", "check", "add", "lorary.using.add.Additions",
+                  "push", "Pushed", "pull"),
     "Building": ("build", "as_paper", "finetune", "FullFineTuning", "cluster", "join", "Recipe", "read_recipe",
                  "build_recipe", "LoRA"),
     "Models": ("load_base", "route", "load", "open_model", "export", "RoutedModel", "BaseModel", "Trace"),

@@ -19,6 +19,8 @@ from lorary.cli.commands.eval import evaluate
 from lorary.cli.commands.export import export
 from lorary.cli.commands.finetune import finetune
 from lorary.cli.commands.gc import gc
+from lorary.cli.commands.pull import pull
+from lorary.cli.commands.push import push
 from lorary.cli.commands.quickstart import quickstart
 from lorary.cli.commands.remove import remove
 from lorary.cli.commands.report import report
@@ -48,6 +50,8 @@ def make_app() -> typer.Typer:
         "cluster": cluster,
         "add": add,
         "remove": remove,
+        "push": push,
+        "pull": pull,
         "gc": gc,
         "show": show,
         "ask": ask,

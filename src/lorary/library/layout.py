@@ -38,6 +38,7 @@ METRICS = "metrics.jsonl"
 EXPERTS = "experts"
 MODEL = "model.json"
 MANIFEST = "library.json"
+CARD = "README.md"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _PEFT_WORDS = {"lora", "weight", "default", "base"}
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
@@ -58,7 +59,7 @@ class Layout:
     @property
     def card(self) -> Path:
         """The model card."""
-        return self.root / "README.md"
+        return self.root / CARD
 
     @property
     def experts(self) -> Path:

@@ -21,6 +21,7 @@ from lorary.library.card import write_card
 from lorary.library.layout import Layout, check_free, find_layout
 from lorary.library.manifest import Manifest, read_manifest, this_version, write_manifest
 from lorary.library.notes import Notes
+from lorary.library.pretrained import Pretrained
 
 _MANY = 20
 _MOST_READS = 8  # of one expert, if others replace it again and again
@@ -32,7 +33,7 @@ class UnknownExpertError(OptionError, KeyError):
     __str__ = Exception.__str__  # KeyError would show the sentence quoted
 
 
-class Library(Mapping[str, Expert]):
+class Library(Pretrained, Mapping[str, Expert]):
     """Experts by name, sorted, as they were on disk when it was opened, with its own changes since.
 
     Other writers' changes show after opening again. `bad` names the experts that could not be read, and why; it is

@@ -18,10 +18,12 @@ MAX_BYTES = 100_000_000
 
 @dataclass(frozen=True)
 class Manifest:
-    """What can't be read off the directories: which base, and who made the library."""
+    """What can't be read off the directories: which base, who made the library, and where it was fetched from."""
 
     base: dict[str, Any] | None
     created_by: str
+    source: str = ""
+    """Where it was pulled from, as hf://user/repo@commit."""
 
 
 def read_manifest(layout: Layout) -> Manifest:
@@ -38,11 +40,11 @@ def read_manifest(layout: Layout) -> Manifest:
     if version > SCHEMA_VERSION:
         message = f"{called} has schema {version}; this lorary reads up to {SCHEMA_VERSION}."
         raise LibraryError("E-SCHEMA", message, "Install a newer lorary.")
-    base, created_by = fields.get("base"), fields.get("created_by", "")
-    if not isinstance(base, dict | None) or not isinstance(created_by, str):
-        message = f"{called}: base must be an object or null, created_by a string."
+    base, created_by, source = fields.get("base"), fields.get("created_by", ""), fields.get("source", "")
+    if not isinstance(base, dict | None) or not isinstance(created_by, str) or not isinstance(source, str):
+        message = f"{called}: base must be an object or null, created_by and source strings."
         raise LibraryError("E-LIBRARY", message, _mend(layout))
-    return Manifest(base, created_by)
+    return Manifest(base, created_by, source)
 
 
 def _mend(layout: Layout) -> str:
@@ -55,6 +57,7 @@ def write_manifest(layout: Layout, manifest: Manifest, experts: Iterable[Expert]
         "schema_version": SCHEMA_VERSION,
         "base": manifest.base,
         "created_by": manifest.created_by,
+        **({"source": manifest.source} if manifest.source else {}),
         "experts": {expert.name: _summary(expert) for expert in experts},
     }
     write_whole(layout.manifest, (json.dumps(fields, indent=2, sort_keys=True) + "\n").encode())

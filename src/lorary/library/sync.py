@@ -1,92 +1,97 @@
-"""Fetch a library or an adapter from the Hub; the working copy is always a local directory.
+"""Fetch a library, adapters, or the names of a collection from the Hub; the working copy is always a local directory.
 
-The only file here that knows a network. Nobody imports it before a name starts with `hf://`.
+With `hub/` the only place here that knows a network. Nobody imports it before a name starts with `hf://`.
 """
 
-import re
 import shutil
-import threading
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from huggingface_hub.utils.sha import git_hash
+from huggingface_hub.errors import HFValidationError
 
 from lorary.disk.arrival import arriving
-from lorary.disk.writing import disk_errors, is_disk_error
-from lorary.errors import LibraryError, LoraryError, quote
-from lorary.hashing import hash_file
+from lorary.disk.writing import disk_errors, need_space
+from lorary.errors import LibraryError, quote
+from lorary.library.adapter.chat_template import TEMPLATE
+from lorary.library.hub.asking import ask_facts, broke_off, hub_errors, is_busy, patiently, within_time
+from lorary.library.hub.listing import is_whole
+from lorary.library.hub.names import HubPlace, is_inside, parse_collection, parse_uri
+from lorary.library.layout import CARD, CONFIG, MANIFEST, PICKLE, PROVENANCE, WEIGHTS
 
-ANSWER_TIMEOUT_S = 5.0  # for the first word from the Hub; downloads may take longer
-PAUSES_S = (0.5, 2.0)
-"""Pauses before a Hub that is busy or failing is asked again."""
-SUFFIXES = ("json", "safetensors", "md", "jinja")
-_URI = re.compile(
-    r"hf://(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(/(?P<folder>[^@]+?))?/?(@(?P<revision>[\w./-]+))?", re.ASCII
-)
-_PART = re.compile(r"[^*?\[\\:\x00-\x1f\x7f]+")
-T = TypeVar("T")
+ADAPTERS = (CONFIG, WEIGHTS, PROVENANCE, TEMPLATE, "tokenizer_config.json", MANIFEST, CARD)
+"""Names of the files that make libraries and adapters: of all others in a repository nothing is fetched."""
+_WEIGHTS = (".safetensors", ".ckpt")
+_MOST_BYTES = 16_000_000  # of a file that isn't weights
+_MOST_BYTES_OF = {MANIFEST: 100_000_000}
 
 
-class HubPlace(NamedTuple):
-    """The parts of an `hf://` name; `folder` and `revision` are empty when not given."""
+class Fetched(NamedTuple):
+    """A local directory, and the commit that its files are of."""
 
-    repo: str
-    folder: str
+    directory: Path
     revision: str
-
-
-def parse_uri(uri: str) -> HubPlace:
-    """Read `hf://user/repo[/folder][@revision]`. Raises E-HUB for anything else."""
-    match = _URI.fullmatch(uri)
-    paths = [match[name] for name in ("folder", "revision") if match[name]] if match else []
-    # Both become part of a path on this machine: an empty part makes it absolute, or climbs as ".." does.
-    parts = [part for path in paths for part in path.split("/")]
-    if match is None or any(part in ("", ".", "..") or not _PART.fullmatch(part) for part in parts):
-        raise LibraryError("E-HUB", f"{quote(uri, 200)} can't be read.", "Write hf://user/repo[/folder][@revision].")
-    return HubPlace(match["repo"], match["folder"] or "", match["revision"] or "")
 
 
 def pull(uri: str, into: Path | str) -> Path:
     """Give the local directory of a library: a path as it is, an `hf://` name after copying it to `into`.
 
-    Fetches .json, .safetensors and .md only; `into` is whole or absent. With HF_HUB_OFFLINE set, the Hub's cache is the
-    source. Raises E-HUB (within ten seconds when the Hub doesn't answer), E-EXISTS, E-LIBRARY for a path
-    that isn't there, E-DISK, E-PERM.
+    Raises LibraryError as `fetch`, and E-LIBRARY for a path that isn't there.
     """
     if "://" not in uri:
         if not Path(uri).is_dir():
             raise LibraryError("E-LIBRARY", f"there is no directory {quote(uri, 200)}.", "Check the path.")
         return Path(uri)
+    return fetch(uri, into).directory
+
+
+def fetch(
+    uri: str, into: Path | str, wanted: Sequence[str] = ADAPTERS, *, check: Callable[[Fetched], None] | None = None
+) -> Fetched:
+    """Copy what a Hub name refers to into a new directory, which is whole or absent, and say of which commit it is.
+
+    `wanted`: what the names of files look like that are fetched; what the repository says of their sizes is judged
+    before. `check` sees the directory before it has its name: if it raises, nothing remains. With HF_HUB_OFFLINE set,
+    the Hub's cache is the source. Raises LibraryError: E-HUB (within ten seconds when the Hub doesn't answer),
+    E-EXISTS, E-LIMIT, E-PICKLE, E-DISK, E-PERM.
+    """
     place, target = parse_uri(uri), Path(into)
     if target.exists():
         raise LibraryError("E-EXISTS", f"{quote(str(target), 200)} exists already.", "Open it, or pull elsewhere.")
     with disk_errors(f"pull {uri}"):
-        snapshot = _snapshot(place, uri)
+        snapshot = _snapshot(place, uri, wanted, target)
         source = snapshot / place.folder
         if not source.resolve().is_relative_to(snapshot.resolve()):
             raise LibraryError("E-HUB", f"{uri}: its folder leads out of the repository.", "Name the folder itself.")
-        _copy_out(source, target, uri)
-    return target
+        with arriving(target) as stage:
+            _copy_out(source, stage, uri, wanted)
+            if check is not None:
+                check(Fetched(stage, snapshot.name))
+    return Fetched(target, snapshot.name)
+
+
+def commit_of(uri: str) -> str:
+    """Say which commit a Hub name means now; offline, which one is in the Hub's cache. Raises E-HUB."""
+    place = parse_uri(uri)
+    with hub_errors(uri):
+        if constants.HF_HUB_OFFLINE:
+            kept = snapshot_download(place.repo, revision=place.revision or None, local_files_only=True)
+            return Path(kept).name
+        return str(ask_facts(HfApi(), place.repo, place.revision or None).sha)
 
 
 def reach_hub(repo: str) -> None:
     """Make sure that a Hub repository can be used: the Hub answers, or HF_HUB_OFFLINE says to use its cache.
 
-    Raises E-HUB, within ten seconds when the Hub doesn't answer.
+    Raises LibraryError E-HUB, within ten seconds when the Hub doesn't answer.
     """
     if constants.HF_HUB_OFFLINE:
         return
     api = HfApi()
-    try:
-        _patiently(lambda: _within(ANSWER_TIMEOUT_S, lambda: api.repo_info(repo, timeout=5.0)), _is_busy)
-    except HfHubHTTPError as error:
-        raise _refused(repo, error) from error
-    except Exception as error:
-        raise _unreachable(repo, type(error).__name__) from error
+    with hub_errors(repo):
+        patiently(lambda: within_time(lambda: api.repo_info(repo, timeout=5.0)), is_busy)
 
 
 def is_cached(repo: str) -> bool:
@@ -97,132 +102,87 @@ def is_cached(repo: str) -> bool:
         return False
 
 
-def _refused(uri: str, error: HfHubHTTPError) -> LibraryError:
-    status = getattr(error.response, "status_code", "no status")
-    message = f"{uri}: the Hub answered {status} ({type(error).__name__})."
-    hint = "Check the name, the revision, and HF_TOKEN for a private one."
-    return LibraryError("E-HUB", message, "It is busy or failing: try again later." if _is_busy(error) else hint)
+def members(uri: str) -> tuple[list[str], int]:
+    """List the models of `hf://collections/user/slug`, once each, and count what else is in it. Raises E-HUB."""
+    slug, api = parse_collection(uri), HfApi()
+    with hub_errors(uri):
+        found = patiently(lambda: within_time(lambda: api.get_collection(slug)), is_busy)
+    models = [item.item_id for item in found.items if item.item_type == "model"]
+    return [f"hf://{model}" for model in dict.fromkeys(models)], len(found.items) - len(models)
 
 
-def _snapshot(place: HubPlace, uri: str) -> Path:
+def _snapshot(place: HubPlace, uri: str, wanted: Sequence[str], target: Path) -> Path:
     """Fetch what a name refers to into the Hub's cache, and compare it with the Hub's hashes. Raises E-HUB."""
-    try:
-        return _download(place, uri)
-    except LoraryError:
-        raise
-    except HfHubHTTPError as error:
-        raise _refused(uri, error) from error
-    except Exception as error:
-        if is_disk_error(error):
-            raise
-        if isinstance(error.__cause__, HfHubHTTPError):  # of which the Hub's library says that nothing is in its cache
-            raise _refused(uri, error.__cause__) from error
-        raise _unreachable(uri, type(error).__name__) from error
+    with hub_errors(uri):
+        return _download(place, uri, wanted, target)
 
 
-def _download(place: HubPlace, uri: str) -> Path:
+def _download(place: HubPlace, uri: str, wanted: Sequence[str], target: Path) -> Path:
     offline, revision = constants.HF_HUB_OFFLINE, place.revision or None
     prefix = f"{place.folder}/" if place.folder else ""
-    patterns = [f"{prefix}*.{suffix}" for suffix in SUFFIXES]
+    patterns = [pattern for name in wanted for pattern in (f"{prefix}{name}", f"{prefix}*/{name}")]
     files: Iterable[Any] = ()
     if not offline:
-        api = HfApi()
-        info = _patiently(
-            lambda: _within(
-                ANSWER_TIMEOUT_S,
-                lambda: api.repo_info(place.repo, revision=revision, files_metadata=True, timeout=5.0),
-            ),
-            _is_busy,
-        )
+        info = ask_facts(HfApi(), place.repo, revision)
         revision, files = info.sha or revision, getattr(info, "siblings", None) or ()
+        _judge(files, prefix, wanted, uri, target)
 
     def fetch(*, anew: bool = False) -> Path:
         how: dict[str, Any] = {"allow_patterns": patterns, "local_files_only": offline, "force_download": anew}
         return Path(snapshot_download(place.repo, revision=revision, **how))
 
-    snapshot = _patiently(fetch, _broke_off)
+    snapshot = patiently(fetch, broke_off)
     if _damaged(snapshot, files):  # and in the cache it would stay so
-        snapshot = _patiently(lambda: fetch(anew=True), _broke_off)
+        snapshot = patiently(lambda: fetch(anew=True), broke_off)
     if bad := _damaged(snapshot, files):
         raise LibraryError("E-HUB", f"{uri}: {quote(bad, 200)} arrived damaged, twice.", "Try again later.")
     return snapshot
 
 
+def _judge(files: Iterable[Any], prefix: str, wanted: Sequence[str], uri: str, target: Path) -> None:
+    """Refuse by its list of files what a repository must not hold, or this disk can't, before any of it is fetched."""
+    for file in files:
+        if not is_inside(file.rfilename):
+            what = f"{uri} names {quote(file.rfilename, 200)}, a file outside of it."
+            raise LibraryError("E-HUB", what, "Don't use this repository: no honest one can do that.")
+    inside = [file for file in files if file.rfilename.startswith(prefix)]
+    chosen = [file for file in inside if _is_wanted(Path(file.rfilename).name, wanted)]
+    for file in chosen:
+        most = _MOST_BYTES_OF.get(Path(file.rfilename).name, _MOST_BYTES)
+        if not file.rfilename.endswith(_WEIGHTS) and (file.size or 0) > most:
+            what = f"{uri}: {quote(file.rfilename, 200)} has {file.size:,} bytes, the limit is {most:,}."
+            raise LibraryError("E-LIMIT", what, "Nothing was fetched.")
+    names = {Path(file.rfilename).name for file in inside}
+    if WEIGHTS in wanted and WEIGHTS not in names and PICKLE in names:
+        what = f"{uri} holds only {PICKLE}, a pickle that could run code; it is never fetched."
+        raise LibraryError("E-PICKLE", what, "Ask its author for safetensors.")
+    need_space(_standing(target), sum(file.size or 0 for file in chosen))
+
+
+def _is_wanted(name: str, wanted: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in wanted)
+
+
+def _standing(path: Path) -> Path:
+    """Find the nearest directory on the way to a path that is there."""
+    return next(parent for parent in path.absolute().parents if parent.is_dir())
+
+
 def _damaged(snapshot: Path, files: Iterable[Any]) -> str | None:
     """Name the first file of a snapshot that isn't what the Hub says of it; None if all are."""
-    return next((file.rfilename for file in files if not _is_whole(snapshot / file.rfilename, file)), None)
+    return next((file.rfilename for file in files if not is_whole(snapshot / file.rfilename, file)), None)
 
 
-def _is_whole(path: Path, file: Any) -> bool:
-    if any(part in ("", ".", "..") for part in file.rfilename.split("/")):  # it would be another file of this machine
-        return False
-    if not path.is_file():  # it was not asked for
-        return True
-    if file.size is not None and path.stat().st_size != file.size:
-        return False
-    if file.lfs is not None:
-        return bool(hash_file(path) == file.lfs.sha256)
-    content = path.read_bytes() if file.blob_id else b""
-    return not file.blob_id or bool(git_hash(content) == file.blob_id)
-
-
-def _patiently(ask: Callable[[], T], may_pass: Callable[[Exception], bool]) -> T:
-    """Ask, and retry after a pause where that may help; what has arrived by then isn't fetched twice."""
-    for pause_s in PAUSES_S:
-        try:
-            return ask()
-        except Exception as error:
-            if not may_pass(error):
-                raise
-            time.sleep(pause_s)
-    return ask()
-
-
-def _is_busy(error: Exception) -> bool:
-    status = getattr(error.response, "status_code", None) if isinstance(error, HfHubHTTPError) else None
-    return isinstance(status, int) and (status == 429 or status >= 500)
-
-
-def _broke_off(error: Exception) -> bool:
-    """Tell a Hub that answered, and then was busy or hung up, from a disk that refuses and a Hub that isn't there."""
-    return _is_busy(error) or not isinstance(error, (HfHubHTTPError, OSError))
-
-
-def _copy_out(source: Path, target: Path, uri: str) -> None:
-    files = [p for p in sorted(source.rglob("*")) if p.suffix.removeprefix(".") in SUFFIXES and p.is_file()]
+def _copy_out(source: Path, target: Path, uri: str, wanted: Sequence[str]) -> None:
+    files = [path for path in _files(source) if _is_wanted(path.name, wanted)]
     if not files:
-        raise LibraryError("E-HUB", f"{uri} holds no {', '.join(SUFFIXES)} files.", "Check the folder in the name.")
-    with arriving(target) as stage:
-        for path in files:
-            copy = stage / path.relative_to(source)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)  # the cache is made of links: the copy must not be
+        what = f"{uri} holds no {', '.join(name for name in wanted[:2])}."
+        raise LibraryError("E-HUB", what, "Check the name, and the folder in it.")
+    for path in files:
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)  # the cache is made of links: the copy must not be
 
 
-def _unreachable(uri: str, why: str) -> LibraryError:
-    hint = (
-        "These work offline: the path of a local directory, or HF_HUB_OFFLINE=1 "
-        "when the repository is in the Hub's cache already."
-    )
-    return LibraryError("E-HUB", f"{uri}: the Hub can't be reached ({why}).", hint)
-
-
-def _within(timeout_s: float, ask: Callable[[], T]) -> T:
-    # A thread, because no timeout of the HTTP client bounds a name server that doesn't answer.
-    answers: list[T] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            answers.append(ask())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(timeout_s)
-    if errors:
-        raise errors[0]
-    if not answers:
-        raise TimeoutError(f"no answer in {timeout_s:g} s")
-    return answers[0]
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())

@@ -24,7 +24,7 @@ from lorary.model.routed.route import route
 from lorary.options import require, require_each
 from lorary.using.base_of import base_of
 from lorary.using.library_base import LibraryBase
-from lorary.using.sources import Source, Tell, find_sources
+from lorary.using.sources import Source, Tell, fetched, find_sources
 
 _STOPPING = ("E-DISK", "E-PERM")
 Given = str | os.PathLike[str] | Source
@@ -86,9 +86,10 @@ def add(
 ) -> Additions:
     """Check adapters and copy them into a library, which is made when the first one passes.
 
-    `sources`: PEFT adapter directories, folders of them, or hf://user/repo[/folder][@revision]. From a directory that
-    holds several, as PEFT saves them, all are taken, but a trainer's checkpoints. An expert that stands already, the
-    same, is kept. `name`: of a single adapter; else they are called by their directories. `tasks`: that they were
+    `sources`: PEFT adapter directories, folders of them, hf://user/repo[/folder][@revision], hf://collections/user/slug,
+    or libraries of mttl, the paper's code: directories of .ckpt and .meta files, or mttl://user/repo. From a directory
+    that holds several, as PEFT saves them, all are taken, but a trainer's checkpoints. An expert that stands already,
+    the same, is kept. `name`: of a single adapter; else they are called by their directories. `tasks`: that they were
     trained on; {name} stands for the expert's name. `base`: the base they were trained on, whatever name they give it.
     `vocab_size`: how many rows its embedding had before others were added. `replace`: experts of the same names.
     `probe`: load the base, and find out who would take most of every text (W-HIJACK). `tell` hears each warning and
@@ -121,7 +122,7 @@ def add(
         if is_lone:
             arrivals.take(dataclasses.replace(found[0], name=name or found[0].name))
         else:
-            arrivals.take_all(found)
+            arrivals.take_all(fetched(found, folder, note))
     if probe:
         arrivals.probe()
     return Additions(arrivals.path, tuple(arrivals.added), tuple(arrivals.kept), tuple(arrivals.refused), tuple(notes))
@@ -155,7 +156,7 @@ class _Arrivals:
         self.kept: list[str] = []
         self.refused: list[Refused] = []
 
-    def take_all(self, sources: Sequence[Source]) -> None:
+    def take_all(self, sources: Iterable[Source]) -> None:
         """Take in all that pass, telling of each; those that stand as they are already are kept.
 
         Raises E-DISK and E-PERM: the library can't be written to.
@@ -244,7 +245,7 @@ class _Arrivals:
     def _provenance(self, name: str, known: Provenance, source: Source) -> Provenance:
         tasks = tuple(task.replace("{name}", name) for task in self._tasks)
         # Of a local path nobody is told: it would tell of this machine.
-        origin = {"source": source.given} if "://" in source.given else {}
+        origin = {"source": source.given, "revision": source.revision} if "://" in source.given else {}
         return dataclasses.replace(known, tasks=tasks or known.tasks, extra={**known.extra, **origin})
 
     def _warn(self, findings: Iterable[Finding], called: Source | None) -> None:

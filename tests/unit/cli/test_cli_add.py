@@ -438,12 +438,12 @@ from pathlib import Path
 from lorary.cli.main import main
 from lorary.library import sync
 
-def half(uri, into):
-    Path(into).mkdir()
+def half(uri, into, wanted):
+    Path(into).mkdir(parents=True)
     (Path(into) / "adapter_model.safetensors").write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
 
-tempfile.tempdir, sync.pull = sys.argv[1], half
+tempfile.tempdir, sync.fetch = sys.argv[1], half
 main(["add", sys.argv[2], "hf://me/lib"])
 """
 

@@ -10,6 +10,7 @@ from lorary.cli.main import main
 from lorary.disk.strict_json import parse_object
 from lorary.errors import LibraryError
 from lorary.library import sync
+from lorary.library.hub.names import parse_uri
 from lorary.library.library import Library
 
 HUGE = "1" + "0" * 400
@@ -101,7 +102,7 @@ def test_experts_that_lead_elsewhere_are_not_read(library, tmp_path):
 )  # fmt: skip
 def test_names_that_lead_out_of_a_repository_are_refused(uri):
     with pytest.raises(LibraryError, match=r"^error\[E-HUB\] .* can't be read\."):
-        sync.parse_uri(uri)
+        parse_uri(uri)
 
 
 def test_a_folder_of_a_repository_that_is_a_link_is_not_followed(tmp_path, monkeypatch):
@@ -109,7 +110,7 @@ def test_a_folder_of_a_repository_that_is_a_link_is_not_followed(tmp_path, monke
     (tmp_path / "secret" / "config.json").write_text("{}")
     (tmp_path / "snapshot").mkdir()
     (tmp_path / "snapshot" / "lib").symlink_to(tmp_path / "secret")
-    monkeypatch.setattr(sync, "_snapshot", lambda place, uri: tmp_path / "snapshot")
+    monkeypatch.setattr(sync, "_snapshot", lambda *_: tmp_path / "snapshot")
     with pytest.raises(LibraryError, match="leads out of the repository"):
         sync.pull("hf://a/b/lib", tmp_path / "here")
     assert not (tmp_path / "here").exists()

@@ -6,6 +6,8 @@ from library_pico import write_adapter
 
 from lorary.errors import LibraryError
 from lorary.library import sync
+from lorary.library.hub import asking
+from lorary.library.hub.names import parse_uri
 from lorary.library.library import Library
 
 
@@ -43,13 +45,13 @@ def hub(tmp_path, monkeypatch):
     ],
 )
 def test_names(uri, place):
-    assert sync.parse_uri(uri) == place
+    assert parse_uri(uri) == place
 
 
 @pytest.mark.parametrize("uri", ["hf://lib", "hf://", "s3://a/b", "hf://a/b/../c", "hf://a/b/*", "hf://a/b@"])
 def test_bad_names(uri):
     with pytest.raises(LibraryError) as caught:
-        sync.parse_uri(uri)
+        parse_uri(uri)
     assert str(caught.value) == f"error[E-HUB] '{uri}' can't be read. Write hf://user/repo[/folder][@revision]."
 
 
@@ -62,7 +64,7 @@ def test_pull(hub, tmp_path):
             "me/lib",
             {
                 "revision": "c0ffee",
-                "allow_patterns": ["*.json", "*.safetensors", "*.md", "*.jinja"],
+                "allow_patterns": [pattern for name in sync.ADAPTERS for pattern in (name, f"*/{name}")],
                 "local_files_only": False,
                 "force_download": False,
             },
@@ -75,9 +77,10 @@ def test_pull(hub, tmp_path):
 def test_pull_one_expert(hub, tmp_path):
     path = sync.pull("hf://me/lib/experts/poems@main", tmp_path / "poems2")
     assert sorted(p.name for p in path.iterdir()) == ["adapter_config.json", "adapter_model.safetensors", "expert.json"]
-    assert hub[0][1]["allow_patterns"][0] == "experts/poems/*.json"
+    assert hub[0][1]["allow_patterns"][0] == "experts/poems/adapter_config.json"
     with pytest.raises(
-        LibraryError, match=r"error\[E-HUB\] hf://me/lib/nowhere holds no json, safetensors, md, jinja files"
+        LibraryError,
+        match=r"error\[E-HUB\] hf://me/lib/nowhere holds no adapter_config.json, adapter_model.safetensors\.",
     ):
         sync.pull("hf://me/lib/nowhere", tmp_path / "x")
     assert not (tmp_path / "x").exists()
@@ -109,7 +112,7 @@ def test_hub_out_of_reach(monkeypatch, tmp_path):
 
 
 def test_hub_that_never_answers(monkeypatch, tmp_path):
-    monkeypatch.setattr(sync, "ANSWER_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(asking, "ANSWER_TIMEOUT_S", 0.05)
     answered = threading.Event()
     text = unreachable(lambda repo, **options: answered.wait(60), monkeypatch, tmp_path)
     assert "can't be reached (TimeoutError)" in text

@@ -20,7 +20,8 @@ def add(
         list[str],
         typer.Argument(
             metavar="SOURCE",
-            help="PEFT adapter directories, folders of them, or hf://user/repo[/folder][@revision].",
+            help="PEFT adapter directories, folders of them, hf://user/repo[/folder][@revision], "
+            "hf://collections/user/slug, or libraries of mttl: directories of .ckpt and .meta files, mttl://user/repo.",
         ),
     ],
     name: Annotated[
