@@ -33,9 +33,10 @@ class RoomyLayer(DynamicLayer):
         """Put tokens (B, H, t, d) behind those that are there; give all of them."""
         if self.get_seq_length() == 0:
             return super().update(key_states, value_states)
+        assert self.keys is not None and self.values is not None
         before, added = (self.keys, self.values), (key_states, value_states)
         n, n_added = self.keys.shape[-2], key_states.shape[-2]
-        if not self._has_room(n + n_added):
+        if not self._has_room(before, n + n_added):
             free = max(_LEAST, (n + n_added) // _SHARE)
             self._rooms = [_widened(states, n_added + free) for states in before]
         for room, states in zip(self._rooms, added, strict=True):
@@ -43,14 +44,14 @@ class RoomyLayer(DynamicLayer):
         self.keys, self.values = (room[..., : n + n_added, :] for room in self._rooms)
         return self.keys, self.values
 
-    def _has_room(self, width: int) -> bool:
-        """Tell whether keys and values still begin where the rooms do, and so many columns fit in."""
+    def _has_room(self, before: tuple[Tensor, Tensor], width: int) -> bool:
+        """Tell whether keys and values, as they are, still begin where the rooms do, and so many columns fit in."""
         return len(self._rooms) == 2 and all(
             states.data_ptr() == room.data_ptr()
             and states.stride() == room.stride()
             and states.shape[:2] == room.shape[:2]
             and width <= room.shape[-2]
-            for states, room in zip((self.keys, self.values), self._rooms, strict=True)
+            for states, room in zip(before, self._rooms, strict=True)
         )
 
 
