@@ -48,8 +48,8 @@ class LibraryError(LoraryError):
 
     codes = frozenset(
         {
-            "E-CONFIG", "E-DISK", "E-EMPTY", "E-EXISTS", "E-FILE", "E-HUB", "E-LIBRARY", "E-LIMIT", "E-MAP", "E-PATH", "E-PERM",
-            "E-PICKLE", "E-PRIVATE", "E-REGEX", "E-SCHEMA",
+            "E-CONFIG", "E-DISK", "E-EMPTY", "E-EXISTS", "E-FILE", "E-HUB", "E-LIBRARY", "E-LIMIT", "E-MAP", "E-PATH",
+            "E-PERM", "E-PICKLE", "E-PRIVATE", "E-REGEX", "E-SCHEMA",
         }
     )  # fmt: skip
 

@@ -17,6 +17,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "lorahub": ("nevergrad>=1.0.12",),
     "serve": ("fastapi>=0.165", "prometheus_client>=0.26", "uvicorn>=0.54"),
     "ray": ("ray>=2.54",),
+    "replicas": ("ray[serve]>=2.54",),
 }
 """What we import of each extra in pyproject.toml, with its bounds there."""
 
@@ -37,8 +38,7 @@ def missing(extra: str) -> list[str]:
 
 def in_words(requirements: Sequence[str]) -> str:
     """Say what is needed and what was found, as in: gguf>=0.17, found none."""
-    names = {line: Requirement(line).name for line in requirements}
-    found = {line: (version_of(name) if _is_here(name) else None) or "none" for line, name in names.items()}
+    found = {line: _found(Requirement(line)) for line in requirements}
     return " and ".join(f"{line}, found {version}" for line, version in found.items())
 
 
@@ -60,10 +60,27 @@ def version_of(package: str) -> str | None:
         return None
 
 
+def _found(requirement: Requirement) -> str:
+    """Say which version of a package is here, and what of its extras isn't."""
+    version = (version_of(requirement.name) if _is_here(requirement.name) else None) or "none"
+    lacking = _lacks(requirement) if version != "none" else []
+    return f"{version} without {', '.join(lacking)}" if lacking else version
+
+
 def _meets(requirement: Requirement) -> bool:
-    """Tell whether a package is here, and not too old; one that bears no version is taken as it is."""
+    """Tell whether a package is here with its extras, and not too old; one that bears no version is taken as it is."""
     name, version = requirement.name, version_of(requirement.name)
-    return _is_here(name) and (version is None or requirement.specifier.contains(version, prereleases=True))
+    fits = version is None or requirement.specifier.contains(version, prereleases=True)
+    return _is_here(name) and fits and not _lacks(requirement)
+
+
+def _lacks(requirement: Requirement) -> list[str]:
+    """List the packages that the extras of a requirement ask for and that aren't here."""
+    if not requirement.extras:
+        return []
+    asked = map(Requirement, importlib.metadata.requires(requirement.name) or ())
+    of_extras = [r for r in asked if r.marker and any(r.marker.evaluate({"extra": one}) for one in requirement.extras)]
+    return sorted({r.name for r in of_extras if version_of(r.name) is None})
 
 
 def _is_here(name: str) -> bool:

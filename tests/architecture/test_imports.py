@@ -23,7 +23,7 @@ ONLY_HERE = {
     "typer": {"cli"},
     "matplotlib": {"reporting"},
     "sklearn": {"building", "routing"},
-    "ray": {"work"},
+    "ray": {"work", "serving"},
     "jinja2": {"pages", "harness"},  # the harness knows its error
     "fastapi": {"serving"},
     "uvicorn": {"serving"},
@@ -34,6 +34,7 @@ ONLY_HERE = {
 IN_FUNCTIONS = {"cli", "__init__", "folder"}
 EXTRAS = {
     ("work/backends/ray.py", "ray"): "optional extra [ray]",
+    ("serving/ray_serve.py", "ray.serve"): "optional extra [replicas]",
     ("tasks/rows/arrow_rows.py", "pyarrow"): "optional extra [data]",
     ("tasks/rows/arrow_rows.py", "pyarrow.parquet"): "optional extra [data]",
     ("tasks/rows/hub_rows.py", "datasets"): "optional extra [data]",

@@ -40,6 +40,17 @@ def test_everything_that_is_missing_or_too_old_is_named_at_once(monkeypatch, ver
     )
 
 
+def test_what_an_extra_of_a_package_asks_for_is_looked_for_too(monkeypatch, versions):
+    asked = ['numpy>=1; extra == "all"', 'nothing_such; extra == "all"', 'windows; extra == "other"', "always"]
+    monkeypatch.setattr(extras.importlib.metadata, "requires", {"json": asked}.get)
+    monkeypatch.setattr(extras, "EXTRAS", {"x": ("json[all]>=2",)})
+    versions |= {"json": "2.1", "numpy": "2.0"}
+    with pytest.raises(TaskError, match=r"json\[all\]>=2, found 2.1 without nothing_such"):
+        extras.require_extra("x", "this", TaskError)
+    versions |= {"nothing_such": "1.0"}
+    assert extras.missing("x") == []
+
+
 def test_a_package_that_was_removed_beneath_its_name_is_missing(monkeypatch, versions):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert extras.missing("data") == [extras.EXTRAS["data"][0]]

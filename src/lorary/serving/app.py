@@ -17,17 +17,16 @@ from lorary import __version__
 from lorary.disk.processes import scratch
 from lorary.errors import LoraryError, ModelError, OptionError
 from lorary.serving.answering import Answer, Piece, answers_to, error_body
-from lorary.serving.bodies import Head, piece_choice, usage, whole_choice
-from lorary.serving.edit_endpoints import add_edit_endpoints
+from lorary.serving.bodies import Head, piece_choice, refuse, refuse_fields, usage, whole_choice
+from lorary.serving.edit_endpoints import EDITS_OF_REPLICAS, add_edit_endpoints, refuse_edits
 from lorary.serving.edits import Editor, Tell
 from lorary.serving.inspector import add_inspector
-from lorary.serving.scheduler import FullError, Limits, Scheduler
+from lorary.serving.scheduler import Limits, Scheduler
 from lorary.serving.schema import Chat, Completion
 from lorary.serving.shelf import Found, Shelf
 from lorary.serving.watch import watch_all
 
 TRACE_HEADER = "X-Lorary-Trace"
-_RETRY_S = 1
 _LOOK_S = 0.1  # how soon a client that went away is noticed
 
 
@@ -37,8 +36,9 @@ class Options:
 
     max_body: bytes of one request; patience_s: for answers under way when it is asked to end.
     allow_edits: whether clients may load and unload experts, which takes a key. watch_s: how often the libraries on
-    disk are looked at for changes; None: never. tell: hears of changes, and of those that failed.
-    Raises E-OPTION for edits without a key, and for an empty key.
+    disk are looked at for changes; None: never. tell: hears of changes, and of those that failed. is_replica: whether
+    there are others behind the same address, so that nothing may be asked that is of all.
+    Raises E-OPTION for edits without a key or of a replica, and for an empty key.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -49,10 +49,13 @@ class Options:
     allow_edits: bool = False
     watch_s: float | None = None
     tell: Tell = field(default=lambda _: None)
+    is_replica: bool = False
 
     def __post_init__(self) -> None:
         if self.api_key == "":
             raise OptionError("E-OPTION", "the API key is empty.", "Give one that can't be guessed, or none.")
+        if self.allow_edits and self.is_replica:
+            raise OptionError("E-OPTION", *EDITS_OF_REPLICAS)
         if self.allow_edits and self.api_key is None:
             hint = "Give one: --api-key, or LORARY_API_KEY."
             raise OptionError("E-OPTION", "experts may be loaded and unloaded only by who has a key.", hint)
@@ -86,14 +89,16 @@ def make_app(shelf: Shelf, options: Options = Options()) -> FastAPI:
     app.add_api_route(
         "/v1/chat/completions", endpoints.chat, methods=["POST"], dependencies=guarded, response_model=None
     )
-    if options.allow_edits:
+    if options.is_replica:
+        refuse_edits(app, guarded)
+    elif options.allow_edits:
         add_edit_endpoints(app, guarded)
     add_inspector(app, shelf, guarded)
     app.add_api_route("/health", endpoints.health, methods=["GET"])
     app.add_api_route("/metrics", endpoints.metrics, methods=["GET"], response_model=None)
     app.middleware("http")(endpoints.refuse_large)
-    app.add_exception_handler(RequestValidationError, _refuse_fields)
-    app.add_exception_handler(LoraryError, _refuse)
+    app.add_exception_handler(RequestValidationError, refuse_fields)
+    app.add_exception_handler(LoraryError, refuse)
     return app
 
 
@@ -144,6 +149,9 @@ class _Endpoints:
         return {"status": "ok", "waiting": self.scheduler.n_waiting, "answering": self.scheduler.n_answering}
 
     async def metrics(self) -> Response:
+        if self.options.is_replica:
+            what = "each replica counts for itself, so that the one that answers knows a part of the whole."
+            raise OptionError("E-OPTION", what, "Ask Ray for its metrics, which are of all.")
         return PlainTextResponse(generate_latest(self._registry), media_type="text/plain; version=0.0.4")
 
     async def completions(self, asked: Completion, request: Request) -> Response:
@@ -269,27 +277,3 @@ def _card(name: str) -> dict[str, Any]:
 
 def _event(body: dict[str, Any]) -> str:
     return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
-
-
-# ---- refusals -----------------------------------------------------------------------------------
-
-
-async def _refuse_fields(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"][1:]) or None
-    message = first["msg"].removeprefix("Value error, ")
-    body = {"message": f"{place}: {message}" if place else message, "type": "invalid_request_error", "param": place}
-    return JSONResponse({"error": {**body, "code": None}}, 400)
-
-
-async def _refuse(_: Request, error: Exception) -> Response:
-    if isinstance(error, FullError):
-        body = error_body(error)
-        body["error"]["type"] = "rate_limit_error"
-        return JSONResponse(body, 429, {"Retry-After": str(_RETRY_S)})
-    status = {"invalid_api_key": 401, "E-NAME": 404, "E-MEMORY": 500}.get(getattr(error, "code", ""), 400)
-    body = error_body(error)
-    if status == 404:
-        body["error"]["code"] = "model_not_found"
-    return JSONResponse(body, status)

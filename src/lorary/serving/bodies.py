@@ -1,4 +1,4 @@
-"""Answers as OpenAI writes them, whole or in pieces."""
+"""Answers as OpenAI writes them, whole or in pieces, and refusals."""
 
 import time
 import uuid
@@ -6,8 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+
 from lorary.model.decoding.decoder import Token
-from lorary.serving.answering import Answer, Piece
+from lorary.serving.answering import Answer, Piece, error_body
+from lorary.serving.scheduler import FullError
+
+_RETRY_S = 1
 
 
 @dataclass(frozen=True)
@@ -72,3 +79,29 @@ def _told(number: int, nats: float | None, tokenizer: Any) -> dict[str, Any]:
 def _text(number: int, tokenizer: Any) -> str:
     text: str = tokenizer.decode([number])
     return text
+
+
+# ---- refusals -----------------------------------------------------------------------------------
+
+
+async def refuse_fields(_: Request, error: Exception) -> Response:
+    """Say what is wrong with a request's fields."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"][1:]) or None
+    message = first["msg"].removeprefix("Value error, ")
+    body = {"message": f"{place}: {message}" if place else message, "type": "invalid_request_error", "param": place}
+    return JSONResponse({"error": {**body, "code": None}}, 400)
+
+
+async def refuse(_: Request, error: Exception) -> Response:
+    """Say what was raised, with the status that fits it."""
+    if isinstance(error, FullError):
+        body = error_body(error)
+        body["error"]["type"] = "rate_limit_error"
+        return JSONResponse(body, 429, {"Retry-After": str(_RETRY_S)})
+    status = {"invalid_api_key": 401, "E-NAME": 404, "E-MEMORY": 500}.get(getattr(error, "code", ""), 400)
+    body = error_body(error)
+    if status == 404:
+        body["error"]["code"] = "model_not_found"
+    return JSONResponse(body, status)

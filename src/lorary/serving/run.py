@@ -17,7 +17,7 @@ def run(models: Shelf, options: Options, *, host: str, port: int, tell: Callable
 
     tell: hears the address once the port is taken. Raises E-PORT.
     """
-    taken = _bind(host, port)
+    taken = bind(host, port)
     config = uvicorn.Config(
         make_app(models, options),
         log_level="warning",
@@ -40,7 +40,8 @@ def _signals_end_it() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int) -> socket.socket:
+    """Take a port; 0: a free one. Raises E-PORT."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     made = socket.socket(family)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

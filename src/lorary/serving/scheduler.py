@@ -1,7 +1,7 @@
 """Who is answered when: one thread asks the models, everybody else hands in requests and hears tokens.
 
 Each turn reads a piece of the prompts that wait and gives every answer under way one more token, so that a long prompt
-doesn't hold the others up.
+doesn't hold those up; and while it is read, short ones that came later are read beside it.
 """
 
 import threading
@@ -22,8 +22,8 @@ _ALIKE = 1.25  # prompts that are read together are no longer than this times th
 class Limits:
     """What the server bounds. rows: answers at once, of each model; waiting: requests before others are refused.
 
-    tokens: prompt and answer of all that are answered at once, padding included; piece: prompt tokens between two
-    tokens of the answers under way.
+    tokens: prompt and answer of all that are answered at once, padding included; piece: prompt tokens, of a long prompt
+    and of short ones each, between two tokens of the answers under way.
     """
 
     rows: int = 32
@@ -57,12 +57,17 @@ class _Desk:
     caller: Caller
     decoder: Decoder
     waiting: deque[Ask] = field(default_factory=deque)
-    arriving: Arriving | None = None
+    arriving: list[Arriving] = field(default_factory=list)
     asks: dict[Request, Ask] = field(default_factory=dict)
 
     @property
     def is_busy(self) -> bool:
         return bool(self.waiting or self.asks)
+
+    @property
+    def n_tokens(self) -> int:
+        """What all that are answered can grow to, each as wide as the longest."""
+        return len(self.asks) * max((ask.n_tokens for ask in self.asks.values()), default=0)
 
 
 class Scheduler:
@@ -151,46 +156,60 @@ class Scheduler:
     def _turn(self, desk: _Desk) -> None:
         try:
             self._admit(desk)
-            if desk.arriving is not None and all(desk.asks[r].is_gone for r in desk.arriving.requests):
-                desk.asks = {r: ask for r, ask in desk.asks.items() if r not in desk.arriving.requests}
-                desk.arriving = None
-            if desk.arriving is not None and desk.arriving.read(self.limits.piece):
-                arriving, desk.arriving = desk.arriving, None
-                desk.decoder.join(arriving)
+            for arriving in list(desk.arriving):
+                self._read(desk, arriving)
             desk.decoder.drop(lambda request: desk.asks[request].is_gone)
             desk.decoder.step()
             desk.asks = {request: ask for request, ask in desk.asks.items() if not ask.request.is_over}
         except Exception as error:  # whatever it is, those who wait must hear of it, and the next be answered
             self._fail(desk, list(desk.asks.values()), error)
-            desk.decoder, desk.arriving = Decoder(desk.caller, self._device), None
+            desk.decoder, desk.arriving = Decoder(desk.caller, self._device), []
 
     def _admit(self, desk: _Desk) -> None:
-        """Begin to read the prompts of those who wait longest, as many as fit and are about as long."""
-        if desk.arriving is not None or not desk.decoder.is_open:
+        """Begin to read the prompts of those who wait longest, as many as fit and are about as long.
+
+        While a prompt is read piece by piece, those that take no more than a piece come beside it: nobody is overtaken
+        for longer than one prompt is read.
+        """
+        if not desk.decoder.is_open or (desk.arriving and not desk.arriving[0].rows.can_join):
             return
         with self._guard:
-            chosen = list(self._fitting(desk))
+            desk.waiting = deque(ask for ask in desk.waiting if not ask.is_gone)
+            short = [ask for ask in desk.waiting if self._is_short(ask)] if desk.arriving else list(desk.waiting)
+            chosen = list(self._fitting(desk, short))
+            desk.waiting = deque(ask for ask in desk.waiting if ask not in chosen)
         if chosen:
             desk.asks |= {ask.request: ask for ask in chosen}
-            desk.arriving = desk.decoder.arriving([ask.request for ask in chosen])
+            desk.arriving.append(desk.decoder.arriving([ask.request for ask in chosen]))
 
-    def _fitting(self, desk: _Desk) -> Iterable[Ask]:
-        under_way = [ask for other in self._desks.values() for ask in other.asks.values()]
-        room = self.limits.tokens - len(under_way) * max((ask.n_tokens for ask in under_way), default=0)
-        shortest = longest = n_chosen = 0
-        while desk.waiting and desk.decoder.n_rows + n_chosen < self.limits.rows:
-            ask = desk.waiting[0]
-            if ask.is_gone:
-                desk.waiting.popleft()
-                continue
+    def _is_short(self, ask: Ask) -> bool:
+        return len(ask.request.prompt) <= self.limits.piece
+
+    def _fitting(self, desk: _Desk, waiting: Sequence[Ask]) -> Iterable[Ask]:
+        """Give the first of those who wait, as many as may be read in one call: a piece, where others wait for it."""
+        others = sum(other.n_tokens for other in self._desks.values() if other is not desk)
+        widest = max((ask.n_tokens for ask in desk.asks.values()), default=0)
+        shortest = longest = 0
+        for n_before, ask in enumerate(waiting):
             n = len(ask.request.prompt)
-            shortest, longest = min(shortest or n, n), max(longest, n)
-            apart = n_chosen and (longest > self.limits.piece or ask.request.tells_prompt)  # to be read in pieces
-            if room < ask.n_tokens or apart or longest > _ALIKE * shortest:
+            shortest, longest, widest = min(shortest or n, n), max(longest, n), max(widest, ask.n_tokens)
+            n_rows = len(desk.asks) + n_before + 1
+            if n_rows > self.limits.rows or others + n_rows * widest > self.limits.tokens:
                 return
-            room -= ask.n_tokens
-            n_chosen += 1
-            yield desk.waiting.popleft()
+            n_read = (n_before + 1) * longest if desk.asks else longest
+            is_told = any(one.request.tells_prompt for one in waiting[: n_before + 1])
+            if n_before and (is_told or n_read > self.limits.piece or longest > _ALIKE * shortest):
+                return
+            yield ask
+
+    def _read(self, desk: _Desk, arriving: Arriving) -> None:
+        """Read a piece of prompts, and let them join when all is read; or let go of them if nobody waits any more."""
+        if all(desk.asks[request].is_gone for request in arriving.requests):
+            desk.asks = {request: ask for request, ask in desk.asks.items() if request not in arriving.requests}
+            desk.arriving.remove(arriving)
+        elif arriving.read(self.limits.piece):
+            desk.arriving.remove(arriving)
+            desk.decoder.join(arriving)
 
     def _fail(self, desk: _Desk, asks: Sequence[Ask], error: Exception) -> None:
         desk.asks = {}

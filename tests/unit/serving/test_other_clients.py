@@ -1,14 +1,16 @@
 """The server answers curl and the evaluation harness as it answers OpenAI's own client."""
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 
 import pytest
 
 from lorary.model.routed.route import route
 from lorary.model.routed.twin import twin_base
-from lorary.tasks.example import Example
+from lorary.tasks.example import Example, Message
 
 COMPASS = "compass:n_texts=4,n_tokens=8,top_k=2"
 QUESTIONS = [
@@ -59,3 +61,35 @@ def test_the_harness_scores_over_http_as_in_process(address, base, routed, tmp_p
     found, wanted = client.loglikelihood(asked), HarnessModel(routed).loglikelihood(asked)
     assert [nats for nats, _ in found] == pytest.approx([nats for nats, _ in wanted], abs=2e-3)
     assert [is_greedy for _, is_greedy in found] == [is_greedy for _, is_greedy in wanted]
+
+
+@pytest.mark.slow
+def test_llm_is_answered(address, routed, tmp_path):
+    """The command `llm`, told of the server in its own file of models."""
+    pytest.importorskip("llm")
+    models = [{"model_id": "skills", "model_name": "skills", "api_base": f"{address}/v1"}]
+    models += [{**models[0], "model_id": "skills-text", "completion": True}]
+    (tmp_path / "extra-openai-models.yaml").write_text(json.dumps(models))  # YAML, too
+    ours = {
+        **os.environ,
+        "LLM_USER_PATH": str(tmp_path),
+        "LLM_LOAD_PLUGINS": "",  # the wheel of the embedded base is one, which needs llama.cpp
+        "NO_PROXY": "127.0.0.1",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+
+    def ask(model, *options):
+        command = [sys.executable, "-m", "llm", "-m", model, "who?", "-o", "temperature", "0", "-o", "max_tokens", "8"]
+        done = subprocess.run([*command, *options], env=ours, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    chat, text = Example("who?", "", messages=(Message("user", "who?"),)), Example("who?", "")
+    wanted = routed.generate_text([chat, text], max_new_tokens=8)
+    assert wanted[0] != wanted[1]
+    assert [ask("skills"), ask("skills-text")] == wanted
+    assert ask("skills", "--no-stream") == wanted[0]
+    logged = subprocess.run(
+        [sys.executable, "-m", "llm", "logs", "--json", "-n", "1"], env=ours, capture_output=True, text=True, check=True
+    )
+    assert json.loads(logged.stdout)[0]["output_tokens"] == 8

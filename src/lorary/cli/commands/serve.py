@@ -8,6 +8,7 @@ from lorary.cli.models import check_base, load
 from lorary.cli.options.loading import Loading
 from lorary.cli.options.parameters import BaseOfLibrary, HowToMix, Mix, count_option, method_option
 from lorary.cli.printing.console import say
+from lorary.cli.serving import Sharing, serve_replicas
 
 
 def serve(
@@ -37,6 +38,7 @@ def serve(
         bool, typer.Option("--watch", help="Take over experts that are added, replaced or removed on disk.")
     ] = False,
     *,
+    sharing: Sharing,
     how: Loading,
 ) -> None:
     """Serve libraries to OpenAI clients. Models: LIBRARY, LIBRARY:ROUTER, LIBRARY/EXPERT and base."""
@@ -51,6 +53,12 @@ def serve(
         ROUTERS.parse(spec)
     opened = [Library.open(path) for path in libraries]
     check_base(base, opened[0])
+    if (where := sharing.where()) is not None:
+        return serve_replicas(
+            where, sharing, host=host, port=port, allow_edits=allow_edits, watch=watch, libraries=libraries,
+            routers=specs, mix=mix and mix.value, base=base, loading=how.options, rows=max_rows, waiting=max_waiting,
+            max_new_tokens=max_new_tokens, api_key=api_key,
+        )  # fmt: skip
 
     from lorary.serving.app import Options
     from lorary.serving.run import run
@@ -66,3 +74,4 @@ def serve(
     with shelf(loaded, opened, specs, (mix or Mix.FACTORS).value) as models:
         run(models, options, host=host, port=port, tell=lambda address: say(f"serving {', '.join(models.names[:6])}"
             f"{' ...' if len(models.names) > 6 else ''} at {address}/v1"))  # fmt: skip
+    return None

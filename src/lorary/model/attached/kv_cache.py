@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from lorary.errors import RoutingError
+from lorary.model.attached.roomy import keeps_all
 from lorary.routing.evidence import Evidence
 
 _NAME = "_lorary_evidence"
@@ -150,13 +151,14 @@ def reads_mask(cache: Any) -> bool:
 
 def can_leave(cache: Any) -> bool:
     """Tell whether rows can leave a cache, and the others be continued by calls as these."""
-    kinds = (DynamicLayer, DynamicSlidingWindowLayer)
-    return type(cache) is DynamicCache and all(type(layer) in kinds for layer in cache.layers)
+    return type(cache) is DynamicCache and all(
+        keeps_all(layer) or type(layer) is DynamicSlidingWindowLayer for layer in cache.layers
+    )
 
 
 def can_join(cache: Any) -> bool:
     """Tell whether rows of another length can join: where each layer has the keys and values of all tokens so far."""
-    return type(cache) is DynamicCache and all(type(layer) is DynamicLayer for layer in cache.layers)
+    return type(cache) is DynamicCache and all(map(keeps_all, cache.layers))
 
 
 def join(cache: Any, other: Any) -> Any:

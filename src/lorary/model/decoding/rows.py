@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lorary.model.attached.kv_cache import can_join, can_leave, drop_first, fork, join, named_cache, reads_mask
+from lorary.model.attached.roomy import give_room
 from lorary.model.attached.slot import Slot
 from lorary.model.attached.spoken import Spoken, read_spoken
 from lorary.model.sites import last_logits
@@ -81,6 +82,8 @@ class Rows:
         """
         self.mask = mask if self.mask is None else torch.cat([self.mask, mask], 1)
         positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        if self._word and ids.shape[1] == 1 and self.can_leave:  # token by token from here on
+            give_room(self._cache)
         cache = {self._word: self._cache} if self._word else {}
         seen = self.mask if reads_mask(self._cache) else None
         slot = self._caller.slot if recorded else None

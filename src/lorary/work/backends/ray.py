@@ -55,7 +55,7 @@ class Ray(Backend):
         order.listener.say(
             f"connecting to Ray at {self.address} ..." if self.address else "starting Ray on this machine ..."
         )
-        with _cluster(self.address) as ray:
+        with cluster(self.address) as ray:
             remote = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=self.retries)
             follower = Follower(order.work.root, order.listener)
             theirs = replace(order.for_others(), threads=max(1, int(self.cpus)), hang_s=self.hang_s, ends_hung=True)
@@ -92,7 +92,7 @@ def _result(ray: Any, task: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _cluster(address: str | None) -> Iterator[Any]:
+def cluster(address: str | None) -> Iterator[Any]:
     """Connect to a cluster, or start one for this machine; one that this process is connected to stays so."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     require_extra("ray", "backend ray")
