@@ -27,6 +27,7 @@ _HOMES = {
     "Mix": "lorary.adapters.contract",
     "add": "lorary.using.add",
     "open_model": "lorary.using.open_model",
+    "AddToLibrary": "lorary.model.trainers.add_to_library",
     "load_base": "lorary.model.base.base_model",
     "BaseModel": "lorary.model.base.base_model",
     "route": "lorary.model.routed.route",

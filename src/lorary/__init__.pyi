@@ -105,6 +105,7 @@ from lorary.model.routed.route import route as route
 from lorary.model.routed.routed_model import RoutedModel as RoutedModel
 from lorary.model.routed.trace import Trace as Trace
 from lorary.model.saved.export import export as export
+from lorary.model.trainers.add_to_library import AddToLibrary as AddToLibrary
 from lorary.options import Options as Options
 from lorary.reporting.report import report as report
 from lorary.routing.answer import Routing as Routing

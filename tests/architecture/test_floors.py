@@ -16,7 +16,8 @@ FLOORS = {
     **dict.fromkeys(("cli", "testing"), 8),
 }
 ROOMS = {
-    "model": ("sites", "text", "attached", "decoding", "base", "probes", "ensemble", "saved", "routed"),
+    "model": ("sites", "text", "attached", "decoding", "base", "probes", "ensemble", "saved", "routed",
+        "trainers"),
     "building": (
         "limits", "contract", "training", "merging", "clustering", "builders",
         "estimate", "recipe", "runner", "build_work", "finetune", "build",
