@@ -11,7 +11,7 @@ FLOORS = {
     **dict.fromkeys(("formats", "routing"), 3),
     "model": 4,
     **dict.fromkeys(("building", "using"), 5),
-    **dict.fromkeys(("asking", "grid", "harness", "reporting", "serving"), 6),
+    **dict.fromkeys(("asking", "grid", "harness", "reporting", "serving", "tracking"), 6),
     "studies": 7,
     **dict.fromkeys(("cli", "testing"), 8),
 }

@@ -50,7 +50,7 @@ class AddToLibrary(TrainerCallback):
         require_each("tasks", tasks, str, "names of tasks")
         require("base", base, (str, NoneType), "the name of a base")
         check_name(name)
-        self.path = library.path if isinstance(library, Library) else as_path(library).absolute()
+        self.path = library.path if isinstance(library, Library) else as_path(os.fspath(library))
         self.name, self.tasks, self.base, self.licence, self.replace = name, tuple(tasks), base, licence, replace
         self.expert: Expert | None = None
         self.error: LoraryError | None = None
