@@ -35,6 +35,8 @@ _HOMES = {
     "RoutedModel": "lorary.model.routed.routed_model",
     "Trace": "lorary.model.routed.trace",
     "export": "lorary.model.saved.export",
+    "export_merged": "lorary.model.saved.merged",
+    "export_gguf": "lorary.model.saved.gguf",
     "Sampling": "lorary.evaluation.sampling",
     "stream": "lorary.asking.stream",
     "Chat": "lorary.asking.chat",
