@@ -106,6 +106,9 @@ from lorary.model.routed.route import route as route
 from lorary.model.routed.routed_model import RoutedModel as RoutedModel
 from lorary.model.routed.trace import Trace as Trace
 from lorary.model.saved.export import export as export
+from lorary.model.saved.gguf import export_gguf as export_gguf
+from lorary.model.saved.merged import export_merged as export_merged
+from lorary.model.trainers.add_to_library import AddToLibrary as AddToLibrary
 from lorary.options import Options as Options
 from lorary.reporting.report import report as report
 from lorary.routing.contract import Context as Context
@@ -149,6 +152,10 @@ from lorary.tasks.read import read_tasks as read_tasks
 from lorary.tasks.rows.fields import Row as Row
 from lorary.tasks.task import Task as Task
 from lorary.tasks.task import Tasks as Tasks
+from lorary.tracking.trackers.mlflow import MLflow as MLflow
+from lorary.tracking.trackers.tensorboard import TensorBoard as TensorBoard
+from lorary.tracking.trackers.trackio import Trackio as Trackio
+from lorary.tracking.trackers.wandb import Wandb as Wandb
 from lorary.using.add import add as add
 from lorary.using.hub import Pushed as Pushed
 from lorary.using.hub import pull as pull

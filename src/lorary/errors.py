@@ -82,7 +82,7 @@ class ModelError(LoraryError):
     codes = frozenset(
         {
             "E-BASE", "E-CHAT", "E-CODE", "E-DEVICE", "E-EMBEDDED", "E-ENCODER", "E-LENGTH", "E-MEMORY", "E-MODEL",
-            "E-TOKENS",
+            "E-TOKENS", "E-TRAINER",
         }
     )  # fmt: skip
 

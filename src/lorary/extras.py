@@ -12,12 +12,17 @@ from lorary.errors import OptionError
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "demo": ("accelerate>=1.12", "gguf>=0.17"),
     "data": ("pyarrow>=21",),
+    "gguf": ("gguf>=0.17",),
     "hub": ("datasets>=4.7",),  # before 4.0 it could run code that a data set brings
     "eval": ("lm_eval>=0.4.13",),
     "lorahub": ("nevergrad>=1.0.12",),
     "serve": ("fastapi>=0.165", "prometheus_client>=0.26", "uvicorn>=0.54"),
     "ray": ("ray>=2.54",),
     "replicas": ("ray[serve]>=2.54",),
+    "tensorboard": ("tensorboard>=2.21",),
+    "wandb": ("wandb>=0.31",),
+    "mlflow": ("mlflow>=3.17",),
+    "trackio": ("trackio>=0.43",),
 }
 """What we import of each extra in pyproject.toml, with its bounds there."""
 

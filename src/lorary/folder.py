@@ -152,6 +152,7 @@ CLUSTERERS = Folder("lorary.building.clustering.clusterers", "clusterer", "lorar
 BACKENDS = Folder("lorary.work.backends", "backend", "lorary.backends")
 EVALUATORS = Folder("lorary.evaluation.evaluators", "metric", "lorary.evaluators")
 BENCHMARKS = Folder("lorary.evaluation.benchmarks", "benchmark", "lorary.benchmarks")
+TRACKERS = Folder("lorary.tracking.trackers", "tracker", "lorary.trackers")
 STUDIES = Folder("lorary.studies.questions", "study", "lorary.studies")
 
 FOLDERS = tuple(value for value in vars().copy().values() if isinstance(value, Folder))

@@ -11,12 +11,13 @@ FLOORS = {
     **dict.fromkeys(("formats", "routing"), 3),
     "model": 4,
     **dict.fromkeys(("building", "using"), 5),
-    **dict.fromkeys(("asking", "grid", "harness", "reporting", "serving"), 6),
+    **dict.fromkeys(("asking", "grid", "harness", "reporting", "serving", "tracking"), 6),
     "studies": 7,
     **dict.fromkeys(("cli", "testing"), 8),
 }
 ROOMS = {
-    "model": ("sites", "text", "attached", "decoding", "base", "probes", "ensemble", "saved", "routed"),
+    "model": ("sites", "text", "attached", "decoding", "base", "probes", "ensemble", "saved", "routed",
+        "trainers"),
     "building": (
         "limits", "lengths", "contract", "training", "merging", "clustering", "builders",
         "estimate", "recipe", "runner", "build_work", "finetune", "build",

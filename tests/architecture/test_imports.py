@@ -38,6 +38,20 @@ EXTRAS = {
     ("tasks/rows/arrow_rows.py", "pyarrow"): "optional extra [data]",
     ("tasks/rows/arrow_rows.py", "pyarrow.parquet"): "optional extra [data]",
     ("tasks/rows/hub_rows.py", "datasets"): "optional extra [data]",
+    ("tracking/trackers/tensorboard.py", "tensorboard.compat.proto.event_pb2.Event"): "optional extra [tensorboard]",
+    (
+        "tracking/trackers/tensorboard.py",
+        "tensorboard.compat.proto.summary_pb2.Summary",
+    ): "optional extra [tensorboard]",
+    (
+        "tracking/trackers/tensorboard.py",
+        "tensorboard.summary.writer.event_file_writer.EventFileWriter",
+    ): "optional extra [tensorboard]",
+    ("tracking/trackers/wandb.py", "wandb"): "optional extra [wandb]",
+    ("tracking/trackers/mlflow.py", "mlflow.entities.Metric"): "optional extra [mlflow]",
+    ("tracking/trackers/mlflow.py", "mlflow.tracking.MlflowClient"): "optional extra [mlflow]",
+    ("tracking/trackers/trackio.py", "trackio.sqlite_storage.SQLiteStorage"): "optional extra [trackio]",
+    ("formats/gguf_lora.py", "gguf"): "optional extra [gguf]",
     ("building/merging/search.py", "nevergrad"): "optional extra [lorahub]",
     ("adapters/mixing/compiled.py", "torch.utils.cpp_extension.load"): "looks for compilers; only who builds needs it",
 }

@@ -14,6 +14,7 @@ METHODS = (
     "building/builders",
     "building/clustering/clusterers",
     "work/backends",
+    "tracking/trackers",
     "evaluation/evaluators",
     "studies/questions",
     "evaluation/benchmarks",

@@ -8,11 +8,11 @@ import pytest
 
 from lorary.building.clustering.clusters import Clusters
 from lorary.errors import OptionError
-from lorary.folder import BACKENDS, BENCHMARKS, BUILDERS, CLUSTERERS, EVALUATORS, ROUTERS, STUDIES, Folder
+from lorary.folder import BACKENDS, BENCHMARKS, BUILDERS, CLUSTERERS, EVALUATORS, ROUTERS, STUDIES, TRACKERS, Folder
 from lorary.hashing import hash_json
 from lorary.options import as_dict, split_spec, to_spec
 
-FOLDERS = (ROUTERS, BUILDERS, CLUSTERERS, EVALUATORS, BENCHMARKS, BACKENDS, STUDIES)
+FOLDERS = (ROUTERS, BUILDERS, CLUSTERERS, EVALUATORS, BENCHMARKS, BACKENDS, STUDIES, TRACKERS)
 METHODS = [pytest.param(folder, name, id=f"{folder.kind}-{name}") for folder in FOLDERS for name in folder.names()]
 NEEDED = {"per_cluster": {"clusters": Clusters({"c0": ("a",)})}, "weighted": {"weights": (1.0,)}}
 TEXTS = ("plain", "two words", "none", "None", "", " ", 'a, "b" (c', "k=v", "it's", '"', "back\\", "ü\n")

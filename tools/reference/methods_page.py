@@ -17,6 +17,7 @@ CHAPTERS = (
     ("Routers", "ROUTERS", "`lorary ask --router NAME:key=value`, `lorary eval --router NAME:key=value`"),
     ("Metrics", "EVALUATORS", "`lorary eval --metric NAME:key=value`"),
     ("Benchmarks", "BENCHMARKS", "`lorary eval --benchmark NAME:key=value`"),
+    ("Trackers", "TRACKERS", "`lorary build --log NAME:key=value`; where trainings are shown"),
     ("Studies", "STUDIES", "`lorary study NAME:key=value TASKS`"),
 )
 

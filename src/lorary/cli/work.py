@@ -11,6 +11,8 @@ from lorary.errors import LoraryError
 
 if TYPE_CHECKING:
     from lorary.reporting.table import Table
+    from lorary.tracking.contract import Tracker
+    from lorary.tracking.follow import Following
     from lorary.work.jobs import JobStep, Planned
     from lorary.work.survey import Survey
 
@@ -19,11 +21,14 @@ class Work:
     """Listens to work into the directory `into`; tells its steps, those of what stood before left out.
 
     things: what the jobs make, for messages; survey: how to look at the directory; by default those of a library.
+    log: the trackers that trainings are shown in as they end.
     """
 
     def __init__(
-        self, tell: Tell, into: Path, *, things: str = "experts", survey: "Callable[[Path], Survey] | None" = None
-    ) -> None:
+        self, tell: Tell, into: Path, *, things: str = "experts", survey: "Callable[[Path], Survey] | None" = None,
+        log: "Sequence[Tracker]" = (),
+    ) -> None:  # fmt: skip
+        self._following = following(into, log)
         self._tell, self._into, self._things, self._survey = tell, into, things, survey
         self._planned: list[str] = []
         self._left: dict[str, int] = {}
@@ -40,6 +45,7 @@ class Work:
 
     def on_step(self, step: "JobStep") -> None:
         """Hear one step of one job; tell of all that run."""
+        self._following.look(now=False)
         if step.job not in self._left:
             return
         if step.job not in self._steps:  # its earlier steps were another run's
@@ -54,9 +60,12 @@ class Work:
 
     @contextmanager
     def watched(self) -> Iterator["Work"]:
-        """Turn an error into PartlyDone if some of what was planned stands."""
+        """Turn an error into PartlyDone if some of what was planned stands; show all trainings that came to an end."""
         try:
-            yield self
+            try:
+                yield self
+            finally:
+                self._following.look()
         except LoraryError as error:
             kept = self._kept()
             if not kept:
@@ -78,6 +87,22 @@ class Work:
         with suppress(LoraryError):  # it is gone, which the error says that is told
             return {job.name for job in survey(self._into).jobs if job.state == "done"} & set(self._planned)
         return set()
+
+
+def trackers(specs: Sequence[str] | None) -> "Sequence[Tracker]":
+    """Make the trackers that --log names, before anything slow."""
+    if not specs:
+        return ()
+    from lorary.tracking.follow import find_trackers
+
+    return find_trackers(specs)
+
+
+def following(into: Path, log: "Sequence[Tracker]") -> "Following":
+    """Follow the trainings in a directory."""
+    from lorary.tracking.follow import Following
+
+    return Following(into, log, say)
 
 
 class ExampleWatcher:

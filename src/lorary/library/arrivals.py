@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from lorary.library.adapter.expert import Accepted, Expert, read_expert
 from lorary.library.adapter.findings import raise_errors
 from lorary.library.adapter.numbers import check_numbers
 from lorary.library.adapter.opened import require_promised
-from lorary.library.adapter.provenance import Provenance, require_same_base
+from lorary.library.adapter.provenance import Provenance, require_same_base, write_metrics
 from lorary.library.layout import CONFIG, PROVENANCE, Layout, inner_adapters
 from lorary.library.manifest import this_version
 
@@ -61,13 +61,16 @@ def warn_of_inner(source: Path) -> None:
 
 
 def copy_in(
-    accepted: Accepted, stage: Path, base: LibraryBase, provenance: Provenance | None, base_name: str | None
-) -> Expert:
-    """Copy an accepted adapter, whose files are open, into a stage. Raises as `Library.add`."""
+    accepted: Accepted, stage: Path, base: LibraryBase, provenance: Provenance | None, base_name: str | None,
+    metrics: Sequence[Mapping[str, Any]] = (),
+) -> Expert:  # fmt: skip
+    """Copy an accepted adapter, whose files are open, into a stage, with metrics.jsonl. Raises as `Library.add`."""
     source = accepted.expert
     with disk_errors(f"expert {quote(source.name)}"):
         need_space(stage, source.weights_path.stat().st_size)
         made = accepted.adapter.copy_to(stage, base_name=base_name)
+        if metrics:
+            write_metrics(stage, metrics)
     kept = made.provenance
     if provenance is not None:
         is_same = provenance.weights_sha256 == source.provenance.weights_sha256  # the copy's may be another

@@ -2,7 +2,7 @@
 
 import contextlib
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,11 +146,11 @@ class Library(Pretrained, Mapping[str, Expert]):
 
     def take(
         self, accepted: Accepted, *, provenance: Provenance | None = None, base_name: str | None = None,
-        replace: bool = False,
+        replace: bool = False, metrics: Sequence[Mapping[str, Any]] = (),
     ) -> Expert:  # fmt: skip
-        """Copy in an adapter that was judged, while its files are open; `add` or `replace` without reading it again."""
+        """Copy in an adapter that was judged, while its files are open, and the rows of its metrics.jsonl, if any."""
         self._require(accepted.expert.name, replace=replace)
-        return self._put(accepted, provenance, base_name, replace=replace)
+        return self._put(accepted, provenance, base_name, metrics, replace=replace)
 
     @contextlib.contextmanager
     def stage(self, name: str, *, base: BaseFacts | None = None) -> Iterator[Path]:
@@ -222,9 +222,9 @@ class Library(Pretrained, Mapping[str, Expert]):
         with open_adapter(Path(source)) as adapter:
             return self._put(accept(adapter, name, base=base), *how, replace=replace)
 
-    def _put(self, accepted: Accepted, made: Provenance | None, base_name: str | None, *, replace: bool) -> Expert:
+    def _put(self, accepted: Accepted, *how: Any, replace: bool) -> Expert:
         with arriving_expert(self._layout, accepted.expert.name, replaces=replace) as arrival:
-            arrival.expert = copy_in(accepted, arrival.stage, self.base, made, base_name)
+            arrival.expert = copy_in(accepted, arrival.stage, self.base, *how)
         return self._register(arrival)
 
     def _register(self, arrival: Arrival) -> Expert:

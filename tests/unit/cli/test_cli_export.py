@@ -47,3 +47,15 @@ def test_what_would_be_passed_over_is_refused(run: Run, world: World, tmp_path: 
     refused = run("export", world.library, *line.split(), "--into", tmp_path / "a")
     assert (refused.code, refused.err.splitlines()[-1]) == (2, f"Error: Invalid value for {message}")
     assert not (tmp_path / "a").exists()
+
+
+def test_other_forms_are_written_one_at_a_time(run: Run, world: World, tmp_path: Path) -> None:
+    line = ("export", world.library, "--base", world.base, "--share", "copy=1")
+    assert run(*line, "--merged", tmp_path / "merged").out == f"{tmp_path / 'merged'}: written\n"
+    assert (tmp_path / "merged" / "config.json").is_file()
+    assert run(*line, "--gguf", tmp_path / "one.gguf", "--json").code == 0
+    assert (tmp_path / "one.gguf").read_bytes()[:4] == b"GGUF"
+    for more in (("--merged", tmp_path / "x", "--gguf", tmp_path / "y"), (), ("--merged", tmp_path / "x", "--rank", 2)):
+        assert run(*line, *more).code == 2
+    padded = run("export", world.library, "--into", tmp_path / "padded", "--pad-rank")
+    assert padded.out.splitlines()[0].endswith("sites, rank 8")

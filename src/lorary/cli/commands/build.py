@@ -8,10 +8,10 @@ import typer
 from lorary.cli.application import resumable
 from lorary.cli.options.loading import Reading, RecipeLoading
 from lorary.cli.options.parameters import TASKS, Json, OnlyTasks, TrainShare, base_option, count_option, method_option
-from lorary.cli.options.recipe_options import check_backend, choose_backend, gather
+from lorary.cli.options.recipe_options import LogTo, RunName, check_backend, choose_backend, gather
 from lorary.cli.printing.console import print_json, progress, say
 from lorary.cli.printing.plan import print_plan
-from lorary.cli.work import Work
+from lorary.cli.work import Work, trackers
 
 
 def build(
@@ -40,14 +40,8 @@ def build(
         int | None,
         count_option("Threads of each worker; by default the cores are shared out among the jobs."),
     ] = None,
-    run: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ID",
-            envvar="SLURM_ARRAY_JOB_ID",
-            help="Name shared by the workers of one run, which tries each job only once.",
-        ),
-    ] = None,
+    run: RunName = None,
+    log: LogTo = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan and cost; train and write nothing.")] = False,
     *,
     how: RecipeLoading,
@@ -58,6 +52,7 @@ def build(
     read = {"only": tuple(only or ()), "train_share": train_share, "ignore": tuple(reading.ignore or ())}
     given = {"tasks": tasks, "builder": method, "into": into, "source": source, "base": base, **read}
     given |= {**how.options, "answers": reading.answers and reading.answers.value}
+    logs = trackers(log)
     if not dry_run:
         check_backend(backend)
     made, base_name = gather(
@@ -69,7 +64,7 @@ def build(
 
     from lorary.building.build import build_recipe
 
-    with progress("training steps") as tell, Work(tell, made.into).watched() as work, resumable():
+    with progress("training steps") as tell, Work(tell, made.into, log=logs).watched() as work, resumable():
         library = build_recipe(
             made, backend=place, run=run, report=work.on_step, on_plan=work.on_plan, tell=say, base_name=base_name
         )

@@ -1,19 +1,19 @@
-"""`lorary export`: a library in fixed shares -> one plain PEFT adapter."""
+"""`lorary export`: a library in fixed shares -> one plain PEFT adapter, or a form that others read."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lorary.cli.models import choose, opened
 from lorary.cli.options.loading import Loading, Reading
-from lorary.cli.options.parameters import BaseOfLibrary, HowToMix, Json, Mix, count_option, method_option
-from lorary.cli.printing.console import print_json, printable
+from lorary.cli.options.parameters import BaseOfLibrary, HowToMix, Json, count_option, method_option
 
 
 def export(
     library: Annotated[str, typer.Argument(metavar="LIBRARY", help="A library; with --texts also a saved model.")],
-    into: Annotated[Path, typer.Option(metavar="DIR", help="Directory for the adapter; must not exist yet.")],
+    into: Annotated[Path | None, typer.Option(metavar="DIR", help="New directory for a PEFT adapter.")] = None,
+    merged: Annotated[Path | None, typer.Option(metavar="DIR", help="Or for a base with the mixture in it.")] = None,
+    gguf: Annotated[Path | None, typer.Option(metavar="FILE", help="Or a new file: a LoRA for llama.cpp.")] = None,
     share: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=X", help="An expert's share; repeatable. All experts equally by default."),
@@ -27,6 +27,7 @@ def export(
     ] = None,
     mix: HowToMix = None,
     rank: Annotated[int | None, count_option("Largest rank; by default as large as an exact result needs.")] = None,
+    pad_rank: Annotated[bool, typer.Option("--pad-rank", help="Fill up to one rank that vLLM takes.")] = False,
     base: BaseOfLibrary = None,
     limit: Annotated[int, count_option("With --texts: at most N prompts of each task.")] = 20,
     *,
@@ -34,34 +35,18 @@ def export(
     reading: Reading,
     json: Json = False,
 ) -> None:
-    """Merge a library into one PEFT adapter, in fixed shares. It opens wherever PEFT adapters do."""
+    """Merge a library, in fixed shares, into one PEFT adapter, a base, or a LoRA for llama.cpp."""
     if texts is None and router is not None:
         raise typer.BadParameter("it chooses for prompts: give them with --texts TASKS.", param_hint="--router")
     if texts is not None and share:
         raise typer.BadParameter("with --texts the router chooses the shares.", param_hint="--share")
-    from lorary.disk.arrival import check_target
+    from lorary.cli.exporting import Prompts, write
 
-    check_target(into)
-    from lorary.model.saved.export import export as run
-
-    if texts is None:
-        from lorary.library.library import Library
-
-        shares = _shares(share) if share else "uniform"
-        told = run(Library.open(library), shares, into=into, mix=(mix or Mix.FACTORS).value, rank=rank)
-    else:
-        from lorary.tasks.read import read_tasks
-
-        data = read_tasks(texts, **reading.options)
-        prompts = [example for task in data.values() for example in task.train[:limit]]
-        with opened(choose(library, reading, router=router, mix=mix, base=base, tasks=None), how) as model:
-            told = run(model.experts, model.choices(prompts), into=into, mix=model.mix, rank=rank)
-    if json:
-        return print_json({"adapter": str(into), "ranks": told.ranks, "error": told.error, "worst": told.worst})
-    ranks = sorted(set(told.ranks.values()))
-    print(f"{into}: {len(told.ranks)} sites, rank {ranks[0]}{f' to {ranks[-1]}' if len(ranks) > 1 else ''}")
-    print(printable(f"relative error {told.error:.2e}; worst {told.worst[1]:.2e} at {told.worst[0]}"))
-    return None
+    shares = _shares(share) if share else "uniform"
+    mixed = {"mix": mix and mix.value, "rank": rank, "pad_rank": pad_rank}
+    places = {"into": into, "merged": merged, "gguf": gguf}
+    prompts = Prompts(texts, router, limit) if texts is not None else None
+    return write(library, shares, prompts, places, mixed, base=base, how=how, reading=reading, json=json)
 
 
 def _shares(given: list[str]) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from lorary.cli.application import resumable
 from lorary.cli.models import check_base, load
 from lorary.cli.options.loading import Loading, Reading
 from lorary.cli.options.parameters import EMBEDDED, TASKS, BaseToBuildOn, Json, OnlyTasks
+from lorary.cli.options.recipe import LogTo
 from lorary.cli.printing.console import print_json, progress
+from lorary.cli.work import following, trackers
 
 
 def finetune(
@@ -18,6 +20,7 @@ def finetune(
     base: BaseToBuildOn = EMBEDDED,
     options: Annotated[str, typer.Option(metavar="KEY=VALUE,...", help="e.g. lr=3e-5,epochs=1,patience=3")] = "",
     only: OnlyTasks = None,
+    log: LogTo = None,
     *,
     how: Loading,
     reading: Reading,
@@ -27,6 +30,7 @@ def finetune(
     from lorary.options import split_spec
     from lorary.tasks.read import read_tasks
 
+    logs = trackers(log)
     name, values = split_spec(f"finetune:{options}")
     data = read_tasks(tasks, only=only or None, **reading.options)
 
@@ -40,6 +44,7 @@ def finetune(
     loaded = load(base, how)
     with progress("training steps") as tell, resumable():
         made = run(method, data, loaded, into=into, report=lambda s: tell(s.step, s.n_steps, f"loss {s.loss:.3f}"))
+    following(into, logs).look()
     if json:
         return print_json({"base": str(made)})
     print(f"{made}: a base; score it with `lorary eval base TASKS --base {made}`")

@@ -3,17 +3,33 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorary.cli.options.parameters import EMBEDDED
+from lorary.cli.options.parameters import EMBEDDED, method_option
 from lorary.cli.printing.console import say
 from lorary.extras import EXTRAS, require_extra
 
 if TYPE_CHECKING:
     from lorary.building.recipe import Recipe
     from lorary.library.library import Library
+
+LogTo = Annotated[
+    list[str] | None,
+    method_option(
+        "--log", "TRACKERS", "Show trainings as they end, e.g. tensorboard,mlflow:uri=... (`list` shows all)."
+    ),
+]
+RunName = Annotated[
+    str | None,
+    typer.Option(
+        "--run",
+        metavar="ID",
+        envvar="SLURM_ARRAY_JOB_ID",
+        help="Name shared by the workers of one run, which tries each job only once.",
+    ),
+]
 
 
 def gather(path: Path | None, given: Mapping[str, Any], *, to_load: bool = True) -> tuple["Recipe", str | None]:

@@ -222,10 +222,10 @@ class BaseModel:
         hf.generation_config = self.hf.generation_config
         return replace(self, hf=hf.to(self.device))
 
-    def write(self, directory: Path) -> None:
-        """Write weights, config and tokenizer to a directory that `load_base` and transformers open."""
+    def write(self, directory: Path, weights: dict[str, Tensor] | None = None) -> None:
+        """Write weights, these in the place of its own, config and tokenizer; `load_base` and transformers open it."""
         with filled_by_others(directory):
-            self.hf.save_pretrained(directory)
+            self.hf.save_pretrained(directory, **({"state_dict": self.hf.state_dict() | weights} if weights else {}))
             self.tokenizer.save_pretrained(directory)
 
     @contextmanager

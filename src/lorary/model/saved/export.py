@@ -3,7 +3,7 @@
 import math
 import numbers
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 
 from lorary.adapters.contract import Mix, Weights
 from lorary.adapters.lora import LoRA
-from lorary.adapters.static import StaticMix, mix_static
+from lorary.adapters.static import StaticMix, mix_static, padded
 from lorary.disk.arrival import arriving
 from lorary.errors import AdapterError, LibraryError, OptionError, known_names
 from lorary.formats.peft import read_weights, write_weights
@@ -26,6 +26,8 @@ from lorary.options import require, require_count
 
 Shares = Mapping[str, float]
 UNIFORM = "uniform"
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM's max_lora_rank may be."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ def export(
     into: Path | str,
     mix: Mix = "factors",
     rank: int | None = None,
+    pad_rank: bool = False,
 ) -> Exported:
     """Write one PEFT adapter that does what these experts do in fixed shares; they stay as they are.
 
@@ -55,9 +58,23 @@ def export(
     {"poems": 1} for one expert; or {site: {name: share}}, as `RoutedModel.choices` gives them.
     mix="factors" keeps the experts' rank. mix="outputs" has the sum of their ranks, which is exact, or at most `rank`:
     then it is the nearest adapter of that rank, with its error told.
+    pad_rank: fill up all sites with zeros to one of the ranks that vLLM's max_lora_rank may be, so that there is one
+    rank and one scale, without patterns, which not every program reads.
     Raises E-NAME, E-TARGET, E-OPTION, E-RANK, E-EMPTY for shares that are all zero, E-NONFINITE for shares beyond all
     sense, E-EXISTS, E-PATH, E-DISK, E-PERM.
     """
+    mixed, members = mix_experts(experts, shares, mix, rank)
+    if pad_rank:
+        mixed = _padded(mixed)
+    with arriving(into) as stage:
+        _write(stage, mixed, members, {"mix": mix, "rank": rank and int(rank), "shares": plain_shares(shares)})
+    return _told(Path(into), mixed)
+
+
+def mix_experts(
+    experts: Mapping[str, Expert], shares: str | Shares | Mapping[str, Shares], mix: Mix, rank: int | None = None
+) -> tuple[dict[str, StaticMix], dict[str, Expert]]:
+    """Mix experts in fixed shares: what stands at each site, and the experts that have a share. Raises as `export`."""
     require("experts", experts, Mapping, "a library, or experts by name", "Open one: Library.open(path).")
     if rank is not None:
         require_count("rank", rank)
@@ -74,15 +91,21 @@ def export(
             mixed[site] = mix_static(parts, [share for _, share in present], mix, rank, site=site)
     if not mixed:
         raise LibraryError("E-EMPTY", "the shares leave nothing to export.", "Give at least one expert a share.")
-    with arriving(into) as stage:
-        _write(stage, mixed, members, {"mix": mix, "rank": rank and int(rank), "shares": _plain(shares)})
-    return _told(Path(into), mixed)
+    return mixed, members
 
 
-def _plain(shares: Any) -> Any:
+def _padded(mixed: Mapping[str, StaticMix]) -> dict[str, StaticMix]:
+    largest = max(one.weights.rank for one in mixed.values())
+    if (rank := next((rank for rank in VLLM_RANKS if rank >= largest), None)) is None:
+        what = f"rank {largest} is more than vLLM takes, {VLLM_RANKS[-1]}."
+        raise AdapterError("E-RANK", what, f"Give a rank of at most {VLLM_RANKS[-1]}.")
+    return {site: replace(one, weights=padded(one.weights, rank)) for site, one in mixed.items()}
+
+
+def plain_shares(shares: Any) -> Any:
     """Write shares as JSON can hold them, whatever kind of mappings and numbers they are."""
     if isinstance(shares, Mapping):
-        return {name: _plain(share) for name, share in shares.items()}
+        return {name: plain_shares(share) for name, share in shares.items()}
     return shares if isinstance(shares, str) else float(shares)
 
 

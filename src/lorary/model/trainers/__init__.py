@@ -1,0 +1,1 @@
+"""Where other people's training loops meet a library."""

@@ -1,0 +1,1 @@
+"""One file for each place that trainings can be shown in."""
