@@ -53,7 +53,7 @@ def serve_replicas(
     """Serve by replicas until this process is asked to end. `served`: as `Served` has it."""
     from lorary.extras import require_extra
 
-    require_extra("replicas", "lorary serve --backend ray", OptionError)
+    require_extra("replicas", "lorary serve --backend ray")
     from lorary.serving.edit_endpoints import EDITS_OF_REPLICAS
     from lorary.serving.ray_serve import Served, run
 

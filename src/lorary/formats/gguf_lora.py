@@ -42,7 +42,7 @@ def require_family(model_type: str) -> None:
         what = f"how llama.cpp has the layers of {model_type!r} isn't known here."
         hint = f"{known_names(model_type, sorted(FAMILIES))} Or convert a PEFT export with llama.cpp's own script."
         raise AdapterError("E-FEATURE", what, hint)
-    require_extra("gguf", "export to GGUF", AdapterError)
+    require_extra("gguf", "export to GGUF")
 
 
 def write_gguf(path: Path, weights: Mapping[str, Weights], base: Shape, *, name: str) -> None:

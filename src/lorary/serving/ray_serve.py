@@ -101,7 +101,7 @@ def deployment(served: Served) -> Any:
 
     Raises E-EXTRA, and what is wrong with what is to be served.
     """
-    require_extra("replicas", "serving by replicas", OptionError)
+    require_extra("replicas", "serving by replicas")
     from ray import serve
 
     settled = served.settled()

@@ -28,7 +28,7 @@ def find_trackers(specs: Iterable[str]) -> list[Tracker]:
         if name not in TRACKERS.names():
             raise OptionError("E-NAME", f"unknown tracker {name!r}.", known_names(name, TRACKERS.names()))
         tracker: Tracker = TRACKERS.parse(spec)
-        require_extra(name, f"--log {name}", OptionError)
+        require_extra(name, f"--log {name}")
         found.append(tracker)
     return found
 

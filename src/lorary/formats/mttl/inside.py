@@ -61,7 +61,7 @@ def _read(ckpt: str, meta: str, target: str) -> dict[str, Any]:
         raise TypeError(f"the meta is a {type(facts).__name__}, expected a dict")
     told = {name: facts.get(name) for name in _FIELDS if _is_plain(facts.get(name))}
     for part in ("expert_config", "training_config"):
-        inner = facts.get(part)
+        inner: Any = facts.get(part)
         told[part] = (
             {name: inner.get(name) for name in _SETTINGS if _is_plain(inner.get(name))}
             if isinstance(inner, dict)

@@ -70,7 +70,7 @@ def _layer(base: BaseModel, site: str, weights: Weights, places: Mapping[int, in
     layer: Any = base.hf.get_submodule(site)
     if isinstance(layer, RoutedLinear):
         raise RoutingError("E-ATTACHED", "the base carries a library.", "Detach the routed model first.")
-    weight = getattr(layer, "weight", None)
+    weight: Any = getattr(layer, "weight", None)
     if type(weight) not in (Tensor, nn.Parameter) or not weight.is_floating_point() or weight.dim() != 2:
         what = f"nothing can be added to the weight of {site!r}: it is quantised."
         raise AdapterError("E-FEATURE", what, "Load the base in float32 or bfloat16.")
