@@ -7,7 +7,7 @@ import typer
 
 from lorary.cli.options.groups import Group
 from lorary.cli.options.parameters import count_option, method_option
-from lorary.cli.options.recipe import check_backend, choose_backend
+from lorary.cli.options.recipe_options import check_backend, choose_backend
 from lorary.cli.printing.console import say
 from lorary.errors import OptionError
 

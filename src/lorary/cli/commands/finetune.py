@@ -9,7 +9,7 @@ from lorary.cli.application import resumable
 from lorary.cli.models import check_base, load
 from lorary.cli.options.loading import Loading, Reading
 from lorary.cli.options.parameters import EMBEDDED, TASKS, BaseToBuildOn, Json, OnlyTasks
-from lorary.cli.options.recipe import LogTo
+from lorary.cli.options.recipe_options import LogTo
 from lorary.cli.printing.console import print_json, progress
 from lorary.cli.work import following, trackers
 

@@ -72,7 +72,8 @@ def _read(ckpt: str, meta: str, target: str) -> dict[str, Any]:
     weights = _load(ckpt)
     if not isinstance(weights, dict) or not all(isinstance(k, str) and _is_dense(t) for k, t in weights.items()):
         raise TypeError("the ckpt is no dict of dense tensors by name")
-    ties = str(told["expert_config"].get("tie_params") or told["training_config"].get("tie_params") or "")
+    expert, training = told["expert_config"] or {}, told["training_config"] or {}
+    ties = str(expert.get("tie_params") or training.get("tie_params") or "")
     weights |= _missing_ties(weights, ties)
     told["others"] = sorted(name for name in weights if not _FACTOR.fullmatch(name))[:5]
     told["shapes"] = {name: list(tensor.shape) for name, tensor in weights.items()}
