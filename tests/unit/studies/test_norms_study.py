@@ -95,10 +95,18 @@ def test_it_judges_by_the_geometric_mean(shift, holds):
     assert verdicts[0].interval[0] == pytest.approx(np.expm1(shift))
     whole, each = study.tables(results, "x")
     mean, geometric, share = whole.rows[0].cells
-    assert mean.mean == pytest.approx(np.mean(np.exp(logs)))
-    assert geometric.mean == pytest.approx(np.exp(shift))
+    assert mean.mean == pytest.approx(100 * (np.mean(np.exp(logs)) - 1))
+    assert geometric.mean == pytest.approx(100 * np.expm1(shift))
     assert share.mean == pytest.approx(100 * np.mean(np.array(logs) > 0))
     assert [row.name for row in each.rows] == ["a", "b"]
+
+
+def test_what_lies_above_1_by_a_thousandth_is_told():
+    """As of a layer with its adapter it does: 1.000 [1.000, 1.000] would say nothing."""
+    results = Results({}, [{"measures/norms000.json": norms("a", [4.1e-4, 4.3e-4] * 20)}])
+    (layer, _) = NormStudy().judge(results)
+    assert "ratio beside 1: +0.042 % [+0.0417, +0.0423] (geometric mean), +0.042 % (mean)" in layer.numbers
+    assert "0.042 [0.042, 0.042]" in NormStudy().tables(results, "x")[0].to_markdown()
 
 
 def test_it_takes_the_library_that_it_is_given(base, toy, tmp_path):
@@ -110,7 +118,7 @@ def test_it_takes_the_library_that_it_is_given(base, toy, tmp_path):
     done = run_study(NormStudy(limit=2), subject, base, into=tmp_path / "run")
     experts = open_experts(library)
     expected = compare_norms(base, experts, "copy", "copy", toy["copy"].test[:2], seed=42)
-    assert done.tables[1].rows[0].cells[0].mean == pytest.approx(np.exp(np.mean(expected.adapter_log)))
+    assert done.tables[1].rows[0].cells[0].mean == pytest.approx(100 * np.expm1(np.mean(expected.adapter_log)))
 
 
 def test_one_expert_is_too_few(toy):

@@ -171,14 +171,14 @@ def _settings(told: Mapping[str, Any]) -> tuple[int, float]:
 
 def _sites(told: Mapping[str, Any], rank: int) -> list[str]:
     if told["others"]:
-        raise LibraryError("E-KEYS", f"{quote(told['others'][0])} is no factor of a LoRA.", "It can't be taken in.")
+        raise AdapterError("E-KEYS", f"{quote(told['others'][0])} is no factor of a LoRA.", "It can't be taken in.")
     for name, shape in told["shapes"].items():
         place = 1 if name.endswith("lora_a") else 0
         if len(shape) != 2:
             what = f"{quote(name)} has shape {shape}: a LoRA of several skills."
             raise AdapterError("E-FEATURE", what, "Only LoRA experts of mttl can be taken in.")
         if shape[place] != rank:
-            raise LibraryError("E-RANK", f"{quote(name)} has rank {shape[place]}, its meta says {rank}.")
+            raise AdapterError("E-RANK", f"{quote(name)} has rank {shape[place]}, its meta says {rank}.")
     if not told["shapes"]:
-        raise LibraryError("E-KEYS", "its ckpt holds no tensor.")
+        raise AdapterError("E-KEYS", "its ckpt holds no tensor.")
     return sorted({name.rpartition(".lora_")[0] for name in told["shapes"]})

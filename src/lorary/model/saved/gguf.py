@@ -9,7 +9,7 @@ from lorary.disk.arrival import check_target
 from lorary.disk.processes import beside
 from lorary.disk.reading import as_path
 from lorary.disk.writing import ELSEWHERE, discard, disk_errors, sync
-from lorary.errors import ModelError, quote
+from lorary.errors import AdapterError, quote
 from lorary.formats.gguf_lora import Shape, require_family, write_gguf
 from lorary.library.adapter.expert import Expert
 from lorary.model.base.base_model import BaseModel
@@ -34,7 +34,7 @@ def export_gguf(
     check_target(path)
     mixed, members = mix_experts(experts, shares, mix, rank)
     if absent := next((site for site in mixed if site not in base.sites), None):
-        raise ModelError("E-TARGET", f"the base has no linear layer {absent!r}.", "Load the base of these experts.")
+        raise AdapterError("E-TARGET", f"the base has no linear layer {absent!r}.", "Load the base of these experts.")
     heads = config.num_attention_heads
     shape = Shape(
         config.model_type, config.num_hidden_layers, heads, getattr(config, "num_key_value_heads", None) or heads

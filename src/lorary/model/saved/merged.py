@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lorary.adapters.contract import Mix, Weights
 from lorary.disk.arrival import arriving
-from lorary.errors import AdapterError, ModelError, RoutingError
+from lorary.errors import AdapterError
 from lorary.library.adapter.expert import Expert
 from lorary.library.adapter.provenance import require_same_base
 from lorary.library.manifest import this_version
@@ -62,14 +62,14 @@ def _sum(layer: Any, weights: Weights) -> Tensor:
 def _layer(base: BaseModel, site: str, weights: Weights, places: Mapping[int, int]) -> Any:
     """Give the layer of a site, to whose weight something can be added. places: who shares the memory of a weight."""
     if site not in base.sites:
-        raise ModelError("E-TARGET", f"the base has no linear layer {site!r}.", "Load the base of these experts.")
+        raise AdapterError("E-TARGET", f"the base has no linear layer {site!r}.", "Load the base of these experts.")
     found, known = (weights.d_in, weights.d_out), base.sites[site]
     if found != (known.d_in, known.d_out):
         what = f"site {site!r}: experts are {found[0]} -> {found[1]}, the base is {known.d_in} -> {known.d_out}."
         raise AdapterError("E-SHAPE", what, "Was it trained on another base?")
     layer: Any = base.hf.get_submodule(site)
     if isinstance(layer, RoutedLinear):
-        raise RoutingError("E-ATTACHED", "the base carries a library.", "Detach the routed model first.")
+        raise AdapterError("E-ATTACHED", "the base carries a library.", "Detach the routed model first.")
     weight: Any = getattr(layer, "weight", None)
     if type(weight) not in (Tensor, nn.Parameter) or not weight.is_floating_point() or weight.dim() != 2:
         what = f"nothing can be added to the weight of {site!r}: it is quantised."

@@ -29,6 +29,7 @@ _CLAIMED = {"layer": ("C2", "above 1 for all 5,000 examples, mean 1.005"), "adap
 """Number of the claim, and what the paper found, for each way to measure it."""
 _MEANING = "Weights alone tell which expert an input is for: Arrow needs no data."
 _DRAWS = 2000
+_UNIT = "% above 1"
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,10 @@ class NormStudy(Study):
         mean, low, high = _interval(logs)
         first, _ = of_tasks([float(task.mean()) for task in logs])
         ratios = np.concatenate(_values(found, way))
-        shown = f"{np.exp(mean):.4g} [{np.exp(low):.4g}, {np.exp(high):.4g}]"
-        share = f"above 1 for {100 * (ratios > 1).mean():.1f} % of {len(ratios)} examples"
-        numbers = f"geometric mean of the ratio {shown}, mean {ratios.mean():.4g}, {share}."
         above = (float(np.expm1(mean)), float(np.expm1(low)), float(np.expm1(high)))
+        by, least, most = (f"{100 * excess:+.3g}" for excess in above)
+        share = f"above 1 for {100 * (ratios > 1).mean():.1f} % of {len(ratios)} examples"
+        numbers = f"ratio beside 1: {by} % [{least}, {most}] (geometric mean), {_excess(ratios)} (mean); {share}."
         return said.by_interval(above, numbers, over_tasks=first > 0)
 
     def tables(self, results: Results, title: str) -> list[Table]:
@@ -110,14 +111,17 @@ class NormStudy(Study):
         if not found:
             return [Table((), (), title)]
         n_tasks, n = len({one.task for one in found}), sum(len(one.layer) for one in found)
-        kinds = (("mean", "mean", "ratio"), ("geometric", "geometric mean", "ratio"), ("share", "above 1", "%"))
+        kinds = (("mean", "mean", _UNIT), ("geometric", "geometric mean", _UNIT), ("share", "above 1", "%"))
         columns = [Column("all tasks", key, label, unit, None, n_tasks, n) for key, label, unit in kinds]
         rows = [Row(_IN_WORDS[way], tuple(_cells(found, way))) for way in WAYS]
         names = list(dict.fromkeys(one.task for one in found))
         each = [(name, [one for one in found if one.task == name]) for name in names]
-        of_task = [Column(_IN_WORDS[way], way, "geometric mean", "ratio", None, n_tasks, n) for way in WAYS]
+        of_task = [Column(_IN_WORDS[way], way, "geometric mean", _UNIT, None, n_tasks, n) for way in WAYS]
         lines = [Row(name, tuple(_cells(own, way)[1] for way in WAYS)) for name, own in each]
-        note = "Brackets: 95 % interval, bootstrap over examples. Ratio: the right expert's norm over another's."
+        note = (
+            "Brackets: 95 % interval, bootstrap over examples. Ratio: the right expert's norm over another's, told "
+            "as the percentage by which it lies above 1."
+        )
         below = f"{title}: each task" if title else "each task"
         return [Table(tuple(columns), tuple(rows), title, note), Table(tuple(of_task), tuple(lines), below, note)]
 
@@ -129,7 +133,7 @@ class NormStudy(Study):
         panels = []
         for way in WAYS:
             values = np.concatenate(_values(found, way))
-            said = f"mean {values.mean():.4g}, above 1: {100 * (values > 1).mean():.1f} %"
+            said = f"mean 1 {_excess(values)}, above 1: {100 * (values > 1).mean():.1f} %"
             panels.append(Amounts(_IN_WORDS[way], values.tolist(), said))
         caption = (
             f"{sum(len(one.layer) for one in found)} examples of {len({one.task for one in found})} tasks. Across: the "
@@ -172,9 +176,14 @@ def _interval(values: Sequence[NDArray[np.float64]]) -> tuple[float, float, floa
 
 def _cells(found: Sequence[Norms], way: str) -> list[Cell]:
     values = _values(found, way)
-    mean, low, high = (float(np.exp(value)) for value in _interval(_values(found, f"{way}_log")))
+    mean, low, high = (100 * float(np.expm1(value)) for value in _interval(_values(found, f"{way}_log")))
     share = _interval([np.where(task > 1, 100.0, 0.0) for task in values])
-    return [Cell(*_interval(values)), Cell(mean, low, high), Cell(*share)]
+    return [Cell(*_interval([100 * (task - 1) for task in values])), Cell(mean, low, high), Cell(*share)]
+
+
+def _excess(ratios: NDArray[np.float64]) -> str:
+    """Say by how much the mean lies above 1: of a layer with its adapter that is far less than a hundredth."""
+    return f"{100 * (ratios.mean() - 1):+.3g} %"
 
 
 def _path(place: int) -> str:
