@@ -36,8 +36,8 @@ def test_all_are_trained_alike_but_for_the_subspace(toy):
     full, *others = (build.builder for build in plan.builds)
     assert isinstance(full, Private)
     assert [(type(one), one.dimension) for one in others] == [(Subspace, 10), (Subspace, 100), (Subspace, 1000)]
-    assert (full.init, full.tie) == ("peft", ()), "options that a subspace has not"
-    known = {name: value for name, value in vars(full).items() if name not in ("init", "tie")}
+    assert (full.init, full.tie, full.own_start) == ("peft", (), False), "options that a subspace has not"
+    known = {name: value for name, value in vars(full).items() if name not in ("init", "tie", "own_start")}
     assert all(value == vars(one)[name] for one in others for name, value in known.items())
     assert [cell.router for cell in plan.cells] == ["uniform"] + 4 * ["oracle"]
 
