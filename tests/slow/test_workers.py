@@ -15,7 +15,7 @@ from lorary.building.build import build, build_recipe
 from lorary.building.progress import survey_library as survey
 from lorary.building.recipe import Recipe, read_recipe
 from lorary.disk.processes import is_running
-from lorary.errors import BuildError, ModelError
+from lorary.errors import BuildError
 from lorary.library.library import Library
 from lorary.model.base.base_model import load_base
 from lorary.testing.contracts import files_of
@@ -147,7 +147,7 @@ def test_a_hung_worker_is_ended_and_its_job_done_by_the_next(data, tmp_path, und
 
 def test_workers_that_cannot_work_say_why(data, tmp_path):
     wrong = Recipe(builder=Careful(**OPTIONS), into=tmp_path / "lib", base="./nowhere", tasks=(str(data[1]),))
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises(BuildError) as caught:
         build_recipe(wrong, backend="local:workers=2")
     assert "error[E-BASE] there is no directory './nowhere'." in str(caught.value)
     assert "Its log: " in str(caught.value)

@@ -20,3 +20,4 @@ from lorary.testing.contracts.clusterer import ClustererContract as ClustererCon
 from lorary.testing.contracts.evaluator import EvaluatorContract as EvaluatorContract
 from lorary.testing.contracts.router import RouterContract as RouterContract
 from lorary.testing.contracts.study import StudyContract as StudyContract
+from lorary.testing.contracts.tracker import TrackerContract as TrackerContract

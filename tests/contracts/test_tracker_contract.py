@@ -1,0 +1,27 @@
+"""What every tracker promises; a new file in trackers/ is tested without an edit here."""
+
+import dataclasses
+
+import pytest
+
+from lorary import extras
+from lorary.folder import TRACKERS
+from lorary.testing.contracts import TrackerContract
+
+SLOW = {"mlflow", "trackio", "wandb"}  # to import
+
+
+def named(name):
+    return pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
+
+
+@pytest.mark.parametrize("name", [named(name) for name in TRACKERS.names()])
+class TestTracker(TrackerContract):
+    @pytest.fixture
+    def tracker(self, name, tmp_path, monkeypatch):
+        if name in extras.EXTRAS and extras.missing(name):
+            pytest.skip(f"{name} isn't installed")
+        monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+        places = {"into": str(tmp_path / "into"), "uri": (tmp_path / "uri").as_uri(), "mode": "offline"}
+        cls = TRACKERS.load(name)
+        return cls(**{f.name: places[f.name] for f in dataclasses.fields(cls) if f.name in places})
