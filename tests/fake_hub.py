@@ -46,6 +46,12 @@ class FakeHub(ThreadingHTTPServer):
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
+    def constants(self, patience_s: float | None = None) -> dict[str, Any]:
+        """What `huggingface_hub.constants` must hold to ask this Hub, and to wait for it only so long."""
+        template = self.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        waits = dict.fromkeys(("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT"), patience_s) if patience_s else {}
+        return {"ENDPOINT": self.endpoint, "HUGGINGFACE_CO_URL_TEMPLATE": template, "HF_HUB_OFFLINE": False, **waits}
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of who hung up."""
 

@@ -46,14 +46,7 @@ def _add(world: World, place: Path, line: tuple[object, ...], share: float, seed
     fetch = sync.snapshot_download
     with serving(world.root / "more", plan) as server:
         server.silence_s = 2 * _PATIENCE_S
-        template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        for name, value in {
-            "ENDPOINT": server.endpoint,
-            "HUGGINGFACE_CO_URL_TEMPLATE": template,
-            "HF_HUB_OFFLINE": False,
-            "HF_HUB_DOWNLOAD_TIMEOUT": _PATIENCE_S,
-            "HF_HUB_ETAG_TIMEOUT": _PATIENCE_S,
-        }.items():
+        for name, value in server.constants(_PATIENCE_S).items():
             setattr(constants, name, value)
         os.environ["HF_HUB_OFFLINE"] = "0"
         with (

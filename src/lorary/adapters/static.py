@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from lorary.adapters.contract import Mix, Weights
 from lorary.adapters.products import thin_svd
@@ -43,13 +42,6 @@ def mix_static(
     kept = svd.keep(limit)[0]
     check_factors(kept.a, kept.b, site)
     return StaticMix(kept, svd.norm2, float(svd.s[limit:].square().sum()))
-
-
-def padded(weights: Weights, rank: int) -> Weights:
-    """Fill factors up with zeros to a rank; they do what they did, at the same scale."""
-    more = rank - weights.rank
-    a, b = functional.pad(weights.a, (0, 0, 0, more)), functional.pad(weights.b, (0, more))
-    return Weights(a, b, weights.scale)
 
 
 def check_factors(a: Tensor, b: Tensor, site: str) -> None:

@@ -97,6 +97,11 @@ def read_capped(path: Path, max_bytes: int, code: str) -> bytes:
     return data
 
 
+def files_below(directory: Path) -> list[Path]:
+    """List all files in a directory and its folders, in order of their paths."""
+    return [path for path in sorted(directory.rglob("*")) if path.is_file()]
+
+
 def is_plain_directory(path: Path) -> bool:
     """Tell whether `path` is a directory itself, not a link to one."""
     return path.is_dir() and not path.is_symlink()

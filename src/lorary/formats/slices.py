@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lorary.adapters.contract import Weights
 from lorary.adapters.lora import LoRA
+from lorary.adapters.products import padded
 from lorary.library.adapter.targets import Factors, parse_slice
 
 
@@ -69,7 +70,5 @@ def _join(by_number: Mapping[int, Weights], n_slices: int, kind: LoRA) -> Joined
 
 def _brought_to(weights: Weights, rank: int, scale: float) -> Weights:
     a, b = weights.a.detach().float().cpu(), weights.b.detach().float().cpu()
-    missing = rank - weights.rank
     b = b if weights.scale == scale else b * (weights.scale / scale)
-    a, b = torch.cat([a, a.new_zeros(missing, a.shape[1])]), torch.cat([b, b.new_zeros(len(b), missing)], 1)
-    return Weights(a, b, scale)
+    return padded(Weights(a, b, scale), rank)

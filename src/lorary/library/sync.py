@@ -4,7 +4,7 @@ With `hub/` the only place here that knows a network. Nobody imports it before a
 """
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_fro
 from huggingface_hub.errors import HFValidationError
 
 from lorary.disk.arrival import arriving
+from lorary.disk.reading import files_below
 from lorary.disk.writing import disk_errors, need_space
 from lorary.errors import LibraryError, quote
 from lorary.library.adapter.chat_template import TEMPLATE
@@ -119,7 +120,7 @@ def _snapshot(place: HubPlace, uri: str, wanted: Sequence[str], target: Path) ->
 
 def _download(place: HubPlace, uri: str, wanted: Sequence[str], target: Path) -> Path:
     offline, revision = constants.HF_HUB_OFFLINE, place.revision or None
-    prefix = f"{place.folder}/" if place.folder else ""
+    prefix = place.prefix
     patterns = [pattern for name in wanted for pattern in (f"{prefix}{name}", f"{prefix}*/{name}")]
     files: Iterable[Any] = ()
     if not offline:
@@ -174,7 +175,7 @@ def _damaged(snapshot: Path, files: Iterable[Any]) -> str | None:
 
 
 def _copy_out(source: Path, target: Path, uri: str, wanted: Sequence[str]) -> None:
-    files = [path for path in _files(source) if _is_wanted(path.name, wanted)]
+    files = [path for path in files_below(source) if _is_wanted(path.name, wanted)]
     if not files:
         what = f"{uri} holds no {', '.join(name for name in wanted[:2])}."
         raise LibraryError("E-HUB", what, "Check the name, and the folder in it.")
@@ -182,7 +183,3 @@ def _copy_out(source: Path, target: Path, uri: str, wanted: Sequence[str]) -> No
         copy = target / path.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)  # the cache is made of links: the copy must not be
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file())

@@ -8,7 +8,6 @@
 import contextlib
 import logging
 import re
-import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -25,7 +24,7 @@ from lorary.folder import DEFAULT_ROUTER, ROUTERS
 from lorary.library.library import Library
 from lorary.model.base.base_model import load_base
 from lorary.serving.app import Options, make_app
-from lorary.serving.run import bind
+from lorary.serving.run import bind, on_end
 from lorary.serving.scheduler import Limits
 from lorary.serving.shelf import Shelf
 from lorary.using.base_of import base_of
@@ -132,7 +131,8 @@ def run(
     """
     application = deployment(served)
     port = _free_port(host, port, where)
-    with cluster(where.address) as ray, _signals() as ended:
+    ended = threading.Event()
+    with cluster(where.address) as ray, on_end(ended.set):  # Ray, too, would end this process, but at once
         from ray import serve
 
         _require_room(ray, served, where)
@@ -203,15 +203,3 @@ def _free_port(host: str, port: int, where: Ray) -> int:
     with bind(host, port) as taken:
         found: int = taken.getsockname()[1]
     return found
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """Give what is set when the end is asked for; Ray, too, would end this process, but at once."""
-    asked = threading.Event()
-    before = {number: signal.signal(number, lambda *_: asked.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -25,14 +25,14 @@ def run(models: Shelf, options: Options, *, host: str, port: int, tell: Callable
         timeout_graceful_shutdown=int(options.patience_s),
     )
     tell(f"http://{host}:{taken.getsockname()[1]}")
-    with taken, _signals_end_it():
+    with taken, on_end(lambda: None):  # uvicorn hears it first, and raises it once more when it is done
         uvicorn.Server(config).run(sockets=[taken])
 
 
 @contextlib.contextmanager
-def _signals_end_it() -> Iterator[None]:
-    """Let a signal be what ends the server, and no more: uvicorn raises it once more when it is done."""
-    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+def on_end(do: Callable[[], None]) -> Iterator[None]:
+    """Let SIGINT and SIGTERM do this in a `with` block, and no more."""
+    before = {number: signal.signal(number, lambda *_: do()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:

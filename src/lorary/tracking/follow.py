@@ -66,9 +66,11 @@ class Following:
         self._next = time.monotonic() + _PAUSE_S
 
     def _show(self, directory: Path) -> None:
+        training: Training | None = None
         for tracker in self._trackers:
             try:
-                if tracker.show(_read(self._root, directory)):
+                training = training or _read(self._root, directory)
+                if tracker.show(training):
                     self._tell(f"{directory.name} is in {type(tracker).__name__}.")
             except Exception as error:  # whatever a tracker or its server raises, the training counts for more
                 why = str(error) if isinstance(error, LoraryError) else f"{type(error).__name__}: {error}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from lorary.disk.arrival import arriving
 from lorary.disk.processes import scratch
-from lorary.disk.reading import cache_directory
+from lorary.disk.reading import cache_directory, files_below
 from lorary.disk.writing import disk_errors, need_space, write_whole
 from lorary.errors import LibraryError, OptionError, listed, quote
 from lorary.hashing import short_key
@@ -94,10 +94,9 @@ def push(
     upload = None if dry_run else Upload(place, to, private=private)
     files: dict[str, int] = {}
     sent: list[str] = []
-    prefix = f"{place.folder}/" if place.folder else ""
 
     def go(stage: Path) -> None:
-        names = {prefix + p.relative_to(stage).as_posix(): p.stat().st_size for p in _files(stage)}
+        names = {place.prefix + p.relative_to(stage).as_posix(): p.stat().st_size for p in files_below(stage)}
         files.update(names)
         sent.extend(names if upload is None else upload.send(stage))
 
@@ -141,12 +140,12 @@ def from_pretrained(name: str | os.PathLike[str], revision: str | None = None) -
     if Path(given).is_dir() or given.startswith((".", "/", "~")):
         return Library.open(given)
     place = _place(f"{given if given.startswith(HUB) else HUB + given}{f'@{revision}' if revision else ''}")
-    bare = f"{HUB}{place.repo}{f'/{place.folder}' if place.folder else ''}"
-    commit = sync.commit_of(f"{bare}@{place.revision}" if place.revision else bare)
+    bare = place.at("")
+    commit = sync.commit_of(place.at(place.revision))
     kept = cache_directory() / "libraries" / short_key(bare, commit)
     if not kept.exists():
         try:
-            pull(f"{bare}@{commit}", kept)
+            pull(place.at(commit), kept)
         except LibraryError as error:
             if error.code != "E-EXISTS":  # else another process was faster
                 raise
@@ -177,10 +176,6 @@ def _place(uri: str) -> HubPlace:
         hint = "Write hf://user/repo[/folder][@revision]."
         raise OptionError("E-OPTION", f"{quote(uri, 200)} is no place on the Hub.", hint)
     return parse_uri(uri)
-
-
-def _files(stage: Path) -> Iterator[Path]:
-    return (path for path in sorted(stage.rglob("*")) if path.is_file())
 
 
 def _batches(experts: Sequence[Expert]) -> Iterator[list[Expert]]:
@@ -224,7 +219,7 @@ def _gone(upload: Upload | None, library: Library, *, prune: bool, tell: Tell) -
 
 def _check(fetched: sync.Fetched, source: str) -> None:
     """Judge a library that was fetched. Raises what is wrong with it."""
-    stage, name = fetched.directory, _place(source)
+    stage = fetched.directory
     try:
         library = Library.open(stage, skip_bad=True)
     except LibraryError as error:
@@ -241,6 +236,5 @@ def _check(fetched: sync.Fetched, source: str) -> None:
         expert.confirm()
     layout = Layout(stage)
     if layout.manifest.exists():
-        at = f"{HUB}{name.repo}{f'/{name.folder}' if name.folder else ''}@{fetched.revision}"
-        known = dataclasses.replace(read_manifest(layout), source=at)
+        known = dataclasses.replace(read_manifest(layout), source=_place(source).at(fetched.revision))
         write_manifest(layout, known, library.values())

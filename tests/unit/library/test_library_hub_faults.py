@@ -29,12 +29,8 @@ def hub(files, tmp_path, monkeypatch):
     from huggingface_hub.utils import _http
 
     with serving(files.path) as server:
-        template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.1)
-        monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.1)
+        for name, value in server.constants(0.1).items():
+            monkeypatch.setattr(constants, name, value)
         monkeypatch.setattr(_http.time, "sleep", lambda seconds: waited.append(seconds))
         monkeypatch.setattr(asking, "ANSWER_TIMEOUT_S", 0.4)
         monkeypatch.setattr(sync, "snapshot_download", in_cache(sync.snapshot_download, tmp_path / "cache"))

@@ -28,13 +28,7 @@ pytestmark = pytest.mark.filterwarnings(
 def hub(tmp_path, monkeypatch):
     (tmp_path / "remote").mkdir()
     with serving(tmp_path / "remote") as server:
-        template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        for name, value in {
-            "ENDPOINT": server.endpoint,
-            "HUGGINGFACE_CO_URL_TEMPLATE": template,
-            "HF_HUB_OFFLINE": False,
-            "HF_HUB_DISABLE_XET": True,
-        }.items():
+        for name, value in {**server.constants(), "HF_HUB_DISABLE_XET": True}.items():
             monkeypatch.setattr(constants, name, value)
         monkeypatch.setenv("HF_TOKEN", SECRET)
         monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)

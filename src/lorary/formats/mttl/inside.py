@@ -59,21 +59,15 @@ def _read(ckpt: str, meta: str, target: str) -> dict[str, Any]:
     facts = _load(meta)
     if not isinstance(facts, dict):
         raise TypeError(f"the meta is a {type(facts).__name__}, expected a dict")
-    told = {name: facts.get(name) for name in _FIELDS if _is_plain(facts.get(name))}
+    told = _plain_entries(facts, _FIELDS)
     for part in ("expert_config", "training_config"):
-        inner: Any = facts.get(part)
-        told[part] = (
-            {name: inner.get(name) for name in _SETTINGS if _is_plain(inner.get(name))}
-            if isinstance(inner, dict)
-            else {}
-        )
+        told[part] = _plain_entries(facts.get(part), _SETTINGS)
     if told.get("expert_deleted"):
         return told
     weights = _load(ckpt)
     if not isinstance(weights, dict) or not all(isinstance(k, str) and _is_dense(t) for k, t in weights.items()):
         raise TypeError("the ckpt is no dict of dense tensors by name")
-    expert, training = told["expert_config"] or {}, told["training_config"] or {}
-    ties = str(expert.get("tie_params") or training.get("tie_params") or "")
+    ties = str(told["expert_config"].get("tie_params") or told["training_config"].get("tie_params") or "")
     weights |= _missing_ties(weights, ties)
     told["others"] = sorted(name for name in weights if not _FACTOR.fullmatch(name))[:5]
     told["shapes"] = {name: list(tensor.shape) for name, tensor in weights.items()}
@@ -112,6 +106,11 @@ def _missing_ties(weights: dict[str, Any], ties: str) -> dict[str, Any]:
 
 def _is_dense(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_quantized
+
+
+def _plain_entries(given: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """Copy the entries of these names whose values are plain; none of what is no dict."""
+    return {name: given.get(name) for name in names if _is_plain(given.get(name))} if isinstance(given, dict) else {}
 
 
 def _is_plain(value: Any) -> bool:

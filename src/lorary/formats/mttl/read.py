@@ -71,7 +71,7 @@ def read_mttl(directory: Path, into: Path) -> list[MttlExpert]:
 
 
 def _named(name: str, error: LoraryError) -> LoraryError:
-    return type(error)(error.code, f"expert {quote(name)}: {error.message}", error.hint)
+    return error.reworded(f"expert {quote(name)}: {error.message}", error.hint)
 
 
 def _judge_file(path: Path, most: int) -> None:

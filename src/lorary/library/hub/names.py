@@ -20,6 +20,16 @@ class HubPlace(NamedTuple):
     folder: str
     revision: str
 
+    @property
+    def prefix(self) -> str:
+        """How the names of its files begin in the repository."""
+        return f"{self.folder}/" if self.folder else ""
+
+    def at(self, revision: str) -> str:
+        """Name it at a revision; without one, if that is empty."""
+        folder, when = f"/{self.folder}" if self.folder else "", f"@{revision}" if revision else ""
+        return f"{HUB}{self.repo}{folder}{when}"
+
 
 def parse_uri(uri: str) -> HubPlace:
     """Read `hf://user/repo[/folder][@revision]`, or the same with mttl://. Raises E-HUB for anything else."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 
+from lorary.disk.reading import files_below
 from lorary.errors import LibraryError
 from lorary.library.hub.asking import ask_facts, broke_off, hub_errors, is_busy, patiently, within_time
 from lorary.library.hub.listing import is_same
@@ -30,7 +31,7 @@ class Upload:
         if _COMMIT.fullmatch(place.revision):
             raise LibraryError("E-HUB", f"{uri} names a commit, which can't change.", "Name a branch, or none.")
         self._uri, self._repo, self._is_private, self._api = uri, place.repo, private, HfApi()
-        self._prefix = f"{place.folder}/" if place.folder else ""
+        self._prefix = place.prefix
         self._branch = place.revision or constants.DEFAULT_REVISION
         self._additions: list[CommitOperationAdd] = []
         with hub_errors(uri):
@@ -64,7 +65,7 @@ class Upload:
 
         Weights that arrived are deleted from the directory; other files go with the commit, and must stay until then.
         """
-        files = [path for path in sorted(stage.rglob("*")) if path.is_file()]
+        files = files_below(stage)
         named = {self._prefix + path.relative_to(stage).as_posix(): path for path in files}
         new = {name: path for name, path in named.items() if not self._has(name, path)}
         additions = {path: CommitOperationAdd(name, path) for name, path in new.items()}

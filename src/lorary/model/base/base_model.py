@@ -28,7 +28,7 @@ from lorary.model.base.calls import Calls, listen_to_calls, reads_in_parts
 from lorary.model.base.config import NO_CODE
 from lorary.model.base.embedded import embedded_directory
 from lorary.model.base.embedded_needs import EMBEDDED, EMBEDDED_HUB_ID
-from lorary.model.base.fingerprint import exact_facts, sign_facts
+from lorary.model.base.fingerprint import exact_facts, sign_facts, telling_layers
 from lorary.model.base.named_bases import called, find_shared, remember_base
 from lorary.model.base.peft_limits import warn_of_peft
 from lorary.model.base.places import find_device, find_dtype
@@ -75,7 +75,7 @@ class BaseModel:
         # Listed now: once experts are attached, the layers have other places.
         self.sites, self.slices = list_sites(self.hf), list_slices(self.hf)
         self.routable = {**self.sites, **self.slices}
-        self._sample = [self.hf.get_submodule(list(self.sites)[i]) for i in (0, len(self.sites) // 2, -1) if self.sites]
+        self._sample = telling_layers(self.hf, self.sites)
         self._head_mask: Tensor | None = None
         self.hf.get_output_embeddings().register_forward_pre_hook(self._select_positions)
         eos, pad = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id

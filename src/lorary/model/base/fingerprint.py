@@ -26,6 +26,12 @@ def size_facts(hf: Any) -> dict[str, Any]:
     }
 
 
+def telling_layers(hf: Any, sites: Iterable[str]) -> list[Any]:
+    """Give the layers whose weights tell a base from others of its shape: its first, middle and last one."""
+    names = list(sites)
+    return [hf.get_submodule(names[i]) for i in (0, len(names) // 2, -1) if names]
+
+
 def exact_facts(hf: Any, layers: Sequence[nn.Module]) -> dict[str, Any]:
     """Give architecture, sizes, vocabulary and a hash of a few of its weights: those of `layers` and the embedding.
 

@@ -11,7 +11,8 @@ import torch
 
 from lorary.adapters.contract import Mix, Weights
 from lorary.adapters.lora import LoRA
-from lorary.adapters.static import StaticMix, mix_static, padded
+from lorary.adapters.products import padded
+from lorary.adapters.static import StaticMix, mix_static
 from lorary.disk.arrival import arriving
 from lorary.errors import AdapterError, LibraryError, OptionError, known_names
 from lorary.formats.peft import read_weights, write_weights

@@ -11,7 +11,7 @@ from lorary.formats.tensor_file import filled_by_others
 from lorary.library.adapter.check import BaseFacts
 from lorary.library.adapter.expert import accept
 from lorary.library.adapter.opened import open_adapter
-from lorary.model.base.fingerprint import exact_facts, sign_facts
+from lorary.model.base.fingerprint import exact_facts, sign_facts, telling_layers
 from lorary.model.sites import list_sites
 
 _WRAPPERS = ("module", "_orig_mod")  # of DDP, of torch.compile
@@ -53,9 +53,8 @@ class TrainedAdapter:
 
     def fingerprint(self) -> dict[str, Any]:
         """What tells the base from others, as `BaseModel.fingerprint`."""
-        sites = list(list_sites(self.base))
-        layers = [self.base.get_submodule(sites[i]) for i in (0, len(sites) // 2, -1) if sites]
-        return {**exact_facts(self.base, [_without_adapter(layer) for layer in layers]), **sign_facts(self.base)}
+        layers = map(_without_adapter, telling_layers(self.base, list_sites(self.base)))
+        return {**exact_facts(self.base, list(layers)), **sign_facts(self.base)}
 
     def sizes(self) -> BaseFacts:
         """Give (d_in, d_out) of all layers that it may sit on."""

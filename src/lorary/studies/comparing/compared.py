@@ -1,6 +1,5 @@
 """What the studies of all libraries and routers have in common."""
 
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -29,8 +28,5 @@ class ComparedStudy(StockStudy):
 
     def repeat(self, seed: int) -> Self:
         """Give the study with a further seed, of the libraries that are repeated."""
-        return replace(self, seed=seed, libraries=_both(self.libraries, self.again) or self.libraries)
-
-
-def _both(names: Collection[str], others: Collection[str]) -> tuple[str, ...]:
-    return tuple(name for name in names if name in others)
+        repeated = tuple(name for name in self.libraries if name in self.again)
+        return replace(self, seed=seed, libraries=repeated or self.libraries)
