@@ -1,6 +1,7 @@
 """Rows -> the examples of tasks, wherever they are kept."""
 
 import hashlib
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -59,7 +60,7 @@ class _Counts:
         if not self.n:
             return
         names = list(self.n)
-        python, line = f"ignore={names}", " ".join(f"--ignore {name}" for name in names)
+        python, line = f"ignore={names}", " ".join(f"--ignore {shlex.quote(name)}" for name in names)
         what = f"{self.place}: text in fields that are not read: {in_words(self.n)}."
         raise TaskError("E-DATA", what, f"Put it into the prompt or the turns, or drop it: {python}, {line}.")
 

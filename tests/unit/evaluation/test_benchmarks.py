@@ -218,8 +218,7 @@ def test_braces_of_a_question_are_no_template():
         (PIQA(), {"label": -1}, "'label' is -1, expected a number from 0 to 1. Fix the row; a part whose answers are "
          "kept back can't be scored: use another part."),
         (PIQA(), {"choices": ["a"]}, "'choices' must be a list of at least two texts, found list ['a']. Fix the row."),
-        (PIQA(), {"question": None}, "the field 'question' is missing, found id, question, choices, label. "
-         "Add it to the row."),
+        (PIQA(), {"question": None}, "'question' is empty. Fill it, or leave the row out."),
         (ArcEasy(), {"choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "C"},
          "'answerKey' is 'C', expected one of A, B. Fix the row; a part whose answers are kept back can't be scored: "
          "use another part."),

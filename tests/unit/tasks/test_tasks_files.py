@@ -85,6 +85,40 @@ def test_json_that_is_none(content, expected):
     assert refusal("x.json", content) == expected
 
 
+def test_what_a_file_says_beside_its_rows_is_said_of_each_row():
+    rows = [{"input": "2+2", "output": "4"}, {"input": "3+3", "output": "6"}]
+    path = written("sums.train.json", json.dumps({"version": "1.1", "instruction": "Add.", "data": rows}))
+    asked = [prompt for prompt, _ in pairs(path)]
+    assert all("### Instruction:\nAdd.\n" in prompt for prompt in asked)
+    assert "### Input:\n3+3\n" in asked[1]
+    assert refusal("x.json", json.dumps({"hint": "carry", "data": rows})) == (
+        "x.json[1]: text in fields that are not read: 'hint' (2 rows). "
+        "Put it into the prompt or the turns, or drop it: ignore=['hint'], --ignore hint."
+    )
+    both = json.dumps({"comment": "of all", "data": [{**row, "comment": "of one"} for row in rows]})
+    assert "'comment of the file' (2 rows), 'comment' (2 rows)" in refusal("x.json", both)
+
+
+def test_a_task_of_natural_instructions_as_it_is_published():
+    instances = [{"id": f"task1-{i}", "input": f"{i}+1", "output": [str(i + 1), "more"]} for i in range(3)]
+    content = {
+        "Contributors": ["Ann"], "Source": ["sums"], "Categories": ["Mathematics"], "Definition": ["Add the two."],
+        "Positive Examples": [{"input": "1+1", "output": "2", "explanation": "so"}], "Negative Examples": [],
+        "Instances": instances, "Instance License": ["MIT"],
+    }  # fmt: skip
+    refused = refusal("task1_sums.json", json.dumps(content))
+    assert "'Positive Examples' (3 rows)" in refused
+    assert refused.endswith("--ignore 'Positive Examples'.")
+    tasks = read_tasks(written("task1_sums.json", json.dumps(content)), ignore=["Positive Examples"])
+    [example, *_] = [example for part in ("train", "valid", "test") for example in getattr(tasks["task1_sums"], part)]
+    assert example.prompt.startswith("Add the two.\n\n")
+    assert example.prompt.endswith("+1\n\nOutput: ")
+    assert len(example.answers) == 2
+    several = {**content, "Definition": ["Add the two.", "And then stop."], "Positive Examples": []}
+    assert "'Definition' (3 rows)" in refusal("task1_sums.json", json.dumps(several))
+    assert "'Definition' must be a text" in refusal("task1_sums.json", json.dumps({**content, "Definition": [3]}))
+
+
 def test_json_is_read_whole_within_bounds(monkeypatch):
     monkeypatch.setattr(json_rows, "MAX_JSON_BYTES", 50)
     expected = "{}: the file has more than 50 bytes. Write it as JSON lines (.jsonl), which are read one by one."
@@ -134,7 +168,7 @@ def test_other_separators():
          "x.csv:5: 3 cells, expected 2, one for each name of the first line. "
          "Put quotation marks around cells that hold the separator."),
         ('prompt,completion\n"a\nb",c\nd,\n',
-         "x.csv:4: the field 'completion' is missing, found prompt, completion. Add it to the row."),
+         "x.csv:4: 'completion' is empty. Fill it, or leave the row out."),
         ('prompt,completion\n"a"b,c\n',
          "x.csv:2: not a row of a table: ',' expected after '\"'. "
          "Put quotation marks around cells that hold any, doubled."),

@@ -44,7 +44,7 @@ ROWS = [
     ({"prompt": "a"}, "the field 'completion' is missing, found prompt. Add it to the row."),
     ({"completion": "a"}, "the field 'prompt' is missing, found completion. Add it to the row."),
     ({"input": "a", "output": None, "definition": ""},
-     "the field 'output' is missing, found input, output, definition. Add it to the row."),
+     "'output' is empty. Fill it, or leave the row out."),
     ({"output": "a"}, "the field 'instruction' is missing, found output. Add it to the row."),
     ({"source": "a"}, "the field 'target' is missing, found source. Add it to the row."),
     ({"prompt": 1, "completion": "b"}, "'prompt' must be a text or a list of messages, found int 1. Fix the row."),

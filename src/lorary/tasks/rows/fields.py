@@ -31,9 +31,16 @@ def needed(row: Row, key: str) -> Any:
     """Give a field that the row must have."""
     value = row.values.get(key)
     if value is None:
-        found = ", ".join(map(str, row.values))
-        raise row_error(row, f"the field {key!r} is missing, found {found}.", "Add it to the row.")
+        raise missing(row, key)
     return value
+
+
+def missing(row: Row, key: str) -> TaskError:
+    """Say that a field isn't there, or that its value isn't."""
+    if key in row.values:
+        return row_error(row, f"{key!r} is empty.", "Fill it, or leave the row out.")
+    found = ", ".join(map(str, row.values))
+    return row_error(row, f"the field {key!r} is missing, found {found}.", "Add it to the row.")
 
 
 def text(row: Row, key: str, value: object, *, may_be_empty: bool = False) -> str:

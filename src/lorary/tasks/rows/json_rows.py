@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 
 from lorary.disk.strict_json import DoubleKeyError, unique_keys
 from lorary.errors import TaskError
+from lorary.tasks.rows import natural_instructions
 from lorary.tasks.rows.fields import Placed
 from lorary.tasks.rows.shapes import is_row
 
@@ -27,7 +28,8 @@ def json_line_rows(file: BinaryIO, path: Path) -> Placed:
 def json_rows(file: BinaryIO, path: Path) -> Placed:
     """Go through the rows of a file of JSON: a list of rows, an object that holds one list of them, or JSON lines.
 
-    A list is read whole. Raises E-DATA for anything else, and for more than 1 GiB.
+    What an object says beside its list, it says of each row. A list is read whole. Raises E-DATA for anything else, and
+    for more than 1 GiB.
     """
     first, second = _filled_line(file), _filled_line(file)
     file.seek(0)
@@ -69,12 +71,22 @@ def _rows_in(content: Any, where: str) -> list[Any]:
         raise TaskError("E-DATA", f"{where}: expected a list of rows, found {found}.", "Write a list of objects.")
     if is_row(content):
         return [content]
+    if natural_instructions.is_task(content):
+        return natural_instructions.rows_of_task(content, where)
     lists = [key for key, value in content.items() if isinstance(value, list) and value and _are_objects(value)]
     if len(lists) != 1:
         found = f"{len(lists)} of them ({', '.join(map(repr, lists))})" if lists else "none"
         what = f"{where}: expected an object that holds one list of rows, found {found}."
         raise TaskError("E-DATA", what, "Write the list alone.")
-    return list(content[lists[0]])
+    beside = {key: value for key, value in content.items() if key != lists[0]}
+    return [_with_fields(row, beside) for row in content[lists[0]]]
+
+
+def _with_fields(row: Mapping[str, Any], beside: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give a row what its file says beside the list of rows; of a field that both have, neither is lost."""
+    if not beside:
+        return row
+    return {**{f"{key} of the file" if key in row else key: value for key, value in beside.items()}, **row}
 
 
 def _are_objects(values: list[Any]) -> bool:

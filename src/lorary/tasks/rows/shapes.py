@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from lorary.tasks.example import Message
-from lorary.tasks.rows.fields import Row, needed, optional_text, row_error, text, texts, wrong_type
+from lorary.tasks.rows.fields import Row, missing, needed, optional_text, row_error, text, texts, wrong_type
 from lorary.tasks.rows.turns import is_answer, opening_of, template_of, turns_of
 
 ALPACA = (
@@ -78,11 +78,11 @@ def shape_of(row: Row) -> Shape:
     for shape in SHAPES:
         if keys.issuperset(shape.needs) and (not shape.of_turns or isinstance(row.values[shape.needs[0]], list)):
             return shape
-    found = ", ".join(map(str, row.values)) or "none"
     halves = [shape for shape in SHAPES if keys.intersection(shape.needs)]
     if halves:
         gaps = min((shape.gaps(keys) for shape in halves), key=len)
-        raise row_error(row, f"the field {gaps[0]!r} is missing, found {found}.", "Add it to the row.")
+        raise missing(row, gaps[0])
+    found = ", ".join(map(str, row.values)) or "none"
     known = ", ".join(f"{{{', '.join(shape.needs)}}}" for shape in SHAPES if not shape.of_turns)
     raise row_error(row, f"expected the fields of a known shape, found {found}.", f"Rename the fields. Known: {known}.")
 

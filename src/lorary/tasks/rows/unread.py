@@ -22,9 +22,9 @@ from lorary.tasks.rows.turns import TURN_FIELDS
 
 OF_ALL_SHAPES = frozenset(("task", "task_name", "split", "choices", "tests"))
 _NOTES = (
-    "_template author categories category config created created_at creator data_source dataset dataset_name date "
-    "difficulty domain file file_name filename format generator group hash href id ids idx index key lang language "
-    "languages level licence license link links locale md5 meta metadata model model_name name origin origins "
+    "_template author canary categories category config created created_at creator data_source dataset dataset_name "
+    "date difficulty domain file file_name filename format generator group hash href id ids idx index key lang "
+    "language languages level licence license link links locale md5 meta metadata model model_name name origin origins "
     "paper_category paper_task path prompt_name provenance quality rating row_id score sha256 source sources "
     "subject subset subtask tag tags template template_name template_type timestamp topic topics type uid "
     "updated_at uri uris url urls user uuid version"
