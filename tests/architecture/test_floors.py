@@ -5,7 +5,7 @@ import re
 from source_tree import ROOT, modules
 
 FLOORS = {
-    **dict.fromkeys(("errors", "disk", "extras", "folder", "options", "hashing"), 0),
+    **dict.fromkeys(("errors", "disk", "extras", "folder", "options", "hashing", "progress"), 0),
     **dict.fromkeys(("tasks", "library", "pages", "work"), 1),
     **dict.fromkeys(("adapters", "evaluation"), 2),
     **dict.fromkeys(("formats", "routing"), 3),

@@ -448,6 +448,6 @@ def test_nothing_is_recorded_unasked(base, toy_library):
 
 def test_opening_tells_how_far_it_is(base, toy_library):
     heard = []
-    with route(base, toy_library, "arrow", report=lambda done, total: heard.append((done, total))):
+    with route(base, toy_library, "arrow", progress=lambda done, total: heard.append((done, total))):
         n = len(toy_library) + 8  # q, k, v and o of two layers
     assert heard == [(done, n) for done in range(1, n + 1)]
