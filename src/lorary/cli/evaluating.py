@@ -86,7 +86,7 @@ def exams_of(place: str, metrics: Sequence[str], benchmarks: Sequence[str], read
 
 def evaluate_one(asked: Asked, how: Loading, reading: Reading) -> "Scores":
     """Evaluate one model by one metric into a file."""
-    from lorary.evaluation.run import check_into, check_tasks, evaluate, foresee
+    from lorary.evaluation.evaluate import check_into, check_tasks, evaluate, foresee
 
     exam, router = asked.exams[0], next(iter(asked.routers), None)
     check_tasks(exam.evaluator, exam.tasks)

@@ -9,7 +9,7 @@ from typing import Any
 from lorary.errors import BuildError, EvaluationError, LoraryError
 from lorary.evaluation.benchmarking.contract import Exam
 from lorary.evaluation.contract import LanguageModel
-from lorary.evaluation.run import check_into, evaluate
+from lorary.evaluation.evaluate import check_into, evaluate
 from lorary.grid.cells import Cell, make_cells
 from lorary.grid.setup import Setup
 from lorary.model.base.base_model import BaseModel, load_base

@@ -21,7 +21,7 @@ from lorary.serving.answering import Answer, Piece, answers_to, error_body
 from lorary.serving.bodies import Head, piece_choice, refuse, refuse_fields, usage, whole_choice
 from lorary.serving.edit_endpoints import EDITS_OF_REPLICAS, add_edit_endpoints, refuse_edits
 from lorary.serving.edits import Editor
-from lorary.serving.inspector import add_inspector
+from lorary.serving.inspector_endpoints import add_inspector
 from lorary.serving.scheduler import Limits, Scheduler
 from lorary.serving.schema import Chat, Completion
 from lorary.serving.shelf import Found, Shelf

@@ -16,7 +16,7 @@ from lorary.progress import Tell, unheard
 from lorary.reporting.overview import Line, write_overview
 from lorary.studies.contract import Study, Subject, Verdict
 from lorary.studies.cost import Cost, foresee
-from lorary.studies.run import REPORT, check_scorable, repeated, run_study
+from lorary.studies.run_study import REPORT, check_scorable, repeated, run_study
 from lorary.studies.scales import at_scale, cut_to, seeds_at
 from lorary.studies.sharing.cpu_time import TIMES, cpu_seconds
 from lorary.work.backend import Backend

@@ -21,7 +21,7 @@ from lorary.model.routed.route import route
 from lorary.model.routed.trace import Trace
 from lorary.model.text.batching import tokens_at_once
 from lorary.progress import Progress, Tell, unheard
-from lorary.reporting.clusters import draw_clusters
+from lorary.reporting.cluster_page import draw_clusters
 from lorary.reporting.figure import Curve, draw_scores, draw_training
 from lorary.reporting.html import write_report
 from lorary.reporting.table import Table

@@ -21,9 +21,9 @@ from lorary.building.clustering.clusters import Clusters, read_clusters
 from lorary.building.training.options import TrainingOptions
 from lorary.errors import BuildError
 from lorary.evaluation.contract import Evaluator, LanguageModel
+from lorary.evaluation.evaluate import evaluate
 from lorary.evaluation.evaluators.perplexity import Perplexity
 from lorary.evaluation.evaluators.rouge_l import RougeL
-from lorary.evaluation.run import evaluate
 from lorary.evaluation.scores import Scores
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel

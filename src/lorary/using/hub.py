@@ -17,8 +17,8 @@ from lorary.library.adapter.expert import Expert, hash_experts
 from lorary.library.adapter.findings import raise_errors
 from lorary.library.adapter.numbers import check_numbers
 from lorary.library.hub.card import Results, hub_card, is_written_by_us, require_ours
+from lorary.library.hub.clean_copies import share_experts, share_note
 from lorary.library.hub.names import HUB, HubPlace, parse_uri
-from lorary.library.hub.shared import share_experts, share_note
 from lorary.library.hub.upload import Upload
 from lorary.library.layout import CARD, Layout
 from lorary.library.library import Library

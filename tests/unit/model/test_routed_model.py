@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lorary.errors import AdapterError, EvaluationError, LibraryError, ModelError, OptionError, RoutingError, TaskError
+from lorary.evaluation.evaluate import evaluate
 from lorary.evaluation.evaluators.perplexity import Perplexity
-from lorary.evaluation.run import evaluate
 from lorary.formats.peft import read_experts
 from lorary.library.library import Library
 from lorary.model.probes.probe import DataProbe

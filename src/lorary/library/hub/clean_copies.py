@@ -11,7 +11,7 @@ from lorary.library.adapter.chat_template import TEMPLATE
 from lorary.library.adapter.expert import Expert, read_expert
 from lorary.library.adapter.header import open_tensors
 from lorary.library.base_names import shared_name
-from lorary.library.hub.private import cleaned, left_out, what_is_private
+from lorary.library.hub.privacy import cleaned, left_out, what_is_private
 from lorary.library.layout import CONFIG, MANIFEST, PROVENANCE, WEIGHTS, Layout
 from lorary.library.manifest import Manifest, this_version, write_manifest
 from lorary.progress import Tell

@@ -11,7 +11,7 @@ from typing import Any
 
 from lorary import __version__
 from lorary.errors import OptionError
-from lorary.evaluation.run import check_tasks
+from lorary.evaluation.evaluate import check_tasks
 from lorary.evaluation.scores import Scores, read_scores
 from lorary.folder import STUDIES
 from lorary.grid.evaluate_grid import carry_out
