@@ -24,9 +24,9 @@ from lorary.building.contract import JobStep
 from lorary.building.training.job import expert_name
 from lorary.errors import OptionError, known_names
 from lorary.evaluation.contract import Evaluator
+from lorary.evaluation.evaluate import evaluate
 from lorary.evaluation.evaluators.perplexity import Perplexity
 from lorary.evaluation.evaluators.rouge_l import RougeL
-from lorary.evaluation.run import evaluate
 from lorary.evaluation.scores import Scores
 from lorary.folder import ROUTERS as KNOWN_ROUTERS
 from lorary.library.library import Library

@@ -49,7 +49,7 @@ from lorary.building.contract import Job as Job
 from lorary.building.contract import Made as Made
 from lorary.building.finetune import FullFineTuning as FullFineTuning
 from lorary.building.finetune import finetune as finetune
-from lorary.building.paper import as_paper as as_paper
+from lorary.building.paper_settings import as_paper as as_paper
 from lorary.building.recipe import Recipe as Recipe
 from lorary.building.recipe import read_recipe as read_recipe
 from lorary.errors import AdapterError as AdapterError
@@ -84,12 +84,12 @@ from lorary.evaluation.contract import Evaluator as Evaluator
 from lorary.evaluation.contract import LanguageModel as LanguageModel
 from lorary.evaluation.contract import LogLikelihood as LogLikelihood
 from lorary.evaluation.contract import Outcome as Outcome
+from lorary.evaluation.evaluate import evaluate as evaluate
 from lorary.evaluation.evaluators.choice import Choice as Choice
 from lorary.evaluation.evaluators.exact_match import ExactMatch as ExactMatch
 from lorary.evaluation.evaluators.pass_at_k import PassAtK as PassAtK
 from lorary.evaluation.evaluators.perplexity import Perplexity as Perplexity
 from lorary.evaluation.evaluators.rouge_l import RougeL as RougeL
-from lorary.evaluation.run import evaluate as evaluate
 from lorary.evaluation.sampling import Sampling as Sampling
 from lorary.evaluation.scores import Scores as Scores
 from lorary.evaluation.scores import read_scores as read_scores
@@ -142,7 +142,7 @@ from lorary.studies.questions.similarity import SimilarityStudy as SimilarityStu
 from lorary.studies.questions.sni import SniStudy as SniStudy
 from lorary.studies.questions.upstream import UpstreamStudy as UpstreamStudy
 from lorary.studies.questions.zero_shot import ZeroShotStudy as ZeroShotStudy
-from lorary.studies.run import run_study as run_study
+from lorary.studies.run_study import run_study as run_study
 from lorary.tasks.builtin import builtin_heldout as builtin_heldout
 from lorary.tasks.builtin import builtin_tasks as builtin_tasks
 from lorary.tasks.example import Example as Example

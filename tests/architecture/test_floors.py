@@ -5,7 +5,7 @@ import re
 from source_tree import ROOT, modules
 
 FLOORS = {
-    **dict.fromkeys(("errors", "disk", "extras", "folder", "options", "hashing"), 0),
+    **dict.fromkeys(("errors", "disk", "extras", "folder", "options", "hashing", "progress"), 0),
     **dict.fromkeys(("tasks", "library", "pages", "work"), 1),
     **dict.fromkeys(("adapters", "evaluation"), 2),
     **dict.fromkeys(("formats", "routing"), 3),
@@ -23,7 +23,7 @@ ROOMS = {
         "estimate", "recipe", "runner", "build_work", "finetune", "build",
     ),
     "tasks": ("example", "task", "joined", "rows", "stored", "gather", "telling", "on_disk", "read"),
-    "adapters": ("contract", "bank_rows", "room", "mixing", "low_rank"),
+    "adapters": ("contract", "bank_rows", "growing_rows", "mixing", "low_rank"),
 }  # fmt: skip
 """Floor -> its rooms from the bottom up: one may import those before it. Rooms that aren't listed stand above all."""
 

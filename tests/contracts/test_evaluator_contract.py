@@ -3,7 +3,7 @@
 import pytest
 
 from lorary.errors import EvaluationError
-from lorary.evaluation.sandbox.room import require
+from lorary.evaluation.sandbox.judge import require
 from lorary.folder import EVALUATORS
 from lorary.tasks.example import Example
 from lorary.tasks.task import Task

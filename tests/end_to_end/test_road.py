@@ -26,27 +26,24 @@ class Watcher:
     """Counts what it hears; interrupts the road at a given step of the work."""
 
     def __init__(self, stop_at=None):
-        self.foreseen = self.total = self.done = 0.0
+        self.foreseen = self.total = self.done = 0
         self.heard, self.stop_at, self.tables, self.moves = 0, stop_at, [], {}
 
-    def begin(self, total):
-        self.foreseen = self.total = total
+    @property
+    def ears(self):
+        return {"progress": self.progress, "tell": self.tell, "show": self.tables.append}
 
-    def doing(self, what):
+    def tell(self, what):
         self.moves[what] = 0
         self._count()
 
-    def advance(self, amount):
-        self.done += amount
-        self.moves[list(self.moves)[-1]] += 1
+    def progress(self, done, total):
+        self.foreseen = self.foreseen or total
+        moved, self.done, self.total = done > self.done, done, total
         assert self.done <= self.total * 1.0001
-        self._count()
-
-    def replan(self, change):
-        self.total += change
-
-    def show(self, table):
-        self.tables.append(table)
+        if moved:
+            self.moves[list(self.moves)[-1]] += 1
+            self._count()
 
     def _count(self):
         self.heard += 1
@@ -63,7 +60,7 @@ def parts(toy):
 def whole(_pico, parts, tmp_path_factory):
     into = tmp_path_factory.mktemp("whole")
     watcher = Watcher()
-    return into, walk(ROAD, _pico, *parts, into, watcher), watcher
+    return into, walk(ROAD, _pico, *parts, into, **watcher.ears), watcher
 
 
 def test_every_library_is_scored_under_every_router(whole):
@@ -102,8 +99,8 @@ def test_the_summary_says_who_won(whole):
 def test_a_road_that_was_cut_ends_as_one_that_was_not(whole, base, parts, tmp_path, share):
     into, walked, watcher = whole
     with pytest.raises(KeyboardInterrupt):
-        walk(ROAD, base, *parts, tmp_path, Watcher(stop_at=max(1, int(watcher.heard * share))))
-    again = walk(ROAD, base, *parts, tmp_path, Watcher())
+        walk(ROAD, base, *parts, tmp_path, **Watcher(stop_at=max(1, int(watcher.heard * share))).ears)
+    again = walk(ROAD, base, *parts, tmp_path)
     for library in ("private", "mbc", "shared"):
         experts = Path("libs") / library / "experts"
         assert files_of(tmp_path / experts) == files_of(into / experts)
@@ -116,7 +113,7 @@ def test_a_second_walk_writes_nothing(whole, base, parts):
     into, _, _ = whole
     before = {path: path.stat().st_mtime_ns for path in into.rglob("*") if path.is_file()}
     watcher = Watcher()
-    walk(ROAD, base, *parts, into, watcher)
+    walk(ROAD, base, *parts, into, **watcher.ears)
     assert watcher.total == watcher.done == 0, "what was done before is no work"
     assert {path: path.stat().st_mtime_ns for path in into.rglob("*") if path.is_file()} == before
 
@@ -124,7 +121,7 @@ def test_a_second_walk_writes_nothing(whole, base, parts):
 def test_too_few_tasks_are_refused(base, parts, tmp_path):
     one = parts[0].only(list(parts[0])[:1])
     with pytest.raises(LoraryError) as caught:
-        walk(ROAD, base, one, parts[1], tmp_path, Watcher())
+        walk(ROAD, base, one, parts[1], tmp_path)
     assert str(caught.value) == (
         "error[E-ROAD] 1 tasks to build from and 1 held out, expected at least 2 and 1. "
         "Give more tasks, or name other held-outs."
@@ -143,7 +140,7 @@ def test_without_a_valid_part_there_is_a_report_without_curves(base, toy, tmp_pa
     some = Tasks(Task(name, toy[name].train, test=toy[name].test) for name in list(toy)[:3])
     unseen = list(toy)[2]
     given = {
-        "watcher": Watcher(), "road": replace(ROAD, steps=1), "heldout": [unseen, unseen],
+        "road": replace(ROAD, steps=1), "heldout": [unseen, unseen],
         "base": str(write_base(tmp_path / "base", base)), "tasks": str(write_tasks(tmp_path / "tasks", some)),
     }  # fmt: skip
     done = run_quickstart(into=tmp_path / "out", **given)
@@ -154,7 +151,7 @@ def test_without_a_valid_part_there_is_a_report_without_curves(base, toy, tmp_pa
     later = time.time() + 40 * 24 * 3600
     monkeypatch.setattr(time, "time", lambda: later)
     monkeypatch.setenv("LORARY_CACHE", str(tmp_path / "cache"))
-    run_quickstart(into=tmp_path / "again", **{**given, "watcher": Watcher()})
+    run_quickstart(into=tmp_path / "again", **given)
     assert files_of(tmp_path / "again") == files_of(tmp_path / "out"), "pictures and report included"
 
 
@@ -166,13 +163,9 @@ tuning._WORTH_MEASURING = 0
 from lorary.studies.quickstart import run_quickstart
 from lorary.studies.road import Road
 
-class Nobody:
-    def __getattr__(self, name):
-        return lambda *_: None
-
 into, base, tasks, unseen = sys.argv[1:]
 road = Road(steps=2, batch_size=4, n_clusters=2, n_score=2, n_answer=1, n_fit=2, max_new_tokens=2)
-run_quickstart(into=Path(into), watcher=Nobody(), road=road, heldout=[unseen], base=base, tasks=tasks)
+run_quickstart(into=Path(into), road=road, heldout=[unseen], base=base, tasks=tasks)
 """
 
 

@@ -22,7 +22,7 @@ from lorary.model.text.scoring import row_losses
 from lorary.model.text.tokens import pad
 from lorary.routing.contract import Context
 from lorary.routing.routers.switch import SwitchRouter
-from lorary.routing.shares import SharesGate, balance_of
+from lorary.routing.softmax_gate import SharesGate, balance_of
 from lorary.testing.pico import pico_base, random_library
 
 NAMES = ["copy", "swap", "upper"]

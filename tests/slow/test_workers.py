@@ -12,8 +12,8 @@ import pytest
 from worker_builders import Careful, Deadly, Hanging, Watched
 
 from lorary.building.build import build, build_recipe
-from lorary.building.progress import survey_library as survey
 from lorary.building.recipe import Recipe, read_recipe
+from lorary.building.survey_library import survey_library as survey
 from lorary.disk.processes import is_running
 from lorary.errors import BuildError
 from lorary.library.library import Library

@@ -13,7 +13,7 @@ CHAPTERS = {
                  "build_recipe", "LoRA"),
     "Models": ("load_base", "route", "load", "open_model", "RoutedModel", "BaseModel", "Trace", "export",
                "export_merged", "export_gguf", "AddToLibrary"),
-    "Asking": ("stream", "lorary.model.decoding.stream.Stream", "Sampling", "Chat", "inspect", "read_prompts", "Prompt",
+    "Asking": ("stream", "lorary.model.decoding.pieces.Stream", "Sampling", "Chat", "inspect", "read_prompts", "Prompt",
                "answer_prompts", "Wish"),
     "Scores": ("evaluate", "evaluate_grid", "Setup", "read_benchmarks", "Exam", "mean_over", "Mean", "compare",
                "report", "Scores", "read_scores", "Comparison", "run_study"),

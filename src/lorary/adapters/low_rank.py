@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from lorary.adapters.bank_rows import Layout
 from lorary.adapters.contract import Bank, Mix, Site, Weights
+from lorary.adapters.growing_rows import Room, in_room, splice
 from lorary.adapters.mixing.mix import mix_low_rank
 from lorary.adapters.mixing.tuning import Plan, Strategy, forced_strategy, measured, measures
-from lorary.adapters.room import Room, in_room, splice
 from lorary.errors import AdapterError
 
 

@@ -1,7 +1,7 @@
 """Files of prompts -> files of the same rows with an answer each, so that a killed run goes on with the same bytes."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from io import IOBase
 from pathlib import Path
@@ -17,6 +17,7 @@ from lorary.evaluation.sampling import GREEDY, Sampling
 from lorary.evaluation.scores import to_line, whole_lines
 from lorary.hashing import hash_json
 from lorary.options import require, require_count
+from lorary.progress import Progress, unheard
 from lorary.tasks.example import Example
 from lorary.tasks.rows.fields import Row, json_value, row_error
 from lorary.tasks.rows.files import Source, rows_of
@@ -97,7 +98,7 @@ def answered(model: Model, prompts: Sequence[Prompt], wish: Wish, *, done: int =
 
 def answer_prompts(
     model: Model, prompts: Sequence[Prompt], *, into: str | Path, wish: Wish | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> None:  # fmt: skip
     """Write a file of JSON lines: each prompt's row, in their order, with its answer.
 
@@ -105,7 +106,7 @@ def answer_prompts(
     bytes that an undisturbed run writes; for that, sampling needs a seed. `progress(done, total)` is called before the
     first batch and after each. Raises E-RUN if `into` is there already or is another run's, E-DISK, E-PERM.
     """
-    path, wish, tell = as_path(into), wish or Wish(), progress or (lambda done, total: None)
+    path, wish, tell = as_path(into), wish or Wish(), progress or unheard
     head = to_line(_header(model, prompts, wish))
     known = _known(path, head, len(prompts))
     done = known.count(b"\n") - 1 if known else 0

@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from lorary.asking.stream import Model, explain, require_model, stream
 from lorary.errors import ModelError, OptionError
 from lorary.evaluation.sampling import GREEDY, Sampling
-from lorary.model.decoding.stream import Stream
+from lorary.model.decoding.pieces import Stream
 from lorary.model.routed.trace import Trace
 from lorary.model.text.tokens import encode_prompts
 from lorary.tasks.example import Example, Message

@@ -7,7 +7,7 @@ from lorary.errors import OptionError
 from lorary.evaluation.sampling import GREEDY, Sampling
 from lorary.model.base.base_model import BaseModel
 from lorary.model.decoding.answer import Answering
-from lorary.model.decoding.stream import Stream
+from lorary.model.decoding.pieces import Stream
 from lorary.model.routed.routed_model import RoutedModel
 from lorary.model.routed.trace import Trace
 from lorary.options import require

@@ -1,6 +1,5 @@
 """Build a library from Python: in this process, alone or with others that do the same, or with a backend's workers."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from lorary.building.build_work import Build, RecipeBuild
@@ -11,6 +10,7 @@ from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.model.base.embedded_needs import EMBEDDED
 from lorary.model.base.named_bases import called
+from lorary.progress import Tell
 from lorary.tasks.task import Tasks
 from lorary.work.backend import Backend, Order, new_run
 from lorary.work.claims import HANG_S, LEASE_S
@@ -62,7 +62,7 @@ def build_recipe(
     run: str | None = None,
     report: Report | None = None,
     on_plan: OnPlan | None = None,
-    tell: Callable[[str], None] | None = None,
+    tell: Tell | None = None,
     base_name: str | None = None,
 ) -> Library:
     """Build what a recipe says, with workers where the backend has them.

@@ -97,7 +97,7 @@ class RecipeBuild(_IntoLibrary):
         _check_names(jobs)
         _check_names(jobs, standing(recipe.into) or ())
         name = recipe.base or EMBEDDED
-        listener.say(f"loading base {name} ...")
+        listener.tell(f"loading base {name} ...")
         base = base_model.load_base(name, **recipe.loading)
         base.name = shared_name(self.base_name or base.name)
         return Build(recipe.builder, tasks, base, recipe.into, source).load(listener)

@@ -1,6 +1,7 @@
 """Evaluating one model by one metric into a file, or several by several into a directory."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,8 +14,8 @@ from lorary.cli.options.groups import Group
 from lorary.cli.options.loading import Loading, Reading
 from lorary.cli.options.parameters import EMBEDDED, count_option, method_option
 from lorary.cli.options.recipe_options import check_backend, choose_backend
-from lorary.cli.printing.console import print_json, print_table, progress, say
-from lorary.cli.work import ExampleWatcher, Work
+from lorary.cli.printing.console import Bar, print_json, print_table, progress, say
+from lorary.cli.work import Work
 
 if TYPE_CHECKING:
     from lorary.evaluation.benchmarking.contract import Exam
@@ -85,7 +86,7 @@ def exams_of(place: str, metrics: Sequence[str], benchmarks: Sequence[str], read
 
 def evaluate_one(asked: Asked, how: Loading, reading: Reading) -> "Scores":
     """Evaluate one model by one metric into a file."""
-    from lorary.evaluation.run import check_into, check_tasks, evaluate, foresee
+    from lorary.evaluation.evaluate import check_into, check_tasks, evaluate, foresee
 
     exam, router = asked.exams[0], next(iter(asked.routers), None)
     check_tasks(exam.evaluator, exam.tasks)
@@ -94,11 +95,27 @@ def evaluate_one(asked: Asked, how: Loading, reading: Reading) -> "Scores":
     check_into(asked.into, foresee(exam.evaluator, exam.tasks, name=name, limit=limit, model=choice.identity))
     with (
         opened(choice, how) as model,
-        progress("examples") as tell,
-        ExampleWatcher(tell).hearing(model) as watcher,
+        progress("examples") as bar,
+        _tokens_noted(model, bar),
         resumable(),
     ):
-        return evaluate(exam.evaluator, model, exam.tasks, into=asked.into, limit=limit, progress=watcher.on_examples)
+        return evaluate(exam.evaluator, model, exam.tasks, into=asked.into, limit=limit, progress=bar)
+
+
+@contextmanager
+def _tokens_noted(model: Any, bar: Bar) -> Iterator[None]:
+    """Note beside the examples, which come by the batch, how many tokens have passed through the base."""
+    from lorary.model.base.passes import count_passes
+
+    tokens = 0.0
+
+    def hear(amount: float) -> None:
+        nonlocal tokens
+        tokens += amount
+        bar.note(f"{tokens:,.0f} tokens")
+
+    with count_passes(getattr(model, "base", model), hear):
+        yield
 
 
 def evaluate_many(asked: Asked, how: Loading, reading: Reading, workers: Workers) -> "list[tuple[Path, Scores]]":
@@ -115,16 +132,16 @@ def evaluate_many(asked: Asked, how: Loading, reading: Reading, workers: Workers
     train_tasks = asked.train_tasks(reading.options)
 
     from lorary.grid.evaluate_grid import evaluate_grid
-    from lorary.grid.progress import survey_runs
     from lorary.grid.setup import Setup
+    from lorary.grid.survey_runs import survey_runs
 
     library, mix = None if asked.target == BARE else asked.target, asked.routing["mix"]
     given = {"mix": mix.value} if mix else {}
     routers: Sequence[str | None] = asked.routers or (None,)
     setups = [Setup(library, router, max_share=asked.routing["max_share"], **given) for router in routers]
     with (
-        progress("examples") as tell,
-        Work(tell, asked.into, things="runs", survey=survey_runs).watched() as work,
+        progress("examples") as bar,
+        Work(bar, asked.into, things="runs", survey=survey_runs).watched() as work,
         resumable(),
     ):
         scores = evaluate_grid(

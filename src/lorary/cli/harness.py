@@ -59,7 +59,7 @@ def evaluate_by_harness(
     asked: Sequence[str | None] = routers or (None,)
     chosen = [choose(library, reading, router=router, **routing, tasks_option="--train-tasks") for router in asked]
     from lorary.grid.setup import Setup, file_part
-    from lorary.harness.run import check_tasks, run_harness, write_scores
+    from lorary.harness.run_harness import check_tasks, run_harness, write_scores
 
     check_tasks(tasks)
     named = None if library == BARE else library

@@ -26,7 +26,7 @@ _QUIET = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code: 0 done, 1 error, 2 usage, 3 partial, 130 interrupted."""
-    from lorary.cli.printing.reading import ReadingLines
+    from lorary.cli.printing.reading_lines import ReadingLines
     from lorary.tasks.telling import telling
     from lorary.work.waiting import short_waits
 

@@ -9,7 +9,7 @@ import typer
 from lorary.cli.options.completion import offer_word_or_file
 from lorary.cli.options.loading import Loading, Reading
 from lorary.cli.options.parameters import Mix
-from lorary.cli.printing.console import Tell, progress, say
+from lorary.cli.printing.console import Bar, progress, say
 
 if TYPE_CHECKING:
     from lorary.library.library import Library
@@ -90,14 +90,14 @@ def opened(choice: "Choice", how: Loading) -> Iterator[Any]:
     """Load the model that was chosen, give it, and leave the base as it was."""
     n_experts = len(choice.target.library or ())
     with ExitStack() as shown:
-        bars: list[Tell] = []
+        bars: list[Bar] = []
 
         def report(done: int, total: int) -> None:
             if not bars:
                 bars.append(shown.enter_context(progress("opening experts")))
-            bars[0](done, total, "")
+            bars[0](done, total)
 
-        model = choice.open(report=report if n_experts >= _MANY else None, tell=say, **how.options)
+        model = choice.open(progress=report if n_experts >= _MANY else None, tell=say, **how.options)
     with model:
         yield model
 

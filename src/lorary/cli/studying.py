@@ -77,7 +77,7 @@ class Asked:
         """Make the studies."""
         from lorary.options import split_spec
         from lorary.studies.paper import Part, parts_of
-        from lorary.studies.run import repeated
+        from lorary.studies.run_study import repeated
         from lorary.studies.scales import at_scale, seeds_at
 
         name, options = split_spec(self.spec)
@@ -123,7 +123,7 @@ def _say_failed(name: str, error: "LoraryError") -> None:
 def run(asked: Asked, subject: "Subject", base: str, into: Path, how: Loading, workers: Workers, json: bool) -> None:
     """Run what is asked for, and print what came out."""
     from lorary.studies.paper import run_paper
-    from lorary.studies.run import run_study
+    from lorary.studies.run_study import run_study
     from lorary.studies.scales import cut_to
     from lorary.studies.sharing.cpu_time import TIMES, cpu_seconds
 

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lorary.cli.application import PartlyDone
-from lorary.cli.printing.console import Tell, in_words, print_rich, say
+from lorary.cli.printing.console import Bar, in_words, say
 from lorary.errors import LoraryError
 
 if TYPE_CHECKING:
-    from lorary.reporting.table import Table
     from lorary.tracking.contract import Tracker
     from lorary.tracking.follow import Following
     from lorary.work.jobs import JobStep, Planned
@@ -25,11 +24,11 @@ class Work:
     """
 
     def __init__(
-        self, tell: Tell, into: Path, *, things: str = "experts", survey: "Callable[[Path], Survey] | None" = None,
+        self, bar: Bar, into: Path, *, things: str = "experts", survey: "Callable[[Path], Survey] | None" = None,
         log: "Sequence[Tracker]" = (),
     ) -> None:  # fmt: skip
         self._following = following(into, log)
-        self._tell, self._into, self._things, self._survey = tell, into, things, survey
+        self._bar, self._into, self._things, self._survey = bar, into, things, survey
         self._planned: list[str] = []
         self._left: dict[str, int] = {}
         self._before = 0
@@ -56,7 +55,7 @@ class Work:
         note = in_words(list(self._running.values()))
         if step.step == step.n_steps:
             del self._running[step.job]
-        self._tell(sum(self._steps.values()), sum(self._left.values()), note, self._before)
+        self._bar(sum(self._steps.values()), sum(self._left.values()), note, self._before)
 
     @contextmanager
     def watched(self) -> Iterator["Work"]:
@@ -79,7 +78,7 @@ class Work:
             ) from error
 
     def _kept(self) -> set[str]:
-        from lorary.building.progress import survey_library
+        from lorary.building.survey_library import survey_library
 
         survey = self._survey or survey_library
         if not self._planned:  # nothing was begun; there may be no directory
@@ -103,68 +102,3 @@ def following(into: Path, log: "Sequence[Tracker]") -> "Following":
     from lorary.tracking.follow import Following
 
     return Following(into, log, say)
-
-
-class ExampleWatcher:
-    """Listens to an evaluation; examples come by the batch, so it tells of the tokens between."""
-
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
-        self._done = self._total = 0
-        self._tokens = 0.0
-
-    @contextmanager
-    def hearing(self, model: Any) -> Iterator["ExampleWatcher"]:
-        """Hear of the passes through a model's base too."""
-        from lorary.model.base.passes import count_passes
-
-        with count_passes(getattr(model, "base", model), self.on_pass):
-            yield self
-
-    def on_examples(self, done: int, total: int) -> None:
-        """Hear how many examples are scored."""
-        self._done, self._total = done, total
-        self._say()
-
-    def on_pass(self, amount: float) -> None:
-        """Hear of a pass through the base."""
-        self._tokens += amount
-        self._say()
-
-    def _say(self) -> None:
-        self._tell(self._done, self._total, f"{self._tokens:,.0f} tokens" if self._tokens else "")
-
-
-class RoadWatcher:
-    """Listens to a quickstart, which counts its work in tokens; tells thousands of them."""
-
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
-        self._done = self._total = 0.0
-        self._what = ""
-
-    def begin(self, total: float) -> None:
-        """Hear how much work there is."""
-        self._total = total
-
-    def doing(self, what: str) -> None:
-        """Hear what is being done now."""
-        self._what = what
-        self.advance(0)
-
-    def advance(self, amount: float) -> None:
-        """Hear that some of the work is done."""
-        self._done += amount
-        self._say()
-
-    def replan(self, change: float) -> None:
-        """Hear that there is more work than was said, or less."""
-        self._total += change
-        self._say()
-
-    def _say(self) -> None:
-        self._tell(round(self._done / 1000), round(self._total / 1000), self._what)
-
-    def show(self, table: "Table") -> None:
-        """Print early results; they are no data yet."""
-        print_rich(table.to_rich(), to_stderr=True)

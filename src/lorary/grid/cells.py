@@ -8,7 +8,7 @@ from typing import Any
 from lorary.disk.writing import check_writable
 from lorary.errors import EvaluationError, OptionError
 from lorary.evaluation.benchmarking.contract import Exam
-from lorary.evaluation.run import check_into, check_tasks, foresee
+from lorary.evaluation.evaluate import check_into, check_tasks, foresee
 from lorary.grid.setup import Setup, file_part
 from lorary.hashing import short_key
 from lorary.options import require_each

@@ -1,6 +1,6 @@
 """Evaluate many models by many metrics or benchmarks, with workers that share the cells."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lorary.errors import OptionError
@@ -12,6 +12,7 @@ from lorary.folder import BACKENDS
 from lorary.grid.grid_work import GridWork
 from lorary.grid.setup import Setup
 from lorary.model.base.base_model import BaseModel
+from lorary.progress import Tell
 from lorary.tasks.task import Tasks
 from lorary.work.backend import Backend, Order, new_run
 from lorary.work.jobs import Listener, OnPlan, Report
@@ -32,7 +33,7 @@ def evaluate_grid(
     run: str | None = None,
     report: Report | None = None,
     on_plan: OnPlan | None = None,
-    tell: Callable[[str], None] | None = None,
+    tell: Tell | None = None,
 ) -> dict[str, Scores]:
     """Score each setup by each metric; gives the scores by the names of their files, setup by setup.
 

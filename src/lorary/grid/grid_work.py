@@ -9,7 +9,7 @@ from typing import Any
 from lorary.errors import BuildError, EvaluationError, LoraryError
 from lorary.evaluation.benchmarking.contract import Exam
 from lorary.evaluation.contract import LanguageModel
-from lorary.evaluation.run import check_into, evaluate
+from lorary.evaluation.evaluate import check_into, evaluate
 from lorary.grid.cells import Cell, make_cells
 from lorary.grid.setup import Setup
 from lorary.model.base.base_model import BaseModel, load_base
@@ -83,7 +83,7 @@ class GridWork(Work):
         saved = next((setup for setup in self.setups if setup.is_saved), None)
         if saved is None:
             raise EvaluationError("E-EVAL", "no base was given, and no saved model to find one by.", "Give base=...")
-        with saved.chosen(None).open(tell=listener.say, **self.loading) as model:
+        with saved.chosen(None).open(tell=listener.tell, **self.loading) as model:
             assert isinstance(model, RoutedModel)
             return model.base
 
@@ -99,7 +99,7 @@ def loaded(base: BaseModel | str, loading: Mapping[str, Any], listener: Listener
     """Load a base by its name, saying so, with what `loading` holds for `load_base`; or take a loaded one."""
     if isinstance(base, BaseModel):
         return base
-    listener.say(f"loading base {base} ...")
+    listener.tell(f"loading base {base} ...")
     return load_base(base, **loading)
 
 
@@ -167,7 +167,7 @@ class GridRunner(Runner):
         if self._open is None or self._open[0] != setup or self._open[1] is not cell.fit:
             self._close()
             if setup.library is not None:
-                self._listener.say(f"routing {setup.label} ...")
+                self._listener.tell(f"routing {setup.label} ...")
             model = self.open(cell)
             self._closing.push(model)
             self._open = (setup, cell.fit, model)

@@ -17,9 +17,9 @@ from lorary.disk.reading import files_below
 from lorary.disk.writing import disk_errors, need_space
 from lorary.errors import LibraryError, quote
 from lorary.library.adapter.chat_template import TEMPLATE
-from lorary.library.hub.asking import ask_facts, broke_off, hub_errors, is_busy, patiently, within_time
 from lorary.library.hub.listing import is_whole
 from lorary.library.hub.names import HubPlace, is_inside, parse_collection, parse_uri
+from lorary.library.hub.retries import ask_facts, broke_off, hub_errors, is_busy, patiently, within_time
 from lorary.library.layout import CARD, CONFIG, MANIFEST, PICKLE, PROVENANCE, WEIGHTS
 
 ADAPTERS = (CONFIG, WEIGHTS, PROVENANCE, TEMPLATE, "tokenizer_config.json", MANIFEST, CARD)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lorary.adapters.contract import Experts, Site
-from lorary.adapters.room import Room, in_room, splice
+from lorary.adapters.growing_rows import Room, in_room, splice
 from lorary.errors import RoutingError
 from lorary.routing.contract import State
 

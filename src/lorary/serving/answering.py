@@ -7,7 +7,7 @@ from typing import Any
 
 from lorary.errors import LoraryError, ModelError
 from lorary.evaluation.sampling import Sampling
-from lorary.model.attached.told import MOST_WEIGHTS
+from lorary.model.attached.told_weights import MOST_WEIGHTS
 from lorary.model.base.base_model import BaseModel
 from lorary.model.decoding.answer import stops_of
 from lorary.model.decoding.decoder import Request, Token

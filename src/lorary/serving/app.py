@@ -16,11 +16,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from lorary import __version__
 from lorary.disk.processes import scratch
 from lorary.errors import LoraryError, ModelError, OptionError
+from lorary.progress import Tell, unheard
 from lorary.serving.answering import Answer, Piece, answers_to, error_body
 from lorary.serving.bodies import Head, piece_choice, refuse, refuse_fields, usage, whole_choice
 from lorary.serving.edit_endpoints import EDITS_OF_REPLICAS, add_edit_endpoints, refuse_edits
-from lorary.serving.edits import Editor, Tell
-from lorary.serving.inspector import add_inspector
+from lorary.serving.edits import Editor
+from lorary.serving.inspector_endpoints import add_inspector
 from lorary.serving.scheduler import Limits, Scheduler
 from lorary.serving.schema import Chat, Completion
 from lorary.serving.shelf import Found, Shelf
@@ -48,7 +49,7 @@ class Options:
     patience_s: float = 8.0
     allow_edits: bool = False
     watch_s: float | None = None
-    tell: Tell = field(default=lambda _: None)
+    tell: Tell = unheard
     is_replica: bool = False
 
     def __post_init__(self) -> None:

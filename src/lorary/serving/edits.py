@@ -14,12 +14,11 @@ from lorary.library.adapter.expert import Expert, accept
 from lorary.library.adapter.opened import open_adapter
 from lorary.library.layout import check_free
 from lorary.library.library import Library
+from lorary.progress import Tell
 from lorary.serving.scheduler import Scheduler
 from lorary.serving.shelf import Shelf
 from lorary.serving.stand import Changes, Stand
 from lorary.using.library_base import LibraryBase
-
-Tell = Callable[[str], None]
 
 
 class Editor:

@@ -23,6 +23,7 @@ from lorary.extras import require_extra
 from lorary.folder import DEFAULT_ROUTER, ROUTERS
 from lorary.library.library import Library
 from lorary.model.base.base_model import load_base
+from lorary.progress import Tell
 from lorary.serving.app import Options, make_app
 from lorary.serving.run import bind, on_end
 from lorary.serving.scheduler import Limits
@@ -120,9 +121,7 @@ def deployment(served: Served) -> Any:
     return described(serve.ingress(make)()).bind()
 
 
-def run(
-    served: Served, where: Ray, *, host: str, port: int, on_ready: Callable[[str], None], tell: Callable[[str], None]
-) -> None:
+def run(served: Served, where: Ray, *, host: str, port: int, on_ready: Tell, tell: Tell) -> None:
     """Serve until SIGINT or SIGTERM: then nobody else is let in, and answers under way get some seconds.
 
     on_ready: hears the address once all replicas answer; tell: how many do when that changes. Raises E-PORT, E-WORKER
@@ -145,9 +144,7 @@ def run(
             _follow(serve, served, ended, lambda: on_ready(f"http://{host}:{port}"), tell)
 
 
-def _follow(
-    serve: Any, served: Served, ended: threading.Event, on_ready: Callable[[], None], tell: Callable[[str], None]
-) -> None:
+def _follow(serve: Any, served: Served, ended: threading.Event, on_ready: Callable[[], None], tell: Tell) -> None:
     """Watch the replicas until the end is asked for. Raises why they can't start."""
     before, is_ready = 0, False
     while not ended.wait(_LOOK_S):

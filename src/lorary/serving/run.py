@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 import uvicorn
 
 from lorary.errors import OptionError
+from lorary.progress import Tell
 from lorary.serving.app import Options, make_app
 from lorary.serving.shelf import Shelf
 
 
-def run(models: Shelf, options: Options, *, host: str, port: int, tell: Callable[[str], None]) -> None:
+def run(models: Shelf, options: Options, *, host: str, port: int, tell: Tell) -> None:
     """Serve until SIGINT or SIGTERM: then nobody else is let in, and answers under way get `options.patience_s`.
 
     tell: hears the address once the port is taken. Raises E-PORT.

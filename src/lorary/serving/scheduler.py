@@ -13,7 +13,7 @@ import torch
 
 from lorary.errors import LoraryError, ModelError
 from lorary.model.decoding.decoder import Arriving, Decoder, Request
-from lorary.model.decoding.rows import Caller
+from lorary.model.decoding.sequences import Caller
 
 _ALIKE = 1.25  # prompts that are read together are no longer than this times the shortest
 

@@ -8,7 +8,7 @@ from lorary.errors import OptionError, known_names
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.model.decoding.answer import bare
-from lorary.model.decoding.rows import Caller
+from lorary.model.decoding.sequences import Caller
 from lorary.model.routed.twin import twin_base
 from lorary.serving.stand import Found as Found
 from lorary.serving.stand import Stand, make_stand

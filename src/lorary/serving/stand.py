@@ -11,7 +11,7 @@ from lorary.adapters.contract import Mix
 from lorary.library.adapter.expert import Expert
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
-from lorary.model.decoding.rows import Caller
+from lorary.model.decoding.sequences import Caller
 from lorary.model.routed.route import route
 from lorary.model.routed.routed_model import RoutedModel
 from lorary.model.routed.twin import twin_base

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from lorary.model.attached.spoken import Spoken
-from lorary.model.attached.told import DIGITS, ToldWeights
+from lorary.model.attached.told_weights import DIGITS, ToldWeights
 
 
 class Heard:

@@ -9,7 +9,8 @@ from lorary.errors import LoraryError
 from lorary.library.adapter.expert import Expert
 from lorary.library.layout import CONFIG, WEIGHTS
 from lorary.library.library import Library
-from lorary.serving.edits import Editor, Tell
+from lorary.progress import Tell
+from lorary.serving.edits import Editor
 from lorary.serving.shelf import Shelf
 from lorary.serving.stand import Changes, Stand
 

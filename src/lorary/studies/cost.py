@@ -11,7 +11,7 @@ from lorary.building.training.job import CHARACTERS_PER_TOKEN, training_job
 from lorary.evaluation.evaluators.choice import Choice
 from lorary.model.base.base_model import BaseModel
 from lorary.studies.contract import GIVEN, Build, Cell, Measure, Study, Subject
-from lorary.studies.run import repeated
+from lorary.studies.run_study import repeated
 from lorary.tasks.example import Example
 
 _SAMPLE = 200  # examples of a cell or a measure whose tokens are counted; the others' follow from their characters

@@ -12,10 +12,11 @@ from lorary.disk.writing import ELSEWHERE, disk_errors, write_whole
 from lorary.errors import LoraryError, OptionError, known_names
 from lorary.folder import STUDIES
 from lorary.model.base.base_model import BaseModel
+from lorary.progress import Tell, unheard
 from lorary.reporting.overview import Line, write_overview
 from lorary.studies.contract import Study, Subject, Verdict
 from lorary.studies.cost import Cost, foresee
-from lorary.studies.run import REPORT, Tell, check_scorable, repeated, run_study
+from lorary.studies.run_study import REPORT, check_scorable, repeated, run_study
 from lorary.studies.scales import at_scale, cut_to, seeds_at
 from lorary.studies.sharing.cpu_time import TIMES, cpu_seconds
 from lorary.work.backend import Backend
@@ -133,7 +134,7 @@ def run_paper(
     *,
     into: Path | str,
     scale: str | None = None,
-    tell: Tell = lambda what: None,
+    tell: Tell = unheard,
     on_failure: Failed | None = None,
     backend: Backend | str | None = None,
     loading: Mapping[str, object] | None = None,

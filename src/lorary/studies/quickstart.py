@@ -20,13 +20,13 @@ from lorary.model.base.embedded_needs import EMBEDDED
 from lorary.model.routed.route import route
 from lorary.model.routed.trace import Trace
 from lorary.model.text.batching import tokens_at_once
-from lorary.reporting.clusters import draw_clusters
+from lorary.progress import Progress, Tell, unheard
+from lorary.reporting.cluster_page import draw_clusters
 from lorary.reporting.figure import Curve, draw_scores, draw_training
 from lorary.reporting.html import write_report
 from lorary.reporting.table import Table
 from lorary.reporting.token_trace import TokenTrace
-from lorary.studies.road import TRAINED, UNSEEN, Road, Walked, method_of, walk
-from lorary.studies.stages import Watcher
+from lorary.studies.road import TRAINED, UNSEEN, Road, Show, Walked, method_of, walk
 from lorary.studies.subject import choose_tasks
 from lorary.tasks.example import Example
 from lorary.tasks.task import Tasks
@@ -43,7 +43,9 @@ class Finished:
 def run_quickstart(
     *,
     into: Path,
-    watcher: Watcher,
+    progress: Progress = unheard,
+    tell: Tell = unheard,
+    show: Show = unheard,
     road: Road | None = None,
     base: str = EMBEDDED,
     tasks: str | None = None,
@@ -58,34 +60,35 @@ def run_quickstart(
     was timed or is free just now decides how anything is computed.
     tasks: a directory or file of the user's own, None for the built-in ones. heldout: names of the tasks to keep out
     of training; without any, every fifth of the user's tasks. only: names of the tasks to take at all, held-outs
-    included. reading: how the user's own are read, as `read_tasks` is told it. loading: as `load_base`.
+    included. reading: how the user's own are read, as `read_tasks` is told it. loading: as `load_base`. progress, tell,
+    show: hear how far it is, as in `walk`.
     """
     road = road or Road()
     to_train, unseen = choose_tasks(tasks, heldout, only, reading)
-    watcher.doing(f"loading {base}")
+    tell(f"loading {base}")
     model = load_base(base, **(loading or {}))
     model.batch_tokens = model.batch_tokens or tokens_at_once(model, steady=True)
     with nothing_measured():
-        walked = walk(road, model, to_train, unseen, into, watcher)
-        page = _write_page(road, model, to_train, unseen, walked, into, watcher)
+        walked = walk(road, model, to_train, unseen, into, progress=progress, tell=tell, show=show)
+        page = _write_page(road, model, to_train, unseen, walked, into, tell)
     return Finished(walked.table, page)
 
 
 def _write_page(
-    road: Road, base: BaseModel, tasks: Tasks, heldout: Tasks, walked: Walked, into: Path, watcher: Watcher
+    road: Road, base: BaseModel, tasks: Tasks, heldout: Tasks, walked: Walked, into: Path, tell: Tell
 ) -> Path:
     traces = []
     for example in _shown(tasks, heldout):
-        watcher.doing(f"the report: routing of a text of {example.task}")
+        tell(f"the report: routing of a text of {example.task}")
         traces.append(_trace(base, walked.libraries["private"], example, road))
-    watcher.doing("the report: its figures")
+    tell("the report: its figures")
     clusters = {name: [expert_name(t) for t in members] for name, members in walked.clusters.items()}
     similarity = np.asarray(walked.clusters.similarity)
     curve = k_curve(similarity, similarity, int(walked.clusters.method.get("seed", 0))) if len(similarity) >= 3 else []
     pictures = [draw_scores(walked.table), *draw_clusters(clusters, walked.clusters.names, similarity, curve)]
     if losses := [curve for curve in _curves(walked.libraries) if curve.losses]:  # none without a valid part
         pictures.append(draw_training(losses))
-    watcher.doing("the report: its page")
+    tell("the report: its page")
     return write_report(
         into / "report.html",
         title="A library of LoRA experts, built and reused",

@@ -5,7 +5,7 @@ examples of the trained tasks and on tasks never trained on. Every step leaves a
 there already, so a run that was interrupted or killed resumes.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ from lorary.building.clustering.clusters import Clusters, read_clusters
 from lorary.building.training.options import TrainingOptions
 from lorary.errors import BuildError
 from lorary.evaluation.contract import Evaluator, LanguageModel
+from lorary.evaluation.evaluate import evaluate
 from lorary.evaluation.evaluators.perplexity import Perplexity
 from lorary.evaluation.evaluators.rouge_l import RougeL
-from lorary.evaluation.run import evaluate
 from lorary.evaluation.scores import Scores
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
@@ -31,12 +31,16 @@ from lorary.model.base.passes import PER_GENERATED, PER_TRAINED, count_passes
 from lorary.model.routed.route import route
 from lorary.model.text.tokens import encode
 from lorary.options import as_dict, to_spec
+from lorary.progress import Progress, Tell, unheard
 from lorary.reporting.table import Table, make_table
 from lorary.routing.routers.compass import Compass
 from lorary.routing.routers.oracle import Oracle
 from lorary.studies.contract import TRAINED, UNSEEN
-from lorary.studies.stages import Stages, Watcher
+from lorary.studies.stages import Stages
 from lorary.tasks.task import Tasks
+
+Show = Callable[[Table], None]
+"""Is given results as soon as there are some."""
 
 ROUTERS = {
     "uniform": "uniform",
@@ -121,15 +125,21 @@ def method_of(spec: str) -> str:
     return spec.partition(":")[0]
 
 
-def walk(road: Road, base: BaseModel, tasks: Tasks, heldout: Tasks, into: Path, watcher: Watcher) -> Walked:
-    """Go the whole road, or the rest of it. Raises E-ROAD for fewer than two tasks to build from."""
+def walk(
+    road: Road, base: BaseModel, tasks: Tasks, heldout: Tasks, into: Path,
+    *, progress: Progress = unheard, tell: Tell = unheard, show: Show = unheard,
+) -> Walked:  # fmt: skip
+    """Go the whole road, or the rest of it. Raises E-ROAD for fewer than two tasks to build from.
+
+    `progress` counts tokens passed through the base; a token that is trained on or generated counts for several.
+    """
     if len(tasks) < 2 or not heldout:
         raise BuildError(
             "E-ROAD",
             f"{len(tasks)} tasks to build from and {len(heldout)} held out, expected at least 2 and 1.",
             "Give more tasks, or name other held-outs.",
         )
-    return _Walk(road, base, tasks, heldout, into, watcher).go()
+    return _Walk(road, base, tasks, heldout, into, show).go(progress, tell)
 
 
 @dataclass
@@ -139,15 +149,14 @@ class _Walk:
     tasks: Tasks
     heldout: Tasks
     into: Path
-    watcher: Watcher
+    show: Show
 
     def __post_init__(self) -> None:
         self.width = _typical_width(self.base, self.tasks)
         self.runs: dict[str, list[Scores]] = {TRAINED: [], UNSEEN: []}
-        self.stages = Stages(self.watcher)
 
-    def go(self) -> Walked:
-        self.watcher.begin(self._foreseen())
+    def go(self, progress: Progress, tell: Tell) -> Walked:
+        self.stages = Stages(self._foreseen(), progress, tell)
         with count_passes(self.base, self.stages.pass_on):
             return self._go()
 
@@ -156,7 +165,7 @@ class _Walk:
         private = self._build("private", self.road.private())
         libraries = {"private": private}
         self._score_library("private", private)
-        self.watcher.show(lay_out(self.runs, "First results: base and private library"))
+        self.show(lay_out(self.runs, "First results: base and private library"))
         clusters = self._cluster(private)
         libraries["mbc"] = self._build("mbc", self.road.per_cluster(clusters, len(self.tasks)))
         libraries["shared"] = self._build("shared", self.road.shared(len(self.tasks)))
@@ -181,7 +190,7 @@ class _Walk:
     def _cluster(self, private: Library) -> Clusters:
         method = MBC(k=min(self.road.n_clusters, len(private)))
         path = self.into / "groups.json"
-        self.watcher.doing("clustering the private experts")
+        self.stages.tell("clustering the private experts")
         if path.exists():
             known = read_clusters(path)
             if known.source == private.hash and known.method == as_dict(method):

@@ -1,25 +1,24 @@
 """Who hears how far the reading of large files is."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-Tell = Callable[[int, int], None]
-"""Hears how many bytes of the files are read, and how many there are."""
+from lorary.progress import Progress
 
-_listener: ContextVar[Tell | None] = ContextVar("_listener", default=None)
+_listener: ContextVar[Progress | None] = ContextVar("_listener", default=None)
 
 
 @contextmanager
-def telling(tell: Tell) -> Iterator[None]:
-    """Let `tell` hear in the block of large files that are read, not of those that are only opened again."""
-    token = _listener.set(tell)
+def telling(progress: Progress) -> Iterator[None]:
+    """Let `progress` hear, in the block, how many bytes of large files are read; not of those only opened again."""
+    token = _listener.set(progress)
     try:
         yield
     finally:
         _listener.reset(token)
 
 
-def listener() -> Tell | None:
+def listener() -> Progress | None:
     """Give who hears of it now, if anybody does."""
     return _listener.get()

@@ -9,7 +9,7 @@ from lorary.adapters.contract import Experts, Site
 from lorary.adapters.lora import LoRA
 from lorary.hashing import hash_json
 from lorary.routing.contract import Context, Router, Routing, State
-from lorary.routing.shares import TOP_K, row_name
+from lorary.routing.softmax_gate import TOP_K, row_name
 from lorary.routing.task_skills import pack_state
 from lorary.testing.pico import random_weights
 

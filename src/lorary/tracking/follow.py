@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lorary.errors import LibraryError, LoraryError, OptionError, known_names
@@ -11,6 +11,7 @@ from lorary.folder import TRACKERS
 from lorary.hashing import hash_file
 from lorary.library.adapter.provenance import read_metrics
 from lorary.library.layout import METRICS, find_layout
+from lorary.progress import Tell
 from lorary.tracking.contract import Tracker, Training, numbers_of
 
 _CODE = "W-LOG"
@@ -50,7 +51,7 @@ class Following:
     tell: hears what was shown, as a line.
     """
 
-    def __init__(self, root: Path, trackers: Sequence[Tracker], tell: Callable[[str], None]) -> None:
+    def __init__(self, root: Path, trackers: Sequence[Tracker], tell: Tell) -> None:
         self._root, self._trackers, self._tell = root.absolute(), trackers, tell
         self._seen: set[Path] = set()
         self._next = 0.0

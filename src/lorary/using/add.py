@@ -22,9 +22,10 @@ from lorary.library.sameness import look_for_twins, look_for_zeros
 from lorary.model.base.base_model import load_base
 from lorary.model.routed.route import route
 from lorary.options import require, require_each
+from lorary.progress import Tell
 from lorary.using.base_of import base_of
 from lorary.using.library_base import LibraryBase
-from lorary.using.sources import Source, Tell, fetched, find_sources
+from lorary.using.sources import Source, fetched, find_sources
 
 _STOPPING = ("E-DISK", "E-PERM")
 Given = str | os.PathLike[str] | Source

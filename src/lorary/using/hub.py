@@ -17,13 +17,14 @@ from lorary.library.adapter.expert import Expert, hash_experts
 from lorary.library.adapter.findings import raise_errors
 from lorary.library.adapter.numbers import check_numbers
 from lorary.library.hub.card import Results, hub_card, is_written_by_us, require_ours
+from lorary.library.hub.clean_copies import share_experts, share_note
 from lorary.library.hub.names import HUB, HubPlace, parse_uri
-from lorary.library.hub.shared import Tell, share_experts, share_note
 from lorary.library.hub.upload import Upload
 from lorary.library.layout import CARD, Layout
 from lorary.library.library import Library
 from lorary.library.manifest import read_manifest, write_manifest
 from lorary.options import require, require_each
+from lorary.progress import Tell, unheard
 
 _BATCH_BYTES, _BATCH_EXPERTS = 256_000_000, 50
 """So much is copied before it is sent, and deleted: a library of thousands needs no second place on the disk."""
@@ -88,7 +89,7 @@ def push(
         raise LibraryError("E-EMPTY", f"library {quote(library.path.name)} has no experts.", "Add some first.")
     if scores:
         require_ours(scores, library.hash)
-    tell = tell or (lambda line: None)
+    tell = tell or unheard
     if learned := sorted(path.name for path in library.layout.learned.glob("*.safetensors")):
         tell(f"learned/ stays here, and with it routers that need it: {listed(learned)}")
     upload = None if dry_run else Upload(place, to, private=private)
@@ -164,9 +165,9 @@ def save_pretrained(library: Library, directory: str | os.PathLike[str]) -> Path
     require("directory", directory, (str, os.PathLike), "a path")
     with arriving(Path(directory)) as stage:
         need_space(stage, sum(expert.weights_path.stat().st_size for expert in library.values()))
-        shared = share_experts(list(library.values()), stage, lambda line: None)
-        share_note(library.base, shared, stage, lambda line: None)
-        card = _card(library, Path(directory).name, shared, (), None, lambda line: None)
+        shared = share_experts(list(library.values()), stage, unheard)
+        share_note(library.base, shared, stage, unheard)
+        card = _card(library, Path(directory).name, shared, (), None, unheard)
         (stage / CARD).write_text(card, encoding="utf-8")
     return Path(directory)
 

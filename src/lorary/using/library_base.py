@@ -1,7 +1,7 @@
 """The base that all adapters of a library share: how it is called, and its sizes, where it is on this machine."""
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from lorary.model.base.embedded_needs import EMBEDDED
 from lorary.model.base.fingerprint import size_facts
 from lorary.model.base.named_bases import absence, find_base, find_here, remember_base
 from lorary.model.base.outline import name_of, outline, sizes
+from lorary.progress import Tell
 
 _UNCHECKED = "W-BASE"
 
@@ -37,9 +38,7 @@ class LibraryBase:
     Raises E-BASE if the library was made on another one than the user says.
     """
 
-    def __init__(
-        self, library: Library | None, asked: str | None, vocab_size: int | None, tell: Callable[[str], None]
-    ) -> None:
+    def __init__(self, library: Library | None, asked: str | None, vocab_size: int | None, tell: Tell) -> None:
         self._asked, self._vocab_size, self._tell = asked, vocab_size, tell
         self._fingerprint = library.base if library is not None else None
         self._names = [name for name in names_of_base(library) if name] if library else []

@@ -1,7 +1,7 @@
 """A library with a router, a saved model, or a bare base -> a model that answers."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import NoneType
 from typing import Any
@@ -16,12 +16,11 @@ from lorary.model.routed.route import check_routable, route
 from lorary.model.routed.routed_model import RoutedModel
 from lorary.model.saved.format import Saved, read_saved
 from lorary.options import require, to_spec
+from lorary.progress import Progress, Tell, unheard
 from lorary.routing.contract import Router, find_router
 from lorary.tasks.task import Tasks
 from lorary.using.base_of import base_of
 from lorary.using.target import Target, find_target
-
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,12 @@ class Choice:
         *,
         base: BaseModel | None = None,
         memory: str | int | None = None,
-        report: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
         tell: Tell | None = None,
         **loading: object,
     ) -> BaseModel | RoutedModel:
         """Load it, into `base` if that is loaded already; see `open_model`."""
-        say = tell or (lambda line: None)
+        say = tell or unheard
         if self.saved is not None:
             return self._open_saved(self.saved, base, memory, say, loading)
         library = self.target.library
@@ -62,10 +61,9 @@ class Choice:
             base = _loaded(self.target.base or (EMBEDDED if library is None else base_of(library)), loading, say)
         if library is None or self.router is None:
             return base
-        spec = to_spec(self.router)
         return route(
             base, library, self.router, mix=self.mix, tasks=self.tasks, memory=memory, max_share=self.max_share,
-            report=report, on_fit=lambda: say(f"fitting {spec} to the library ..."),
+            progress=progress, tell=say,
         )  # fmt: skip
 
     def _open_saved(
@@ -113,7 +111,7 @@ def open_model(
     tasks: Tasks | None = None,
     max_share: float | None = None,
     memory: str | int | None = None,
-    report: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     tell: Tell | None = None,
     **loading: object,
 ) -> BaseModel | RoutedModel:
@@ -121,7 +119,7 @@ def open_model(
 
     `base`: a base that is loaded, or the name of one; by default that of the library or saved model, if it is on this
     machine, or the embedded one. `router`, `mix`, `tasks`, `max_share`, `memory`: of a library, as in `route`.
-    `report` hears how many parts of a library are done, and of how many; `tell` what is being done. `loading`: what
+    `progress` hears how many parts of a library are done, and of how many; `tell` what is being done. `loading`: what
     else `load_base` takes, as device and dtype.
     Use it in a `with` block, after which a loaded `base` is as it was. Raises E-LIBRARY for what is none of the three,
     E-OPTION for options of another one, and as `route`, `load` and `load_base` do.
@@ -132,7 +130,7 @@ def open_model(
     if not isinstance(target, Target):
         target = find_target(target, named, needs_base=loaded is None)
     choice = choose_model(target, router=router, mix=mix, tasks=tasks, max_share=max_share)
-    return choice.open(base=loaded, memory=memory, report=report, tell=tell, **loading)
+    return choice.open(base=loaded, memory=memory, progress=progress, tell=tell, **loading)
 
 
 def _loaded(name: str, loading: Mapping[str, Any], say: Tell) -> BaseModel:

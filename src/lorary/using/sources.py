@@ -4,7 +4,7 @@ import dataclasses
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lorary.errors import LibraryError, LoraryError
@@ -13,8 +13,8 @@ from lorary.formats.mttl.read import is_mttl, read_mttl
 from lorary.library import sync
 from lorary.library.hub.names import MTTL, is_collection, parse_uri
 from lorary.library.layout import find_layout, fitting_name, inner_adapters, is_adapter
+from lorary.progress import Tell
 
-Tell = Callable[[str], None]
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
 
 

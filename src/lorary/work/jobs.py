@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from lorary.errors import LoraryError
 from lorary.hashing import short_key
+from lorary.progress import Tell, unheard
 from lorary.work.claims import Claim
 
 
@@ -88,22 +89,18 @@ OnPlan = Callable[[Sequence[Planned], Sequence[str]], None]
 """Is called with all jobs and the names of those that are done already."""
 
 
-def _ignore(*_: Any) -> None:
-    """Nobody listens."""
-
-
 @dataclass(frozen=True)
 class Listener:
-    """Who follows the work, in the process that ordered it. `say` gets a line on what is slow to begin."""
+    """Who follows the work, in the process that ordered it. `tell` hears of what is slow to begin."""
 
-    on_plan: OnPlan = _ignore
-    on_step: Report = _ignore
-    say: Callable[[str], None] = _ignore
+    on_plan: OnPlan = unheard
+    on_step: Report = unheard
+    tell: Tell = unheard
 
     @classmethod
-    def of(cls, on_plan: OnPlan | None, on_step: Report | None, say: Callable[[str], None] | None = None) -> "Listener":
+    def of(cls, on_plan: OnPlan | None, on_step: Report | None, tell: Tell | None = None) -> "Listener":
         """Make one of functions that may be None."""
-        return cls(on_plan or _ignore, on_step or _ignore, say or _ignore)
+        return cls(on_plan or unheard, on_step or unheard, tell or unheard)
 
 
 NOBODY = Listener()

@@ -19,7 +19,7 @@ from lorary.building.builders.private import Private
 from lorary.building.builders.shared import Shared
 from lorary.building.clustering.clusters import Clusters
 from lorary.building.finetune import FullFineTuning
-from lorary.building.paper import as_paper
+from lorary.building.paper_settings import as_paper
 from lorary.building.training import loop as training
 from lorary.building.training.packs import fresh_starts, packed
 from lorary.errors import OptionError

@@ -470,11 +470,11 @@ def test_lists_are_the_folders(run: Run) -> None:
 def test_quickstart_hands_over_what_it_parsed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     heard: dict[str, Any] = {}
 
-    def walk(*, watcher: Any, **options: Any) -> Any:
+    def walk(*, progress: Any, tell: Any, show: Any, **options: Any) -> Any:
         heard.update(options)
-        watcher.begin(2000)
-        watcher.doing("training")
-        watcher.advance(2000)
+        tell("training")
+        progress(0, 2000)
+        progress(2000, 2000)
         return SimpleNamespace(table=SimpleNamespace(to_rich=lambda: "a table"), report=Path("q/report.html"))
 
     monkeypatch.setattr("lorary.studies.quickstart.run_quickstart", walk)

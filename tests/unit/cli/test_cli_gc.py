@@ -7,7 +7,7 @@ import time
 import pytest
 
 from lorary.cli.main import main
-from lorary.cli.printing.reading import ReadingLines
+from lorary.cli.printing.reading_lines import ReadingLines
 from lorary.disk.processes import SAFE_AGE_S, marked, place
 from lorary.tasks import on_disk
 from lorary.tasks.read import read_tasks

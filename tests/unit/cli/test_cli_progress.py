@@ -9,9 +9,10 @@ from io import RawIOBase
 
 import pytest
 
-from lorary.cli.printing.console import progress
+from lorary.cli.printing.console import Bar, progress
 from lorary.cli.printing.pace import Pace, in_time
-from lorary.cli.work import RoadWatcher
+from lorary.progress import unheard
+from lorary.studies.stages import Stages
 
 
 class Clock:
@@ -90,18 +91,28 @@ def test_spans_of_time_are_for_people() -> None:
     assert [in_time(s) for s in (40, 720, 12600)] == ["40 s", "12 min", "3.5 h"]
 
 
-def test_a_road_tells_what_is_left_of_it_to_do() -> None:
-    told: list[tuple[int, int, str]] = []
-    watcher = RoadWatcher(lambda *heard: told.append(heard))
-    watcher.doing("loading")
-    watcher.begin(9000)
-    watcher.doing("training")
-    watcher.advance(2000)
-    watcher.replan(-4000)
-    assert told == [(0, 0, "loading"), (0, 9, "training"), (2, 9, "training"), (2, 5, "training")]
+def test_stages_tell_what_is_left_of_them_to_do() -> None:
+    told: list[tuple[str, str]] = []
+    bar = Bar(lambda done, total, numbers, note: told.append((numbers, note)), per=1000)
+    bar.note("loading")
+    stages = Stages(9000, bar, bar.note)
+    with stages.stage("training", 6000):
+        stages.pass_on(2000)
+    assert list(dict.fromkeys(told)) == [
+        ("", "loading"), ("", "training"), ("0/9", "training"), ("2/9", "training"), ("2/5", "training"),
+    ]  # fmt: skip
 
 
-def _on_screen(columns: int, monkeypatch: pytest.MonkeyPatch, tell_all: Callable[..., None]) -> str:
+def test_a_stage_that_was_foreseen_too_small_makes_the_whole_larger() -> None:
+    told: list[tuple[int, int]] = []
+    stages = Stages(100, lambda *heard: told.append(heard), unheard)
+    with stages.stage("training", 30):
+        for amount in (20, 20, 0):
+            stages.pass_on(amount)
+    assert told == [(0, 100), (20, 100), (40, 110), (40, 110), (40, 110)]
+
+
+def _on_screen(columns: int, monkeypatch: pytest.MonkeyPatch, work: Callable[[Bar], None]) -> str:
     """Give what a progress bar wrote to a terminal of so many columns."""
     ours, theirs = pty.openpty()
     monkeypatch.setenv("COLUMNS", str(columns))
@@ -110,8 +121,8 @@ def _on_screen(columns: int, monkeypatch: pytest.MonkeyPatch, tell_all: Callable
         monkeypatch.delenv(name, raising=False)
     with open(theirs, "w", encoding="utf-8") as stream, monkeypatch.context() as patched:
         patched.setattr(sys, "stderr", stream)
-        with progress("quickstart") as tell:
-            tell_all(tell)
+        with progress("quickstart") as bar:
+            work(bar)
     with open(ours, "rb", buffering=0) as screen:
         written = b"".join(_pieces(screen)).decode()
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written)
@@ -126,11 +137,11 @@ def _pieces(screen: RawIOBase) -> Iterator[bytes]:
 @pytest.mark.parametrize("columns", [60, 80, 100, 120])
 def test_a_bar_shows_title_and_numbers_whole_and_cuts_the_note(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     note = "scoring private-compass: Rouge-L on trained tasks, and \x1b[31mmore"
-    shown = _on_screen(columns, monkeypatch, lambda tell: tell(1203, 2077, note)).splitlines()[-1]
+    shown = _on_screen(columns, monkeypatch, lambda bar: bar(1203, 2077, note)).splitlines()[-1]
     assert re.match(r"quickstart .* 1203/2077: +scoring priv", shown)
     assert len(shown.rstrip()) <= columns
 
 
 def test_a_bar_whose_total_is_not_known_is_not_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = _on_screen(80, monkeypatch, lambda tell: tell(0, 0, "loading the base")).splitlines()[-1]
+    shown = _on_screen(80, monkeypatch, lambda bar: bar.note("loading the base")).splitlines()[-1]
     assert "0/0" not in shown and "loading the base" in shown

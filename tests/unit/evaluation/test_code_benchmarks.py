@@ -8,8 +8,8 @@ from benchmark_rows import HUB, OURS
 from lorary.errors import EvaluationError, OptionError
 from lorary.evaluation.benchmarks.humaneval import HumanEval
 from lorary.evaluation.benchmarks.mbpp import MBPP
+from lorary.evaluation.sandbox.judge import judge, require
 from lorary.evaluation.sandbox.limits import Limits, Program, Verdict
-from lorary.evaluation.sandbox.room import judge, require
 from lorary.tasks.rows.fields import Row
 
 ODD = [

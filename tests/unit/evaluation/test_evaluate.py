@@ -7,9 +7,9 @@ import pytest
 from lorary.disk.growing import part_of
 from lorary.errors import EvaluationError, LibraryError, LoraryError, OptionError
 from lorary.evaluation.contract import LogLikelihood
+from lorary.evaluation.evaluate import check_into, evaluate
 from lorary.evaluation.evaluators.exact_match import ExactMatch
 from lorary.evaluation.evaluators.perplexity import Perplexity
-from lorary.evaluation.run import check_into, evaluate
 from lorary.evaluation.scores import read_scores
 from lorary.tasks.example import Example
 from lorary.tasks.task import Task, Tasks

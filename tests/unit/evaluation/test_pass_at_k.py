@@ -7,9 +7,9 @@ from math import comb, isclose
 import pytest
 
 from lorary.errors import EvaluationError, OptionError
+from lorary.evaluation.evaluate import evaluate
 from lorary.evaluation.evaluators import pass_at_k
 from lorary.evaluation.evaluators.pass_at_k import PassAtK, pass_chance
-from lorary.evaluation.run import evaluate
 from lorary.evaluation.sampling import Sampling
 from lorary.evaluation.sandbox.limits import Limits, Program, Verdict
 from lorary.tasks.example import Example
@@ -136,7 +136,7 @@ def test_many_samples_give_a_chance(ran: list[Program]) -> None:
 
 
 def test_a_resumed_run_has_the_same_bytes(ran: list[Program], tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lorary.evaluation.run._EXAMPLES_AT_ONCE", 2)
+    monkeypatch.setattr("lorary.evaluation.evaluate._EXAMPLES_AT_ONCE", 2)
     examples = tuple(Example(f"def f{n}():\n", "    return 1", "code", tests="f()") for n in range(5))
     tasks, model, metric = Tasks([Task("code", test=examples)]), Dice("    return 1", "    x"), PassAtK()
     evaluate(metric, model, tasks, into=tmp_path / "whole.jsonl", name="m")
@@ -173,6 +173,6 @@ def test_options_without_meaning_are_refused(options, said: str) -> None:
 
 
 def test_one_definition_of_sampling() -> None:
-    from lorary.model.decoding import sampling
+    from lorary.model.decoding import next_token
 
-    assert sampling.Sampling is Sampling
+    assert next_token.Sampling is Sampling

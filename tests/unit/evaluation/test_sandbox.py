@@ -10,9 +10,10 @@ from threading import Event
 import pytest
 
 from lorary.errors import EvaluationError
-from lorary.evaluation.sandbox import room, talk, walls
+from lorary.evaluation.sandbox import judge as judge_room
+from lorary.evaluation.sandbox import talk, walls
+from lorary.evaluation.sandbox.judge import CONSENT, judge, require
 from lorary.evaluation.sandbox.limits import Limits, Program, Verdict
-from lorary.evaluation.sandbox.room import CONSENT, judge, require
 from lorary.evaluation.sandbox.walls import Bubblewrap, Interpreter, this_interpreter, unwalled
 
 QUICK = Limits(seconds=1, file_bytes=(1 << 20) + os.getpid())
@@ -163,7 +164,7 @@ def verdicts() -> dict[str, Verdict]:
     if reason := why_none():
         pytest.skip(reason)
     with pytest.MonkeyPatch.context() as patch, socket.socket() as listener:
-        patch.setattr(room, "_n_cores", lambda: 12)
+        patch.setattr(judge_room, "_n_cores", lambda: 12)
         patch.setenv("A_SECRET_OF_OURS", SECRET)
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -221,7 +222,7 @@ def test_verdicts_stand_in_order() -> None:
 @pytest.fixture
 def unprotected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CONSENT, "yes")
-    monkeypatch.setattr(room, "_n_cores", lambda: 4)
+    monkeypatch.setattr(judge_room, "_n_cores", lambda: 4)
 
 
 @pytest.mark.parametrize("name", ["wrong", "leaves at once", "patches builtins", "says it everywhere"])
@@ -266,12 +267,12 @@ def test_a_sandbox_that_cannot_start_is_no_failed_program(tmp_path: Path, monkey
 
 def test_other_systems_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    room._why_no_walls.cache_clear()
+    judge_room._why_no_walls.cache_clear()
     try:
         with pytest.raises(EvaluationError, match=r"E-SANDBOX.*Use Linux, or a container of it"):
             require("bubblewrap")
     finally:
-        room._why_no_walls.cache_clear()
+        judge_room._why_no_walls.cache_clear()
 
 
 # ---- the plan ----------------------------------------------------------------------------------

@@ -6,15 +6,15 @@ import pytest
 
 from lorary.disk.growing import part_of
 from lorary.errors import BuildError, EvaluationError, LoraryError, OptionError
-from lorary.evaluation import run as run_module
+from lorary.evaluation import evaluate as run_module
 from lorary.evaluation.benchmarking.exams import as_exams
+from lorary.evaluation.evaluate import evaluate
 from lorary.evaluation.evaluators.exact_match import ExactMatch
 from lorary.evaluation.evaluators.perplexity import Perplexity
-from lorary.evaluation.run import evaluate
 from lorary.grid.evaluate_grid import evaluate_grid
 from lorary.grid.grid_work import GridWork
-from lorary.grid.progress import holds_runs, survey_runs
 from lorary.grid.setup import Setup, file_part
+from lorary.grid.survey_runs import holds_runs, survey_runs
 from lorary.model.routed.route import route
 from lorary.routing.routers.arrow import Arrow
 from lorary.testing.contracts import files_of

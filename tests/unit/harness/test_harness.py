@@ -18,7 +18,7 @@ from lm_eval.tasks import TaskManager
 from lorary.errors import EvaluationError, ModelError
 from lorary.evaluation.evaluators.choice import Choice
 from lorary.harness.language_model import HarnessModel
-from lorary.harness.run import run_harness
+from lorary.harness.run_harness import run_harness
 from lorary.model.routed.route import route
 from lorary.tasks.example import Example
 from lorary.testing.pico import pico_base, random_library

@@ -8,7 +8,7 @@ from library_pico import write_adapter
 from fake_hub import FAULTS, SHA, serving
 from lorary.errors import LibraryError
 from lorary.library import sync
-from lorary.library.hub import asking
+from lorary.library.hub import retries
 from lorary.library.library import Library
 
 WEIGHTS = f"/me/lib/resolve/{SHA}/experts/poems/adapter_model.safetensors"
@@ -32,7 +32,7 @@ def hub(files, tmp_path, monkeypatch):
         for name, value in server.constants(0.1).items():
             monkeypatch.setattr(constants, name, value)
         monkeypatch.setattr(_http.time, "sleep", lambda seconds: waited.append(seconds))
-        monkeypatch.setattr(asking, "ANSWER_TIMEOUT_S", 0.4)
+        monkeypatch.setattr(retries, "ANSWER_TIMEOUT_S", 0.4)
         monkeypatch.setattr(sync, "snapshot_download", in_cache(sync.snapshot_download, tmp_path / "cache"))
         waited, server.silence_s = [], 0.3
         yield server

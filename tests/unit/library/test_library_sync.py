@@ -6,7 +6,7 @@ from library_pico import write_adapter
 
 from lorary.errors import LibraryError
 from lorary.library import sync
-from lorary.library.hub import asking
+from lorary.library.hub import retries
 from lorary.library.hub.names import parse_uri
 from lorary.library.library import Library
 
@@ -112,7 +112,7 @@ def test_hub_out_of_reach(monkeypatch, tmp_path):
 
 
 def test_hub_that_never_answers(monkeypatch, tmp_path):
-    monkeypatch.setattr(asking, "ANSWER_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(retries, "ANSWER_TIMEOUT_S", 0.05)
     answered = threading.Event()
     text = unreachable(lambda repo, **options: answered.wait(60), monkeypatch, tmp_path)
     assert "can't be reached (TimeoutError)" in text

@@ -3,7 +3,7 @@
 import pytest
 
 from lorary.errors import ModelError
-from lorary.model.text.chat import render_answer, render_prompt
+from lorary.model.text.chat_prompts import render_answer, render_prompt
 from lorary.model.text.tokens import encode, turn_end
 from lorary.tasks.example import Example, Message
 from lorary.testing.pico import pico_tokenizer

@@ -5,7 +5,7 @@ import torch
 
 from lorary.errors import ModelError
 from lorary.model.base.calls import reads_in_parts
-from lorary.model.decoding.rows import Rows
+from lorary.model.decoding.sequences import Rows
 from lorary.model.routed.route import route
 from lorary.model.text.scoring import score
 from lorary.tasks.example import Example

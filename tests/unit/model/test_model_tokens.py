@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 
 from lorary.errors import ModelError
-from lorary.model.text.chat import render_prompt
+from lorary.model.text.chat_prompts import render_prompt
 from lorary.model.text.tokens import Encoded, by_length, encode, encode_prompts, pad
 from lorary.tasks.example import Example, Message
 from lorary.testing.pico import pico_base, pico_tokenizer

@@ -7,7 +7,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, MambaC
 from lorary.errors import OptionError
 from lorary.model.base.base_model import BaseModel, load_base
 from lorary.model.routed.route import route
-from lorary.model.text.reading import longest_text, stop_tokens
+from lorary.model.text.text_limits import longest_text, stop_tokens
 from lorary.tasks.example import Example, Message
 from lorary.testing.pico import pico_base, pico_tokenizer, random_library
 

@@ -8,7 +8,7 @@ from transformers.cache_utils import DynamicLayer
 
 from lorary.model.attached.roomy import RoomyLayer
 from lorary.model.decoding.answer import bare
-from lorary.model.decoding.rows import Rows
+from lorary.model.decoding.sequences import Rows
 from lorary.routing.contract import Context
 from lorary.testing.pico import pico_base
 

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lorary.errors import AdapterError, EvaluationError, LibraryError, ModelError, OptionError, RoutingError, TaskError
+from lorary.evaluation.evaluate import evaluate
 from lorary.evaluation.evaluators.perplexity import Perplexity
-from lorary.evaluation.run import evaluate
 from lorary.formats.peft import read_experts
 from lorary.library.library import Library
 from lorary.model.probes.probe import DataProbe
@@ -448,6 +448,6 @@ def test_nothing_is_recorded_unasked(base, toy_library):
 
 def test_opening_tells_how_far_it_is(base, toy_library):
     heard = []
-    with route(base, toy_library, "arrow", report=lambda done, total: heard.append((done, total))):
+    with route(base, toy_library, "arrow", progress=lambda done, total: heard.append((done, total))):
         n = len(toy_library) + 8  # q, k, v and o of two layers
     assert heard == [(done, n) for done in range(1, n + 1)]

@@ -204,7 +204,7 @@ def test_an_expert_is_replaced_if_asked(base, tmp_path):
 
 
 def test_the_rows_of_a_history():
-    from lorary.model.trainers.told import rows_of
+    from lorary.model.trainers.training_facts import rows_of
 
     history = [
         {"loss": 2.0, "learning_rate": 0.1, "step": 1}, {"eval_loss": 1.5, "step": 1},

@@ -5,7 +5,7 @@ import pytest
 
 from lorary.errors import EvaluationError
 from lorary.reporting.cluster_figures import _name_runs, draw_k_curve, draw_tree
-from lorary.reporting.clusters import report_clusters
+from lorary.reporting.cluster_page import report_clusters
 
 CURVE = [{"k": k, "silhouette": 0.1 * k, "stability": 0.5} for k in (2, 3, 4)]
 NAMES = [f"e{i}" for i in range(6)]

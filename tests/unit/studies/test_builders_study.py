@@ -9,7 +9,7 @@ from lorary.building.clustering.clusters import Clusters
 from lorary.errors import OptionError
 from lorary.studies.contract import TRAINED, UNSEEN, Subject
 from lorary.studies.questions.builders import BuilderStudy
-from lorary.studies.run import repeated, run_study
+from lorary.studies.run_study import repeated, run_study
 from lorary.testing.pico import random_library
 
 OWN, NEW = ["copy", "swap", "upper"], ["first", "last"]

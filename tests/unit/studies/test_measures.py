@@ -12,7 +12,7 @@ from lorary.reporting.table import Column, Row, Table
 from lorary.studies.contract import GIVEN, Bench, Measure, Plan, Study, Subject, Verdict
 from lorary.studies.cost import Cost, foresee
 from lorary.studies.kept import kept
-from lorary.studies.run import run_study
+from lorary.studies.run_study import run_study
 from lorary.testing.pico import random_library
 
 

@@ -14,7 +14,7 @@ from lorary.model.text.tokens import pad
 from lorary.studies.contract import GIVEN, Results, Subject
 from lorary.studies.measuring.norms import Norms, compare_norms
 from lorary.studies.questions.norms import NormStudy
-from lorary.studies.run import run_study
+from lorary.studies.run_study import run_study
 from lorary.testing.pico import random_library, random_weights
 
 

@@ -11,7 +11,7 @@ from lorary.evaluation.scores import Scores
 from lorary.studies.contract import TRAINED, UNSEEN, Subject, judge
 from lorary.studies.gap import closed
 from lorary.studies.questions.routing import RoutingStudy
-from lorary.studies.run import run_study
+from lorary.studies.run_study import run_study
 from lorary.studies.subject import choose_subject
 from lorary.testing.pico import random_library
 

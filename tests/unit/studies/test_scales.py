@@ -9,7 +9,7 @@ from lorary.folder import STUDIES
 from lorary.studies.contract import Subject
 from lorary.studies.paper import ORDER, foresee_paper, parts_of, sharing
 from lorary.studies.questions.upstream import UpstreamStudy
-from lorary.studies.run import repeated
+from lorary.studies.run_study import repeated
 from lorary.studies.scales import OPTIONS, SCALES, at_scale, cut_to, seeds_at
 from lorary.tasks.task import Task, Tasks
 

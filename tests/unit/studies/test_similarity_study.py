@@ -10,7 +10,7 @@ from lorary.studies.contract import Results, Subject
 from lorary.studies.measuring.correlation import correlate
 from lorary.studies.measuring.pairs import Likeness, draw_pairs, likeness
 from lorary.studies.questions.similarity import SimilarityStudy, _Gain
-from lorary.studies.run import run_study
+from lorary.studies.run_study import run_study
 from lorary.testing.pico import random_library
 
 

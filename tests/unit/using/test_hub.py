@@ -13,7 +13,7 @@ import lorary as lo
 from fake_hub import SHA, serving
 from lorary.errors import LoraryError
 from lorary.library import sync
-from lorary.library.hub import asking
+from lorary.library.hub import retries
 from lorary.library.library import Library
 
 D = 6
@@ -32,7 +32,7 @@ def hub(tmp_path, monkeypatch):
             monkeypatch.setattr(constants, name, value)
         monkeypatch.setenv("HF_TOKEN", SECRET)
         monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)
-        monkeypatch.setattr(asking, "PAUSES_S", (0.0, 0.0))
+        monkeypatch.setattr(retries, "PAUSES_S", (0.0, 0.0))
         fetch = sync.snapshot_download
         monkeypatch.setattr(sync, "snapshot_download", lambda *a, **o: fetch(*a, cache_dir=tmp_path / "cache", **o))
         yield server

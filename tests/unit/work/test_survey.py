@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lorary.building.progress import survey_library as survey
+from lorary.building.survey_library import survey_library as survey
 from lorary.errors import LibraryError
 from lorary.testing.pico import random_library
 from lorary.work import claims

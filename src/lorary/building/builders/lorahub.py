@@ -28,7 +28,7 @@ from lorary.library.library import Library
 from lorary.model.attached.attachment import Attachment, attached
 from lorary.model.base.base_model import BaseModel
 from lorary.model.decoding.answer import Answering, answer
-from lorary.model.decoding.rows import Caller
+from lorary.model.decoding.sequences import Caller
 from lorary.model.ensemble.ensemble import check_library, check_mix, find_sites
 from lorary.model.text.scoring import score
 from lorary.options import as_dict

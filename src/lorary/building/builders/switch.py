@@ -26,7 +26,7 @@ from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.model.ensemble.ensemble import check_library, check_mix, find_sites
 from lorary.routing.contract import Context, Routing
-from lorary.routing.shares import TOP_K, SharesGate, balance_of, row_name
+from lorary.routing.softmax_gate import TOP_K, SharesGate, balance_of, row_name
 from lorary.tasks.task import Tasks
 
 KIND = "switch"

@@ -62,14 +62,14 @@ def answer(
     with (
         opened(choice, how) as model,
         through_template(model) if chat else nullcontext(),
-        progress("answering") as tell,
+        progress("answering") as bar,
     ):
         if into != STREAM:
-            return answer_prompts(model, rows, into=into, wish=wish, progress=lambda n, total: tell(n, total, ""))
+            return answer_prompts(model, rows, into=into, wish=wish, progress=bar)
         n = 0
         for group in answered(model, rows, wish):
             sys.stdout.buffer.write(b"".join(map(to_line, group)))
             sys.stdout.buffer.flush()
             n += len(group)
-            tell(n, len(rows), "")
+            bar(n, len(rows))
     return None

@@ -64,7 +64,7 @@ def build(
 
     from lorary.building.build import build_recipe
 
-    with progress("training steps") as tell, Work(tell, made.into, log=logs).watched() as work, resumable():
+    with progress("training steps") as bar, Work(bar, made.into, log=logs).watched() as work, resumable():
         library = build_recipe(
             made, backend=place, run=run, report=work.on_step, on_plan=work.on_plan, tell=say, base_name=base_name
         )

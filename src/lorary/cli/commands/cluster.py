@@ -71,7 +71,7 @@ def cluster(
 
 def _write_page(groups: "Clusters", library: "Library", into: Path) -> None:
     from lorary.building.clustering.cluster import members_of, owned_tasks
-    from lorary.reporting.clusters import report_clusters
+    from lorary.reporting.cluster_page import report_clusters
 
     facts = {"library": library.path.name, "source": groups.source, "method": groups.method}
     members = members_of(groups, owned_tasks(library))

@@ -38,7 +38,7 @@ def _device() -> "Check":
     from lorary.using.doctor import Check
 
     try:
-        from lorary.model.base.places import describe_device
+        from lorary.model.base.device import describe_device
 
         return Check("device", "ok", describe_device())
     except (ImportError, OSError, RuntimeError) as error:  # a build for another machine raises any of these

@@ -42,8 +42,8 @@ def finetune(
     method = make(FullFineTuning, values, called=name)
     check_into(into)
     loaded = load(base, how)
-    with progress("training steps") as tell, resumable():
-        made = run(method, data, loaded, into=into, report=lambda s: tell(s.step, s.n_steps, f"loss {s.loss:.3f}"))
+    with progress("training steps") as bar, resumable():
+        made = run(method, data, loaded, into=into, report=lambda s: bar(s.step, s.n_steps, f"loss {s.loss:.3f}"))
     following(into, logs).look()
     if json:
         return print_json({"base": str(made)})

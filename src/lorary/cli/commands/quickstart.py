@@ -11,9 +11,9 @@ from lorary.cli.models import check_base
 from lorary.cli.options.loading import Loading, Reading
 from lorary.cli.options.parameters import EMBEDDED, BaseToBuildOn, HowToMix, Json, Mix, count_option
 from lorary.cli.printing.console import print_json, print_rich, progress
-from lorary.cli.work import RoadWatcher
 
 _MANY = "repeatable."
+_THOUSAND = 1000  # of tokens; `show` prints early results beside the bar: they are no data yet
 
 
 def quickstart(
@@ -46,10 +46,12 @@ def quickstart(
     from lorary.studies.road import Road
 
     given: dict[str, Any] = {"steps": steps, "n_clusters": clusters, "max_new_tokens": max_new_tokens}
-    with progress("quickstart") as tell, resumable():
+    with progress("quickstart", per=_THOUSAND) as bar, resumable():
         done = run_quickstart(
             into=into,
-            watcher=RoadWatcher(tell),
+            progress=bar,
+            tell=bar.note,
+            show=lambda table: print_rich(table.to_rich(), to_stderr=True),
             road=Road(
                 mix=(mix or Mix.FACTORS).value, **{name: value for name, value in given.items() if value is not None}
             ),

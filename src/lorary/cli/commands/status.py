@@ -27,8 +27,8 @@ def status(
     Others are running, stale, failed or waiting; the time left is estimated. A job is stale if its worker is dead or
     has been silent for too long: the next `lorary build` or `eval` takes it over. Exit code 3 means that some failed.
     """
-    from lorary.building.progress import survey_library
-    from lorary.grid.progress import holds_runs, survey_runs
+    from lorary.building.survey_library import survey_library
+    from lorary.grid.survey_runs import holds_runs, survey_runs
 
     found = survey_runs(library) if holds_runs(library) else survey_library(library)
     if json:

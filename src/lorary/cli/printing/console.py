@@ -3,9 +3,9 @@
 import codecs
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from lorary.cli.printing.pace import Pace
 
@@ -15,11 +15,34 @@ _WIDE_SCREEN = 100  # columns
 _BAR, _SHORT_BAR = 30, 12
 
 
-class Tell(Protocol):
-    """Is called with the progress of the work."""
+class Bar:
+    """How far some work is, with a note and the time that is left: a Progress, whose `note` is a Tell.
 
-    def __call__(self, done: int, total: int, note: str, before: int = 0, /) -> None:
-        """Hear of done and total, 0 while that isn't known; a word on what is being done; what of it is no news."""
+    show: gets done, total, both in words, and the note. per: what the words count in, as thousands.
+    """
+
+    def __init__(self, show: Callable[[int, int, str, str], None], per: int = 1) -> None:
+        self._show, self._per, self._pace = show, per, Pace()
+        self._done, self._total, self._before, self._note = 0, 0, 0, ""
+
+    def __call__(self, done: int, total: int, note: str | None = None, before: int = 0) -> None:
+        """Hear of done and total, 0 while that isn't known, and of how much that took no time: it was done before."""
+        self._done, self._total, self._before = done, total, before
+        self.note(self._note if note is None else note)
+
+    def note(self, text: str) -> None:
+        """Hear a word on what is being done."""
+        self._note = text
+        if self._total:
+            self._pace.record(self._done - self._before)
+        self._show(self._done, self._total, self._numbers(), text)
+
+    def _numbers(self) -> str:
+        if not self._total:
+            return ""
+        left = self._pace.left(self._total - self._done)
+        whole = f"{round(self._done / self._per)}/{max(1, round(self._total / self._per))}"
+        return f"{whole}, {left}" if left else whole
 
 
 def say(line: str) -> None:
@@ -86,16 +109,16 @@ def printable(text: str) -> str:
 
 
 @contextmanager
-def progress(title: str) -> Iterator[Tell]:
-    """Show how far some work is, on stderr: a bar on a terminal, else a line at every tenth. Total 0: not known yet."""
+def progress(title: str, per: int = 1) -> Iterator[Bar]:
+    """Show how far some work is, on stderr: a bar on a terminal, else a line at every tenth."""
     if not sys.stderr.isatty():
-        yield lines(title)
+        yield lines(title, per)
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
     from rich.table import Column
 
-    console, pace = Console(stderr=True), Pace()
+    console = Console(stderr=True)
     # A note is cut where the line ends, and the bar is the first to give way: titles and numbers stay whole.
     room = Column(no_wrap=True, overflow="ellipsis", ratio=1)
     columns = (
@@ -107,28 +130,22 @@ def progress(title: str) -> Iterator[Tell]:
     with Progress(*columns, console=console, expand=True) as bar:
         task = bar.add_task(title, total=None, note="", numbers="")
 
-        def tell(done: int, total: int, note: str, before: int = 0, /) -> None:
-            if total:
-                pace.record(done - before)
-            left = pace.left(total - done)
-            numbers = f"{done}/{total}{f', {left}' if left else ''}{':' if note else ''}" if total else ""
+        def show(done: int, total: int, numbers: str, note: str) -> None:
+            numbers += ":" if numbers and note else ""
             bar.update(task, completed=done, total=total or None, note=printable(note), numbers=numbers)
 
-        yield tell
+        yield Bar(show, per)
 
 
-def lines(title: str) -> Tell:
+def lines(title: str, per: int = 1) -> Bar:
     """Show how far some work is by a line on stderr at every tenth; it disturbs no bar."""
-    last, pace = -1, Pace()
+    last = -1
 
-    def tell(done: int, total: int, note: str, before: int = 0, /) -> None:
+    def show(done: int, total: int, numbers: str, note: str) -> None:
         nonlocal last
-        if total:
-            pace.record(done - before)
         tenth = 10 * done // total if total else -1
         if tenth > last:
             last = tenth
-            left = pace.left(total - done)
-            say(f"{title}: {done}/{total}{f', {left}' if left else ''}{f' ({note})' if note else ''}")
+            say(f"{title}: {numbers}{f' ({note})' if note else ''}")
 
-    return tell
+    return Bar(show, per)

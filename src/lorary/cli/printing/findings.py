@@ -9,7 +9,7 @@ from lorary.cli.printing.pace import in_time
 if TYPE_CHECKING:
     from lorary.studies.contract import Verdict
     from lorary.studies.cost import Cost
-    from lorary.studies.run import Finished
+    from lorary.studies.run_study import Finished
 
 
 def print_costs(costs: "list[Cost]", tokens_per_s: float | None, json: bool) -> None:

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 from lorary.evaluation.benchmarking.contract import Benchmark
 from lorary.evaluation.contract import Evaluator
 from lorary.evaluation.evaluators.pass_at_k import PassAtK
-from lorary.evaluation.sandbox.room import Walls
+from lorary.evaluation.sandbox.judge import Walls
 from lorary.options import require_count
 
 

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal
 from lorary.errors import EvaluationError
 from lorary.evaluation.contract import Evaluator, LanguageModel, Outcome, Wanted, generate
 from lorary.evaluation.sampling import Sampling
+from lorary.evaluation.sandbox.judge import Walls, judge, require
 from lorary.evaluation.sandbox.limits import Limits, Program, Verdict
-from lorary.evaluation.sandbox.room import Walls, judge, require
 from lorary.hashing import short_key
 from lorary.options import refuse_value, require_count
 from lorary.tasks.example import Example

@@ -9,7 +9,7 @@ from huggingface_hub import EvalResult, ModelCard
 from lorary.errors import LibraryError, OptionError
 from lorary.library.adapter.expert import Expert
 from lorary.library.card import MARK, make_card, public_base_name
-from lorary.library.hub.private import what_is_private
+from lorary.library.hub.privacy import what_is_private
 
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _METRICS = {"exact_match": "exact_match", "rouge_l": "rouge", "choice": "accuracy", "perplexity": "loss"}

@@ -9,9 +9,9 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 
 from lorary.disk.reading import files_below
 from lorary.errors import LibraryError
-from lorary.library.hub.asking import ask_facts, broke_off, hub_errors, is_busy, patiently, within_time
 from lorary.library.hub.listing import is_same
 from lorary.library.hub.names import HubPlace
+from lorary.library.hub.retries import ask_facts, broke_off, hub_errors, is_busy, patiently, within_time
 from lorary.library.layout import CARD, EXPERTS
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")

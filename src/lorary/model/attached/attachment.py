@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from lorary.adapters.contract import Bank, Mix
 from lorary.errors import AdapterError, RoutingError
-from lorary.model.attached.asking import ask
+from lorary.model.attached.fused_experts import RoutedMixture, RoutedSlice, of_mixture, put_slices, take_slice
+from lorary.model.attached.gate_calls import ask
 from lorary.model.attached.kv_cache import STATE, Left, bind, cache_in, evidence_of, tokens_in
-from lorary.model.attached.mixture import RoutedMixture, RoutedSlice, of_mixture, put_slices, take_slice
 from lorary.model.attached.padding import real_tokens
 from lorary.model.attached.recompute import forget_contexts, remember_contexts
 from lorary.model.attached.slot import Slot

@@ -26,19 +26,19 @@ from lorary.library.adapter.targets import module_of
 from lorary.library.base_names import shared_name
 from lorary.model.base.calls import Calls, listen_to_calls, reads_in_parts
 from lorary.model.base.config import NO_CODE
+from lorary.model.base.device import find_device, find_dtype
 from lorary.model.base.embedded import embedded_directory
 from lorary.model.base.embedded_needs import EMBEDDED, EMBEDDED_HUB_ID
 from lorary.model.base.fingerprint import exact_facts, sign_facts, telling_layers
 from lorary.model.base.named_bases import called, find_shared, remember_base
 from lorary.model.base.peft_limits import warn_of_peft
-from lorary.model.base.places import find_device, find_dtype
 from lorary.model.base.whole import check_model, open_base, take_tokenizer
 from lorary.model.decoding.answer import Answering, answer, bare
 from lorary.model.decoding.likelihood import log_likelihood
-from lorary.model.decoding.rows import Caller
+from lorary.model.decoding.sequences import Caller
 from lorary.model.sites import choose_sites, embedding_rows, list_sites, list_slices, require_called
-from lorary.model.text.chat import read_template
-from lorary.model.text.reading import longest_text, stop_tokens
+from lorary.model.text.chat_prompts import read_template
+from lorary.model.text.text_limits import longest_text, stop_tokens
 from lorary.model.text.tokens import Encoded, by_length, encode, reading_facts, turn_end, warn_of_cuts
 from lorary.options import require, require_count
 from lorary.tasks.example import Example

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lorary.errors import RoutingError
 from lorary.model.attached.slot import Slot
 from lorary.model.decoding.answer import bare
-from lorary.model.decoding.rows import Rows
+from lorary.model.decoding.sequences import Rows
 from lorary.model.sites import embedding_rows, input_hooks, last_logits, text_config
 from lorary.routing.contract import Context
 

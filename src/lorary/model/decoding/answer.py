@@ -10,7 +10,7 @@ import torch
 from lorary.errors import OptionError
 from lorary.evaluation.sampling import GREEDY, Sampling
 from lorary.model.decoding.decoder import Decoder, Request, Token
-from lorary.model.decoding.rows import Caller
+from lorary.model.decoding.sequences import Caller
 from lorary.model.decoding.text_stream import TextStream, until
 from lorary.model.text.batching import in_batches
 from lorary.model.text.reader import Reader

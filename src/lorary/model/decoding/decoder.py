@@ -9,8 +9,8 @@ from torch import Tensor
 from lorary.errors import ModelError
 from lorary.evaluation.sampling import GREEDY, Sampling
 from lorary.model.attached.spoken import Spoken
-from lorary.model.decoding.rows import Caller, Rows
-from lorary.model.decoding.sampling import Sampler, choose
+from lorary.model.decoding.next_token import Sampler, choose
+from lorary.model.decoding.sequences import Caller, Rows
 from lorary.model.text.tokens import Encoded, pad
 from lorary.tasks.example import Example
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lorary.evaluation.contract import LogLikelihood
 from lorary.model.decoding.prefixes import Branch, grow
-from lorary.model.decoding.rows import Caller, Rows
+from lorary.model.decoding.sequences import Caller, Rows
 from lorary.model.text.batching import enough_tokens, halving, is_of_memory, tokens_at_once
 from lorary.model.text.reader import Reader
 from lorary.model.text.scoring import Judged, check_examples, judge, score_rows, sum_rows

@@ -19,6 +19,7 @@ from lorary.model.ensemble.learned import LearnedProbe
 from lorary.model.ensemble.state_file import read_own, write_state
 from lorary.model.probes.probe import DataProbe
 from lorary.options import name_of, to_spec
+from lorary.progress import Tell, unheard
 from lorary.routing.contract import Probe, Router, State
 from lorary.routing.members import RoomyState
 from lorary.tasks.task import Tasks
@@ -29,13 +30,13 @@ _SHOWN = 16  # digits of the hash of the origins, in a file's name; its seal has
 def fetch_or_fit(
     base: BaseModel,
     ensemble: Ensemble,
-    on_fit: Callable[[], None] | None = None,
+    tell: Tell = unheard,
     on_new: Callable[[], None] | None = None,
 ) -> State:
     """Give the router's state for these experts. `base` carries no experts. Raises E-PROBE where data is missing.
 
-    `on_fit` is called before one is fitted by more than a look at the experts, `on_new` after one was made that nobody
-    saw before.
+    `tell` hears of one that is fitted by more than a look at the experts; `on_new` is called after one was made that
+    nobody saw before.
     """
     router, tasks, kind = ensemble.router, ensemble.tasks, name_of(ensemble.router)
     probe = make_probe(base, ensemble)
@@ -54,8 +55,8 @@ def fetch_or_fit(
     key = hash_json(origins)
     if found := _fetch(ensemble.library, kind, key):
         return found
-    if on_fit is not None and probe is not None:
-        on_fit()
+    if probe is not None:
+        tell(f"fitting {to_spec(router)} to the library ...")
     state = in_rows(router.fit(ensemble.experts, ensemble.sites, probe))
     if state:
         _keep(ensemble.library, kind, key, state)

@@ -18,7 +18,7 @@ from lorary.model.base.config import NO_CODE
 from lorary.model.base.packaged import find_encoder
 from lorary.model.probes.lone import alone
 from lorary.model.sites import embedding_rows, input_hooks, text_config
-from lorary.model.text.chat import render_prompt, render_turns
+from lorary.model.text.chat_prompts import render_prompt, render_turns
 from lorary.model.text.tokens import pad, start_token
 from lorary.tasks.example import Example
 from lorary.tasks.task import Tasks

@@ -28,6 +28,7 @@ from lorary.model.ensemble.state import fetch_or_fit, require_tasks
 from lorary.model.routed.hijack import require_share, watch_shares
 from lorary.model.routed.routed_model import RoutedModel
 from lorary.options import require
+from lorary.progress import Progress, Tell, unheard
 from lorary.routing.contract import Router, find_router
 from lorary.tasks.task import Tasks
 
@@ -44,8 +45,8 @@ def route(
     tasks: Tasks | None = None,
     memory: str | int | None = None,
     max_share: float | None = None,
-    report: Callable[[int, int], None] | None = None,
-    on_fit: Callable[[], None] | None = None,
+    progress: Progress | None = None,
+    tell: Tell | None = None,
 ) -> RoutedModel:
     """Route a library into a base. Close the model, or leave its `with`, to have the base back.
 
@@ -55,9 +56,9 @@ def route(
     library's derived/ under the hash of its origins; one that is damaged, or that others fitted, is fitted again, with
     a warning. `max_share`: leave out experts that take more than that of a plain text about nothing in particular
     (`RoutedModel.shares`), which
-    otherwise is only warned of (W-HIJACK), when a state is fitted. `report` is called with how many parts are done, and
-    of how many: experts read, then layers packed. `on_fit` is called if a state has to be fitted from data or texts,
-    which may take a while.
+    otherwise is only warned of (W-HIJACK), when a state is fitted. `progress` hears how many parts are done, and
+    of how many: experts read, then layers packed; `tell` that a state has to be fitted from data or texts, which may
+    take a while.
     Raises E-EMPTY for a library without experts, or if `max_share` leaves none, E-BASE for another base, E-RANK for
     ranks that `mix` can't hold, E-FILE for an expert that is no longer what it was when the library was opened.
     """
@@ -71,11 +72,11 @@ def route(
     members = {name: library[name] for name in sorted(library)}
     sites = find_sites(base, members)
     pager = make_pager(base, memory)
-    tick = _counter(len(members) + len(sites), report)
+    tick = _counter(len(members) + len(sites), progress or unheard)
     experts = {name: tick(open_expert(expert, pager)) for name, expert in members.items()}
     fitting = Ensemble(members, experts, sites, router, mix, {}, tasks, library, pager)
     is_new: list[None] = []
-    ensemble = replace(fitting, state=fetch_or_fit(base, fitting, on_fit, lambda: is_new.append(None)))
+    ensemble = replace(fitting, state=fetch_or_fit(base, fitting, tell or unheard, lambda: is_new.append(None)))
     parts = {name: tick(make_part(base, ensemble, site)) for name, site in sites.items()}
     model = RoutedModel(base, Attachment(base.hf, parts, Slot(mix)), ensemble)
     if is_new or max_share is not None:
@@ -91,12 +92,11 @@ def check_routable(library: Library, router: Router, mix: Mix, tasks: Tasks | No
     require_tasks(router, tasks)
 
 
-def _counter(total: int, report: Callable[[int, int], None] | None) -> Callable[[T], T]:
+def _counter(total: int, progress: Progress) -> Callable[[T], T]:
     done = itertools.count(1)
 
     def tick(part: T) -> T:
-        if report is not None:
-            report(next(done), total)
+        progress(next(done), total)
         return part
 
     return tick

@@ -21,7 +21,7 @@ from lorary.model.attached.slot import Slot
 from lorary.model.base.base_model import BaseModel
 from lorary.model.decoding.answer import Answering, answer
 from lorary.model.decoding.likelihood import log_likelihood
-from lorary.model.decoding.rows import Caller
+from lorary.model.decoding.sequences import Caller
 from lorary.model.ensemble.ensemble import Ensemble, Parts, check_mix
 from lorary.model.ensemble.paging import PagingFacts
 from lorary.model.probes.probe import make_encoder
@@ -32,7 +32,7 @@ from lorary.model.routed.trace import Trace, average_shares
 from lorary.model.routed.twin import twin_base, twin_part
 from lorary.model.saved.format import Keep
 from lorary.model.saved.save import save
-from lorary.model.text.chat import render_prompt
+from lorary.model.text.chat_prompts import render_prompt
 from lorary.model.text.tokens import decode, require_ids
 from lorary.options import require_each, to_spec
 from lorary.routing.contract import Context, Router, find_router

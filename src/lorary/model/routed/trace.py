@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorary.model.attached.told import MOST_WEIGHTS, ToldWeights
+from lorary.model.attached.told_weights import MOST_WEIGHTS, ToldWeights
 from lorary.pages.inspector import Told, answer_page, in_notebook
 from lorary.routing.contract import Routing
 

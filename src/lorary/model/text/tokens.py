@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lorary.errors import ModelError, OptionError
 from lorary.hashing import short_key
-from lorary.model.text.chat import NO_OPTIONS, nothing_made, render_answer, render_prompt
+from lorary.model.text.chat_prompts import NO_OPTIONS, nothing_made, render_answer, render_prompt
 from lorary.tasks.example import Example, Message
 
 _BLANKS = " \t"

@@ -21,8 +21,8 @@ from lorary.library.base_names import shared_name
 from lorary.library.layout import check_free, check_name
 from lorary.library.library import Library, names_of_base, standing
 from lorary.model.base.named_bases import called, remember_base
-from lorary.model.trainers.told import arguments_of, data_of, metrics_of, rows_of
 from lorary.model.trainers.trained_adapter import TrainedAdapter
+from lorary.model.trainers.training_facts import arguments_of, data_of, metrics_of, rows_of
 from lorary.options import require, require_each
 
 _CODE = "W-TRAINER"

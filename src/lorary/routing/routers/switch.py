@@ -11,7 +11,7 @@ from lorary.adapters.contract import Experts, Site
 from lorary.errors import OptionError, RoutingError
 from lorary.routing.contract import Gate, Probe, Router, State
 from lorary.routing.members import members_at, stack_members
-from lorary.routing.shares import TOP_K, SharesGate, row_name
+from lorary.routing.softmax_gate import TOP_K, SharesGate, row_name
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from lorary.building.clustering.clusters import Clusters
 from lorary.building.contract import Builder
 from lorary.building.finetune import FullFineTuning
 from lorary.building.limits import check_positive, check_share
-from lorary.building.paper import as_paper
+from lorary.building.paper_settings import as_paper
 from lorary.building.training.options import TrainingOptions
 from lorary.studies.contract import Bench, Build, Study
 from lorary.tasks.task import Tasks

@@ -16,8 +16,8 @@ from lorary.building.contract import Builder
 from lorary.building.limits import check_positive, check_targets
 from lorary.errors import TaskError
 from lorary.evaluation.bootstrap import central_interval, resampled_means
+from lorary.evaluation.evaluate import evaluate
 from lorary.evaluation.evaluators.perplexity import Perplexity
-from lorary.evaluation.run import evaluate
 from lorary.formats.peft import open_experts
 from lorary.model.probes.lone import alone
 from lorary.reporting.canvas import Picture

@@ -147,16 +147,16 @@ class Making:
             builder = part.builder if isinstance(part.builder, Builder) else part.builder(repeat.bench)
             source = None if part.source is None else repeat.bench.libraries[part.source]
             work = BuildWork(builder, part.tasks, self.base, path, source)
-        listener = Listener.of(None, self._on_step, self.order.listener.say)
+        listener = Listener.of(None, self._on_step, self.order.listener.tell)
         return join(replace(self.order, work=work, listener=listener))
 
     def _say_building(self, part: Build) -> None:
-        self.order.listener.say(f"building {Path(part.path).name}")
+        self.order.listener.tell(f"building {Path(part.path).name}")
 
     def _on_step(self, step: JobStep) -> None:
         self.order.listener.on_step(step)
         if step.step == step.n_steps:
-            self.order.listener.say(f"made {step.job}")
+            self.order.listener.tell(f"made {step.job}")
 
     def _threads(self) -> AbstractContextManager[None]:
         return nullcontext() if self.threads is None else torch_threads(self.threads)

@@ -48,7 +48,7 @@ class _MeasureRunner(Runner):
         return [[job] for job in self.jobs]
 
     def run(self, jobs: Sequence[Job], mine: Claim, report: Report) -> Written:
-        self._listener.say(f"measuring {Path(self.work.measure.path).stem}")
+        self._listener.tell(f"measuring {Path(self.work.measure.path).stem}")
         kept(self.work.measure, self.work.bench, self.work.root)
         return Written()
 

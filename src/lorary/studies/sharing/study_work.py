@@ -114,7 +114,7 @@ class StudyRunner(GridRunner):
         """Score a cell, and note what it took."""
         (job,) = jobs
         cell = self.cells[job.name]
-        self._listener.say(f"scoring {cell.setup.label} ({job.name})")
+        self._listener.tell(f"scoring {cell.setup.label} ({job.name})")
         with counted(self.root / TIMES, cell.file):
             return super().run(jobs, mine, report)
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 
 from lorary.evaluation.contract import Evaluator, LogLikelihood, Place
-from lorary.evaluation.run import evaluate
+from lorary.evaluation.evaluate import evaluate
 from lorary.evaluation.sampling import Sampling
 from lorary.tasks.example import Example
 from lorary.tasks.task import Task, Tasks

@@ -21,7 +21,7 @@ from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
 from lorary.studies.contract import GIVEN, Build, Cell, Measure, Study, Subject
 from lorary.studies.cost import foresee
-from lorary.studies.run import REPORT, Finished, run_study
+from lorary.studies.run_study import REPORT, Finished, run_study
 from lorary.studies.sharing.cpu_time import TIMES
 from lorary.testing.contracts.builder import Killed, files_of
 

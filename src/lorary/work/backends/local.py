@@ -61,7 +61,7 @@ class Local(Backend):
         workers = self.workers or self._workers(order)
         if workers == 1 and not self.gpus:
             return work_here(order)
-        order.listener.say(f"starting {workers} workers, logs in {order.work.root / WORK / 'logs'} ...")
+        order.listener.tell(f"starting {workers} workers, logs in {order.work.root / WORK / 'logs'} ...")
         with _Crew(replace(self, workers=workers), order).at_work() as crew:
             crew.look_after()
         return crew.judge()

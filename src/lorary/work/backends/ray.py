@@ -52,7 +52,7 @@ class Ray(Backend):
 
     def work(self, order: Order) -> None:
         """Hand out a task per pack; the cluster finds places for them, and new ones when nodes die."""
-        order.listener.say(
+        order.listener.tell(
             f"connecting to Ray at {self.address} ..." if self.address else "starting Ray on this machine ..."
         )
         with cluster(self.address) as ray:

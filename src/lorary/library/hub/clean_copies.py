@@ -1,7 +1,7 @@
 """What of a library leaves this machine: copies of its experts, its note and its card, cleaned of what is private."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,11 +11,10 @@ from lorary.library.adapter.chat_template import TEMPLATE
 from lorary.library.adapter.expert import Expert, read_expert
 from lorary.library.adapter.header import open_tensors
 from lorary.library.base_names import shared_name
-from lorary.library.hub.private import cleaned, left_out, what_is_private
+from lorary.library.hub.privacy import cleaned, left_out, what_is_private
 from lorary.library.layout import CONFIG, MANIFEST, PROVENANCE, WEIGHTS, Layout
 from lorary.library.manifest import Manifest, this_version, write_manifest
-
-Tell = Callable[[str], None]
+from lorary.progress import Tell
 
 
 class Shelf(Protocol):

@@ -14,6 +14,7 @@ from lorary.evaluation.scores import FORMAT, Scores, parse_lines, read_run, read
 from lorary.folder import EVALUATORS
 from lorary.hashing import hash_json
 from lorary.options import as_dict, require, require_count, to_spec
+from lorary.progress import Progress, unheard
 from lorary.tasks.task import Tasks
 
 _EXAMPLES_AT_ONCE = 64  # what a kill can lose; the model may batch them as it likes
@@ -27,7 +28,7 @@ def evaluate(
     into: str | Path | None = None,
     name: str = "",
     limit: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     confirm: Callable[[], None] | None = None,
 ) -> Scores:
     """Score a model on the test examples of tasks. `evaluator`: as RougeL(), or "rouge_l:max_new_tokens=8".
@@ -47,7 +48,7 @@ def evaluate(
     tasks = _limited(tasks, limit)
     check_tasks(evaluator, tasks)
     header = _header(evaluator, model.identity, tasks, name or (path.stem if path else ""))
-    tell = progress or (lambda done, total: None)
+    tell = progress or unheard
     total = sum(len(task.test) for task in tasks.values())
     if path and read_run(path) is not None:
         scores = read_scores(path)

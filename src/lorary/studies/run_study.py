@@ -4,14 +4,14 @@ Every library, file of scores and measure is made once, so a study that was stop
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lorary import __version__
 from lorary.errors import OptionError
-from lorary.evaluation.run import check_tasks
+from lorary.evaluation.evaluate import check_tasks
 from lorary.evaluation.scores import Scores, read_scores
 from lorary.folder import STUDIES
 from lorary.grid.evaluate_grid import carry_out
@@ -19,6 +19,7 @@ from lorary.model.base.base_model import BaseModel
 from lorary.model.base.outline import name_of as name_of_base
 from lorary.options import as_dict, name_of, require
 from lorary.pages.files import check_page_place
+from lorary.progress import Tell, unheard
 from lorary.reporting.html import write_report
 from lorary.reporting.table import Table
 from lorary.studies.contract import Results, Study, Subject, Verdict
@@ -29,7 +30,6 @@ from lorary.studies.sharing.study_work import StudyWork
 from lorary.work.backend import Backend, Order, new_run
 from lorary.work.jobs import JobStep, Listener
 
-Tell = Callable[[str], None]
 REPORT = "report.html"
 
 
@@ -49,7 +49,7 @@ def run_study(
     *,
     into: Path | str,
     seeds: Sequence[int] | None = None,
-    tell: Tell = lambda what: None,
+    tell: Tell = unheard,
     backend: Backend | str | None = None,
     loading: Mapping[str, object] | None = None,
     run: str | None = None,

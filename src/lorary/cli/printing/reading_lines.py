@@ -2,7 +2,7 @@
 
 
 class ReadingLines:
-    """Hears of bytes; tells megabytes, by a line at every tenth of each reading."""
+    """Hears of bytes; tells megabytes, by lines of their own for each reading."""
 
     def __init__(self) -> None:
         self._last = 0
@@ -12,6 +12,6 @@ class ReadingLines:
         from lorary.cli.printing.console import lines
 
         if done < self._last or not self._last:
-            self._tell = lines("reading tasks, MB")
+            self._tell = lines("reading tasks, MB", per=1_000_000)
         self._last = max(1, done)
-        self._tell(done // 1_000_000, max(1, total // 1_000_000), "")
+        self._tell(done, total)

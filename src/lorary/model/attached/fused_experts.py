@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lorary.adapters.contract import Bank
 from lorary.errors import RoutingError
 from lorary.library.adapter.targets import parse_slice
-from lorary.model.attached.asking import ask
+from lorary.model.attached.gate_calls import ask
 from lorary.model.attached.slot import Slot
 from lorary.model.sites import is_mixture, mixture_parameters
 from lorary.routing.contract import Gate, Routing

@@ -6,7 +6,7 @@ import torch
 
 from lorary.model.decoding.answer import Answering, generate_tokens, stops_of
 from lorary.model.decoding.decoder import Decoder, Request, Token
-from lorary.model.decoding.rows import Caller
+from lorary.model.decoding.sequences import Caller
 from lorary.model.decoding.text_stream import TextStream
 from lorary.model.text.batching import is_of_memory, too_long
 from lorary.model.text.reader import Reader
