@@ -44,6 +44,8 @@ def refusal(name, content):
         "\ufeff" + json.dumps(ROWS),
         json.dumps({"version": "1", "canary": "x", "data": ROWS}, indent=1),
         json.dumps({"examples": ROWS, "tags": ["a"], "none": []}),
+        json.dumps({key: [row[key] for row in ROWS] for key in ROWS[0]}),
+        json.dumps({key: {str(i): row[key] for i, row in enumerate(ROWS)} for key in ROWS[0]}),
         LINES,
         "\ufeff\n\n" + LINES,
     ],

@@ -28,6 +28,7 @@ def json_line_rows(file: BinaryIO, path: Path) -> Placed:
 def json_rows(file: BinaryIO, path: Path) -> Placed:
     """Go through the rows of a file of JSON: a list of rows, an object that holds one list of them, or JSON lines.
 
+    A table may also be written column by column.
     What an object says beside its list, it says of each row. A list is read whole. Raises E-DATA for anything else, and
     for more than 1 GiB.
     """
@@ -70,7 +71,7 @@ def _rows_in(content: Any, where: str) -> list[Any]:
         found = type(content).__name__
         raise TaskError("E-DATA", f"{where}: expected a list of rows, found {found}.", "Write a list of objects.")
     if is_row(content):
-        return [content]
+        return _by_columns(content) or [content]
     if natural_instructions.is_task(content):
         return natural_instructions.rows_of_task(content, where)
     lists = [key for key, value in content.items() if isinstance(value, list) and value and _are_objects(value)]
@@ -80,6 +81,20 @@ def _rows_in(content: Any, where: str) -> list[Any]:
         raise TaskError("E-DATA", what, "Write the list alone.")
     beside = {key: value for key, value in content.items() if key != lists[0]}
     return [_with_fields(row, beside) for row in content[lists[0]]]
+
+
+def _by_columns(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Turn a table that is written column by column, as pandas does it, into rows; nothing of what is one row."""
+    columns = list(content.values())
+    if all(isinstance(column, Mapping) for column in columns):  # {"prompt": {"0": ...}, ...}
+        same = all(column.keys() == columns[0].keys() for column in columns)
+        return [{name: content[name][key] for name in content} for key in columns[0]] if same else []
+    if not all(
+        isinstance(column, list) and not any(isinstance(cell, Mapping) for cell in column) for column in columns
+    ):
+        return []
+    same = len({len(column) for column in columns}) == 1
+    return [dict(zip(content, cells, strict=True)) for cells in zip(*columns, strict=True)] if same else []
 
 
 def _with_fields(row: Mapping[str, Any], beside: Mapping[str, Any]) -> Mapping[str, Any]:
