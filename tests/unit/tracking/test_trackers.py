@@ -108,7 +108,9 @@ def build(base, toy, path, tracked, *, dies_at=None):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize(
+    "name", [name if name == "tensorboard" else pytest.param(name, marks=pytest.mark.slow) for name in PLACES]
+)  # the others take seconds to be imported
 def test_a_build_that_was_killed_and_resumed_gives_each_step_once(name, base, toy, place, monkeypatch):
     if extras.missing(name):
         pytest.skip(f"{name} isn't installed")
@@ -131,6 +133,7 @@ def test_a_build_that_was_killed_and_resumed_gives_each_step_once(name, base, to
         assert len(points) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_run_that_was_cut_short_is_made_anew(base, toy, place, monkeypatch):
     pytest.importorskip("mlflow")
