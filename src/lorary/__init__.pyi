@@ -11,6 +11,7 @@ from lorary.asking.answers import answer_prompts as answer_prompts
 from lorary.asking.answers import read_prompts as read_prompts
 from lorary.asking.chat import Chat as Chat
 from lorary.asking.inspection import inspect as inspect
+from lorary.asking.shared_answers import answer_with_workers as answer_with_workers
 from lorary.asking.stream import stream as stream
 from lorary.building.build import build as build
 from lorary.building.build import build_recipe as build_recipe
@@ -160,6 +161,7 @@ from lorary.using.add import add as add
 from lorary.using.hub import Pushed as Pushed
 from lorary.using.hub import pull as pull
 from lorary.using.hub import push as push
+from lorary.using.open_model import choose_model as choose_model
 from lorary.using.open_model import open_model as open_model
 from lorary.work.backend import Backend as Backend
 from lorary.work.backend import Order as Order

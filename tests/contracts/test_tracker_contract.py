@@ -7,6 +7,7 @@ import pytest
 from lorary import extras
 from lorary.folder import TRACKERS
 from lorary.testing.contracts import TrackerContract
+from trackio_place import give_trackio
 
 SLOW = {"mlflow", "trackio", "wandb"}  # to import
 
@@ -21,7 +22,9 @@ class TestTracker(TrackerContract):
     def tracker(self, name, tmp_path, monkeypatch):
         if name in extras.EXTRAS and extras.missing(name):
             pytest.skip(f"{name} isn't installed")
-        monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+        if name == "trackio":
+            give_trackio(tmp_path / "trackio", monkeypatch)
+        monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
         places = {"into": str(tmp_path / "into"), "uri": (tmp_path / "uri").as_uri(), "mode": "offline"}
         cls = TRACKERS.load(name)
         return cls(**{f.name: places[f.name] for f in dataclasses.fields(cls) if f.name in places})

@@ -29,6 +29,7 @@ LINES = [
     (0, "ask base hello --base pico --max-new-tokens 2"),
     (0, "ask libs/private hello --max-new-tokens 2 --stream --temperature 1 --seed 1"),
     (0, "answer libs/private prompts.jsonl --max-new-tokens 2 --into answered.jsonl"),
+    (0, "answer libs/private prompts.jsonl --max-new-tokens 2 --workers 1 --into shared.jsonl"),
     (0, "chat libs/private --chat-template turns.jinja --max-new-tokens 2"),
     (0, "eval libs/private tasks --metric perplexity --limit 2 --into run.jsonl"),
     (0, "eval libs/private tasks --router arrow --limit 2 --into answers.jsonl"),

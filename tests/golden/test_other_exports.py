@@ -6,15 +6,20 @@ import numpy as np
 import pytest
 import torch
 from golden_peft import assert_same, ids, peft_answer, routed_answer
+from safetensors.torch import load_file
 
 import lorary as lo
+from lorary.adapters.lora import LoRA
 from lorary.errors import LoraryError
 from lorary.formats.peft import read_weights
 from lorary.library.adapter.expert import read_expert
+from lorary.library.library import Library
 from lorary.model.base.base_model import load_base
-from lorary.testing.pico import pico_base, random_library
+from lorary.model.saved.export import VLLM_RANKS
+from lorary.testing.pico import add_expert, pico_base, random_library, random_weights
 
 gguf = pytest.importorskip("gguf")
+from golden_gguf import turned  # noqa: E402 - it imports gguf
 
 
 def answer(base):
@@ -72,13 +77,6 @@ def test_what_can_t_be_merged_is_refused(base, tmp_path):
 # ---- GGUF ----------------------------------------------------------------------------------------
 
 
-def turned(weight, n_heads):
-    """Put a whole weight in llama.cpp's order, as its converter of models does: a dense reference."""
-    return (
-        weight.reshape(n_heads, 2, len(weight) // n_heads // 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
-    )
-
-
 @pytest.mark.parametrize(
     ("architecture", "family", "heads"), [("llama_gqa", "llama", (4, 2)), ("qwen2", "qwen2", None)]
 )
@@ -129,3 +127,33 @@ def test_ranks_are_filled_up_to_one_that_vllm_takes(base, tmp_path):
     assert not config.get("rank_pattern") and not config.get("alpha_pattern")
     assert json.loads((tmp_path / "plain" / "adapter_config.json").read_text())["rank_pattern"]
     assert_same(peft_answer("llama", tmp_path / "padded"), peft_answer("llama", tmp_path / "plain"))
+
+
+def as_vllm_reads(directory):
+    """Read an adapter as vLLM's vllm/lora/{peft_helper,lora_model,utils}.py do: one scale, no patterns, names cut."""
+    config = json.loads((directory / "adapter_config.json").read_text())
+    assert not config.get("use_dora") and not config.get("use_rslora") and not config.get("modules_to_save")
+    found = {}
+    for key, tensor in load_file(directory / "adapter_model.safetensors").items():
+        prefix, model, *site, factor, kind = key.split(".")
+        assert (prefix, model, kind) == ("base_model", "model", "weight") and factor in ("lora_A", "lora_B")
+        assert tensor.shape[factor == "lora_B"] <= config["r"] and config["r"] <= VLLM_RANKS[-1]
+        found.setdefault(".".join(site), {})[factor] = tensor
+    return {site: config["lora_alpha"] / config["r"] * f["lora_B"] @ f["lora_A"] for site, f in found.items()}
+
+
+@pytest.mark.parametrize("pad_rank", [False, True])
+@pytest.mark.parametrize("mix", ["factors", "outputs"])
+def test_vllm_reads_of_an_export_what_peft_reads(base, mix, pad_rank, tmp_path):
+    library = Library.create(tmp_path / "lib", base=base.fingerprint)
+    for i, kind in enumerate((LoRA(rank=3, alpha=12), LoRA(rank=3, alpha=1))):
+        add_expert(library, f"e{i}", base, kind, random_weights(kind, base.target_sites(["attention"]), seed=i))
+    site = "model.layers.0.self_attn.q_proj"
+    shares = {site: {"e0": 1}} | {other: {"e0": 0.5, "e1": 2} for other in library["e0"].sites if other != site}
+    told = lo.export(library, shares, into=tmp_path / "out", mix=mix, pad_rank=pad_rank)
+    assert not pad_rank or set(told.ranks.values()) <= set(VLLM_RANKS)
+    expected = read_weights(read_expert(tmp_path / "out", "out"))
+    found = as_vllm_reads(tmp_path / "out")
+    assert found.keys() == expected.keys()
+    for name, delta in found.items():
+        torch.testing.assert_close(delta, expected[name].delta(), atol=1e-5, rtol=1e-5)

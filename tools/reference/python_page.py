@@ -11,10 +11,10 @@ CHAPTERS = {
                   "push", "Pushed", "pull"),
     "Building": ("build", "as_paper", "finetune", "FullFineTuning", "cluster", "join", "Recipe", "read_recipe",
                  "build_recipe", "LoRA"),
-    "Models": ("load_base", "route", "load", "open_model", "RoutedModel", "BaseModel", "Trace", "export",
-               "export_merged", "export_gguf", "AddToLibrary"),
+    "Models": ("load_base", "route", "load", "open_model", "choose_model", "RoutedModel", "BaseModel", "Trace",
+               "export", "export_merged", "export_gguf", "AddToLibrary"),
     "Asking": ("stream", "lorary.model.decoding.pieces.Stream", "Sampling", "Chat", "inspect", "read_prompts", "Prompt",
-               "answer_prompts", "Wish"),
+               "answer_prompts", "answer_with_workers", "Wish"),
     "Scores": ("evaluate", "evaluate_grid", "Setup", "read_benchmarks", "Exam", "mean_over", "Mean", "compare",
                "report", "Scores", "read_scores", "Comparison", "run_study"),
     "Errors": (

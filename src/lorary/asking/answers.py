@@ -87,13 +87,23 @@ def answered(model: Model, prompts: Sequence[Prompt], wish: Wish, *, done: int =
 
     done: how many are left out at the beginning, a multiple of the rows that are answered together.
     """
-    for start in range(done, len(prompts), _AT_ONCE):
-        group = prompts[start : start + _AT_ONCE]
-        texts = model.generate_text(
-            [prompt.example for prompt in group], max_new_tokens=wish.max_new_tokens, stop=wish.stop,
-            sampling=[wish.sampling.of_row(row) for row in range(start, start + len(group))],
-        )  # fmt: skip
-        yield [{**prompt.values, wish.field: text} for prompt, text in zip(group, texts, strict=True)]
+    for group in groups(len(prompts), done=done):
+        yield answer_group(model, prompts, wish, group)
+
+
+def groups(n_prompts: int, *, done: int = 0) -> list[range]:
+    """List which rows are answered together."""
+    return [range(start, min(start + _AT_ONCE, n_prompts)) for start in range(done, n_prompts, _AT_ONCE)]
+
+
+def answer_group(model: Model, prompts: Sequence[Prompt], wish: Wish, group: range) -> list[dict[str, Any]]:
+    """Answer the prompts that belong together, and give their rows with their answers."""
+    asked = prompts[group.start : group.stop]
+    texts = model.generate_text(
+        [prompt.example for prompt in asked], max_new_tokens=wish.max_new_tokens, stop=wish.stop,
+        sampling=[wish.sampling.of_row(row) for row in group],
+    )  # fmt: skip
+    return [{**prompt.values, wish.field: text} for prompt, text in zip(asked, texts, strict=True)]
 
 
 def answer_prompts(
@@ -107,7 +117,7 @@ def answer_prompts(
     first batch and after each. Raises E-RUN if `into` is there already or is another run's, E-DISK, E-PERM.
     """
     path, wish, tell = as_path(into), wish or Wish(), progress or unheard
-    head = to_line(_header(model, prompts, wish))
+    head = to_line(header_of(model.identity, prompts, wish))
     known = _known(path, head, len(prompts))
     done = known.count(b"\n") - 1 if known else 0
     file = GrowingFile(path)
@@ -120,17 +130,28 @@ def answer_prompts(
     file.finish(n_head=len(head))
 
 
-def check_answers(into: str | Path) -> None:
+def parts_of(into: Path) -> Path:
+    """Name the directory where workers put their parts of a file."""
+    return into.with_name(into.name + ".parts")
+
+
+def check_answers(into: str | Path, *, by_workers: bool = False) -> None:
     """Refuse a file that no answers can be written to, before any long work. Raises E-RUN, E-PATH, E-PERM."""
     path = as_path(into)
-    if path.exists() and not part_of(path).exists():
+    begun, others = (parts_of(path), part_of(path)) if by_workers else (part_of(path), parts_of(path))
+    if path.exists() and not begun.exists():
         raise EvaluationError("E-RUN", f"{path} is there already.", "Write to another file, or delete this one.")
+    if others.exists():
+        what = "one process has begun it" if by_workers else "workers have begun it"
+        hint = "without --workers and --backend" if by_workers else "with --workers N"
+        raise EvaluationError("E-RUN", f"{others}: {what}.", f"Go on {hint}, or delete that and start again.")
     check_writable(path)
 
 
-def _header(model: Model, prompts: Sequence[Prompt], wish: Wish) -> dict[str, Any]:
+def header_of(model: Mapping[str, object], prompts: Sequence[Prompt], wish: Wish) -> dict[str, Any]:
+    """Say of what run answers are, as JSON holds it; model: its identity."""
     asked = hash_json([[dict(prompt.values), prompt.example] for prompt in prompts])[:16]
-    header = {"format": FORMAT, "model": dict(model.identity), "n_prompts": len(prompts), "prompts": asked}
+    header = {"format": FORMAT, "model": dict(model), "n_prompts": len(prompts), "prompts": asked}
     plain: dict[str, Any] = json.loads(to_line(header | asdict(wish)))
     return plain
 

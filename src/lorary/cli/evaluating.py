@@ -4,16 +4,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from lorary.cli.application import resumable
 from lorary.cli.models import BARE, choose, opened, refuse_for_libraries
-from lorary.cli.options.groups import Group
 from lorary.cli.options.loading import Loading, Reading
-from lorary.cli.options.parameters import EMBEDDED, count_option, method_option
-from lorary.cli.options.recipe_options import check_backend, choose_backend
+from lorary.cli.options.parameters import EMBEDDED
+from lorary.cli.options.workers import Workers
 from lorary.cli.printing.console import Bar, print_json, print_table, progress, say
 from lorary.cli.work import Work
 
@@ -23,31 +22,6 @@ if TYPE_CHECKING:
     from lorary.tasks.task import Tasks
 
 _FILES = {".jsonl", ".json"}
-
-
-@dataclass(frozen=True)
-class Workers(Group):
-    """Who evaluates several routers or metrics."""
-
-    backend: Annotated[
-        str | None,
-        method_option("--backend", "BACKENDS", "Where workers run, e.g. ray:gpus=0.25 (`list` shows all)."),
-    ] = None
-    workers: Annotated[
-        int | None, count_option("Worker processes on this machine; by default as cores and memory allow.")
-    ] = None
-    threads: Annotated[
-        int | None, count_option("Threads of each worker; by default the cores are shared out among the runs.")
-    ] = None
-    run: Annotated[
-        str | None,
-        typer.Option(metavar="ID", envvar="SLURM_ARRAY_JOB_ID", help="Name of workers that try each run only once."),
-    ] = None
-
-    @property
-    def is_given(self) -> bool:
-        """Whether somebody asked for workers. Every command of a Slurm array has a run."""
-        return bool(self.backend or self.workers or self.threads)
 
 
 @dataclass(frozen=True)
@@ -126,8 +100,7 @@ def evaluate_many(asked: Asked, how: Loading, reading: Reading, workers: Workers
             "there will be one file for each pair."
         )
         raise typer.BadParameter(why, param_hint="--into")
-    check_backend(workers.backend or "local")
-    place = choose_backend(workers.backend or "local", workers=workers.workers, threads=workers.threads)
+    place = workers.place()
     base = _base_for(asked)
     train_tasks = asked.train_tasks(reading.options)
 
@@ -141,7 +114,7 @@ def evaluate_many(asked: Asked, how: Loading, reading: Reading, workers: Workers
     setups = [Setup(library, router, max_share=asked.routing["max_share"], **given) for router in routers]
     with (
         progress("examples") as bar,
-        Work(bar, asked.into, things="runs", survey=survey_runs).watched() as work,
+        Work(bar, asked.into, things="runs", verb="score", survey=survey_runs).watched() as work,
         resumable(),
     ):
         scores = evaluate_grid(

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lorary.cli.application import or_list
-from lorary.cli.evaluating import Workers
 from lorary.cli.options.completion import offer_methods
 from lorary.cli.options.groups import Group
 from lorary.cli.options.loading import Loading
 from lorary.cli.options.parameters import method_option
-from lorary.cli.options.recipe_options import check_backend, choose_backend
+from lorary.cli.options.workers import Workers
 from lorary.cli.printing.console import print_json, say
 from lorary.cli.printing.findings import print_costs, print_findings
 
@@ -127,9 +126,7 @@ def run(asked: Asked, subject: "Subject", base: str, into: Path, how: Loading, w
     from lorary.studies.scales import cut_to
     from lorary.studies.sharing.cpu_time import TIMES, cpu_seconds
 
-    spec = workers.backend or "local"
-    check_backend(spec)
-    place = choose_backend(spec, workers=workers.workers, threads=workers.threads)
+    place = workers.place()
     more: dict[str, Any] = {"tell": say, "backend": place, "loading": how.options, "run": workers.run}
     if asked.is_paper:
         page = run_paper(asked.parts, subject, base, into=into, scale=asked.scale, on_failure=_say_failed, **more)

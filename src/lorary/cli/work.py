@@ -19,16 +19,17 @@ if TYPE_CHECKING:
 class Work:
     """Listens to work into the directory `into`; tells its steps, those of what stood before left out.
 
-    things: what the jobs make, for messages; survey: how to look at the directory; by default those of a library.
-    log: the trackers that trainings are shown in as they end.
+    things, verb: what the jobs make and how that is called, for messages; survey: how to look at the directory; by
+    default those of a library. log: the trackers that trainings are shown in as they end.
     """
 
     def __init__(
-        self, bar: Bar, into: Path, *, things: str = "experts", survey: "Callable[[Path], Survey] | None" = None,
-        log: "Sequence[Tracker]" = (),
+        self, bar: Bar, into: Path, *, things: str = "experts", verb: str = "build",
+        survey: "Callable[[Path], Survey] | None" = None, log: "Sequence[Tracker]" = (),
     ) -> None:  # fmt: skip
         self._following = following(into, log)
         self._bar, self._into, self._things, self._survey = bar, into, things, survey
+        self._verb = verb
         self._planned: list[str] = []
         self._left: dict[str, int] = {}
         self._before = 0
@@ -39,8 +40,7 @@ class Work:
         """Hear the plan: all jobs, and the names of those that are done."""
         self._planned = [job.name for job in jobs]
         self._left = {job.name: job.n_steps for job in jobs if job.name not in done}
-        verb = "build" if self._things == "experts" else "score"
-        say(f"{len(jobs)} {self._things} to {verb}, {len(done)} are there already.")
+        say(f"{len(jobs)} {self._things} to {self._verb}, {len(done)} are there already.")
 
     def on_step(self, step: "JobStep") -> None:
         """Hear one step of one job; tell of all that run."""

@@ -41,6 +41,11 @@ class Evidence:
         assert self._clock is not None, "no site has spoken in this call"
         return self._clock.is_missing
 
+    @property
+    def risen(self) -> Tensor | None:
+        """What rose over all sites of this call, their mean (B, T, E); None if nothing did."""
+        return None if self._risen is None else self._risen / self._n_sites
+
     def along_tokens(
         self,
         site: str,

@@ -25,7 +25,7 @@ class Heard:
         shares = spoken.weights.double().mean(0)
         self._sum = shares if self._sum is None else self._sum + shares
         self._n_tokens += 1
-        if self._told is not None and self._told.add(spoken.weights):
+        if self._told is not None and self._told.add(spoken.weights, spoken.evidence):
             self._numbers.append(number)
 
     def body(self, tokenizer: Any) -> dict[str, Any]:
@@ -38,7 +38,7 @@ class Heard:
                 "experts": self._names,
                 "sites": self._sites,
                 "tokens": [tokenizer.decode([number]) for number in self._numbers],
-                "weights": self._told.rows,
+                **self._told.to_json(),
                 "left_out": self._n_tokens - len(self._numbers),
             }
         return body

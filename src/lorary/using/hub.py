@@ -8,12 +8,12 @@ from typing import Any
 
 from lorary.disk.arrival import arriving
 from lorary.disk.processes import scratch
-from lorary.disk.reading import cache_directory, files_below
-from lorary.disk.writing import disk_errors, need_space, write_whole
+from lorary.disk.reading import files_below
+from lorary.disk.writing import disk_errors, need_space
 from lorary.errors import LibraryError, OptionError, listed, quote
 from lorary.hashing import short_key
 from lorary.library import sync
-from lorary.library.adapter.expert import Expert, hash_experts
+from lorary.library.adapter.expert import Expert
 from lorary.library.adapter.findings import raise_errors
 from lorary.library.adapter.numbers import check_numbers
 from lorary.library.hub.card import Results, hub_card, is_written_by_us, require_ours
@@ -25,12 +25,10 @@ from lorary.library.library import Library
 from lorary.library.manifest import read_manifest, write_manifest
 from lorary.options import require, require_each
 from lorary.progress import Tell, unheard
+from lorary.using.kept import kept_place, open_kept
 
 _BATCH_BYTES, _BATCH_EXPERTS = 256_000_000, 50
 """So much is copied before it is sent, and deleted: a library of thousands needs no second place on the disk."""
-
-_PULLED = ".pulled"
-"""Beside a library that is kept in the cache: the hash of its experts, as they came."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,21 +141,14 @@ def from_pretrained(name: str | os.PathLike[str], revision: str | None = None) -
     place = _place(f"{given if given.startswith(HUB) else HUB + given}{f'@{revision}' if revision else ''}")
     bare = place.at("")
     commit = sync.commit_of(place.at(place.revision))
-    kept = cache_directory() / "libraries" / short_key(bare, commit)
+    kept = kept_place(short_key(bare, commit))
     if not kept.exists():
         try:
             pull(place.at(commit), kept)
         except LibraryError as error:
             if error.code != "E-EXISTS":  # else another process was faster
                 raise
-    library, noted = Library.open(kept, skip_bad=True), kept / _PULLED
-    now = hash_experts(library, recorded=True)
-    if not noted.exists():
-        write_whole(noted, now.encode())
-    if library.bad or noted.read_text(encoding="utf-8") != now:
-        what = f"lorary's copy of {bare}, {str(kept)!r}, was changed."
-        raise LibraryError("E-LIBRARY", what, "Move it away, and open it there; then it is fetched again.")
-    return library
+    return open_kept(kept, bare)
 
 
 def save_pretrained(library: Library, directory: str | os.PathLike[str]) -> Path:

@@ -81,13 +81,17 @@ class Choice:
 def choose_model(
     target: Target | str | os.PathLike[str],
     *,
+    base: str | None = None,
     router: Router | str | None = None,
     mix: Mix | None = None,
     tasks: Tasks | None = None,
     max_share: float | None = None,
 ) -> Choice:
-    """Say what to open, and refuse what no base would make right, before one is loaded. As `open_model`."""
-    found = target if isinstance(target, Target) else find_target(target)
+    """Say what to open, and refuse what no base would make right, before one is loaded.
+
+    base: the name of one, save for a `Target`, which has its own. All else, and what is raised: see `open_model`.
+    """
+    found = target if isinstance(target, Target) else find_target(target, base)
     require("tasks", tasks, (Tasks, NoneType), "Tasks", "Read them: read_tasks(path).")
     if found.library is None:
         given = {"router": router, "mix": mix, "tasks": tasks, "max_share": max_share}

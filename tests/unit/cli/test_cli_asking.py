@@ -86,6 +86,16 @@ def test_a_file_of_prompts_is_answered(
     assert (again.code, again.err.startswith("error[E-RUN]"), "loading" in again.err) == (1, True, False)
 
 
+def test_workers_answer_a_file_in_the_same_bytes(run: Run, world: World, prompts: Path, tmp_path: Path) -> None:
+    line = ("answer", world.library, prompts, "--router", "arrow", "--max-new-tokens", 3)
+    alone = run(*line)
+    shared = run(*line, "--workers", 1, "--into", tmp_path / "a.jsonl")
+    assert (shared.code, shared.out, (tmp_path / "a.jsonl").read_text()) == (0, "", alone.out)
+    assert "1 groups of rows to answer, 0 are there already." in shared.err and "answering: 2/2" in shared.err
+    streamed = run(*line, "--workers", 1)
+    assert (streamed.code, streamed.out) == (2, "") and "workers need a file" in streamed.err
+
+
 def test_a_bad_row_is_told_before_the_base_is_loaded(run: Run, world: World, prompts: Path, tmp_path: Path) -> None:
     prompts.write_text(prompts.read_text() + '{"foo": 1}\n')
     refused = run("answer", world.library, prompts, "--into", tmp_path / "a.jsonl")

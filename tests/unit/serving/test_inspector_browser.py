@@ -119,9 +119,13 @@ def test_an_answer_streams_and_its_tokens_open(page):
     assert sum(float(weight) for weight in weights if weight != "·") == pytest.approx(1, abs=0.03)
     leader = panel.locator(".ranked li").first.inner_text().split("\n")
     assert tokens.nth(3).get_attribute("title") == f"{leader[0]} {leader[-1]}"
-    before = panel.locator(".chart path").first.get_attribute("d")
-    panel.get_by_label("Shown").select_option("odds")
-    assert panel.locator(".chart path").first.get_attribute("d") != before
+    expect(panel.get_by_label("Shown")).to_have_value("evidence")
+    charts = {}
+    for measure in ("evidence", "mean", "last", "odds"):
+        panel.get_by_label("Shown").select_option(measure)
+        charts[measure] = panel.locator(".chart path").first.get_attribute("d")
+    assert len({*charts.values()}) == 4
+    assert charts["evidence"].count("L") == 5, "a line through all 6 tokens"
 
 
 def test_two_routers_answer_side_by_side_and_can_be_switched(page):
@@ -136,6 +140,8 @@ def test_two_routers_answer_side_by_side_and_can_be_switched(page):
         experts_of[column] = page.locator(".layers tbody tr").first.locator("td").all_inner_texts()
         expect(page.locator(".t[aria-pressed=true]")).to_have_count(1)
     assert sum(weight not in ("·", "0.00") for weight in experts_of[1]) <= 2, "arrow:top_k=2"
+    expect(page.get_by_label("Shown")).to_have_value("mean")  # Arrow keeps no evidence
+    expect(page.locator("#shown option")).to_have_count(3)
     page.get_by_label("Model", exact=True).select_option(arrow)
     page.get_by_label("Beside it").select_option("")
     page.get_by_role("button", name="Ask again").click()

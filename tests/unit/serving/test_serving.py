@@ -110,6 +110,17 @@ def test_a_seed_repeats_an_answer(client):
     assert draw(3) == draw(3) != draw(4)
 
 
+def test_prompts_of_one_request_are_each_drawn_as_if_sent_alone(client):
+    def draw(prompt, n=1):
+        asked = {"model": "skills", "temperature": 1.5, "max_tokens": 8, "seed": 3, "n": n}
+        return [choice.text for choice in client.completions.create(prompt=prompt, **asked).choices]
+
+    (one,), (other,) = draw("x"), draw("swap: red")
+    assert draw(["x", "swap: red", "x"]) == [one, other, one]
+    first, second, *rest = draw(["x", "swap: red"], n=2)
+    assert (first, rest[0]) == (one, other) and second != first
+
+
 def test_several_answers_are_drawn_apart_from_those_of_the_next_seeds(client):
     def draw(seed, n):
         asked = {"model": "skills", "prompt": "x", "temperature": 1.5, "max_tokens": 8}

@@ -54,6 +54,10 @@ def test_each_of_a_batch_is_told_its_own_routing(http, named):
         assert (tuple(trace["sites"]), tuple(trace["experts"])) == (wanted.sites, wanted.names)
         assert "".join(trace["tokens"]) == "".join(wanted.tokens[begin + 1 : begin + 1 + n])
         assert torch.allclose(spread(trace), weights, atol=1e-4)
+        assert ("evidence" in trace) == (name == "skills")  # the compass
+        if wanted.evidence is not None:
+            told = torch.tensor([[dict(pairs)[i] for i in range(len(wanted.names))] for pairs in trace["evidence"]])
+            assert torch.allclose(told, wanted.evidence[begin : begin + n], atol=1e-4)
         shares = dict(zip(wanted.names, weights.mean((0, 1)).tolist(), strict=True))
         told = answer["choices"][0]["routing"]
         assert told == pytest.approx({name: share for name, share in shares.items() if share}, abs=1e-4)

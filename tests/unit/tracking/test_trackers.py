@@ -9,6 +9,7 @@ from lorary import extras
 from lorary.errors import OptionError
 from lorary.library.adapter.provenance import read_metrics
 from lorary.tracking.follow import Following, find_trackers
+from trackio_place import give_trackio
 
 QUICK = lo.Private(steps=3, batch_size=2, rank=2, n_evaluations=1, pack_tokens=1)
 
@@ -87,7 +88,6 @@ PLACES = {
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -108,10 +108,14 @@ def build(base, toy, path, tracked, *, dies_at=None):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", PLACES)
-def test_a_build_that_was_killed_and_resumed_gives_each_step_once(name, base, toy, place):
+@pytest.mark.parametrize(
+    "name", [name if name == "tensorboard" else pytest.param(name, marks=pytest.mark.slow) for name in PLACES]
+)  # the others take seconds to be imported
+def test_a_build_that_was_killed_and_resumed_gives_each_step_once(name, base, toy, place, monkeypatch):
     if extras.missing(name):
         pytest.skip(f"{name} isn't installed")
+    if name == "trackio":
+        give_trackio(place / "trackio", monkeypatch)
     spec, read = PLACES[name]
     (tracker,) = find_trackers([spec.format(place)])
     said = []
@@ -129,6 +133,7 @@ def test_a_build_that_was_killed_and_resumed_gives_each_step_once(name, base, to
         assert len(points) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_run_that_was_cut_short_is_made_anew(base, toy, place, monkeypatch):
     pytest.importorskip("mlflow")

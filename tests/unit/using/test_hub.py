@@ -1,7 +1,9 @@
 """Libraries to and from a Hub on this machine, asked over HTTP by the Hub's own library."""
 
 import json
+import os
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -11,10 +13,12 @@ from safetensors.numpy import load_file, save_file
 
 import lorary as lo
 from fake_hub import SHA, serving
+from lorary.cli.main import main
 from lorary.errors import LoraryError
 from lorary.library import sync
 from lorary.library.hub import retries
 from lorary.library.library import Library
+from lorary.using.kept import OLD_S, collect_kept
 
 D = 6
 PLACE = "hf://me/lib"
@@ -209,6 +213,37 @@ def test_the_names_that_users_know(hub, library, tmp_path):
         Library.from_pretrained("./nowhere")
     with pytest.raises(LoraryError, match="E-EXISTS"):
         copy.save_pretrained(tmp_path / "copy")
+
+
+def test_copies_that_nobody_opened_for_long_are_collected_but_changed_ones(hub, library, tmp_path, monkeypatch):
+    monkeypatch.setenv("LORARY_CACHE", str(tmp_path / "kept"))
+    library.push_to_hub("me/lib")
+    opened = Library.from_pretrained("me/lib")
+    place = opened.path
+    assert collect_kept() == []
+    long_ago = time.time() - OLD_S - 60
+    os.utime(place / ".pulled", (long_ago, long_ago))
+    Library.from_pretrained("me/lib")  # which is news
+    assert collect_kept() == []
+    os.utime(place / ".pulled", (long_ago, long_ago))
+    assert collect_kept() == [f"removed the copy of {opened.source}"] and not place.exists()
+    changed = Library.from_pretrained("me/lib")
+    changed.remove("law")
+    assert collect_kept(0.0) == [f"kept {str(place)!r}: it was changed since it came from the Hub"]
+    assert "law" not in Library.open(place)
+
+
+def test_where_a_library_and_its_experts_are_from_is_shown(hub, library, tmp_path, capsys):
+    done = library.push_to_hub("me/lib")
+    lo.pull(PLACE, tmp_path / "pulled")
+    lo.add(tmp_path / "more", f"{PLACE}/experts/law", base=None)
+    for command, told in (
+        ((tmp_path / "pulled",), f"source: {PLACE}@{done.revision}"),
+        ((tmp_path / "more", "--sources"), f"{PLACE}/experts/law@{done.revision}"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["show", *map(str, command)])
+        assert told in capsys.readouterr().out
 
 
 # ---- what is private ----------------------------------------------------------------------------

@@ -1,12 +1,12 @@
 """`lorary answer`: a file of prompts to a library."""
 
 import sys
-from contextlib import nullcontext
 from typing import Annotated
 
 import typer
 
-from lorary.cli.models import LibraryOrBase, choose, opened, through_template
+from lorary.cli.answering import STREAM, answer_by_workers, answer_here, check_place
+from lorary.cli.models import LibraryOrBase, choose
 from lorary.cli.options.loading import Loading, Reading
 from lorary.cli.options.parameters import (
     BaseOfLibrary,
@@ -18,9 +18,7 @@ from lorary.cli.options.parameters import (
     count_option,
 )
 from lorary.cli.options.sampling import HowToSample
-from lorary.cli.printing.console import progress
-
-STREAM = "-"
+from lorary.cli.options.workers import Workers
 
 
 def answer(
@@ -47,29 +45,21 @@ def answer(
     stop: StopTexts = None,
     *,
     sample: HowToSample,
+    workers: Workers,
     how: Loading,
     reading: Reading,
 ) -> None:
-    """Answer a file of prompts, row by row. Interrupted, the same command goes on, and ends in the same bytes."""
-    sampling = sample.sampling(seed=0)
-    from lorary.asking.answers import Wish, answer_prompts, answered, check_answers, read_prompts, to_line
+    """Answer a file of prompts, row by row. Interrupted, the same command goes on, and ends in the same bytes.
 
-    if into != STREAM:
-        check_answers(into)
+    With --workers or --backend, processes share the rows.
+    """
+    sampling = sample.sampling(seed=0)
+    from lorary.asking.answers import Wish, read_prompts
+
+    check_place(into, workers)
     rows = read_prompts(sys.stdin.buffer if prompts == STREAM else prompts, field=field, chat=chat)
     choice = choose(library, reading, router=router, mix=mix, max_share=max_share, base=base, tasks=tasks)
     wish = Wish(max_new_tokens, tuple(stop or ()), sampling, field)
-    with (
-        opened(choice, how) as model,
-        through_template(model) if chat else nullcontext(),
-        progress("answering") as bar,
-    ):
-        if into != STREAM:
-            return answer_prompts(model, rows, into=into, wish=wish, progress=bar)
-        n = 0
-        for group in answered(model, rows, wish):
-            sys.stdout.buffer.write(b"".join(map(to_line, group)))
-            sys.stdout.buffer.flush()
-            n += len(group)
-            bar(n, len(rows))
-    return None
+    if workers.is_given:
+        return answer_by_workers(choice, rows, wish, into, how, workers)
+    return answer_here(choice, rows, wish, into, how, chat=chat)

@@ -1,15 +1,16 @@
 """`lorary eval`: a library, or the bare base, on held-out tasks or on benchmarks."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from lorary.cli.evaluating import Asked, Workers, evaluate_many, evaluate_one, exams_of, print_run, print_runs
+from lorary.cli.evaluating import Asked, evaluate_many, evaluate_one, exams_of, print_run, print_runs
 from lorary.cli.harness import check_harness, evaluate_by_harness, print_harness, require_tasks
 from lorary.cli.models import LibraryOrBase
 from lorary.cli.options.loading import Loading, Reading
 from lorary.cli.options.parameters import BaseOfLibrary, HowToMix, Json, MaxShare, count_option, method_option
+from lorary.cli.options.workers import Workers
 from lorary.cli.printing.benchmarks import print_benchmarks
 
 _ROUTER = "How to route, e.g. arrow:top_k=4 (`list` shows all); compass by default; repeatable."
@@ -34,10 +35,7 @@ def evaluate(
     benchmark: Annotated[list[str] | None, method_option("--benchmark", "BENCHMARKS", _BENCHMARK)] = None,
     into: Annotated[
         Path,
-        typer.Option(
-            metavar="FILE|DIR",
-            help="File for the scores, a directory for several routers, metrics or benchmarks; see `lorary report`.",
-        ),
+        typer.Option(metavar="FILE|DIR", help="File for the scores, a directory for several pairs; see `report`."),
     ] = ...,  # type: ignore[assignment]
     mix: HowToMix = None,
     max_share: MaxShare = None,
@@ -64,7 +62,7 @@ def evaluate(
 
     Several routers, metrics or benchmarks make one file for each pair; workers share them.
     """
-    routing: dict[str, Any] = {"mix": mix, "max_share": max_share, "base": base, "tasks": train_tasks}
+    routing = {"mix": mix, "max_share": max_share, "base": base, "tasks": train_tasks}
     if harness is not None:
         several = {"--metric": metric, "--benchmark": benchmark, "--backend, --workers, --threads": workers.is_given}
         check_harness(harness, {"TASKS": tasks, **several})

@@ -1,18 +1,15 @@
 """`lorary show`: what is in a library, a saved model, an expert or an adapter directory. Imports no torch."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from lorary.cli.exit_codes import FAILED, PARTLY
 from lorary.cli.options.completion import offer_experts_in
 from lorary.cli.options.parameters import Json
-from lorary.cli.printing.console import in_words, print_json, print_table, printable
-from lorary.cli.printing.shown import COLUMNS, adapter_facts, base_in_words, facts_of, saved_facts, saved_in_words
-
-if TYPE_CHECKING:
-    from lorary.library.library import Library
+from lorary.cli.printing.console import in_words, print_json, print_table
+from lorary.cli.printing.shown import COLUMNS, adapter_facts, print_library, saved_facts, saved_in_words
 
 
 def show(
@@ -24,12 +21,15 @@ def show(
             autocompletion=offer_experts_in,
         ),
     ],
+    sources: Annotated[
+        bool, typer.Option("--sources", help="Of a library, also say where each expert is from.")
+    ] = False,
     json: Json = False,
 ) -> int | None:
     """Show what is in a library, a saved model or an adapter.
 
-    For a library, its base and experts; for an expert, its origin. Findings come from settings and sizes alone;
-    no weights are read.
+    For a library, its base, where it was pulled from, and its experts; for an expert, its origin. Findings come from
+    settings and sizes alone; no weights are read.
     """
     from lorary.library.layout import is_adapter, is_saved_model, place_of
     from lorary.library.library import Library
@@ -43,21 +43,8 @@ def show(
         return None
     if (named := place_of(path)) is not None:  # shown even if it is bad
         return _show_adapter(named if is_adapter(named) else Library.open(path.parent)[path.name].directory, json)
-    return _show_library(Library.open(path, skip_bad=True), json)
-
-
-def _show_library(library: "Library", json: bool) -> int | None:
-    from lorary.library.library import names_of_base
-
-    facts = [facts_of(expert, library) for expert in library.values()]
-    if json:
-        about = {"library": str(library.path), "base": library.base, "base_names": names_of_base(library)}
-        print_json({**about, "experts": facts, "bad": library.bad})
-    else:
-        print(printable(f"base: {base_in_words(library)}"))
-        short = [{**fact, "findings": len(fact["findings"])} for fact in facts]
-        print_table([COLUMNS, *([in_words(fact[column]) for column in COLUMNS] for fact in short)])
-        print_table(list(library.bad.items()))
+    library = Library.open(path, skip_bad=True)
+    print_library(library, (*COLUMNS, "source") if sources else COLUMNS, json=json)
     return PARTLY if library.bad else None
 
 

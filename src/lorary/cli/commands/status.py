@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 def status(
     library: Annotated[
-        Path, typer.Argument(metavar="LIBRARY", help="A library that is being built, or a directory of scores.")
+        Path,
+        typer.Argument(
+            metavar="LIBRARY", help="A library that is being built, or a directory of scores or of answers."
+        ),
     ],
     json: Json = False,
 ) -> int | None:

@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from lorary.cli.application import resumable
-from lorary.cli.evaluating import Workers
 from lorary.cli.models import check_base
 from lorary.cli.options.completion import offer_words
 from lorary.cli.options.loading import Loading, Reading
 from lorary.cli.options.parameters import EMBEDDED, TASKS, BaseOfLibrary, Json, OnlyTasks, numbers
+from lorary.cli.options.workers import Workers
 from lorary.cli.studying import Asked, Benchmarks, StudySpec, print_plan, run
 
 _SCALES = ("tiny", "mini", "paper")  # as in `lorary.studies.scales`, whose import is slow

@@ -1,9 +1,10 @@
 """What `lorary show` tells of a library, of a saved model and of one adapter. Imports no torch, looks at no number."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lorary.cli.printing.console import in_words, print_json, print_table, printable
 from lorary.errors import ModelError
 
 if TYPE_CHECKING:
@@ -14,6 +15,22 @@ if TYPE_CHECKING:
 COLUMNS = ("expert", "tasks", "rank", "sites", "steps", "valid_loss", "findings")
 _SETTINGS = ("base_model_name_or_path", "r", "lora_alpha", "use_rslora", "target_modules")
 _FIELDS = ("base", "router", "mix", "library")
+
+
+def print_library(library: "Library", columns: Sequence[str], *, json: bool) -> None:
+    """Print what is in a library: where it is from, and a line of some columns for each expert."""
+    from lorary.library.library import names_of_base
+
+    facts = [facts_of(expert, library) for expert in library.values()]
+    if json:
+        about = {"library": str(library.path), "source": library.source, "base": library.base}
+        return print_json({**about, "base_names": names_of_base(library), "experts": facts, "bad": library.bad})
+    print(printable(f"base: {base_in_words(library)}"))
+    if library.source:
+        print(printable(f"source: {library.source}"))
+    short = [{**fact, "findings": len(fact["findings"])} for fact in facts]
+    print_table([columns, *([in_words(fact[column]) for column in columns] for fact in short)])
+    return print_table(list(library.bad.items()))
 
 
 def facts_of(expert: "Expert", library: "Library") -> dict[str, Any]:
@@ -27,8 +44,22 @@ def facts_of(expert: "Expert", library: "Library") -> dict[str, Any]:
         "parameters": expert.n_parameters,
         "steps": expert.provenance.steps,
         "valid_loss": None if loss is None else round(loss, 4),
+        "source": source_of(expert),
         "findings": [vars(finding) for finding in findings_of(expert, library)],
     }
+
+
+def source_of(expert: "Expert") -> str:
+    """Say where an expert came from: the Hub, with the commit, or the method that built it; empty if nobody noted it.
+
+    Of a directory that it was added from nothing is noted, since libraries are passed on.
+    """
+    extra, builder = expert.provenance.extra, expert.provenance.builder
+    if place := extra.get("source"):
+        return f"{place}@{revision}" if (revision := extra.get("revision")) and "@" not in place else str(place)
+    if name := builder.get("name"):
+        return f"built by {name}"
+    return "mttl" if extra.get("format") == "mttl" else ""
 
 
 def findings_of(expert: "Expert", library: "Library") -> "list[Finding]":

@@ -213,6 +213,8 @@ class Attachment:
             if (cache := cache_in(output)) is not None:
                 bind(cache, evidence, era)  # made during the call
             self._left = Left(output.get(STATE), evidence, era)
+            if self.slot.records is not None:
+                self.slot.evidence = evidence.risen
         self.slot.leave()
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lorary.adapters.contract import Mix
 from lorary.errors import AdapterError, RoutingError
@@ -28,6 +28,8 @@ class Slot:
         self.mix: Mix = mix
         self.bypassed = False
         self.records: dict[str, list[Routing]] | None = None
+        self.evidence: Tensor | None = None
+        """(B, T, E) of the last call that was recorded, over all sites; None of a router that keeps none."""
         self.shape: tuple[int, int] | None = None
         """(B, T) of the call under way, for layers that are given (B * T, d)."""
         self.era = next(_eras)
@@ -101,9 +103,12 @@ class Slot:
 
     @contextmanager
     def recording(self) -> Iterator[dict[str, list[Routing]]]:
-        """Note, in the block, what every site routes, by site: each token of each row has a routing of its own."""
+        """Note, in the block, what every site routes, by site: each token of each row has a routing of its own.
+
+        And what a call's evidence comes to, in `evidence`.
+        """
         records: dict[str, list[Routing]] = {}
-        self.records = records
+        self.records, self.evidence = records, None
         try:
             yield records
         finally:

@@ -95,7 +95,8 @@ class Rows:
                 input_ids=ids, attention_mask=seen, position_ids=positions, use_cache=True,
                 **cache, **({} if every else last_logits(self._caller.hf)),
             )  # fmt: skip
-        self.spoken = read_spoken(records, len(ids), ids.shape[1], self._caller.names)
+        evidence = slot.evidence if slot is not None else None
+        self.spoken = read_spoken(records, len(ids), ids.shape[1], self._caller.names, evidence)
         self._word, self._cache = named_cache(output)
         logits: Tensor = output.logits if every else output.logits[:, -1:]
         return logits

@@ -37,4 +37,5 @@ def explain_answer(
         slot.context = context
         with slot.recording() as records:
             base.hf(input_ids=ids, use_cache=False)
-    return make_trace([base.tokenizer.decode([i]) for i in ids[0].tolist()], names, records, len(row.prompt))
+    tokens = [base.tokenizer.decode([i]) for i in ids[0].tolist()]
+    return make_trace(tokens, names, records, len(row.prompt), slot.evidence)

@@ -16,7 +16,9 @@ from lorary.routing.contract import Routing
 class Trace:
     """The routing of one text. weights: (L, T, E) float32, L sites, T tokens, E experts in order of `names`.
 
-    n_prompt: how many of the tokens, from the first, are the prompt's. A notebook shows a trace as the inspector does.
+    n_prompt: how many of the tokens, from the first, are the prompt's. evidence: (T, E) float32, what a router that
+    keeps evidence, as the compass, had gathered for each expert at each token, over all sites; None of all others.
+    A notebook shows a trace as the inspector does.
     """
 
     tokens: tuple[str, ...]
@@ -24,6 +26,7 @@ class Trace:
     names: tuple[str, ...]
     weights: Tensor
     n_prompt: int = 0
+    evidence: Tensor | None = None
 
     @property
     def shares(self) -> Tensor:
@@ -43,11 +46,11 @@ class Trace:
     def told(self, room: int = MOST_WEIGHTS) -> dict[str, Any]:
         """Give it as JSON, as a server's full trace: of each token and site the loudest experts, `room` in all."""
         kept = ToldWeights(room)
-        for weights in self.weights.unbind(1):
-            kept.add(weights)
+        for token, weights in enumerate(self.weights.unbind(1)):
+            kept.add(weights, None if self.evidence is None else self.evidence[token])
         return {
             "experts": list(self.names), "sites": list(self.sites), "tokens": list(self.tokens[: len(kept.rows)]),
-            "weights": kept.rows, "left_out": len(self.tokens) - len(kept.rows),
+            **kept.to_json(), "left_out": len(self.tokens) - len(kept.rows),
         }  # fmt: skip
 
     def _repr_html_(self) -> str:
@@ -62,16 +65,18 @@ class Trace:
 
 
 def make_trace(
-    tokens: Sequence[str], names: Sequence[str], records: Mapping[str, Sequence[Routing]], n_prompt: int = 0
-) -> Trace:
+    tokens: Sequence[str], names: Sequence[str], records: Mapping[str, Sequence[Routing]], n_prompt: int = 0,
+    evidence: Tensor | None = None,
+) -> Trace:  # fmt: skip
     """Make a trace of row 0 from recorded routings; calls of one generation are joined along time.
 
-    A routing that is the same for all tokens is repeated.
+    A routing that is the same for all tokens is repeated. evidence: (B, T, E) of all tokens, where there is some.
     """
     sites = tuple(records)
     rows = [torch.cat([dense(r, len(names)) for r in records[site]]) for site in sites]
     filled = [row.expand(len(tokens), -1) if len(row) == 1 else row for row in rows]
-    return Trace(tuple(tokens), sites, tuple(names), torch.stack(filled), n_prompt)
+    gathered = None if evidence is None else evidence[0].float().cpu()
+    return Trace(tuple(tokens), sites, tuple(names), torch.stack(filled), n_prompt, gathered)
 
 
 def average_shares(traces: Sequence[Trace]) -> dict[str, dict[str, float]]:

@@ -28,7 +28,10 @@ from lorary.options import require, require_count
 Shares = Mapping[str, float]
 UNIFORM = "uniform"
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM's max_lora_rank may be."""
+"""What vLLM's max_lora_rank may be: `MaxLoRARanks` in its vllm/config/lora.py.
+
+It multiplies each site by the one lora_alpha / r of the config, and reads no patterns (vllm/lora/peft_helper.py).
+"""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
 const MOST_COLUMNS = 8;
 const SVG = "http://www.w3.org/2000/svg";
 const MEASURES = {
+  evidence: "evidence, all sites",
   mean: "weight, mean of all sites",
   last: "weight, last site",
   odds: "log odds, last site",
@@ -21,7 +22,7 @@ class Panel {
   constructor(node) {
     this.node = node;
     this.view = null;
-    this.measure = "mean";
+    this.measure = "evidence";
     this.empty();
     document.addEventListener("keydown", (event) => {
       if (event.key === "Escape" && this.view) this.close();
@@ -74,39 +75,53 @@ class Panel {
   // ---- over the text --------------------------------------------------------------------------
 
   #growth(view, t) {
-    const options = Object.entries(MEASURES).map(([value, label]) => make("option", { value, selected: value === this.measure }, label));
-    const place = make("div", {}, this.#chart(view, t));
+    const offered = Object.entries(MEASURES).filter(([value]) => value !== "evidence" || view.reading.evidence);
+    const chosen = offered.some(([value]) => value === this.measure) ? this.measure : "mean";
+    const options = offered.map(([value, label]) => make("option", { value, selected: value === chosen }, label));
+    const place = make("div", {}, this.#chart(view, t, chosen));
     const choice = make("select", { id: "shown", change: (event) => {
       this.measure = event.target.value;
-      place.replaceChildren(this.#chart(view, t));
+      place.replaceChildren(this.#chart(view, t, this.measure));
     } }, ...options);
     return make("section", {}, make("h3", {}, "Evidence along the text"), make("div", { class: "field" }, make("label", { for: "shown" }, "Shown"), choice), place);
   }
 
-  /** What is shown of an expert at a token; null for the odds of nothing. */
-  #value(reading, t, expert) {
-    if (this.measure === "mean") return reading.means[t].get(expert) ?? 0;
+  /** What is shown of an expert at a token; null for the odds of nothing, and for evidence that isn't told. */
+  #value(reading, t, expert, measure) {
+    if (measure === "evidence") return reading.evidence[t]?.get(expert) ?? null;
+    if (measure === "mean") return reading.means[t].get(expert) ?? 0;
     const weight = reading.at(t, reading.sites.length - 1, expert);
-    if (this.measure === "last") return weight;
+    if (measure === "last") return weight;
     if (weight <= 0) return null;
     const share = Math.min(Math.max(weight, LEAST), 1 - LEAST);
     return Math.log(share / (1 - share));
   }
 
-  #chart({ reading, palette }, t) {
+  /** From where to where a chart goes, and the lines across it. */
+  #scale(measure, values) {
+    if (measure === "odds") return [Math.log(LEAST), -Math.log(LEAST), [-10, 0, 10]];
+    if (measure !== "evidence") return [0, 1, [0, 0.5, 1]];
+    const known = values.flat().filter((value) => value !== null);
+    const [low, most] = [Math.min(0, ...known), Math.max(0, ...known)];
+    const step = 10 ** Math.floor(Math.log10(most - low || 1));
+    const marks = [Math.ceil(low / step) * step, 0, Math.floor(most / step) * step];
+    return [low, most > low ? most : low + 1, [...new Set(marks)]];
+  }
+
+  #chart({ reading, palette }, t, measure) {
     const [wide, high, left, bottom, top] = [360, 150, 34, 20, 8];
     const n = reading.tokens.length;
-    const [low, most] = this.measure === "odds" ? [Math.log(LEAST), -Math.log(LEAST)] : [0, 1];
+    const drawn = reading.experts.map((name, expert) => [name, expert]).filter(([name]) => palette.has(name));
+    const courses = drawn.map(([, expert]) => reading.tokens.map((_, i) => this.#value(reading, i, expert, measure)));
+    const [low, most, marks] = this.#scale(measure, courses);
     const x = (i) => left + (n > 1 ? i / (n - 1) : 0.5) * (wide - left - 8);
     const y = (value) => top + (1 - (Math.min(Math.max(value, low), most) - low) / (most - low)) * (high - top - bottom);
-    const marks = this.measure === "odds" ? [-10, 0, 10] : [0, 0.5, 1];
     const grid = marks.flatMap((mark) => [
       draw("line", { class: "grid", x1: left, x2: wide - 8, y1: y(mark), y2: y(mark) }),
-      draw("text", { x: left - 6, y: y(mark) + 4, "text-anchor": "end" }, String(mark)),
+      draw("text", { x: left - 6, y: y(mark) + 4, "text-anchor": "end" }, String(Number(mark.toPrecision(6)))),
     ]);
-    const drawn = reading.experts.map((name, expert) => [name, expert]).filter(([name]) => palette.has(name));
-    const lines = drawn.flatMap(([name, expert]) => {
-      const values = reading.tokens.map((_, i) => this.#value(reading, i, expert));
+    const lines = drawn.flatMap(([name], i) => {
+      const values = courses[i];
       const steps = values.map((value, i) => (value === null ? "" : `${i && values[i - 1] !== null ? "L" : "M"}${x(i).toFixed(1)} ${y(value).toFixed(1)}`));
       const dots = values[t] === null ? [] : [draw("circle", { class: `dot ${colourOf(palette, name)}`, r: 3.2, cx: x(t), cy: y(values[t]) })];
       return [draw("path", { class: `line ${colourOf(palette, name)}`, d: steps.join("") }), ...dots];
@@ -114,8 +129,8 @@ class Panel {
     const answer = reading.nPrompt && reading.nPrompt < n ? [draw("rect", { class: "prompt-part", x: left, y: top, width: x(reading.nPrompt - 0.5) - left, height: high - top - bottom })] : [];
     const here = draw("line", { class: "here", x1: x(t), x2: x(t), y1: top, y2: high - bottom });
     const labels = draw("text", { x: left, y: high - 5 }, reading.nPrompt ? "tokens of the prompt (shaded) and the answer" : "tokens of the answer");
-    const ranked = drawn.map(([name, expert]) => `${visible(name)} ${this.#value(reading, t, expert)?.toFixed(2) ?? "none"}`).join(", ");
-    return draw("svg", { class: "chart", viewBox: `0 0 ${wide} ${high}`, role: "img", "aria-label": `${MEASURES[this.measure]}; at this token: ${ranked}` },
+    const ranked = drawn.map(([name], i) => `${visible(name)} ${courses[i][t]?.toFixed(2) ?? "none"}`).join(", ");
+    return draw("svg", { class: "chart", viewBox: `0 0 ${wide} ${high}`, role: "img", "aria-label": `${MEASURES[measure]}; at this token: ${ranked}` },
       ...answer, ...grid, here, ...lines, labels);
   }
 

@@ -44,6 +44,7 @@ class Reading {
     this.tokens = told.tokens.slice(0, told.weights.length);
     this.nPrompt = Math.min(nPrompt, this.tokens.length);
     this.leftOut = told.left_out;
+    this.evidence = told.evidence?.slice(0, this.tokens.length).map((pairs) => new Map(pairs)) ?? null; // of a router that keeps some
     this.means = this.weights.map((sites) => {
       const mean = new Map();
       for (const pairs of sites) for (const [expert, weight] of pairs) mean.set(expert, (mean.get(expert) ?? 0) + weight / sites.length);

@@ -83,7 +83,7 @@ def _rows_in(content: Any, where: str) -> list[Any]:
     return [_with_fields(row, beside) for row in content[lists[0]]]
 
 
-def _by_columns(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _by_columns(content: Mapping[str, Any]) -> list[Any]:
     """Turn a table that is written column by column, as pandas does it, into rows; nothing of what is one row."""
     columns = list(content.values())
     if all(isinstance(column, Mapping) for column in columns):  # {"prompt": {"0": ...}, ...}

@@ -19,7 +19,8 @@ class Trackio(Tracker):
 
         project, run = self.project or training.group, training.called
         last = SQLiteStorage.get_max_step_for_run(project, run) if run in SQLiteStorage.get_runs(project) else None
-        rows = [row for row in training.rows if last is None or row["step"] > last]
+        known = training.rows or [{"step": 0.0}]  # a run is what it logged, if only that it was there
+        rows = [row for row in known if last is None or row["step"] > last]
         if not rows:
             return False
         SQLiteStorage.bulk_log(

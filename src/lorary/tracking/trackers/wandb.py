@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lorary.hashing import short_key
 from lorary.tracking.contract import Tracker, Training
 
 _SHOWN = "shown-by-lorary"
@@ -28,7 +29,8 @@ class Wandb(Tracker):
         """Log the steps that its run lacks, unless it is here and whole."""
         import wandb
 
-        key = training.key[:16]
+        project = self.project or training.group
+        key = short_key(project, training.key)  # what lies here is of all projects
         for folder in Path(self.into, "wandb").glob(f"*run-*-{key}"):
             if (folder / _SHOWN).exists():
                 return False
@@ -36,7 +38,7 @@ class Wandb(Tracker):
                 shutil.rmtree(folder)
         Path(self.into).mkdir(parents=True, exist_ok=True)
         run = wandb.init(
-            project=self.project or training.group, id=key, name=training.called, dir=self.into, resume="allow",
+            project=project, id=key, name=training.called, dir=self.into, resume="allow",
             mode=self.mode or None, reinit="create_new", settings=wandb.Settings(silent=True, console="off"),
         )  # fmt: skip
         start = run.step  # of a run that its server knows, the first step that it lacks
