@@ -14,12 +14,12 @@ if "PYTEST_XDIST_WORKER" in os.environ or "LORARY_CACHE" not in os.environ:  # e
     os.environ["LORARY_CACHE"] = tempfile.mkdtemp(prefix="lorary-test-cache-")
 os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="lorary-test-config-")  # the user's own key stays alone
 
-gc.disable()  # until all tests are collected: what is imported stays, and a third of the time went into looking through it
+import pytest
+
+gc.disable()  # until all tests are collected: what is imported stays, and to look through it took a third of the time
 os.fsync = (
     os.fstat
-)  # no test cuts the power, and all wait for the disk thousands of times; a bad descriptor is still told
-
-import pytest
+)  # no test cuts the power, and all would wait for the disk; a descriptor that is closed is still told
 
 pytest.register_assert_rewrite("lorary.testing.contracts")
 
