@@ -4,6 +4,8 @@ VENV ?= .venv
 # The build that the numbers in docs/ come from; set TORCH to another (a CUDA or CPU build of your own) as you like.
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
+# Hundreds of processes of the tests import the same files: each is compiled once, whatever the environment says.
+export PYTHONDONTWRITEBYTECODE :=
 # Tests run on two cores; a process takes about 1 GB, in the slow tests 1.5.
 TEST_PROCESSES ?= 2
 # The embedded base and the sentence encoder are data to us: they stand beside the packages, and what they depend on stays out.

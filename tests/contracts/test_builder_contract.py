@@ -10,6 +10,7 @@ from lorary.folder import BUILDERS
 from lorary.testing.contracts import BuilderContract
 from lorary.testing.pico import random_library
 
+TASKS = ["copy", "swap", "upper"]
 QUICK = {
     "weights": (0.5, -1.0, 2.0),
     "expert": "copy",
@@ -20,6 +21,12 @@ QUICK = {
     "dropout": 0.1,
     "lr": 1e-2,
 }
+
+
+@pytest.fixture(scope="module")
+def source(_pico, tmp_path_factory):
+    """One for all builders: that they leave it as it was is a promise."""
+    return random_library(tmp_path_factory.mktemp("source") / "lib", _pico, TASKS, ranks=2)
 
 
 @pytest.mark.parametrize("name", BUILDERS.names())
@@ -39,8 +46,4 @@ class TestBuilder(BuilderContract):
 
     @pytest.fixture
     def tasks(self, toy):
-        return toy.only(["copy", "swap", "upper"])
-
-    @pytest.fixture
-    def source(self, base, tasks, tmp_path):
-        return random_library(tmp_path / "source" / "lib", base, list(tasks), ranks=2)
+        return toy.only(TASKS)

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+from matplotlib.figure import Figure
 
 from lorary.folder import STUDIES
 from lorary.studies.contract import Study, Subject
@@ -30,6 +31,16 @@ KILLED = ("similarity", "sni")
 
 
 class _Given:
+    @pytest.fixture(autouse=True)
+    def _drawn_once(self, monkeypatch):
+        """Draw each figure as PNG alone: that the other form shows the same is a matter of the tests of reports."""
+        draw = Figure.savefig
+
+        def draw_png(figure, into, *, format, **options):
+            draw(figure, into, format=format, **options) if format == "png" else into.write(b"<svg></svg>")
+
+        monkeypatch.setattr(Figure, "savefig", draw_png)
+
     @pytest.fixture
     def study(self, name):
         cls = STUDIES.load(name)

@@ -71,12 +71,11 @@ def test_python_runs(page: Path, data: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize(("place", "arguments"), LINES, ids=[f"{p} {' '.join(a[:1])}" for p, a in LINES])
 def test_command_parses(place: str, arguments: list[str]) -> None:
-    import typer.main
+    import typer
 
-    from lorary.cli.app import make_app
+    from lorary.cli.app import command_line
 
-    app = typer.main.get_command(make_app())
-    names = app.commands  # type: ignore[attr-defined]
+    names = command_line().commands
     # What the shell puts in may be a number.
     arguments = [argument for argument in arguments if argument not in ("--debug", "$@") and "[@]" not in argument]
     arguments = ["1" if argument.startswith("$") else argument for argument in arguments]

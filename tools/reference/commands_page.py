@@ -4,14 +4,12 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-import typer.main
-
-from lorary.cli.app import make_app
+from lorary.cli.app import command_line
 
 
 def commands_page() -> str:
     """Describe every command: what it does, its arguments and options."""
-    app: Any = typer.main.get_command(make_app())
+    app: Any = command_line()
     lines = ["# Commands", "", str(app.help), "", str(app.epilog), ""]
     lines += [*_parameters(app), ""]
     for name, command in app.commands.items():

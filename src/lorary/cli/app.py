@@ -1,9 +1,11 @@
 """All commands and what they share. Slow imports are left to the command that needs them."""
 
 from collections.abc import Callable
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
 import typer
+import typer.main
 
 from lorary import __version__
 from lorary.cli.application import Application
@@ -30,6 +32,12 @@ from lorary.cli.commands.show import show
 from lorary.cli.commands.status import status
 from lorary.cli.commands.study import study
 from lorary.cli.options.groups import grouped
+
+
+@cache
+def command_line() -> Any:
+    """Give the application as what parses a line and runs it; made once, since that reads the types of all options."""
+    return typer.main.get_command(make_app())
 
 
 def make_app() -> typer.Typer:

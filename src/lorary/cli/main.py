@@ -37,9 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to fail
     with _stoppable(), _without_reader(), warnings.catch_warnings(), telling(ReadingLines()):
         warnings.showwarning = _say_warning
-        from lorary.cli.app import make_app  # in here, since it takes a moment in which Ctrl-C may come
+        from lorary.cli.app import command_line  # in here, since it takes a moment in which Ctrl-C may come
 
-        make_app()(_debug_first(list(sys.argv[1:] if arguments is None else arguments)), prog_name="lorary")
+        command_line()(_debug_first(list(sys.argv[1:] if arguments is None else arguments)), prog_name="lorary")
 
 
 def _say_warning(message: Warning | str, *_where: Any, **_more: Any) -> None:

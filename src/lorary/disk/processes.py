@@ -60,7 +60,12 @@ def is_running(pid: int, start: int = 0) -> bool:
 
 def began() -> int:
     """Say when this process started, in the system's ticks; 0 if unknown. With its number it is like no other here."""
-    return _look(os.getpid())[1]
+    return _began(os.getpid())
+
+
+@cache
+def _began(own: int) -> int:
+    return _look(own)[1]  # a child that was forked asks with its own number
 
 
 def marked(name: str) -> str:

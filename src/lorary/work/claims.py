@@ -144,6 +144,8 @@ class Claim:
     is_lost: bool = False
     _stop: threading.Event = field(default_factory=threading.Event)
     _moved: float = field(default_factory=time.monotonic)
+    _changing: threading.Lock = field(default_factory=threading.Lock)
+    """Held while the lease is exchanged: the heart counts beats as the work counts steps, and neither may be lost."""
 
     @property
     def pack(self) -> Path:
@@ -153,7 +155,8 @@ class Claim:
     def reached(self, step: int, losses: Mapping[str, float] | None = None) -> None:
         """Say how far the work is, and what losses jobs have. Raises LeaseLostError if the pack is another's by now."""
         told = {job: loss if math.isfinite(loss) else None for job, loss in (losses or {}).items()}
-        self.lease = replace(self.lease, step=step, losses={**self.lease.losses, **told})
+        with self._changing:
+            self.lease = replace(self.lease, step=step, losses={**self.lease.losses, **told})
         self.moved()
         self.check()
 
@@ -178,7 +181,8 @@ class Claim:
         """Say that we live, and look whether we were taken over."""
         self._look()
         if not self.is_lost:
-            self.lease = replace(self.lease, beat=self.lease.beat + 1, at=time.time())
+            with self._changing:
+                self.lease = replace(self.lease, beat=self.lease.beat + 1, at=time.time())
             with contextlib.suppress(OSError):  # a disk that hiccups is asked again at the next beat
                 _write(self.directory, self.lease)
 
@@ -242,6 +246,9 @@ def claim(pack: Path, watch: Watch, *, run: str = "", lease_s: float = LEASE_S) 
             raise
         if not _is_ours(pack, lease):  # over NFS an answer may get lost: then it is ours, and yet an error
             return None
+    if newest(pack) > number + 1:  # while we looked, one came and left and another came; our number was free again
+        shutil.rmtree(pack / str(number + 1), ignore_errors=True)
+        return None
     for older in (older for older in _numbers(pack) if older <= number):
         shutil.rmtree(pack / str(older), ignore_errors=True)
     return Claim(pack / str(number + 1), lease)

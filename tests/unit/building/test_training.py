@@ -4,6 +4,7 @@ import json
 import math
 import os
 import reprlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -362,6 +363,23 @@ def zeroed(content, run):
     return content[:-4096] + b"\0" * min(4096, len(content))
 
 
+@pytest.fixture(scope="module")
+def cut(_pico, toy, tmp_path_factory):
+    """A build that was killed after its fourth step, what its checkpoints are sealed for, and one that ran through."""
+    place, runs, save = tmp_path_factory.mktemp("cut"), [], training.save_checkpoint
+    whole = build(Private(**QUICK), only(toy, "copy"), _pico, into=place / "whole" / "lib")
+
+    def die(step):
+        if step.step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "CHECKPOINT_EVERY_S", 0.0)
+        patch.setattr(training, "save_checkpoint", lambda path, run, *rest: (runs.append(run), save(path, run, *rest)))
+        build(Private(**QUICK), only(toy, "copy"), _pico, into=place / "cut" / "lib", report=die)
+    return place / "cut" / "lib", runs.pop(), files_of(whole.path)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -380,25 +398,16 @@ def zeroed(content, run):
         zeroed,
     ],
 )
-def test_a_damaged_checkpoint_costs_time_and_nothing_else(damage, base, toy, tmp_path, monkeypatch):
+def test_a_damaged_checkpoint_costs_time_and_nothing_else(damage, cut, base, toy, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0.0)
-    whole = build(Private(**QUICK), only(toy, "copy"), base, into=tmp_path / "whole" / "lib")
-
-    def die(step):
-        if step.step == 4:
-            raise KeyboardInterrupt
-
-    into, runs, save = tmp_path / "cut" / "lib", [], training.save_checkpoint
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training, "save_checkpoint", lambda path, run, *rest: (runs.append(run), save(path, run, *rest)))
-        build(Private(**QUICK), only(toy, "copy"), base, into=into, report=die)
+    library, run, whole = cut
+    into, steps = shutil.copytree(library, tmp_path / "cut" / "lib"), []
     (saved,) = into.glob(".work/*/*/checkpoint.safetensors")
-    saved.write_bytes(damage(saved.read_bytes(), runs.pop()))
-    steps = []
+    saved.write_bytes(damage(saved.read_bytes(), run))
     with pytest.warns(RuntimeWarning, match=r"^warning\[W-CHECKPOINT\] .*starts anew"):
         resumed = build(Private(**QUICK), only(toy, "copy"), base, into=into, report=steps.append)
     assert steps[0].step == 1
-    assert files_of(resumed.path) == files_of(whole.path)
+    assert files_of(resumed.path) == whole
 
 
 def interrupted(owner, name, monkeypatch, *, at_call):

@@ -23,6 +23,7 @@ TASK = {
 def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A task of the harness over three local rows."""
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)  # seconds, to list all packages
     rows = [{"question": f"Is it {n}?", "label": n % 2} for n in range(3)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     data = {"dataset_kwargs": {"data_files": {"test": str(tmp_path / "rows.jsonl")}}}

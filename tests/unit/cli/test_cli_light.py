@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,40 @@ def run_apart(
     )
 
 
+SEVERAL = """
+import contextlib, io, json, os, sys
+from lorary.cli.main import main
+for place, arguments in json.load(sys.stdin):
+    os.chdir(place)
+    os.environ["LORARY_CACHE"] = place + "/cache"
+    code = 0
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        try:
+            main(arguments)
+        except SystemExit as end:
+            code = end.code or 0
+    loaded = [name for name in {heavy!r} if name in sys.modules]
+    print(json.dumps([code, out.getvalue(), err.getvalue().splitlines(), loaded]))
+"""
+
+
+def run_several(
+    lines: list[list[str]], places: Path, before: str = ""
+) -> Iterator[tuple[int, str, list[str], list[str]]]:
+    """Run command lines in one process apart, each in its own directory: code, stdout, stderr, and what was loaded.
+
+    What one of them loads is loaded for those after it, so the first to be told is the one to look at.
+    """
+    given = []
+    for number, line in enumerate(lines):
+        (places / str(number)).mkdir()
+        given.append([str(places / str(number)), line])
+    command = [sys.executable, "-c", before + SEVERAL.format(heavy=HEAVY)]
+    done = subprocess.run(command, input=json.dumps(given), capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return map(json.loads, done.stdout.splitlines())
+
+
 @pytest.fixture(scope="session")
 def embedded_world(_world: World, tmp_path_factory: pytest.TempPathFactory) -> World:
     """The world, with experts that name no base: then the embedded one is meant."""
@@ -52,25 +87,26 @@ def test_threads_wait_briefly_unless_the_user_said_how_they_wait(said: dict[str,
     assert done.stdout.splitlines()[-1] == str(spins)
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "--help",
-        "--version",
-        "build --help",
-        "add --help",
-        "remove nowhere copy",  # an error: there is no such library
-        "build --method list",
-        "cluster --method list",
-        "ask --router list --json",
-        "eval --metric list",
-        "build tasks --method private",  # an error of usage: --into is missing
-    ],
-)
-def test_loads_nothing_heavy(line: str) -> None:
-    done = run_apart(*line.split())
-    assert done.stderr.splitlines()[-1] == "LOADED"
-    assert done.returncode == {"build tasks --method private": 2, "remove nowhere copy": 1}.get(line, 0)
+LIGHT = {
+    "--help": 0,
+    "--version": 0,
+    "build --help": 0,
+    "add --help": 0,
+    "remove nowhere copy": 1,  # there is no such library
+    "build --method list": 0,
+    "cluster --method list": 0,
+    "ask --router list --json": 0,
+    "eval --metric list": 0,
+    "build tasks --method private": 2,  # --into is missing
+}
+"""Lines and their exit codes."""
+
+
+def test_loads_nothing_heavy(tmp_path: Path) -> None:
+    found = run_several([line.split() for line in LIGHT], tmp_path)
+    assert {line: (code, loaded) for line, (code, _, _, loaded) in zip(LIGHT, found, strict=True)} == {
+        line: (code, []) for line, code in LIGHT.items()
+    }
 
 
 def test_show_loads_nothing_heavy(world: World) -> None:
@@ -103,32 +139,32 @@ sys.modules |= dict.fromkeys(("accelerate", "gguf", "ray", "pyarrow"))
 """
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "quickstart",
-        "ask base hello",
-        "ask {library} hello",
-        "ask {library} hello --base smollm2-135m",
-        "eval base {tasks} --into run.jsonl",
-        "save {library} --into saved",
-        "build {tasks} --method private --into libs",
-        "build --method uniform --from {library} --into libs",
-        "finetune {tasks} --into tuned",
-        "study builders",
-    ],
+NEED_THE_EMBEDDED = (
+    "quickstart",
+    "ask base hello",
+    "ask {library} hello",
+    "ask {library} hello --base smollm2-135m",
+    "eval base {tasks} --into run.jsonl",
+    "save {library} --into saved",
+    "build {tasks} --method private --into libs",
+    "build --method uniform --from {library} --into libs",
+    "finetune {tasks} --into tuned",
+    "study builders",
 )
+
+
 def test_what_the_embedded_base_lacks_is_told_before_anything_heavy_loads(
-    embedded_world: World, tmp_path: Path, line: str
+    embedded_world: World, tmp_path: Path
 ) -> None:
-    arguments = (part.format(**vars(embedded_world)) for part in line.split())
-    done = run_apart(*arguments, before=LACKING, cwd=tmp_path, LORARY_CACHE=str(tmp_path / "cache"))
-    *_, message, loaded = done.stderr.splitlines()
-    assert message.startswith("error[E-EMBEDDED] the embedded base needs accelerate>=")
-    assert " and gguf>=" in message
-    assert 'Run: pip install "accelerate>=' in message
-    assert "torch" not in loaded
-    assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (1, "", [])
+    lines = [[part.format(**vars(embedded_world)) for part in line.split()] for line in NEED_THE_EMBEDDED]
+    answers = list(run_several(lines, tmp_path, LACKING))
+    assert len(answers) == len(lines)
+    for number, (line, (code, out, (*_, message), loaded)) in enumerate(zip(NEED_THE_EMBEDDED, answers, strict=True)):
+        assert message.startswith("error[E-EMBEDDED] the embedded base needs accelerate>="), line
+        assert " and gguf>=" in message
+        assert 'Run: pip install "accelerate>=' in message
+        assert "torch" not in loaded, line
+        assert (code, out, list((tmp_path / str(number)).iterdir())) == (1, "", []), line
 
 
 def test_a_backend_that_is_missing_is_told_before_anything_heavy_loads(world: World) -> None:

@@ -60,8 +60,10 @@ def data(toy):
 # ---- equal to the bit ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("router", ROUTERS)
-@pytest.mark.parametrize("mix", ["factors", "outputs"])
+@pytest.mark.parametrize(
+    ("mix", "router"),
+    [*(("factors", router) for router in ROUTERS), ("outputs", "arrow:top_k=2"), ("outputs", "uniform")],
+)
 def test_each_change_equals_a_model_built_anew(router, mix, base, library, spare, data):
     options = {"mix": mix, "tasks": data}
     with route(base, library, router, **options) as model:

@@ -67,11 +67,12 @@ ROUTERS = {
 }
 
 
-@pytest.fixture(params=PAIRS, ids="-".join)
-def model(request, tmp_path):
+@pytest.fixture(params=PAIRS, ids="-".join, scope="module")
+def model(request, tmp_path_factory):
+    """One for all tests of a pair: each leaves it without evidence, and as it was."""
     family, router = request.param
     base = pico_base(family)
-    with route(base, random_library(tmp_path / "lib", base, 4), ROUTERS[router]) as model:
+    with route(base, random_library(tmp_path_factory.mktemp(family) / "lib", base, 4), ROUTERS[router]) as model:
         yield model
 
 
@@ -84,16 +85,26 @@ def generate(model, batch, **options):
     return ids[:, batch["input_ids"].shape[1] :]
 
 
+def without_evidence(gate):
+    if isinstance(gate, _GatheringGate):
+        return gate.scores
+    plain = copy.copy(gate)
+    plain.options = replace(gate.options, now=1.0, along=0.0, up=0.0)
+    return plain
+
+
 def test_evidence_changes_what_is_said(model):
     batch = batch_of(model)
+    gates = {layer: layer.gate for layer in model._attachment.layers.values()}
     with torch.inference_mode():
         gathered = model(**batch).logits[0, -1]
-        for layer in model._attachment.layers.values():
-            if isinstance(layer.gate, _GatheringGate):
-                layer.gate = layer.gate.scores
-            else:
-                layer.gate.options = replace(layer.gate.options, now=1.0, along=0.0, up=0.0)
-        plain = model(**batch).logits[0, -1]
+        try:
+            for layer, gate in gates.items():
+                layer.gate = without_evidence(gate)
+            plain = model(**batch).logits[0, -1]
+        finally:
+            for layer, gate in gates.items():
+                layer.gate = gate
     assert (gathered - plain).abs().max() > 0.01
 
 

@@ -297,17 +297,26 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("router", ["arrow", "compass:n_texts=2,n_tokens=4"])
-def test_a_damaged_state_is_fitted_again(router, damage, base, toy_library, tmp_path):
-    library = Library.open(shutil.copytree(toy_library.path, tmp_path / "lib"))
+@pytest.fixture(scope="module", params=["arrow", "compass:n_texts=2,n_tokens=4"])
+def fitted(request, _pico, toy_library, tmp_path_factory):
+    """A router, a library with its state and another one's, the names of both, and what the model answers."""
+    router = request.param
+    library = Library.open(shutil.copytree(toy_library.path, tmp_path_factory.mktemp("fitted") / "lib"))
     shutil.rmtree(library.path / "derived", ignore_errors=True)
-    with route(base, library, router) as model:
+    with route(_pico, library, router) as model:
         first = logits(model)
     (kept,) = (library.path / "derived").iterdir()
-    good = kept.read_bytes()
-    with route(base, library, "arrow:top_k=2" if router == "arrow" else "compass:n_texts=3,n_tokens=4"):
+    with route(_pico, library, "arrow:top_k=2" if router == "arrow" else "compass:n_texts=3,n_tokens=4"):
         (other,) = (path for path in (library.path / "derived").iterdir() if path != kept)
+    return router, library.path, kept.name, other.name, first
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_state_is_fitted_again(fitted, damage, base, tmp_path):
+    router, path, kept_name, other_name, first = fitted
+    library = Library.open(shutil.copytree(path, tmp_path / "lib"))
+    kept, other = library.path / "derived" / kept_name, library.path / "derived" / other_name
+    good = kept.read_bytes()
     DAMAGES[damage](kept, other)
     told = f"library 'lib': derived/{kept.name} is damaged, the router is fitted again."
     with pytest.warns(RuntimeWarning, match=re.escape(told)), route(base, library, router) as model:

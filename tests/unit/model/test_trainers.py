@@ -11,7 +11,7 @@ from datasets import Dataset
 from transformers import Trainer, TrainerState, TrainingArguments
 
 import lorary as lo
-from lorary.cli.app import make_app
+from lorary.cli.app import command_line
 from lorary.errors import LoraryError
 from lorary.library.adapter.provenance import read_metrics
 from lorary.testing.pico import pico_base, pico_tokenizer, random_library
@@ -159,7 +159,7 @@ def test_what_can_t_be_added_is_kept_and_the_message_adds_it(base, tmp_path):
     assert callback.expert is None and callback.error.code == "E-EXISTS"
     message = str(next(w.message for w in told if "W-TRAINER" in str(w.message)))
     line = message.rpartition("to add it: `")[2].rstrip(".").rstrip("`").replace("ANOTHER_NAME", "again")
-    make_app()(shlex.split(line)[1:], standalone_mode=False)
+    command_line()(shlex.split(line)[1:], standalone_mode=False)
     library = lo.Library.open(tmp_path / "lib")
     torch.testing.assert_close(routed_answer(library, "again"), answer(model), atol=1e-5, rtol=1e-5)
     assert library["again"].provenance.steps == 3 and library["again"].provenance.tasks == ("poems",)

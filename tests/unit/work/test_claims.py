@@ -317,8 +317,9 @@ def test_of_many_that_take_over_one_wins(pack):
             pass
 
 
-def test_who_judged_an_owner_stale_cannot_follow_its_follower(pack, monkeypatch):
-    """The slower of two has looked, then the faster takes over; what the slower saw stale isn't there any more."""
+@pytest.mark.parametrize("n_faster", [1, 2])
+def test_who_judged_an_owner_stale_cannot_follow_its_followers(pack, monkeypatch, n_faster):
+    """The slowest has looked, then others take over in turn; what it saw stale isn't there any more."""
     with taken(pack).held():
         pass
     rename, faster = os.rename, []
@@ -326,13 +327,33 @@ def test_who_judged_an_owner_stale_cannot_follow_its_follower(pack, monkeypatch)
     def late(source, target):
         if not faster:
             faster.append(None)
+            for _ in range(n_faster - 1):
+                with taken(pack).held():
+                    pass
             faster.append(taken(pack))
         rename(source, target)
 
     monkeypatch.setattr(claims.os, "rename", late)
     assert claim(pack, Watch()) is None
     assert read_lease(pack) == faster[1].lease
-    assert [p.name for p in pack.iterdir()] == ["2"]
+    assert [p.name for p in pack.iterdir()] == [str(1 + n_faster)]
+
+
+def test_a_step_that_is_reached_during_a_beat_is_not_lost(pack, monkeypatch):
+    mine, now = taken(pack), time.time()
+    working = threading.Thread(target=mine.reached, args=(8,))
+
+    def slowly():
+        if working.ident is None:
+            working.start()
+            working.join(0.2)
+        return now
+
+    monkeypatch.setattr(claims, "time", Stopped(time.monotonic))
+    monkeypatch.setattr(claims.time, "time", slowly)
+    mine.beat()
+    working.join()
+    assert mine.lease.step == 8 and mine.lease.beat == 1
 
 
 def test_an_answer_lost_on_the_way_is_looked_up(pack, monkeypatch):
