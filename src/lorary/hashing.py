@@ -75,7 +75,7 @@ SKIP_DEFAULT = {"skip_default": True}
 _NEVER = object()
 
 
-def hashed_fields(value: object) -> dict[str, Any]:
+def hashed_fields(value: object) -> dict[str, object]:
     """Give the fields of a dataclass's instance that are hashed and stored, by name and in the order of names."""
     cls: Any = type(value)
     found = ((name, getattr(value, name), default) for name, default in _fields_of(cls))

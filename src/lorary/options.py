@@ -8,7 +8,7 @@ import re
 import reprlib
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -78,7 +78,7 @@ def _split_commas(text: str) -> list[str]:
     return [part for part in [*parts, current] if part.strip()]
 
 
-def make(cls: type[T], values: dict[str, Any], *, called: str = "") -> T:
+def make(cls: type[T], values: Mapping[str, object], *, called: str = "") -> T:
     """Make an options object from texts or TOML values, typed by the fields of `cls`.
 
     A field whose type has `from_option` reads its own text (Clusters reads a file).
@@ -186,7 +186,7 @@ def _is_default(field: "dataclasses.Field[Any]", options: Any) -> bool:
     return bool(getattr(options, field.name) == default_of(field))
 
 
-def as_dict(options: Any) -> dict[str, Any]:
+def as_dict(options: Any) -> dict[str, object]:
     """List the method's name and all its options, defaults included: the form that is hashed and stored.
 
     Save for options that came later, at their defaults (`SKIP_DEFAULT`).

@@ -10,6 +10,7 @@ from lorary.adapters.tied import tied_groups
 from lorary.errors import BuildError, LibraryError, TaskError
 from lorary.hashing import hash_json
 from lorary.library.library import Library
+from lorary.model.base.base_model import BaseModel
 from lorary.options import Options, name_of, require
 from lorary.tasks.example import Example
 from lorary.tasks.task import Task, Tasks
@@ -40,7 +41,7 @@ class Job(Protocol):
     def describe(self) -> dict[str, Any]:
         """What --dry-run prints: name, tasks, steps, examples."""
 
-    def n_tokens(self, base: Any) -> int | None:
+    def n_tokens(self, base: BaseModel | None) -> int | None:
         """Count the tokens that it passes through the base while it trains; None if it isn't known before.
 
         base: None if it isn't at hand.
@@ -92,7 +93,7 @@ class OneExpertJob(ABC):
     def key(self, base_facts: Mapping[str, object]) -> str:
         """Hash of all that decides the result."""
 
-    def n_tokens(self, base: Any) -> int | None:
+    def n_tokens(self, base: BaseModel | None) -> int | None:
         """None for those that pass through the base without training."""
         return None
 
@@ -127,7 +128,7 @@ class Builder(Options, ABC):
     def plan(self, tasks: Tasks, source: Library | None = None) -> list[Job]:
         """List the jobs that make the library; nothing is run. `source`: the library that some builders start from."""
 
-    def check_base(self, base: Any) -> None:
+    def check_base(self, base: BaseModel) -> None:
         """Refuse a base without the layers that the options name, before anything runs.
 
         Raises E-TARGET, E-DEVICE, and E-OPTION for layers that can't be tied.
@@ -138,16 +139,16 @@ class Builder(Options, ABC):
             tied_groups({site.name: site for site in base.target_sites(targets)}, getattr(self, "tie", ()))
             base.warn_of_peft(targets)
 
-    def n_numbers(self, job: Job, base: Any) -> int | None:
+    def n_numbers(self, job: Job, base: BaseModel) -> int | None:
         """Foresee how many numbers the experts of a job hold, at most; None if that isn't known before."""
         return None
 
-    def packs(self, jobs: Sequence[Job], base: Any) -> list[list[Job]]:
+    def packs(self, jobs: Sequence[Job], base: BaseModel) -> list[list[Job]]:
         """Group the jobs that run together; a function of the jobs alone. By default each runs alone."""
         return [[job] for job in jobs]
 
     @abstractmethod
-    def run(self, pack: Sequence[Job], base: Any, work: Path, report: Report | None) -> Made:
+    def run(self, pack: Sequence[Job], base: BaseModel, work: Path, report: Report | None) -> Made:
         """Do a pack's work; checkpoints go to `work`, and a second call with the same pack goes on from them."""
 
 
@@ -155,7 +156,7 @@ SETTINGS = ("dtype", "max_tokens")
 """What decides, beside a base's weights, what is learned on it: its precision and the longest text it is given."""
 
 
-def settings_of(base: Any) -> dict[str, Any]:
+def settings_of(base: BaseModel) -> dict[str, object]:
     """Give a base's settings, as what is made on it notes them."""
     identity = base.identity
     return {name: identity[name] for name in SETTINGS}

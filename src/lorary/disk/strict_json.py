@@ -77,7 +77,7 @@ def _parse(text: str, called: str, code: str) -> Any:
         raise error_of(code, f"{called} holds an integer with too many digits.") from None
 
 
-def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, object]:
     """Make an object of its pairs, for `json.loads(object_pairs_hook=...)`. Raises DoubleKeyError, a ValueError."""
     result = dict(pairs)
     if len(result) != len(pairs):

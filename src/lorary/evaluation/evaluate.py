@@ -92,8 +92,8 @@ def check_into(into: Path, expected: Mapping[str, object] | None = None) -> None
 
 
 def foresee(
-    evaluator: Evaluator, tasks: Tasks, *, name: str, limit: int | None, model: Mapping[str, Any]
-) -> dict[str, Any]:
+    evaluator: Evaluator, tasks: Tasks, *, name: str, limit: int | None, model: Mapping[str, object]
+) -> dict[str, object]:
     """Tell what is known of a run's header before its model is loaded. `model`: what is known of its identity."""
     return _header(evaluator, model, _limited(tasks, limit), name)
 

@@ -42,17 +42,17 @@ class Cell:
         """How many examples it scores."""
         return sum(len(task.first(test=self.limit).test) for task in self.exam.tasks.values())
 
-    def on(self, base: Mapping[str, Any]) -> dict[str, Any]:
+    def on(self, base: Mapping[str, object]) -> dict[str, object]:
         """Tell what is known of the header once a base is loaded, by its identity."""
         known = {} if self.setup.base else base
         return {**self.header, "model": {**known, **self.header["model"]}}
 
-    def key(self, base: Mapping[str, Any]) -> str:
+    def key(self, base: Mapping[str, object]) -> str:
         """Hash all that decides the scores."""
         return short_key(self.on(base), self.setup.max_share, self.library_hash, *filter(None, [self.setup.base]))
 
 
-def facts_of(setup: Setup, fit: Tasks | None) -> dict[str, Any]:
+def facts_of(setup: Setup, fit: Tasks | None) -> dict[str, object]:
     """Tell what is known of a model before a base is loaded; of a library, its hash. Raises what no base would mend."""
     return setup.chosen(fit).identity
 

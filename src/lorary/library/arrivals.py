@@ -62,7 +62,7 @@ def warn_of_inner(source: Path) -> None:
 
 def copy_in(
     accepted: Accepted, stage: Path, base: LibraryBase, provenance: Provenance | None, base_name: str | None,
-    metrics: Sequence[Mapping[str, Any]] = (),
+    metrics: Sequence[Mapping[str, object]] = (),
 ) -> Expert:  # fmt: skip
     """Copy an accepted adapter, whose files are open, into a stage, with metrics.jsonl. Raises as `Library.add`."""
     source = accepted.expert

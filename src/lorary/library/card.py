@@ -18,7 +18,7 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _TAGS = ("lora", "lorary", "lora-library")
 
 
-def write_card(layout: Layout, base: Mapping[str, Any] | None, experts: Sequence[Expert]) -> None:
+def write_card(layout: Layout, base: Mapping[str, object] | None, experts: Sequence[Expert]) -> None:
     """Write README.md, unless there is one that lorary didn't write."""
     if os.path.lexists(layout.card) and not _is_ours(layout.card):
         return
@@ -33,7 +33,7 @@ def _is_ours(card: Path) -> bool:
         return False
 
 
-def make_card(title: str, base: Mapping[str, Any] | None, experts: Sequence[Expert]) -> str:
+def make_card(title: str, base: Mapping[str, object] | None, experts: Sequence[Expert]) -> str:
     """Make the card's text. The base appears by its public name, never by a path of somebody's disk."""
     rows = [_row(expert) for expert in experts]
     lines = [
@@ -53,7 +53,7 @@ def make_card(title: str, base: Mapping[str, Any] | None, experts: Sequence[Expe
     return "\n".join(lines)
 
 
-def public_base_name(base: Mapping[str, Any] | None, experts: Sequence[Expert]) -> str | None:
+def public_base_name(base: Mapping[str, object] | None, experts: Sequence[Expert]) -> str | None:
     """Find the base's name as on the Hub (`user/model` or `model`); None when only local paths are known."""
     names = [(base or {}).get("name"), *(expert.config.get("base_model_name_or_path") for expert in experts)]
     return next((name for name in names if isinstance(name, str) and _HUB_NAME.fullmatch(name)), None)

@@ -67,7 +67,7 @@ class Library(Pretrained, Mapping[str, Expert]):
         return cls(layout, manifest, experts, {name: str(caught) for name, caught in bad.items()})
 
     @classmethod
-    def create(cls, path: Path | str, *, base: Mapping[str, Any] | None = None, exist_ok: bool = False) -> "Library":
+    def create(cls, path: Path | str, *, base: Mapping[str, object] | None = None, exist_ok: bool = False) -> "Library":
         """Make an empty library for one base (its fingerprint); with `exist_ok`, open the one that is there.
 
         Raises E-EXISTS, E-BASE when the one that is there has another base, E-PATH, E-PERM, E-DISK.
@@ -146,7 +146,7 @@ class Library(Pretrained, Mapping[str, Expert]):
 
     def take(
         self, accepted: Accepted, *, provenance: Provenance | None = None, base_name: str | None = None,
-        replace: bool = False, metrics: Sequence[Mapping[str, Any]] = (),
+        replace: bool = False, metrics: Sequence[Mapping[str, object]] = (),
     ) -> Expert:  # fmt: skip
         """Copy in an adapter that was judged, while its files are open, and the rows of its metrics.jsonl, if any."""
         self._require(accepted.expert.name, replace=replace)

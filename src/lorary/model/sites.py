@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from lorary.adapters.contract import Site
 from lorary.errors import AdapterError, known_names
@@ -19,18 +20,18 @@ _MODELS = "transformers.models."
 _MIXTURE = ("has_gate", "has_bias", "has_post_expert_norm", "is_transposed", "_apply_gate", "num_experts")
 
 
-def text_config(hf: Any) -> Any:
+def text_config(hf: PreTrainedModel) -> Any:
     """Give the config of what reads text: of a base that has eyes or ears beside, that of its language model."""
     config = hf.config
     return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
 
 
-def embedding_rows(hf: Any) -> int | None:
+def embedding_rows(hf: PreTrainedModel) -> int | None:
     """Count the rows of a base's embedding; None where it doesn't tell."""
     return getattr(hf.get_input_embeddings(), "num_embeddings", None)
 
 
-def list_sites(hf: Any) -> dict[str, Site]:
+def list_sites(hf: PreTrainedModel) -> dict[str, Site]:
     """List what is called as a linear layer is, whatever its class: quantised layers are called as any other.
 
     What is inside of one belongs to it. The head is left out, and what reads pictures or sounds.
@@ -46,7 +47,7 @@ def list_sites(hf: Any) -> dict[str, Site]:
     return sites
 
 
-def list_slices(hf: Any) -> dict[str, Site]:
+def list_slices(hf: PreTrainedModel) -> dict[str, Site]:
     """List the slices of fused experts: of each matrix that a mixture of experts keeps in one parameter with others.
 
     Of the modules that transformers computes in exchangeable ways (`use_experts_implementation`), whose forms are known
@@ -74,7 +75,7 @@ def is_mixture(module: nn.Module) -> bool:
     return all(p is not None and p.dim() == 3 and p.is_floating_point() for p in found)
 
 
-def mixture_parameters(module: Any) -> tuple[str, str]:
+def mixture_parameters(module: nn.Module) -> tuple[str, str]:
     """Name the two parameters of a mixture, in the order in which a token passes them."""
     return ("gate_up_proj" if module.has_gate else "up_proj", "down_proj")
 
@@ -171,6 +172,6 @@ def input_hooks(hf: nn.Module, hooks: Mapping[str, Callable[[nn.Module, Any], No
             handle.remove()
 
 
-def last_logits(hf: Any) -> dict[str, int]:
+def last_logits(hf: PreTrainedModel) -> dict[str, int]:
     """Give what makes a base compute the logits of each row's last token alone, where it can."""
     return {"logits_to_keep": 1} if "logits_to_keep" in signature(hf.forward).parameters else {}

@@ -41,7 +41,7 @@ class MapOfExperts:
     experts: Sequence[str]
     cosines: Sequence[Sequence[float]]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Give it as JSON."""
         return {"experts": list(self.experts), "cosines": [[round(value, 4) for value in row] for row in self.cosines]}
 

@@ -6,7 +6,7 @@ Shape letters: B batch, T time, S splits, E experts of the library in order of t
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -127,7 +127,7 @@ class Router(Options, ABC):
     def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
         """Derive the state from the experts; changes none of them."""
 
-    def deciding_options(self) -> dict[str, Any]:
+    def deciding_options(self) -> dict[str, object]:
         """List the options that decide what `fit` makes: routers that agree in them share a stored state."""
         return as_dict(self)
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from lorary.errors import LoraryError, ModelError
 from lorary.evaluation.sampling import Sampling
@@ -163,7 +162,7 @@ def _is_echo(asked: Asked) -> bool:
     return isinstance(asked, Completion) and bool(asked.echo)
 
 
-def error_body(error: Exception) -> dict[str, Any]:
+def error_body(error: Exception) -> dict[str, dict[str, object]]:
     """Say an error as OpenAI does."""
     code = error.code if isinstance(error, LoraryError) else "internal_error"
     message = f"{error.message} {error.hint}".strip() if isinstance(error, LoraryError) else "the model failed."

@@ -139,14 +139,14 @@ class _Endpoints:
 
     # ---- endpoints ------------------------------------------------------------------------------
 
-    async def models(self) -> dict[str, Any]:
+    async def models(self) -> dict[str, object]:
         return {"object": "list", "data": [_card(name) for name in self.shelf.names]}
 
-    async def model(self, name: str) -> dict[str, Any]:
+    async def model(self, name: str) -> dict[str, object]:
         self.shelf.find(name)
         return _card(name)
 
-    async def health(self) -> dict[str, Any]:
+    async def health(self) -> dict[str, object]:
         return {"status": "ok", "waiting": self.scheduler.n_waiting, "answering": self.scheduler.n_answering}
 
     async def metrics(self) -> Response:

@@ -1,9 +1,9 @@
 """The endpoints that load and unload experts, as vLLM has them."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.params import Depends
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from lorary.errors import OptionError
@@ -18,13 +18,13 @@ EDITS_OF_REPLICAS = (
 """Why replicas take no edits, and what to do."""
 
 
-def add_edit_endpoints(app: FastAPI, guards: Sequence[Any]) -> None:
+def add_edit_endpoints(app: FastAPI, guards: Sequence[Depends]) -> None:
     """Let experts be loaded and unloaded over HTTP, by the editor in the application's state."""
     for path, endpoint in ((_LOADS, _load), (_UNLOADS, _unload)):
         app.add_api_route(path, endpoint, methods=["POST"], dependencies=guards, response_model=None)
 
 
-def refuse_edits(app: FastAPI, guards: Sequence[Any]) -> None:
+def refuse_edits(app: FastAPI, guards: Sequence[Depends]) -> None:
     """Say why experts can't be loaded and unloaded here."""
     for path in (_LOADS, _UNLOADS):
         app.add_api_route(path, _refused, methods=["POST"], dependencies=guards, response_model=None)

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
 
 from fastapi import FastAPI
+from fastapi.params import Depends
 from fastapi.responses import HTMLResponse, Response
 
 from lorary.errors import OptionError, known_names
@@ -21,7 +21,7 @@ _HEADERS = {
 }
 
 
-def add_inspector(app: FastAPI, shelf: Shelf, guards: Sequence[Any]) -> None:
+def add_inspector(app: FastAPI, shelf: Shelf, guards: Sequence[Depends]) -> None:
     """Show the inspector at the root. The page itself holds nothing of the libraries, so it needs no key."""
     inspector = _Inspector(shelf)
     for path, endpoint, before in (
@@ -50,14 +50,14 @@ class _Inspector:
             return Response(status_code=404)
         return Response(found[0], media_type=found[1], headers=_HEADERS)
 
-    async def about(self) -> dict[str, Any]:
+    async def about(self) -> dict[str, object]:
         libraries = [
             {"name": name, "models": _models(stand), "experts": list(stand.experts)}
             for name, stand in self._shelf.stands.items()
         ]
         return {"has_chat": self._shelf.base.tokenizer.chat_template is not None, "libraries": libraries}
 
-    async def map(self, library: str) -> dict[str, Any]:
+    async def map(self, library: str) -> dict[str, object]:
         stands = self._shelf.stands
         if library not in stands:
             raise OptionError("E-NAME", f"there is no library {library!r}.", known_names(library, sorted(stands)))

@@ -101,7 +101,7 @@ def _entry(files: LargeFiles) -> Entry:
     key = files.content_key()
     again = (reopen, (files, key))
 
-    def fill(writer: RowsWriter) -> Mapping[str, Any]:
+    def fill(writer: RowsWriter) -> Mapping[str, object]:
         seen = gather(_told(files), files.ignored, files.answers, writer.put)
         if files.signatures() != before and files.content_key() != key:
             raise LibraryError("E-FILE", "a file was changed while it was read.")

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import NoneType
-from typing import Any
 
 from lorary.disk.processes import scratch
 from lorary.errors import LibraryError, LoraryError, OptionError
@@ -63,7 +62,7 @@ class Additions:
         kept = f", {len(self.kept)} were there already" if self.kept else ""
         return f"{self.library}: {len(self.added)} added, {len(self.refused)} refused{kept}"
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, object]:
         """Tell all in dictionaries, lists and text, as JSON has them."""
         added = [
             {"expert": one.expert, "source": one.source, "findings": [vars(finding) for finding in one.findings]}

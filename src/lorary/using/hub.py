@@ -4,7 +4,6 @@ import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from lorary.disk.arrival import arriving
 from lorary.disk.processes import scratch
@@ -52,7 +51,7 @@ class Pushed:
         there = f", {len(self.files) - len(self.sent)} of them were there already" if self.revision else ""
         return f"{self.place}{at}: {len(self.files)} files, {size:,} bytes{there}"
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, object]:
         """Tell all in dictionaries, lists and text, as JSON has them."""
         files = [{"path": name, "bytes": size} for name, size in self.files]
         return {**dataclasses.asdict(self), "files": files, "sent": list(self.sent), "gone": list(self.gone)}

@@ -54,7 +54,7 @@ class LibraryBase:
             raise ModelError("E-BASE", what, f"If that is the same one, give it by this name: --base {self._names[0]}.")
         self._names = self._names or [name_of(asked)]
 
-    def check(self, name: str, config: Mapping[str, Any], made: Provenance) -> tuple[str | None, BaseFacts | None]:
+    def check(self, name: str, config: Mapping[str, object], made: Provenance) -> tuple[str | None, BaseFacts | None]:
         """Say how a copy has to call its base, None: as it does, and what sizes must fit. Raises E-BASE."""
         require_same_base(made.base_fingerprint, self._fingerprint, name)
         theirs = str(config.get(BASE_NAME) or "")

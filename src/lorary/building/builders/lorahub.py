@@ -227,7 +227,7 @@ class _SearchJob(OneExpertJob):
         """Hash of all that decides the result."""
         return short_key(as_dict(self.options), self.tasks, self.data_hash, self.source.hash, base_facts)
 
-    def write(self, experts: Experts, rows: Sequence[Row], base_name: str, stage: Path) -> dict[str, Any]:
+    def write(self, experts: Experts, rows: Sequence[Row], base_name: str, stage: Path) -> dict[str, object]:
         """Write the PEFT files and metrics.jsonl; give the provenance's fields."""
         best = min(rows, key=lambda row: (row["loss"], row["step"]))
         weights = merge_weights(experts, best["weights"], self.options.mix)

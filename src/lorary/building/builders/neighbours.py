@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -112,7 +111,7 @@ class _NeighbourJob(OneExpertJob):
             options, self.task.name, self.data_hash, known_hashes(self.known), self.source.hash, base_facts
         )
 
-    def write(self, shares: Mapping[str, float], base_name: str, stage: Path) -> dict[str, Any]:
+    def write(self, shares: Mapping[str, float], base_name: str, stage: Path) -> dict[str, object]:
         """Merge the neighbours; give the provenance's fields."""
         merge = Weighted(experts=tuple(shares), weights=tuple(shares.values()), rank=self.options.rank)
         facts = MergeJob(self.name, self.source, tuple(sorted(shares)), merge).write(base_name, stage)

@@ -240,7 +240,7 @@ class _PiTuningJob(TrainingJob):
     def _deciding_options(self) -> dict[str, Any]:
         return {key: value for key, value in super()._deciding_options().items() if key != "adapt_to"}
 
-    def write_sum(self, stage: Path, found: _Found, curve: Curve, base_name: str) -> dict[str, Any]:
+    def write_sum(self, stage: Path, found: _Found, curve: Curve, base_name: str) -> dict[str, object]:
         """Write the sum as a plain adapter; name the neighbours as parents, with their shares."""
         write_plain(stage, found.weights, base_name)
         facts = self.write_facts(stage, curve)

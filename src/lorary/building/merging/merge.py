@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -174,15 +174,15 @@ class MergeJob(OneExpertJob):
     def _open(self) -> Experts:
         return open_experts(self.members)
 
-    def n_tokens(self, base: Any) -> int:
+    def n_tokens(self, base: object) -> int:
         """None of them: a merge looks at weights alone."""
         return 0
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """What --dry-run prints."""
         return {**super().describe(), "merges": list(self.merged)}
 
-    def write(self, base_name: str, stage: Path) -> dict[str, Any]:
+    def write(self, base_name: str, stage: Path) -> dict[str, object]:
         """Compute and write the PEFT files; give the provenance's fields."""
         weights, error = self._weights()
         write_plain(stage, weights, base_name)

@@ -91,7 +91,7 @@ class TrainingJob:
         options = as_dict(self.options)
         return self._deciding_options() | {key: options[key] for key in _ROUNDING if key in options}
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """What --dry-run prints."""
         examples = {"train": len(self.train), "valid": len(self.valid)}
         return {"expert": self.name, "tasks": list(self.tasks), "steps": self.n_steps, "examples": examples}
@@ -128,12 +128,12 @@ class TrainingJob:
 
     def write(
         self, stage: Path, kind: LoRA, weights: Mapping[str, Weights], curve: Curve, base: BaseModel
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Write one expert's PEFT files and metrics.jsonl; give the provenance's fields."""
         write_weights(stage, kind, weights, base_name=base.name)
         return self.write_facts(stage, curve)
 
-    def write_copy(self, expert: Expert, curve: Curve, stage: Path) -> dict[str, Any]:
+    def write_copy(self, expert: Expert, curve: Curve, stage: Path) -> dict[str, object]:
         """Write an expert as it is, beside which something was learned; give the provenance's fields."""
         copy_adapter(expert.directory, stage)
         return self.write_facts(stage, curve)

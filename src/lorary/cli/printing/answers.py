@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lorary.cli.printing.console import print_table, printable, say
 
@@ -34,7 +34,7 @@ def print_trace(trace: "Trace") -> None:
     sys.stdout.flush()
 
 
-def plain(trace: "Trace") -> dict[str, Any]:
+def plain(trace: "Trace") -> dict[str, object]:
     """Give a trace as JSON."""
     shares = [[round(share, 4) for share in row] for row in trace.shares.tolist()]
     return {"tokens": trace.tokens, "experts": trace.names, "shares": shares, "total": trace.total()}

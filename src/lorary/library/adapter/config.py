@@ -60,14 +60,14 @@ def parse_config(data: bytes) -> dict[str, Any]:
     return parse_object(data, CONFIG, "E-CONFIG")
 
 
-def check_config(config: Mapping[str, Any]) -> list[Finding]:
+def check_config(config: Mapping[str, object]) -> list[Finding]:
     """Find all that is wrong or doubtful in a parsed config. Runs no pattern and imports nothing it names."""
     if config.get("peft_type") != "LORA":
         return [error("E-CONFIG", f"peft_type {quote(config.get('peft_type'))} unsupported; LORA only.")]
     return [*_check_fields(config), *_check_patterns(config), *_check_features(config), *_check_inertia(config)]
 
 
-def neutralised(config: Mapping[str, Any]) -> dict[str, Any]:
+def neutralised(config: Mapping[str, object]) -> dict[str, object]:
     """Copy a config without what imports code when PEFT loads it, and without paths of somebody's disk.
 
     The adapter stays the same, so does the order.
@@ -87,7 +87,7 @@ def _unplaced(value: Any) -> Any:
     return shared_name(value) if isinstance(value, str) else value
 
 
-def config_bytes(config: Mapping[str, Any]) -> bytes:
+def config_bytes(config: Mapping[str, object]) -> bytes:
     """Write a config in the order it came in: of patterns that match a site, the first one counts."""
     return (json.dumps(config, indent=2) + "\n").encode()
 

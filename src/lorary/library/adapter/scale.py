@@ -79,7 +79,7 @@ def _cut(text: str, form: _Form) -> tuple[str, ...]:
     return tuple([text[start:end] for start, end in form])
 
 
-def ranks_of(config: Mapping[str, Any], sites: Iterable[str]) -> dict[str, int]:
+def ranks_of(config: Mapping[str, object], sites: Iterable[str]) -> dict[str, int]:
     """Give the rank that the config promises for each site; the tensors decide whether that is true.
 
     Raises as `Patterns` does.
@@ -88,7 +88,7 @@ def ranks_of(config: Mapping[str, Any], sites: Iterable[str]) -> dict[str, int]:
     return {site: int(rank) for site, rank in found.items()}
 
 
-def scales_of(config: Mapping[str, Any], ranks: Mapping[str, int]) -> dict[str, float]:
+def scales_of(config: Mapping[str, object], ranks: Mapping[str, int]) -> dict[str, float]:
     """Give the factor on B A at each site, by its rank: alpha / rank, or alpha / sqrt(rank) with rsLoRA.
 
     Raises as `Patterns` does.

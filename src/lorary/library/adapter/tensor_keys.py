@@ -20,7 +20,7 @@ AS_PARAMETERS = (
 _PARAMETERS = f"Leave the others out of target_parameters; those that end with {', '.join(PARAMETERS)} may stay."
 
 
-def check_places(config: Mapping[str, Any], header: Header, base: Collection[str] | None) -> list[Finding]:
+def check_places(config: Mapping[str, object], header: Header, base: Collection[str] | None) -> list[Finding]:
     """Find factors on what is no linear layer inside the base: the reason for whatever else is odd about the adapter.
 
     base: the sites of the base, where they are known.

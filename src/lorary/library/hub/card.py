@@ -44,7 +44,7 @@ def is_written_by_us(text: str) -> bool:
 
 def hub_card(
     title: str,
-    base: Mapping[str, Any] | None,
+    base: Mapping[str, object] | None,
     experts: Sequence[Expert],
     results: Sequence[Results] = (),
     own: str | None = None,

@@ -257,7 +257,7 @@ def load_base(
     attention: str | None = None,
     tokenizer: Any = None,
     max_tokens: int | None = None,
-    template_options: Mapping[str, Any] | None = None,
+    template_options: Mapping[str, object] | None = None,
     batch_tokens: int | None = None,
     chat_template: str | os.PathLike[str] | None = None,
     vocab_size: int | None = None,

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from lorary.errors import RoutingError
 from lorary.model.attached.slot import Slot
@@ -38,7 +39,7 @@ class Calls:
 
 
 @torch.inference_mode()
-def reads_in_parts(hf: Any) -> int:
+def reads_in_parts(hf: PreTrainedModel) -> int:
     """Give the longest row that a base reads in parts, with a gap of padding between, as it reads it whole; else 0.
 
     So the beginning that several rows share can be read once. Not so with state-space layers, sliding windows, and
@@ -68,7 +69,7 @@ def reads_in_parts(hf: Any) -> int:
     return _steady_length(hf) if alike else 0
 
 
-def _steady_length(hf: Any) -> int:
+def _steady_length(hf: PreTrainedModel) -> int:
     """Give the length of texts up to which positions mean the same whatever is read along with them."""
     config = text_config(hf)
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
@@ -87,7 +88,7 @@ def require_whole(calls: Calls, sites: Iterable[str]) -> None:
 
 
 @torch.inference_mode()
-def listen_to_calls(hf: Any, sites: Iterable[str], slices: Iterable[str]) -> Calls:
+def listen_to_calls(hf: PreTrainedModel, sites: Iterable[str], slices: Iterable[str]) -> Calls:
     """Call a base as scoring and generation do, on two rows that differ in what the mask hides, at their beginning.
 
     So they end alike, unless padding is read. slices: sites that are given some of the tokens by what they are.
@@ -117,7 +118,7 @@ def listen_to_calls(hf: Any, sites: Iterable[str], slices: Iterable[str]) -> Cal
 
 
 @contextmanager
-def _alone(hf: Any) -> Iterator[None]:
+def _alone(hf: PreTrainedModel) -> Iterator[None]:
     """Switch off everything that is attached to a base in the block."""
     with ExitStack() as stack:
         for slot in {slot for module in hf.modules() if isinstance(slot := getattr(module, "slot", None), Slot)}:
@@ -125,7 +126,7 @@ def _alone(hf: Any) -> Iterator[None]:
         yield
 
 
-def _two_rows(hf: Any) -> Tensor:
+def _two_rows(hf: PreTrainedModel) -> Tensor:
     n_rows = embedding_rows(hf) or 2 * _WIDTH
     text = torch.arange(1, _WIDTH + 1) * (n_rows - 1) // (_WIDTH + 1)  # tokens that differ
     return torch.stack([torch.cat([text.new_zeros(_N_PAD), text[_N_PAD:]]), text])

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from lorary.errors import ModelError
 from lorary.hashing import short_key
@@ -15,7 +16,7 @@ _EXACT = (torch.float32, torch.bfloat16)
 _ROWS, _SIGN_ROWS = 64, 1024
 
 
-def size_facts(hf: Any) -> dict[str, Any]:
+def size_facts(hf: PreTrainedModel) -> dict[str, object]:
     """Give architecture, sizes and vocabulary: what is known of a base whose weights nobody read."""
     config = text_config(hf)
     return {
@@ -26,20 +27,21 @@ def size_facts(hf: Any) -> dict[str, Any]:
     }
 
 
-def telling_layers(hf: Any, sites: Iterable[str]) -> list[Any]:
+def telling_layers(hf: PreTrainedModel, sites: Iterable[str]) -> list[nn.Module]:
     """Give the layers whose weights tell a base from others of its shape: its first, middle and last one."""
     names = list(sites)
     return [hf.get_submodule(names[i]) for i in (0, len(names) // 2, -1) if names]
 
 
-def exact_facts(hf: Any, layers: Sequence[nn.Module]) -> dict[str, Any]:
+def exact_facts(hf: PreTrainedModel, layers: Sequence[nn.Module]) -> dict[str, object]:
     """Give architecture, sizes, vocabulary and a hash of a few of its weights: those of `layers` and the embedding.
 
     In float32 and bfloat16 the hash is the same, `weights`: that of the numbers in bfloat16. All else was rounded
     otherwise, so it is hashed as it is stored, under a key that names how: only what is stored alike is compared.
     """
     require_numbers(hf)
-    embedding, facts = hf.get_input_embeddings(), size_facts(hf)
+    facts = size_facts(hf)
+    embedding: Any = hf.get_input_embeddings()  # of whatever class
     weights: list[Any] = [getattr(layer, "weight", None) for layer in layers] + [embedding.weight]
     if all(_is_plain(w) and w.dtype in _EXACT for w in weights):
         return facts | {"weights": hash_tensors(w.bfloat16() for w in _beginnings(weights))}
@@ -52,19 +54,20 @@ def exact_facts(hf: Any, layers: Sequence[nn.Module]) -> dict[str, Any]:
     return facts | {f"weights_quantised_{form[:8]}": hash_tensors(t for _, t in stored)}
 
 
-def sign_facts(hf: Any, n_rows: int | None = None) -> dict[str, Any]:
+def sign_facts(hf: PreTrainedModel, n_rows: int | None = None) -> dict[str, object]:
     """Give a hash of the signs in the embedding: no rounding changes a sign, so any two precisions can be compared.
 
     Empty where the embedding is quantised. n_rows: how many of its rows count; by default all.
     """
-    weight = hf.get_input_embeddings().weight
+    embedding: Any = hf.get_input_embeddings()
+    weight = embedding.weight
     if not (_is_plain(weight) and weight.is_floating_point()):
         return {}
     weight = weight[:n_rows]
     return {"embedding_signs": hash_tensors([weight.detach()[:: max(1, len(weight) // _SIGN_ROWS)].signbit()])}
 
 
-def require_numbers(hf: Any) -> None:
+def require_numbers(hf: PreTrainedModel) -> None:
     """Refuse a base some of whose weights aren't in memory. Raises E-BASE."""
     absent = next((name for name, weight in hf.named_parameters() if weight.is_meta), None)
     if absent is not None:

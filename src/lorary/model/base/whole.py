@@ -64,7 +64,7 @@ def open_base(
     return hf, take_tokenizer(tokenizer or source, name, hf)
 
 
-def check_model(hf: Any) -> None:
+def check_model(hf: object) -> None:
     """Check a model that the user has loaded. Raises E-BASE for one that can't be a base, E-OPTION for what is none."""
     if hasattr(hf, "peft_config") or getattr(hf, "_hf_peft_config_loaded", False):
         what = f"the model given, a {type(hf).__name__}, carries an adapter of PEFT."

@@ -136,7 +136,7 @@ def stops_of(base: Reader, examples: Sequence[Example]) -> list[int]:
     return [*base.stop_tokens, *([end] if end is not None and end not in base.stop_tokens else [])]
 
 
-def endings(base: Reader, examples: Sequence[Example], stop: Sequence[str] = ()) -> dict[str, Any]:
+def endings(base: Reader, examples: Sequence[Example], stop: Sequence[str] = ()) -> dict[str, object]:
     """Give the options of `generate` that end answers to these examples, beside those that the base has."""
     options: dict[str, Any] = {"stop_strings": list(stop), "tokenizer": base.tokenizer} if stop else {}
     stops = stops_of(base, examples)

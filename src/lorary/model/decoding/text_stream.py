@@ -1,13 +1,14 @@
 """Tokens -> text as it grows: whole characters only, and nothing of a text that ends the answer."""
 
 from collections.abc import Sequence
-from typing import Any
+
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 
 class TextStream:
     """The text of one answer so far. `stop`: the answer ends before the first of these texts."""
 
-    def __init__(self, tokenizer: Any, stop: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
         self._tokenizer = tokenizer
         self._stop = tuple(filter(None, stop))
         self._numbers: list[int] = []
@@ -47,8 +48,7 @@ class TextStream:
         return text[: len(text) - n_held]
 
     def _decoded(self, start: int, end: int) -> str:
-        text: str = self._tokenizer.decode(self._numbers[start:end], skip_special_tokens=True)
-        return text
+        return str(self._tokenizer.decode(self._numbers[start:end], skip_special_tokens=True))
 
 
 def until(text: str, stop: Sequence[str]) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,7 +42,7 @@ class Trace:
         shares = self.shares.mean(0).tolist()
         return dict(sorted(zip(self.names, shares, strict=True), key=lambda pair: -pair[1]))
 
-    def told(self, room: int = MOST_WEIGHTS) -> dict[str, Any]:
+    def told(self, room: int = MOST_WEIGHTS) -> dict[str, object]:
         """Give it as JSON, as a server's full trace: of each token and site the loudest experts, `room` in all."""
         kept = ToldWeights(room)
         for token, weights in enumerate(self.weights.unbind(1)):

@@ -7,6 +7,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
 from lorary.disk.reading import as_path, read_capped
 from lorary.errors import LoraryError, ModelError
 from lorary.tasks.example import Example, Message
@@ -44,7 +46,7 @@ def read_template(path: str | os.PathLike[str]) -> str:
     return text
 
 
-def render_prompt(tokenizer: Any, example: Example, options: Mapping[str, object] = NO_OPTIONS) -> str:
+def render_prompt(tokenizer: Tokenizer, example: Example, options: Mapping[str, object] = NO_OPTIONS) -> str:
     """Write the prompt as the model sees it: turns through the tokenizer's chat template, plain text as it is.
 
     options: what the template is given beside the turns, where the example doesn't say otherwise.
@@ -66,7 +68,9 @@ def render_prompt(tokenizer: Any, example: Example, options: Mapping[str, object
     return prompt
 
 
-def render_answer(tokenizer: Any, example: Example, prompt: str, options: Mapping[str, object] = NO_OPTIONS) -> str:
+def render_answer(
+    tokenizer: Tokenizer, example: Example, prompt: str, options: Mapping[str, object] = NO_OPTIONS
+) -> str:
     """Write the answer as the template does: what it makes of prompt and answer, less the prompt; white at the end cut.
 
     prompt: as `render_prompt` gave it. Where a template opens an answer otherwise than it writes one (with a thought
@@ -90,13 +94,17 @@ def render_answer(tokenizer: Any, example: Example, prompt: str, options: Mappin
 
 
 def render_turns(
-    tokenizer: Any, turns: Sequence[Turn], options: Mapping[str, object] = NO_OPTIONS, *, opens_answer: bool = False
+    tokenizer: Tokenizer,
+    turns: Sequence[Turn],
+    options: Mapping[str, object] = NO_OPTIONS,
+    *,
+    opens_answer: bool = False,
 ) -> str:
     """Write turns through the chat template. Raises E-CHAT for a template that is broken or refuses them."""
     if wrong := sorted(_OURS & options.keys()):
         raise ModelError("E-CHAT", f"{wrong[0]!r} is no option of a chat template.", "Leave it out.")
     try:
-        given = {**options, "add_generation_prompt": opens_answer, "tokenize": False}
+        given: dict[str, Any] = {**options, "add_generation_prompt": opens_answer, "tokenize": False}
         return str(tokenizer.apply_chat_template(list(turns), **given))
     except Exception as error:  # a template is a stranger's program
         reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
@@ -131,7 +139,7 @@ def _require_all(example: Example, prompt: str) -> None:
 
 
 def _require_calls(
-    tokenizer: Any, turns: Sequence[Turn], given: Mapping[str, Any], text: str, *, before: Sequence[Turn] = (),
+    tokenizer: Tokenizer, turns: Sequence[Turn], given: Mapping[str, Any], text: str, *, before: Sequence[Turn] = (),
     opens_answer: bool = False,
 ) -> None:  # fmt: skip
     """Refuse a text in which calls of tools left no trace."""

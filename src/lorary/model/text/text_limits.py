@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
+from transformers import PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
 from lorary.errors import OptionError
 from lorary.model.sites import embedding_rows, text_config
 from lorary.options import require_count
@@ -14,7 +17,7 @@ _ENDLESS = 1 << 20
 """Tokens. The limit of bases that name none, as those without attention, and whose tokenizer has none either."""
 
 
-def longest_text(hf: Any, tokenizer: Any, wanted: int | None) -> int:
+def longest_text(hf: PreTrainedModel, tokenizer: Tokenizer, wanted: int | None) -> int:
     """Give the most tokens that a base is given at once: what it reads, or the fewer that are wanted.
 
     Raises E-OPTION for more than it reads.
@@ -31,7 +34,7 @@ def longest_text(hf: Any, tokenizer: Any, wanted: int | None) -> int:
     return wanted
 
 
-def stop_tokens(hf: Any, tokenizer: Any) -> list[int]:
+def stop_tokens(hf: PreTrainedModel, tokenizer: Tokenizer) -> list[int]:
     """List what ends an answer: the stop tokens of the base's generation_config.json, and the tokenizer's own."""
     named = getattr(hf.generation_config, "eos_token_id", None)
     listed: Iterable[Any] = named if isinstance(named, (list, tuple)) else [named]

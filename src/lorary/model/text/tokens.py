@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from lorary.errors import ModelError, OptionError
 from lorary.hashing import short_key
@@ -55,7 +56,7 @@ class Batch:
 
 
 def encode(
-    tokenizer: Any, examples: Sequence[Example], *, max_tokens: int, options: Mapping[str, object] = NO_OPTIONS,
+    tokenizer: Tokenizer, examples: Sequence[Example], *, max_tokens: int, options: Mapping[str, object] = NO_OPTIONS,
     open_end: bool = False,
 ) -> list[Encoded]:  # fmt: skip
     """Turn examples into ids. Over max_tokens, the start of the prompt is cut; the completion stays whole.
@@ -69,7 +70,7 @@ def encode(
 
 
 def _encode(
-    tokenizer: Any, example: Example, max_tokens: int, options: Mapping[str, Any], enders: frozenset[int],
+    tokenizer: Tokenizer, example: Example, max_tokens: int, options: Mapping[str, Any], enders: frozenset[int],
     open_end: bool,
 ) -> Encoded:  # fmt: skip
     prompt = render_prompt(tokenizer, example, options)
@@ -89,7 +90,9 @@ def _encode(
     return _cut(tokenizer, before, tuple(after), room)
 
 
-def _ended(tokenizer: Any, example: Example, after: list[int], enders: frozenset[int], open_end: bool) -> list[int]:
+def _ended(
+    tokenizer: Tokenizer, example: Example, after: list[int], enders: frozenset[int], open_end: bool
+) -> list[int]:
     """Let a completion's tokens end with one that ends an answer, or with none that its text doesn't hold itself."""
     if not open_end:
         ends = bool(after) and after[-1] in (enders if example.messages else (tokenizer.eos_token_id,))
@@ -105,7 +108,11 @@ def _ended(tokenizer: Any, example: Example, after: list[int], enders: frozenset
 
 
 def encode_prompts(
-    tokenizer: Any, examples: Sequence[Example], *, max_tokens: int, options: Mapping[str, object] = NO_OPTIONS
+    tokenizer: Tokenizer,
+    examples: Sequence[Example],
+    *,
+    max_tokens: int,
+    options: Mapping[str, object] = NO_OPTIONS,
 ) -> list[Encoded]:
     """Turn prompts into ids, without completions. Over max_tokens (1 or more), their start is cut. Raises E-CHAT."""
     rows = []
@@ -135,7 +142,7 @@ def warn_of_cuts(cuts: Sequence[int], max_tokens: int) -> None:
         warnings.warn(what, RuntimeWarning, stacklevel=3)
 
 
-def _cut(tokenizer: Any, prompt: Sequence[int], completion: tuple[int, ...], room: int) -> Encoded:
+def _cut(tokenizer: Tokenizer, prompt: Sequence[int], completion: tuple[int, ...], room: int) -> Encoded:
     """Leave out the first tokens of a prompt longer than `room`, but not the one that begins every text."""
     n_cut = max(0, len(prompt) - room)
     kept = tuple(prompt[n_cut:])
@@ -144,14 +151,14 @@ def _cut(tokenizer: Any, prompt: Sequence[int], completion: tuple[int, ...], roo
     return Encoded(kept, completion, n_cut)
 
 
-def _prompt_ids(tokenizer: Any, example: Example, prompt: str) -> list[int]:
+def _prompt_ids(tokenizer: Tokenizer, example: Example, prompt: str) -> list[int]:
     ids = _ids(tokenizer, prompt, not example.messages)
     if not ids:  # nothing would foresee the completion's first token
         raise nothing_made(example)
     return ids
 
 
-def _ids(tokenizer: Any, text: str, special: bool) -> list[int]:
+def _ids(tokenizer: Tokenizer, text: str, special: bool) -> list[int]:
     ids = list(tokenizer(text, add_special_tokens=special)["input_ids"])
     if special and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id and _closes_texts(tokenizer):
         ids.pop()  # a prompt is open
@@ -162,20 +169,20 @@ def _ids(tokenizer: Any, text: str, special: bool) -> list[int]:
     return ids
 
 
-def _ids_after(tokenizer: Any, text: str) -> list[int]:
+def _ids_after(tokenizer: Tokenizer, text: str) -> list[int]:
     """Encode what doesn't begin a text: some tokenizers put a blank before a text's first word."""
     mark = _ids(tokenizer, "\n", False)
     marked = _ids(tokenizer, "\n" + text, False)
     return marked[len(mark) :] if marked[: len(mark)] == mark else _ids(tokenizer, text, False)
 
 
-def _enders(tokenizer: Any) -> frozenset[int]:
+def _enders(tokenizer: Tokenizer) -> frozenset[int]:
     """List the tokens that no text holds by chance: what ends a turn is one of them."""
     added = getattr(tokenizer, "added_tokens_decoder", {})
     return frozenset({tokenizer.eos_token_id, *(number for number, token in added.items() if token.special)})
 
 
-def turn_end(tokenizer: Any, options: Mapping[str, object] = NO_OPTIONS) -> int | None:
+def turn_end(tokenizer: Tokenizer, options: Mapping[str, object] = NO_OPTIONS) -> int | None:
     """Find the token that the chat template puts at an answer's end; None without a template or such a token."""
     if tokenizer.chat_template is None:
         return None
@@ -187,12 +194,12 @@ def turn_end(tokenizer: Any, options: Mapping[str, object] = NO_OPTIONS) -> int 
     return row.completion[-1]
 
 
-def start_token(tokenizer: Any) -> int:
+def start_token(tokenizer: Tokenizer) -> int:
     """Give the token that stands where a text has no other before it."""
     return int(tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id)
 
 
-def _closes_texts(tokenizer: Any) -> bool:
+def _closes_texts(tokenizer: Tokenizer) -> bool:
     """Tell whether the tokenizer itself puts an end of sequence after every text, or the text had one."""
     return bool(tokenizer("a", add_special_tokens=True)["input_ids"][-1] == tokenizer.eos_token_id)
 
@@ -212,7 +219,7 @@ def pad(rows: Sequence[Encoded], *, with_completion: bool = True) -> Batch:
     return Batch(ids, mask, positions, is_label, n_labels)
 
 
-def decode(tokenizer: Any, ids: Tensor, mask: object = None) -> list[str]:
+def decode(tokenizer: Tokenizer, ids: Tensor, mask: object = None) -> list[str]:
     """Give the texts of ids (B, T), special tokens left out, and what an attention mask (B, past + T) hides."""
     rows: Any = ids
     if isinstance(mask, Tensor) and mask.dim() == 2 and len(mask) == len(ids) and mask.shape[1] >= ids.shape[1]:
@@ -225,7 +232,7 @@ RULES = 2
 """Counts the changes of how texts become ids: what was made by other rules isn't taken for what these make."""
 
 
-def reading_facts(tokenizer: Any, options: Mapping[str, object] = NO_OPTIONS) -> dict[str, Any]:
+def reading_facts(tokenizer: Tokenizer, options: Mapping[str, object] = NO_OPTIONS) -> dict[str, object]:
     """Give what decides how texts become ids: our rules, hashes of the tokenizer's and of its chat template."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     # Before the tokens stands how the last call padded and cut, which is nobody's business.

@@ -9,7 +9,7 @@ from shutil import rmtree
 from types import NoneType
 from typing import Any
 
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lorary.disk.reading import as_path
 from lorary.disk.writing import disk_errors
@@ -55,7 +55,9 @@ class AddToLibrary(TrainerCallback):
         self.expert: Expert | None = None
         self.error: LoraryError | None = None
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: object = None, **others: Any
+    ) -> None:
         """Refuse before anything is trained what would be refused at the end.
 
         Raises E-OPTION and E-DEVICE for a model whose adapter can't be written, E-EXISTS, E-BASE, E-FEATURE and what
@@ -70,14 +72,16 @@ class AddToLibrary(TrainerCallback):
             require_same_base(trained.fingerprint(), library.base, self.name)
         trained.check(self.name)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: object = None, **others: Any
+    ) -> None:
         """Add it. What goes wrong is a warning (W-TRAINER) and stands in `error`: the script goes on.
 
         The adapter then lies where the warning says, with its provenance.
         """
         if not state.is_world_process_zero:
             return
-        kept = _free(Path(args.output_dir) / self.name)
+        kept = _free(Path(args.output_dir or "") / self.name)
         place: Path | None = None
         try:
             trained = TrainedAdapter(model)
@@ -126,7 +130,7 @@ class AddToLibrary(TrainerCallback):
 
     def _tell(self, error: LoraryError, place: Path | None, args: Any, state: Any) -> None:
         """Say what went wrong, where the adapter is, and how to add it."""
-        saved = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        saved = Path(args.output_dir or "") / f"checkpoint-{state.global_step}"
         if place is None and saved.is_dir():
             place = saved
         name = "ANOTHER_NAME" if error.code == "E-EXISTS" else self.name

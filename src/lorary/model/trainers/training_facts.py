@@ -19,7 +19,7 @@ _MEANS = ("dataloader_", "logging_", "save_", "hub_")
 _OURS = {"learning_rate": "lr", "eval_loss": "valid_loss", "num_tokens": "n_tokens"}
 
 
-def arguments_of(args: Any) -> dict[str, Any]:
+def arguments_of(args: object) -> dict[str, object]:
     """Tell the trainer's arguments that were changed, and those that every training is known by."""
     told: dict[str, Any] = {"class": type(args).__name__}
     for field in dataclasses.fields(args) if dataclasses.is_dataclass(args) else ():
@@ -33,7 +33,7 @@ def arguments_of(args: Any) -> dict[str, Any]:
     return told
 
 
-def data_of(loader: Any) -> dict[str, Any]:
+def data_of(loader: object) -> dict[str, object]:
     """Tell the number of the examples, and what `datasets` knows them by."""
     data = getattr(loader, "dataset", None)
     told: dict[str, Any] = {}

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -92,7 +92,7 @@ class Compass(Router):
         if not self.half_life > 0:
             raise OptionError("E-OPTION", f"compass: half_life={self.half_life}, expected a positive number.")
 
-    def deciding_options(self) -> dict[str, Any]:
+    def deciding_options(self) -> dict[str, object]:
         """List what the texts and the products depend on; all else is the gates' business."""
         weights = {"name": "compass", "n_sketch": self.n_sketch if self.strength else 0}
         if not self.calibrate:

@@ -124,7 +124,7 @@ def opening_of(row: Row) -> tuple[Message, ...]:
     return tuple(found)
 
 
-def template_of(row: Row) -> dict[str, Any]:
+def template_of(row: Row) -> dict[str, object]:
     """Read what the chat template is given beside the turns: `tools`, and the options in `chat_template_kwargs`."""
     found: dict[str, Any] = {}
     if tools := _from_json(row, "'tools'", row.values.get("tools") or None):
