@@ -12,8 +12,9 @@ from markupsafe import Markup
 from lorary.pages.escape import escape_json
 from lorary.pages.render import allow, render, script, style
 
-_STYLES = ("page.css", "inspector.css")
-_SHARED = ("reading.js", "answer.js", "panel.js", "map.js")
+_STYLES = ("page.css", "answer.css", "inspector.css")
+_ANSWERS = ("reading.js", "answer.js", "panel.js")
+_SHARED = (*_ANSWERS, "map.js")
 _SERVED = (*_SHARED, "stream.js", "chat.js")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
@@ -48,14 +49,24 @@ class MapOfExperts:
 
 def answer_page(title: str, answers: Sequence[Told], experts: MapOfExperts | None = None) -> str:
     """Make a page of answers that were given; it loads nothing."""
+    return render(
+        "answers.html", title=title, style=style(*_STYLES), script=script(*_SHARED, "saved.js"), allow=allow,
+        data=_data(answers, experts), has_map=experts is not None,
+    )  # fmt: skip
+
+
+def answers_part(answers: Sequence[Told]) -> tuple[Markup, Markup, Markup]:
+    """Make the part of a page that shows answers, once in a page; its style and its script come with it."""
+    part = Markup(render("told.html", data=_data(answers, None), has_map=False))
+    return part, style("answer.css"), script(*_ANSWERS, "saved.js")
+
+
+def _data(answers: Sequence[Told], experts: MapOfExperts | None) -> Markup:
     data = {
         "answers": [{"title": one.title, "told": one.told, "n_prompt": one.n_prompt} for one in answers],
         "map": experts.to_json() if experts is not None else None,
     }
-    return render(
-        "answers.html", title=title, style=style(*_STYLES), script=script(*_SHARED, "saved.js"), allow=allow,
-        data=Markup(escape_json(data)), has_map=experts is not None,
-    )  # fmt: skip
+    return Markup(escape_json(data))
 
 
 def in_notebook(title: str, page: str) -> str:

@@ -9,11 +9,11 @@ from markupsafe import Markup
 
 from lorary.pages.escape import escape
 from lorary.pages.files import write_over, write_page_file
+from lorary.pages.inspector import Told, answers_part
 from lorary.pages.render import render, style
 from lorary.reporting.canvas import is_ours
 from lorary.reporting.figure import Picture
 from lorary.reporting.table import Table
-from lorary.reporting.token_trace import SCRIPT, TokenTrace
 
 
 def write_report(
@@ -23,7 +23,7 @@ def write_report(
     summary: Sequence[str] = (),
     tables: Sequence[Table] = (),
     pictures: Sequence[Picture] = (),
-    traces: Sequence[TokenTrace] = (),
+    traces: Sequence[Told] = (),
     provenance: Mapping[str, object] | None = None,
     png_dir: str | Path | None = None,
 ) -> Path:
@@ -47,15 +47,14 @@ def _page(
     summary: Sequence[str],
     tables: Sequence[Table],
     pictures: Sequence[Picture],
-    traces: Sequence[TokenTrace],
+    traces: Sequence[Told],
     provenance: Mapping[str, Any],
 ) -> str:
+    spoken, more_style, script = answers_part(traces) if traces else ("", "", "")
     parts = {
-        "Scores": "".join(map(_table, tables)),
-        "Figures": "".join(map(_picture, pictures)),
-        "Who spoke": "".join(trace.to_html() for trace in traces),
-    }
-    return _framed(title, summary, parts, provenance, SCRIPT.read_text(encoding="utf-8") if traces else "")
+        "Scores": "".join(map(_table, tables)), "Figures": "".join(map(_picture, pictures)), "Who spoke": spoken
+    }  # fmt: skip
+    return _framed(title, summary, parts, provenance, more_style, script)
 
 
 def write_page(
@@ -67,10 +66,12 @@ def write_page(
 
 
 def _framed(
-    title: str, summary: Sequence[str], sections: Mapping[str, str], provenance: Mapping[str, Any], script: str = ""
-) -> str:
+    title: str, summary: Sequence[str], sections: Mapping[str, str], provenance: Mapping[str, Any],
+    more_style: str = "", script: str = "",
+) -> str:  # fmt: skip
     return render(
-        "report.html", title=title, style=style("page.css"), summary=summary, script=Markup(script),
+        "report.html", title=title, style=style("page.css") + Markup(more_style), summary=summary,
+        script=Markup(script),
         sections={name: Markup(content) for name, content in sections.items()}, facts=list(_flat(provenance)),
     )  # fmt: skip
 

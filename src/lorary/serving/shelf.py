@@ -1,7 +1,7 @@
 """What a request's `model` may name: a library, a library with one of its routers, one expert, or the base."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from lorary.adapters.contract import Mix
 from lorary.errors import OptionError, known_names
@@ -14,12 +14,15 @@ from lorary.serving.stand import Found as Found
 from lorary.serving.stand import Stand, make_stand
 
 BASE = "base"
+Tell = Callable[[str], None]
 
 
 class Shelf:
     """Libraries over one base, each with its routers, the first of which is its default. Close it after use."""
 
-    def __init__(self, base: BaseModel, libraries: Sequence[Library], routers: Sequence[str], mix: Mix) -> None:
+    def __init__(
+        self, base: BaseModel, libraries: Sequence[Library], routers: Sequence[str], mix: Mix, tell: Tell | None = None
+    ) -> None:
         self.base = base
         self._bare = bare(twin_base(base).hf)
         self._stands: dict[str, Stand] = {}
@@ -30,7 +33,7 @@ class Shelf:
                 if name in (BASE, *self._stands):
                     hint = "Give one of them another name, by renaming its directory."
                     raise OptionError("E-NAME", f"two of the models are called {name!r}.", hint)
-                self._stands[name] = make_stand(base, library, routers, mix)
+                self._stands[name] = make_stand(base, library, routers, mix, tell)
             stack.pop_all()
         self._note()
 
@@ -75,9 +78,11 @@ class Shelf:
 
 
 @contextlib.contextmanager
-def shelf(base: BaseModel, libraries: Sequence[Library], routers: Sequence[str], mix: Mix) -> Iterator[Shelf]:
-    """Give a shelf for the block."""
-    made = Shelf(base, libraries, routers, mix)
+def shelf(
+    base: BaseModel, libraries: Sequence[Library], routers: Sequence[str], mix: Mix, tell: Tell | None = None
+) -> Iterator[Shelf]:
+    """Give a shelf for the block. tell: hears of what takes long."""
+    made = Shelf(base, libraries, routers, mix, tell)
     try:
         yield made
     finally:

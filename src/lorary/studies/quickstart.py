@@ -20,12 +20,12 @@ from lorary.model.base.embedded_needs import EMBEDDED
 from lorary.model.routed.route import route
 from lorary.model.routed.trace import Trace
 from lorary.model.text.batching import tokens_at_once
+from lorary.pages.inspector import Told
 from lorary.progress import Progress, Tell, unheard
 from lorary.reporting.cluster_page import draw_clusters
 from lorary.reporting.figure import Curve, draw_scores, draw_training
 from lorary.reporting.html import write_report
 from lorary.reporting.table import Table
-from lorary.reporting.token_trace import TokenTrace
 from lorary.studies.road import TRAINED, UNSEEN, Road, Show, Walked, method_of, walk
 from lorary.studies.subject import choose_tasks
 from lorary.tasks.example import Example
@@ -145,13 +145,11 @@ def _shown(tasks: Tasks, heldout: Tasks) -> list[Example]:
     return [max(next(iter(group.values())).test[:10], key=lambda e: len(e.prompt)) for group in (tasks, heldout)]
 
 
-def _trace(base: BaseModel, library: Library, example: Example, road: Road) -> TokenTrace:
+def _trace(base: BaseModel, library: Library, example: Example, road: Road) -> Told:
     with route(base, library, "arrow", mix=road.mix) as model:
         trace: Trace = model.explain(example, max_new_tokens=road.max_new_tokens)
     title = f"Arrow on the private library, a text of {example.task}"
-    return TokenTrace(
-        trace.tokens, trace.names, trace.shares.numpy(), title, sites=trace.sites, by_site=trace.weights.numpy()
-    )
+    return Told(title, trace.told(), trace.n_prompt)
 
 
 def _facts(road: Road, base: BaseModel, tasks: Tasks, heldout: Tasks, clusters: Clusters) -> dict[str, object]:

@@ -7,9 +7,9 @@ import pytest
 
 from lorary.evaluation.contract import Outcome
 from lorary.evaluation.scores import Scores
+from lorary.pages.inspector import Told
 from lorary.reporting.figure import Curve
 from lorary.reporting.table import Table, make_table
-from lorary.reporting.token_trace import TokenTrace
 
 LEVELS = {  # Rouge-L on trained and unseen tasks
     "base": (18, 21),
@@ -99,7 +99,7 @@ TEXT = (
 
 
 @pytest.fixture(scope="session")
-def trace() -> TokenTrace:
+def trace() -> Told:
     tokens = tuple(TEXT.split("|"))
     rng = np.random.default_rng(0)
     bias = np.zeros((len(tokens), 10))
@@ -107,4 +107,6 @@ def trace() -> TokenTrace:
     logits = bias[None] + rng.normal(size=(6, len(tokens), 10))
     by_site = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     sites = tuple(f"layer {i}" for i in range(6))
-    return TokenTrace(tokens, EXPERTS, by_site.mean(0), "Two languages and a program", sites, by_site)
+    weights = [[list(enumerate(site)) for site in token] for token in by_site.swapaxes(0, 1).round(6).tolist()]
+    told = {"experts": list(EXPERTS), "sites": list(sites), "tokens": list(tokens), "weights": weights, "left_out": 0}
+    return Told("Two languages and a program", told, 13)

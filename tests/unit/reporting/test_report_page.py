@@ -1,17 +1,17 @@
 import base64
+import json
 import os
 import re
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 
 from lorary.errors import LibraryError, OptionError
 from lorary.evaluation.scores import Scores
+from lorary.pages.inspector import Told
 from lorary.reporting.figure import Picture, draw_scores, draw_similarity, draw_training
 from lorary.reporting.html import write_report
 from lorary.reporting.report import report
-from lorary.reporting.token_trace import TokenTrace
 
 BAD = "<img src=x onerror=alert(1)>"
 
@@ -47,14 +47,15 @@ def test_the_page_loads_nothing(tmp_path, trace):
     html = write_report(
         tmp_path / "r.html", title="T", pictures=[Picture("p", "P", "c", "a", b"", b"<svg/>")], traces=[trace]
     )
-    text = html.read_text()
+    text = html.read_text().replace('"http://www.w3.org/2000/svg"', "")  # a name, which nobody asks
     assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'unsafe-inline'" in text
     assert not re.search(r"https?:|@import|url\(|<link", text)
     assert re.findall(r'src="([a-z]+:)', text) == ["data:"]
 
 
 def test_everything_is_escaped(tmp_path):
-    trace = TokenTrace((BAD,), (BAD,), np.ones((1, 1)), BAD)
+    told = {"experts": [BAD], "sites": [BAD], "tokens": [BAD], "weights": [[[(0, 1.0)]]], "left_out": 0}
+    trace = Told(BAD, told)
     text = write_report(
         tmp_path / "r.html",
         title=BAD,
@@ -64,7 +65,10 @@ def test_everything_is_escaped(tmp_path):
         provenance={BAD: {BAD: [BAD]}},
     ).read_text()
     assert "<img src=x" not in text
-    assert text.count("&lt;img src=x onerror=alert(1)&gt;") >= 10
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*)</script>', text)
+    (answer,) = json.loads(data)["answers"]
+    assert answer == {"title": BAD, "told": {**told, "weights": [[[[0, 1.0]]]]}, "n_prompt": 0}
+    assert text.count("&lt;img src=x onerror=alert(1)&gt;") >= 7
     assert 'onerror=alert(1)&gt;&quot;"' in text
 
 

@@ -180,3 +180,12 @@ def test_edits_take_a_key_and_are_off_unless_they_are_wanted(server, http):
     for options in ({"allow_edits": True}, {"api_key": ""}):
         with pytest.raises(OptionError):
             Options(**options)
+
+
+def test_what_takes_long_at_the_start_is_told(base, tmp_path):
+    library = random_library(tmp_path / "new", base, 2)
+    told = []
+    for wanted in (["fitting compass:n_texts=4,n_tokens=8 to new ..."], []):
+        with shelf(base, [Library.open(library.path)], ["compass:n_texts=4,n_tokens=8"], "factors", told.append):
+            assert told == wanted
+        told.clear()

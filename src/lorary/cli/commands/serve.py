@@ -71,7 +71,7 @@ def serve(
         watch_s=1.0 if watch else None, tell=say,
     )  # fmt: skip
     loaded = load(base or base_of(opened[0]), how)
-    with shelf(loaded, opened, specs, (mix or Mix.FACTORS).value) as models:
+    with shelf(loaded, opened, specs, (mix or Mix.FACTORS).value, tell=say) as models:
         run(models, options, host=host, port=port, tell=lambda address: say(f"serving {', '.join(models.names[:6])}"
             f"{' ...' if len(models.names) > 6 else ''} at {address}/v1"))  # fmt: skip
     return None

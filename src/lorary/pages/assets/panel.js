@@ -83,7 +83,7 @@ class Panel {
       this.measure = event.target.value;
       place.replaceChildren(this.#chart(view, t, this.measure));
     } }, ...options);
-    return make("section", {}, make("h3", {}, "Evidence along the text"), make("div", { class: "field" }, make("label", { for: "shown" }, "Shown"), choice), place);
+    return make("section", {}, make("h3", {}, `${view.reading.evidence ? "Evidence" : "Weights"} along the text`), make("div", { class: "field" }, make("label", { for: "shown" }, "Shown"), choice), place);
   }
 
   /** What is shown of an expert at a token; null for the odds of nothing, and for evidence that isn't told. */
