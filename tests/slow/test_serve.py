@@ -48,5 +48,5 @@ def test_it_answers_and_ends_when_it_is_asked_to(served):
     next(iter(stream))
     started = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 0
-    assert time.monotonic() - started < 10
+    assert process.wait(60) == 0
+    assert time.monotonic() - started < 60

@@ -102,7 +102,7 @@ def test_a_killed_worker_is_replaced_and_its_pack_taken_over(data, tmp_path, und
         pack, pid = next(iter(owners(into, least_step=5).items()))
         os.kill(pid, signal.SIGKILL)
         killed.append(pid)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300
         while (lease := read_lease(pack)) is None or lease.pid == pid:
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -167,7 +167,7 @@ def start_parent(data, into):
     spec = "private:steps=3000,batch_size=2,rank=2"
     line = ["build", data[1], "--method", spec, "--base", data[0], "--into", into, "--workers", 2]
     parent = subprocess.Popen([sys.executable, "-c", BUILD, *map(str, line)], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while len(owners(into)) < 1:
         assert parent.poll() is None, parent.stderr.read()
         assert time.monotonic() < deadline
@@ -176,7 +176,7 @@ def start_parent(data, into):
 
 
 def wait_until_dead(pids):
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 120
     while any(map(is_running, pids)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -187,7 +187,7 @@ def test_ctrl_c_ends_all_and_leaves_the_packs(data, tmp_path):
     with start_parent(data, into) as parent:
         pids = list(owners(into).values())
         parent.send_signal(signal.SIGINT)
-        assert parent.wait(20) == 130
+        assert parent.wait(120) == 130
         assert parent.stderr.read().splitlines()[-1] == ("interrupted. Run the same command again: it resumes.")
     assert not any(map(is_running, pids))
     leases = [json.loads(path.read_text()) for path in into.glob(".work/*/*/lease.json")]

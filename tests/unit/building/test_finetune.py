@@ -122,7 +122,7 @@ def test_of_two_that_are_asked_for_the_same_one_trains(toy, tmp_path):
 
     threads = [threading.Thread(target=work, args=(name,)) for name in told]
     threads[0].start()
-    assert began.wait(30)
+    assert began.wait(120)
     threads[1].start()
     for thread in threads:
         thread.join(60)

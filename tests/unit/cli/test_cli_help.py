@@ -48,7 +48,7 @@ def complete(*lines: str) -> list[list[str]]:
         env={**os.environ, "_LORARY_COMPLETE": "complete_bash"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert done.stderr.split() == []
@@ -104,6 +104,8 @@ def test_experts_are_completed(world: World) -> None:
 def test_shells_are_told_how_to_ask(shell: str) -> None:
     asked = {"_LORARY_COMPLETE": f"source_{shell}"}
     command = [sys.executable, "-m", "lorary.cli.main"]
-    done = subprocess.run(command, env={**os.environ, **asked}, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, env={**os.environ, **asked}, capture_output=True, text=True, timeout=240, check=False
+    )
     assert done.returncode == 0
     assert f"_LORARY_COMPLETE=complete_{shell}" in done.stdout

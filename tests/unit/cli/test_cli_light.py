@@ -31,7 +31,7 @@ def run_apart(
     command = [sys.executable, "-c", before + PROBE.format(heavy=HEAVY), *map(str, arguments)]
     surroundings = os.environ | environment
     return subprocess.run(
-        command, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60, check=False, cwd=cwd, env=surroundings
+        command, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=240, check=False, cwd=cwd, env=surroundings
     )
 
 
@@ -83,7 +83,7 @@ def test_threads_wait_briefly_unless_the_user_said_how_they_wait(said: dict[str,
     probe = 'import atexit, os; atexit.register(lambda: print(os.environ.get("GOMP_SPINCOUNT")))'
     code = f"{probe}; from lorary.cli.main import main; main(['--version'])"
     environment = {**{name: value for name, value in os.environ.items() if name not in SETTINGS}, **said}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=240)
     assert done.stdout.splitlines()[-1] == str(spins)
 
 

@@ -76,7 +76,7 @@ def start(code: str, *arguments: object) -> "subprocess.Popen[str]":
 
 
 def finish(process: "subprocess.Popen[str]") -> str:
-    out, _ = process.communicate("go\n", timeout=30)
+    out, _ = process.communicate("go\n", timeout=120)
     return out
 
 
@@ -110,7 +110,7 @@ def test_killed_before_its_notes_a_library_has_all_experts(library, poems):
 
 
 def finish_killed(process: "subprocess.Popen[str]") -> None:
-    process.wait(timeout=10)
+    process.wait(timeout=120)
     process.stdin.close()
     process.stdout.close()
 

@@ -148,7 +148,7 @@ def test_a_number_that_another_process_has_by_now_is_no_sign_of_life(library, po
 def test_racing_removers_leave_none(library, poems):
     """Two replace, add and remove the same experts and are killed in the middle, again and again."""
     races = start(RACES, library.path, poems)
-    assert races.wait(timeout=60) == 0
+    assert races.wait(timeout=120) == 0
     races.stdout.close()
     Library.open(library.path).add(poems, "last")
     assert sorted(os.listdir(library.path)) == [".staging", "README.md", "experts", "library.json"]
@@ -200,13 +200,13 @@ def test_an_artefact_that_is_kept_takes_what_the_dead_left_with_it(library):
 def test_a_saved_directory_takes_the_place_of_what_a_killed_one_left(tmp_path):
     first = start(SAVE_AND_HANG, tmp_path / "model")
     first.send_signal(signal.SIGKILL)
-    first.wait(timeout=10)
+    first.wait(timeout=120)
     first.stdout.close()
     assert len(os.listdir(tmp_path)) == 1
     second = start(SAVE_AND_HANG, tmp_path / "model")
     assert len(os.listdir(tmp_path)) == 1 and str(second.pid) in os.listdir(tmp_path)[0]
     second.send_signal(signal.SIGKILL)
-    second.wait(timeout=10)
+    second.wait(timeout=120)
     second.stdout.close()
 
 
@@ -221,7 +221,7 @@ def test_a_place_for_downloads_takes_what_a_killed_process_left(tmp_path, monkey
         assert left.exists(), "who lives keeps his"
         assert folder.parent == tmp_path and os.stat(folder).st_mode & 0o077 == 0
     first.send_signal(signal.SIGKILL)
-    first.wait(timeout=10)
+    first.wait(timeout=120)
     first.stdout.close()
     with scratch() as folder:
         assert sorted(tmp_path.iterdir()) == sorted([*others, folder])

@@ -77,12 +77,12 @@ def test_a_thread_in_a_call_of_the_base_is_not_taken_for_interrupted(base, toy_l
 
         def wait(*_):
             inside.set()
-            seen.wait(30)
+            seen.wait(120)
 
         hook = base.hf.model.layers[1].register_forward_pre_hook(wait)
         thread = threading.Thread(target=lambda: base.hf(input_ids=IDS))
         thread.start()
-        inside.wait(30)
+        inside.wait(120)
         for change in (model.detach, lambda: model.set_mix("outputs"), lambda: model(IDS)):
             with pytest.raises(RoutingError) as error:
                 change()

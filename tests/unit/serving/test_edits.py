@@ -48,7 +48,7 @@ def standing(base, edited):
 def server(standing, told):
     options = Options(api_key="secret", allow_edits=True, watch_s=0.05, tell=told.append)
     key = {"Authorization": "Bearer secret"}
-    with serving(standing, options) as address, httpx.Client(base_url=address, headers=key, timeout=60) as http:
+    with serving(standing, options) as address, httpx.Client(base_url=address, headers=key, timeout=240) as http:
         yield http
 
 
@@ -68,7 +68,7 @@ def load(http, name, path, **more):
 
 
 def until(holds):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -101,7 +101,7 @@ def test_an_answer_under_way_is_of_the_experts_that_were_there(server, standing,
 
     def wait(decoder):
         if decoder.n_rows:
-            may_go_on.wait(20)
+            may_go_on.wait(120)
         step(decoder)
 
     monkeypatch.setattr(Decoder, "step", wait)

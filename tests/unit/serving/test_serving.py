@@ -197,7 +197,7 @@ def test_many_clients_who_come_and_go(client, http, routed, n_requests, n_client
     with ThreadPoolExecutor(n_clients) as pool:
         found = [pair for pair in pool.map(ask, range(n_requests)) if pair]
     assert [text for _, text in found] == [wanted[prompt] for prompt, _ in found]
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 120
     while (left := http.get("/health").json())["answering"]:
         assert time.monotonic() < deadline, left
         time.sleep(0.02)
