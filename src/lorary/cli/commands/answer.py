@@ -50,7 +50,7 @@ def answer(
     how: Loading,
     reading: Reading,
 ) -> None:
-    """Answer a file of prompts, row by row. Interrupted, the same command goes on, and ends in the same bytes."""
+    """Answer a file of prompts, row by row. Interrupted, the same command resumes and writes the same bytes."""
     sampling = sample.sampling(seed=0)
     from lorary.asking.answers import Wish, answer_prompts, answered, check_answers, read_prompts, to_line
 
