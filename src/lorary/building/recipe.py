@@ -4,7 +4,7 @@
     only = ["race", "quail"]      # of these tasks; all by default
     ignore = ["url"]              # fields of rows to leave out; none by default
     answers = "last"              # of a conversation; or "all"
-    train_share = 0.1             # of each task's training examples, drawn by lot; all by default
+    train_share = 0.1             # of each task's training examples, drawn at random; all by default
     base = "smollm2-135m"
     source = "libs/private"       # the library that merges and adaptations start from
     into = "libs/mbc"

@@ -1,4 +1,4 @@
-"""A file of lines that grows beside its place until it is whole, so that a killed run goes on where it stopped."""
+"""A file of lines that grows beside its place until it is whole, so that a killed run resumes."""
 
 import os
 from collections.abc import Iterator

@@ -142,7 +142,7 @@ def run_paper(
 ) -> Path:
     """Run the studies in their order, each in a directory of its name, and write the overview: its path.
 
-    What several have in common is made once, in `shared`. Called again it goes on where it was. A study that can't be
+    What several have in common is made once, in `shared`. Called again, it resumes. A study that can't be
     run on this subject keeps no other from being run; the overview says why, and `on_failure` hears it. Raises what
     `check_scorable` raises of any of them before the first is run.
     """

@@ -44,7 +44,7 @@ class Task:
         return hash_json([self.name, self.train, self.valid, self.test])
 
     def with_share(self, share: float, *, seed: int = 0) -> "Task":
-        """Keep a share of the training examples, drawn by lot, at least one; their order stays.
+        """Keep a share of the training examples, drawn at random, at least one; their order stays.
 
         Of one seed a smaller share is part of every larger one. Other tasks draw otherwise. Raises E-OPTION for a share
         that isn't above 0 and at most 1.

@@ -121,7 +121,7 @@ def pull(source: str, into: str | os.PathLike[str]) -> Library:
     """Fetch a library from hf://user/repo[/folder][@revision] to a new directory, checked, and open it.
 
     Of other files in the repository nothing is fetched. Every expert is checked, numbers and hashes included, before
-    the directory is there; it is whole or absent, and library.json says of which commit it is. What had arrived before
+    the directory is there; it is whole or absent, and library.json records the commit. What had arrived before
     an interruption isn't fetched again. Raises E-HUB, E-EXISTS, E-LIBRARY for what is no library, E-LIMIT, E-PICKLE,
     E-DISK, E-PERM, and whatever is wrong with an expert.
     """

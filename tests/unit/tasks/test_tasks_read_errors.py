@@ -89,7 +89,7 @@ ROWS = [
     ({"messages": [USER, ANSWER], "chat_template_kwargs": {"chat_template": "{{ 1 }}"}},
      "'chat_template_kwargs' can't hold 'chat_template'. Leave it out."),
     ({"messages": [USER, {**ANSWER, "tool_calls": [float("nan")]}]},
-     "'messages[2]' holds no JSON value (Out of range float values are not JSON compliant). Fix the row."),
+     "'messages[2]' holds NaN or an infinite number, which JSON has not. Fix the row."),
     ({"messages": [USER, {**ANSWER, "name": "\ud800"}]}, "'messages[2]' holds half a character. Fix the row."),
     ({"system": "Be brief.", "messages": [{"role": "system", "content": "Be long."}, USER, ANSWER]},
      "there is a system turn both among the turns and beside them. Keep one."),

@@ -49,7 +49,7 @@ def answer(
     how: Loading,
     reading: Reading,
 ) -> None:
-    """Answer a file of prompts, row by row. Interrupted, the same command goes on, and ends in the same bytes.
+    """Answer a file of prompts, row by row. Interrupted, the same command resumes and writes the same bytes.
 
     With --workers or --backend, processes share the rows.
     """

@@ -25,7 +25,7 @@ def chat(
     max_share: MaxShare = None,
     base: BaseOfLibrary = None,
     tasks: TasksOfLibrary = None,
-    system: Annotated[str, typer.Option(metavar="TEXT", help="What the model is told before all else.")] = "",
+    system: Annotated[str, typer.Option(metavar="TEXT", help="System message: comes before the conversation.")] = "",
     max_new_tokens: Annotated[int, count_option("Longest answer, in tokens.")] = 256,
     stop: StopTexts = None,
     *,

@@ -21,7 +21,7 @@ def doctor(
 ) -> int | None:
     """Check packages, device, cache, disk, embedded base and libraries; say what to do where something is wrong.
 
-    Nothing is fetched and no weights are loaded. Exit code 1 if anything must be mended.
+    Nothing is fetched and no weights are loaded. Exit code 1 if something must be fixed.
     """
     from lorary.using.doctor import examine
 

@@ -12,7 +12,9 @@ from lorary.cli.options.parameters import BaseOfLibrary, HowToMix, Json, count_o
 def export(
     library: Annotated[str, typer.Argument(metavar="LIBRARY", help="A library; with --texts also a saved model.")],
     into: Annotated[Path | None, typer.Option(metavar="DIR", help="New directory for a PEFT adapter.")] = None,
-    merged: Annotated[Path | None, typer.Option(metavar="DIR", help="Or for a base with the mixture in it.")] = None,
+    merged: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Instead: new directory for a base with the mixture merged in.")
+    ] = None,
     gguf: Annotated[Path | None, typer.Option(metavar="FILE", help="Or a new file: a LoRA for llama.cpp.")] = None,
     share: Annotated[
         list[str] | None,
@@ -27,7 +29,9 @@ def export(
     ] = None,
     mix: HowToMix = None,
     rank: Annotated[int | None, count_option("Largest rank; by default as large as an exact result needs.")] = None,
-    pad_rank: Annotated[bool, typer.Option("--pad-rank", help="Fill up to one rank that vLLM takes.")] = False,
+    pad_rank: Annotated[
+        bool, typer.Option("--pad-rank", help="Pad all layers with zeros to one rank that vLLM accepts.")
+    ] = False,
     base: BaseOfLibrary = None,
     limit: Annotated[int, count_option("With --texts: at most N prompts of each task.")] = 20,
     *,

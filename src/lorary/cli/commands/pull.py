@@ -15,9 +15,9 @@ def pull(
     library: Annotated[Path, typer.Argument(metavar="LIBRARY", help="Directory for it; must not exist yet.")],
     json: Json = False,
 ) -> None:
-    """Fetch a library from the Hub and check every expert of it. It is there whole, or not at all.
+    """Fetch a library from the Hub and check every expert. If it fails, no library is left behind.
 
-    library.json says of which commit it is. To take single adapters or whatever passes, use `add`.
+    library.json records the commit. To take single adapters or whatever passes, use `add`.
     """
     from lorary.using.hub import pull as run
 

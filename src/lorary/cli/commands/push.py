@@ -17,18 +17,18 @@ def push(
         typer.Option(metavar="RUN", help="Scores of this library for its card, as `eval` writes them; repeatable."),
     ] = None,
     private: Annotated[
-        bool | None, typer.Option("--private/--public", help="Who may see a new repository; else as the Hub makes it.")
+        bool | None, typer.Option("--private/--public", help="Visibility of a new repository; by default the Hub's.")
     ] = None,
     prune: Annotated[
         bool, typer.Option("--prune", help="Delete experts on the Hub that the library doesn't have.")
     ] = False,
-    message: Annotated[str, typer.Option(metavar="TEXT", help="What the commit says.")] = "",
+    message: Annotated[str, typer.Option(metavar="TEXT", help="Commit message.")] = "",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Ask no network: list the files with their sizes, and show the card.")
+        bool, typer.Option("--dry-run", help="Stay offline: list the files with their sizes, and show the card.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Put a library on the Hub, in one commit. HF_TOKEN or `hf auth login` says who you are.
+    """Put a library on the Hub, in one commit. Log in with `hf auth login` or HF_TOKEN.
 
     Experts go as plain PEFT adapters, with library.json and a card; derived/, learned/ and metrics.jsonl stay. Paths of
     this machine and secrets are left out. Run again after an interruption, it sends the rest.

@@ -24,7 +24,7 @@ def serve(
     mix: HowToMix = None,
     base: BaseOfLibrary = None,
     host: Annotated[str, typer.Option(help="Where to listen; other machines reach 0.0.0.0.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 8000,
     api_key: Annotated[
         str | None, typer.Option(envvar="LORARY_API_KEY", metavar="KEY", help="What clients must send.")
     ] = None,
@@ -32,10 +32,10 @@ def serve(
     max_waiting: Annotated[int, count_option("Requests that may wait; others are refused (429).")] = 128,
     max_new_tokens: Annotated[int, count_option("Longest answer, in tokens.")] = 1024,
     allow_edits: Annotated[
-        bool, typer.Option("--allow-edits", help="Let who has the key load and unload experts, as vLLM does.")
+        bool, typer.Option("--allow-edits", help="Let holders of the key load and unload experts, as vLLM does.")
     ] = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Take over experts that are added, replaced or removed on disk.")
+        bool, typer.Option("--watch", help="Follow experts that are added, replaced or removed on disk.")
     ] = False,
     *,
     sharing: Sharing,

@@ -50,7 +50,7 @@ def study(
 ) -> None:  # fmt: skip
     """Build, score and compare, and say whether a study's claims hold here. Interrupted, the same command resumes.
 
-    The study `paper` is all of them, on one subject, with an overview.
+    The study `paper` runs all of the paper's studies on the same tasks and writes an overview.
     """
     from lorary.disk.writing import check_writable
     from lorary.library.library import Library

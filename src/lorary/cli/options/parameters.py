@@ -68,7 +68,7 @@ DtypeOrRecipe = Annotated[
 OnlyTasks = Annotated[list[str] | None, typer.Option("--only", metavar="NAME", help="Use only this task; repeatable.")]
 TrainShare = Annotated[
     float | None,
-    typer.Option(metavar="SHARE", help="Share of each task's training examples to use, drawn by lot, e.g. 0.1."),
+    typer.Option(metavar="SHARE", help="Share of each task's training examples to use, drawn at random, e.g. 0.1."),
 ]
 Router = Annotated[
     str | None,
@@ -88,7 +88,7 @@ HowToMix = Annotated[
 Ignore = Annotated[
     list[str] | None,
     typer.Option(
-        "--ignore", metavar="FIELD", help="Leave this field of all rows unread; repeatable. *: all unknown ones."
+        "--ignore", metavar="FIELD", help="Don't read this field of the rows; repeatable. *: all unknown fields."
     ),
 ]
 WhichAnswers = Annotated[

@@ -17,17 +17,18 @@ class HowToSample(Group):
 
     temperature: Annotated[
         float,
-        typer.Option(min=0.0, metavar="T", help="0 takes the likeliest token each time; 1 draws as the model says."),
+        typer.Option(
+            min=0.0, metavar="T", help="0: always the likeliest token; 1: sample from the model's probabilities."
+        ),
     ] = 0.0
     top_p: Annotated[
-        float, typer.Option(min=0.0, max=1.0, metavar="P", help="Draw from the likeliest tokens that have this share.")
+        float,
+        typer.Option(
+            min=0.0, max=1.0, metavar="P", help="Sample from the likeliest tokens that together have this probability."
+        ),
     ] = 1.0
-    top_k: Annotated[
-        int, typer.Option(min=0, metavar="K", help="Draw from so many of the likeliest tokens; 0: all.")
-    ] = 0
-    seed: Annotated[
-        int | None, typer.Option(metavar="N", help="The same seed draws the same; needs --temperature.")
-    ] = None
+    top_k: Annotated[int, typer.Option(min=0, metavar="K", help="Sample from the K likeliest tokens; 0: from all.")] = 0
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of the sampling; needs --temperature.")] = None
 
     def sampling(self, *, seed: int | None = None) -> "Sampling":
         """Make the sampling. `seed`: what stands for one that isn't given. Raises a usage error for what is in vain."""

@@ -90,9 +90,9 @@ _CLAIMS = (
 class AdaptationStudy(StockStudy):
     """Compare ways to adapt to new tasks: from nothing, from a shared expert, from libraries, with less and less data.
 
-    Each method trains on each task held out alone, on a share of its training examples drawn by lot, the smaller part
-    of the larger: `new_steps` optimiser steps, or `epochs` over the share where that is None. LoraHub tries as many
-    mixtures as cost as much, a backward pass counted as two forward ones. Scored by the answers' Rouge-L.
+    Each method trains on each task held out alone, on a share of its training examples drawn at random, the smaller
+    part of the larger: `new_steps` optimiser steps, or `epochs` over the share where that is None. LoraHub tries as
+    many mixtures as cost as much, a backward pass counted as two forward ones. Scored by the answers' Rouge-L.
     Source: 2405.11157 section 4, Tables 3 and 6 to 8.
     """
 

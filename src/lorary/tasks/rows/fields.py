@@ -74,9 +74,12 @@ def json_value(row: Row, key: str, value: object) -> Any:
     """Give a value that must be one of JSON: what a chat template can be given, and a hash be made of."""
     try:
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        reason = "half a character" if isinstance(error, UnicodeEncodeError) else f"no JSON value ({error})"
-        raise row_error(row, f"{key!r} holds {reason}.", "Fix the row.") from None
+    except UnicodeEncodeError:
+        raise row_error(row, f"{key!r} holds half a character.", "Fix the row.") from None
+    except ValueError:  # whose words differ from one Python to the next
+        raise row_error(row, f"{key!r} holds NaN or an infinite number, which JSON has not.", "Fix the row.") from None
+    except (TypeError, RecursionError) as error:
+        raise row_error(row, f"{key!r} holds no JSON value ({error}).", "Fix the row.") from None
     return value
 
 

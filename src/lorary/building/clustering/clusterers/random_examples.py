@@ -1,4 +1,4 @@
-"""Each example in a cluster drawn by lot: what keeping tasks together has to beat."""
+"""Each example in a cluster drawn at random: what keeping tasks together has to beat."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

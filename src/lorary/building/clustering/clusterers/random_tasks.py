@@ -1,4 +1,4 @@
-"""Each task in a cluster drawn by lot: what clustering has to beat."""
+"""Each task in a cluster drawn at random: what clustering has to beat."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
