@@ -58,6 +58,7 @@ def run(caller, events, asked, **limits):
 
 def test_a_short_request_is_answered_while_a_long_prompt_is_read(caller, events):
     run(caller, events, [("long", LONG, 2), ("next long", LONG, 2), ("short", SHORT, 4)], piece=8)
+    assert events[1:3] == [(1, 0), "short"]  # it waits for the piece under way, not for the next one
     first_long = events.index("long")
     assert events[:first_long].count("short") == 4
     assert sum(event == (1, 0) for event in events[:first_long]) == 2  # the short one's prompt, and the long one's
