@@ -104,6 +104,8 @@ def main() -> None:
             process = context.Process(target=timed, args=(step, place, answers))
             process.start()
             process.join()
+            if process.exitcode:
+                sys.exit(f"{step}: failed")
             seconds, memory = answers.get(timeout=10)
             print(f"| {step} | {seconds:.1f} | {memory:.0f} |", flush=True)
         print(f"\nthe library: {size_mb(place / 'lib'):.1f} MB")
