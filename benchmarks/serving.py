@@ -49,7 +49,10 @@ SUBJECTS = (
 )
 ASKED = ("Write a poem about", "Tell me a long story of", "Explain what you know about", "Describe in many words")
 QUESTIONS = [f"{asked} {what}." for asked in ASKED for what in SUBJECTS]
-ROUTERS = ["compass:n_texts=8", "arrow"]  # a short calibration: the router's work is the same, the start is quicker
+ROUTERS = [
+    "compass:n_texts=4,n_tokens=16",
+    "arrow",
+]  # a short calibration: the router's work is the same, the start is quicker
 ENDING_S = 15  # so long may servers take to end
 ANSWER = "lorary answer: compass"
 

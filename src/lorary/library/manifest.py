@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from lorary.disk.reading import read_capped
@@ -72,6 +73,7 @@ def _summary(expert: Expert) -> dict[str, Any]:
     }
 
 
+@cache
 def this_version() -> str:
     """Name the program that writes: `lorary 0.1.0`."""
     return f"lorary {importlib.metadata.version('lorary')}"

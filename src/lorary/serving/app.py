@@ -17,8 +17,7 @@ from lorary import __version__
 from lorary.disk.processes import scratch
 from lorary.errors import LoraryError, OptionError
 from lorary.serving.answering import Answer, Piece, answers_to, error_body
-from lorary.serving.bodies import Head, piece_choice, refuse, refuse_fields, usage, whole_choice
-from lorary.serving.body_limit import BodyLimit
+from lorary.serving.bodies import BodyLimit, Head, piece_choice, refuse, refuse_fields, usage, whole_choice
 from lorary.serving.edit_endpoints import EDITS_OF_REPLICAS, add_edit_endpoints, refuse_edits
 from lorary.serving.edits import Editor, Tell
 from lorary.serving.inspector import add_inspector
