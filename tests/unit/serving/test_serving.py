@@ -195,12 +195,12 @@ def test_many_clients_who_come_and_go(client, http, routed, n_requests, n_client
         time.sleep(0.02)
 
 
-def patient(call):
+def patient(call, hurry=20):
     while True:
         try:
             return call()
         except openai.RateLimitError as error:
-            time.sleep(float(error.response.headers["retry-after"]) / 20)
+            time.sleep(float(error.response.headers["retry-after"]) / hurry)
 
 
 @pytest.fixture
@@ -209,8 +209,9 @@ def steps(monkeypatch):
     made, step = [], Decoder.step
 
     def slow(decoder):
-        time.sleep(0.01)
-        made.append(decoder.n_rows)
+        if decoder.n_rows:
+            time.sleep(0.02)
+            made.append(decoder.n_rows)
         step(decoder)
 
     monkeypatch.setattr(Decoder, "step", slow)
@@ -240,13 +241,13 @@ def test_a_full_queue_refuses_and_says_when_to_try_again(shelved, steps):
                 finally:
                     waiting.append(http.get("/health").json()["waiting"])
 
-            return patient(once).choices[0].text
+            return patient(once, hurry=4).choices[0].text
 
         with ThreadPoolExecutor(5) as pool:
             assert set(pool.map(ask, range(5))) == {greedy(client, "x").choices[0].text}
     assert n_refused
     assert max(waiting) <= 2
-    assert set(steps) <= {0, 1}
+    assert set(steps) == {1}
 
 
 @pytest.mark.parametrize("stream", [True, False])
