@@ -3,10 +3,11 @@
 python benchmarks/scoring.py DATA [--items 40] [--rounds 3] [--batch 8] [--tokens 32]
 
 DATA: a directory with hellaswag.jsonl[.gz] and arc_challenge.jsonl[.gz], whose rows have `context` or `question`, and
-`choices`. Options are scored as the harness's `acc` does, by lorary and by the harness's HFLM over the same model, in
-batches of so many rows. Answers are written greedily to the same prompts by lorary and by transformers' `generate`, in
-batches of so many rows of similar length; --tokens 0 leaves them out. One thread, float32, the embedded base; variants
-take turns. `tokens`: those of all options with their prompts, padding left out, over those that lorary reads.
+`choices`. Options are scored as the harness's `acc` does, by lorary and by the harness's HFLM over the same model: by
+the latter in batches of so many rows, by lorary in such of as many tokens as the longest of those has. Answers are
+written greedily to the same prompts by lorary and by transformers' `generate`, in batches of so many rows of similar
+length; --tokens 0 leaves them out. One thread, float32, the embedded base; variants take turns. `tokens`: those of all
+options with their prompts, padding left out, over those that lorary reads.
 """
 
 import argparse
@@ -76,8 +77,11 @@ def score(base: BaseModel, questions: Sequence[tuple[str, list[str]]], batch: in
         "HFLM": lambda: theirs.loglikelihood(requests, disable_tqdm=True),
         "lorary": lambda: base.log_likelihood(examples, open_end=True),
     }
-    whole = sum(len(row) - 1 for row in base.encode(examples, open_end=True))
+    rows = base.encode(examples, open_end=True)
+    base.batch_tokens = batch * max(map(len, rows))  # what the longest of the harness's batches takes
+    whole = sum(len(row) - 1 for row in rows)
     read_by_us, facts, (expected, found) = take_turns(base, variants, rounds, len(questions))
+    base.batch_tokens = None
     return facts | {
         "tokens": whole / read_by_us,
         "difference": f"{max(abs(a[0] - b.nats) for a, b in zip(expected, found, strict=True)):.0e}",

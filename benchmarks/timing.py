@@ -68,7 +68,13 @@ def save(name: str, rows: list[dict[str, Any]], **facts: Any) -> Path:
     """Write rows and what they were measured on to results/<name>.json."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    machine = {
+    path.write_text(json.dumps({"machine": machine(), **facts, "rows": rows}, indent=1) + "\n", "utf-8")
+    return path
+
+
+def machine() -> dict[str, Any]:
+    """Tell when and on what is measured."""
+    return {
         "date": str(date.today()),
         "cpu": _cpu_name(),
         "capability": torch.backends.cpu.get_cpu_capability(),
@@ -76,8 +82,6 @@ def save(name: str, rows: list[dict[str, Any]], **facts: Any) -> Path:
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
     }
-    path.write_text(json.dumps({"machine": machine, **facts, "rows": rows}, indent=1) + "\n", "utf-8")
-    return path
 
 
 def _cpu_name() -> str:

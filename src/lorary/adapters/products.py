@@ -152,6 +152,12 @@ class ThinSVD:
         """How many singular values are more than rounding."""
         return int((self.s > 1e-6 * self.s[:1]).sum())
 
+    def with_zeros(self, rank: int) -> "ThinSVD":
+        """Add singular values of zero up to a rank; the product stays the same."""
+        missing = max(0, rank - len(self.s))
+        u, s, v = (torch.nn.functional.pad(part, (0, missing)) for part in (self.u, self.s, self.v))
+        return ThinSVD(u, s, v, self.norm2)
+
     def keep(self, rank: int) -> tuple[Weights, float]:
         """Keep the `rank` largest, with balanced factors and scale 1.
 

@@ -91,12 +91,13 @@ class Library(Pretrained, Mapping[str, Expert]):
             write_manifest(layout, manifest, [])
         return cls.open(layout.root)
 
-    # ---- the mapping ----------------------------------------------------------------------------
-
     def __getitem__(self, name: str) -> Expert:
         if name not in self._experts:
             raise UnknownExpertError("E-NAME", f"unknown expert {quote(name)}.", _near(name, list(self._experts)))
         return self._experts[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._experts  # Mapping's own would word an error to learn it
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._experts)

@@ -15,10 +15,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from lorary import __version__
 from lorary.disk.processes import scratch
-from lorary.errors import LoraryError, ModelError, OptionError
+from lorary.errors import LoraryError, OptionError
 from lorary.progress import Tell, unheard
 from lorary.serving.answering import Answer, Piece, answers_to, error_body
-from lorary.serving.bodies import Head, piece_choice, refuse, refuse_fields, usage, whole_choice
+from lorary.serving.bodies import BodyLimit, Head, piece_choice, refuse, refuse_fields, usage, whole_choice
 from lorary.serving.edit_endpoints import EDITS_OF_REPLICAS, add_edit_endpoints, refuse_edits
 from lorary.serving.edits import Editor
 from lorary.serving.inspector_endpoints import add_inspector
@@ -28,7 +28,6 @@ from lorary.serving.shelf import Found, Shelf
 from lorary.serving.watch import watch_all
 
 TRACE_HEADER = "X-Lorary-Trace"
-_LOOK_S = 0.1  # how soon a client that went away is noticed
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def make_app(shelf: Shelf, options: Options = Options()) -> FastAPI:
     add_inspector(app, shelf, guarded)
     app.add_api_route("/health", endpoints.health, methods=["GET"])
     app.add_api_route("/metrics", endpoints.metrics, methods=["GET"], response_model=None)
-    app.middleware("http")(endpoints.refuse_large)
+    app.add_middleware(BodyLimit, most=options.max_body)
     app.add_exception_handler(RequestValidationError, refuse_fields)
     app.add_exception_handler(LoraryError, refuse)
     return app
@@ -128,14 +127,6 @@ class _Endpoints:
         sent = request.headers.get("authorization", "").removeprefix("Bearer ")
         if key is not None and not secrets.compare_digest(sent.encode(), key.encode()):
             raise _KeyRefusedError("invalid_api_key", "the key is missing or wrong.", "Send it as a bearer token.")
-
-    async def refuse_large(self, request: Request, following: Any) -> Response:
-        sent = request.headers.get("content-length")
-        if request.method == "POST" and (sent is None or not sent.isdigit() or int(sent) > self.options.max_body):
-            what = f"a request may have {self.options.max_body:,} bytes, and must say how many it has."
-            return JSONResponse(error_body(ModelError("too_large", what)), 413)
-        response: Response = await following(request)
-        return response
 
     # ---- endpoints ------------------------------------------------------------------------------
 
@@ -176,14 +167,14 @@ class _Endpoints:
     async def _whole(
         self, asked: Chat | Completion, head: Head, answers: Sequence[Answer], request: Request
     ) -> Response:
-        collecting = asyncio.gather(*map(_collect, answers))
+        collecting, leaving = asyncio.gather(*map(_collect, answers)), asyncio.ensure_future(_leave(request))
         try:
-            while not collecting.done():
-                await asyncio.wait([collecting], timeout=_LOOK_S)
-                if await request.is_disconnected():
-                    return Response(status_code=499)
+            await asyncio.wait([collecting, leaving], return_when=asyncio.FIRST_COMPLETED)
+            if not collecting.done():
+                return Response(status_code=499)
             found = await collecting
         finally:
+            leaving.cancel()
             collecting.cancel()
             _cancel(answers)
         self._count(answers)
@@ -237,6 +228,12 @@ class _Endpoints:
 
 async def _collect(answer: Answer) -> list[Piece]:
     return [piece async for piece in answer]
+
+
+async def _leave(request: Request) -> None:
+    """Wait until a client goes away whose request was read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _cancel(answers: Sequence[Answer]) -> None:

@@ -9,7 +9,10 @@ from typing import Any
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from lorary.errors import ModelError
 from lorary.model.decoding.decoder import Token
 from lorary.serving.answering import Answer, Piece, error_body
 from lorary.serving.scheduler import FullError
@@ -105,3 +108,25 @@ async def refuse(_: Request, error: Exception) -> Response:
     if status == 404:
         body["error"]["code"] = "model_not_found"
     return JSONResponse(body, status)
+
+
+class BodyLimit:
+    """Refuses a request by its head, before its body is read. Answers pass by untouched, so that a piece costs nothing.
+
+    most: bytes of a request's body.
+    """
+
+    def __init__(self, app: ASGIApp, most: int) -> None:
+        self._app, self._most = app, most
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a request on, or refuse it."""
+        if scope["type"] == "http" and scope["method"] == "POST" and not self._fits(Headers(scope=scope)):
+            what = f"a request may have {self._most:,} bytes, and must say how many it has."
+            await JSONResponse(error_body(ModelError("too_large", what)), 413)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _fits(self, headers: Headers) -> bool:
+        sent = headers.get("content-length")
+        return sent is not None and sent.isdigit() and int(sent) <= self._most

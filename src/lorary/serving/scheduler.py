@@ -156,7 +156,7 @@ class Scheduler:
     def _turn(self, desk: _Desk) -> None:
         try:
             self._admit(desk)
-            for arriving in list(desk.arriving):
+            for arriving in sorted(desk.arriving, key=lambda one: one.n_left):  # the short ones don't wait for a piece
                 self._read(desk, arriving)
             desk.decoder.drop(lambda request: desk.asks[request].is_gone)
             desk.decoder.step()

@@ -43,7 +43,7 @@ class LibraryBase:
         self._fingerprint = library.base if library is not None else None
         self._names = [name for name in names_of_base(library) if name] if library else []
         self._is_told = False
-        self._find_here, self._facts = cache(find_here), cache(_facts)  # for many adapters of one base
+        self._find_here, self._find_own, self._facts = cache(find_here), cache(self._found), cache(_facts)  # for many
         self.template: str | None = None
         """The chat template of the base that was looked at last; None if it has none, or isn't here."""
         if asked is None:
@@ -78,7 +78,10 @@ class LibraryBase:
 
     def _here(self, name: str) -> str | None:
         """Say what to load for a name; of the library's own base also by its fingerprint."""
-        return find_base(name, self._fingerprint) if name in self._names else self._find_here(name)
+        return self._find_own(name) if name in self._names else self._find_here(name)
+
+    def _found(self, name: str) -> str | None:
+        return find_base(name, self._fingerprint)
 
     def _sizes(self, name: str, expert: str) -> BaseFacts | None:
         nameless = _Facts(why_not="it names no base; give it with --base")

@@ -5,6 +5,7 @@ import torch
 
 from lorary.adapters.contract import Weights
 from lorary.building.build import build
+from lorary.building.builders.svd import Svd
 from lorary.errors import LoraryError
 from lorary.folder import BUILDERS
 from lorary.formats.peft import read_weights
@@ -100,6 +101,18 @@ def test_svd_gives_all_experts_one_rank(library, base, tmp_path):
     assert made["ant"].provenance.metrics["relative_error"] < 1e-6 < made["bee"].provenance.metrics["relative_error"]
     for site, found in deltas(made["ant"]).items():
         torch.testing.assert_close(found, deltas(library["ant"])[site], atol=1e-6, rtol=1e-5)
+
+
+def test_svd_fills_up_what_is_of_lower_rank(library, base, tmp_path):
+    """So that they can be mixed by their factors, whatever the rank that was asked for."""
+    made = merge("svd:rank=40", library, base, tmp_path)
+    assert {name: made[name].ranks[site] for name in made for site in made[name].ranks} == dict.fromkeys(NAMES, 40)
+    for name in NAMES:
+        for site, found in deltas(made[name]).items():
+            torch.testing.assert_close(found, deltas(library[name])[site], atol=1e-5, rtol=1e-4)
+    (job,) = Svd(rank=40, experts=("ant",)).plan(Tasks([]), library)
+    stored = sum(w.a.numel() + w.b.numel() for w in read_weights(made["ant"]).values())
+    assert Svd(rank=40).n_numbers(job, base) == stored
 
 
 def test_a_changed_source_is_another_job(library, base, tmp_path):

@@ -33,9 +33,9 @@ def events(monkeypatch):
     return noted
 
 
-def run(caller, events, asked, **limits):
-    """Answer (name, prompt, number of tokens), all of whom wait from the start."""
-    scheduler, left = Scheduler({"base": caller}, caller.hf.device, Limits(**limits)), len(asked)
+def run(caller, events, asked, *, desks=("base",), **limits):
+    """Answer (name, prompt, number of tokens), all of whom wait from the start, at each of the desks in turn."""
+    scheduler, left = Scheduler(dict.fromkeys(desks, caller), caller.hf.device, Limits(**limits)), len(asked)
 
     def ask(name, prompt, n_new):
         def hear(token):
@@ -51,13 +51,15 @@ def run(caller, events, asked, **limits):
 
         return Ask(Request(Example(prompt, ""), [2 + ord(c) % 200 for c in prompt], n_new, hear), fail)
 
-    scheduler.submit("base", [ask(*one) for one in asked])
+    for i, one in enumerate(asked):
+        scheduler.submit(desks[i % len(desks)], [ask(*one)])
     scheduler._run()
     return events
 
 
 def test_a_short_request_is_answered_while_a_long_prompt_is_read(caller, events):
     run(caller, events, [("long", LONG, 2), ("next long", LONG, 2), ("short", SHORT, 4)], piece=8)
+    assert events[1:3] == [(1, 0), "short"]  # it waits for the piece under way, not for the next one
     first_long = events.index("long")
     assert events[:first_long].count("short") == 4
     assert sum(event == (1, 0) for event in events[:first_long]) == 2  # the short one's prompt, and the long one's
@@ -78,15 +80,19 @@ def test_prompts_that_others_would_wait_for_are_read_a_piece_at_a_time(caller, e
     assert groups == [3, 3]
 
 
-def test_what_is_answered_at_once_is_bounded_padding_included(caller, events, monkeypatch):
-    held, step = [], Decoder.step
+@pytest.mark.parametrize("desks", [("base",), ("base", "other")])
+def test_what_is_answered_at_once_is_bounded_padding_included(caller, events, monkeypatch, desks):
+    """Of all models together: they share the memory."""
+    held, rows, step = [], {}, Decoder.step
 
     def note(decoder):
-        held.append(decoder.n_rows * decoder.n_tokens)
+        rows[decoder] = decoder.n_rows * decoder.n_tokens
+        held.append(sum(rows.values()))
         step(decoder)
+        rows[decoder] = decoder.n_rows * decoder.n_tokens
 
     monkeypatch.setattr(Decoder, "step", note)
     short = [(f"s{i}", SHORT, 20) for i in range(12)]
-    run(caller, events, [*short[:9], ("long", LONG, 4), *short[9:]], tokens=420, piece=300)
+    run(caller, events, [*short[:9], ("long", LONG, 4), *short[9:]], desks=desks, tokens=420, piece=300)
     assert 210 < max(held) <= 420
     assert all(events.count(name) == n for name, _, n in [*short, ("long", "", 4)])

@@ -1,13 +1,16 @@
 """The server answers OpenAI's own client as the model does in Python, whoever else asks meanwhile."""
 
+import contextlib
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import openai
 import pytest
 from running_server import serving
 
+from lorary.model.decoding.decoder import Decoder
 from lorary.model.routed.route import route
 from lorary.serving.app import Options
 from lorary.serving.scheduler import Limits
@@ -203,20 +206,70 @@ def test_many_clients_who_come_and_go(client, http, routed, n_requests, n_client
         time.sleep(0.02)
 
 
-def patient(call):
+def patient(call, hurry=20):
     while True:
         try:
             return call()
         except openai.RateLimitError as error:
-            time.sleep(float(error.response.headers["retry-after"]) / 20)
+            time.sleep(float(error.response.headers["retry-after"]) / hurry)
 
 
-def test_a_full_queue_refuses(shelved):
-    with serving(shelved, Options(limits=Limits(rows=1, waiting=2, tokens=4096))) as address:
+@pytest.fixture
+def steps(monkeypatch):
+    """Those made so far, of which each takes a while."""
+    made, step = [], Decoder.step
+
+    def slow(decoder):
+        if decoder.n_rows:
+            time.sleep(0.02)
+            made.append(decoder.n_rows)
+        step(decoder)
+
+    monkeypatch.setattr(Decoder, "step", slow)
+    return made
+
+
+def test_a_full_queue_refuses_and_says_when_to_try_again(shelved, steps):
+    """One is answered, two wait, and whoever else comes is refused; later all are answered."""
+    with (
+        serving(shelved, Options(limits=Limits(rows=1, waiting=2, tokens=4096))) as address,
+        httpx.Client(base_url=address) as http,
+    ):
         client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
-        with pytest.raises(openai.RateLimitError, match="wait already"):
+        with pytest.raises(openai.RateLimitError, match="wait already") as refused:
             greedy(client, "x", n=3)
+        assert refused.value.response.headers["retry-after"] == "1"
         assert greedy(client, "x", n=2).choices
+        n_refused, waiting = [], []
+
+        def ask(_):
+            def once():
+                try:
+                    return greedy(client, "x")
+                except openai.RateLimitError:
+                    n_refused.append(1)
+                    raise
+                finally:
+                    waiting.append(http.get("/health").json()["waiting"])
+
+            return patient(once, hurry=4).choices[0].text
+
+        with ThreadPoolExecutor(5) as pool:
+            assert set(pool.map(ask, range(5))) == {greedy(client, "x").choices[0].text}
+    assert n_refused
+    assert max(waiting) <= 2
+    assert set(steps) == {1}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_who_leaves_frees_its_place(http, client, steps, stream):
+    with contextlib.suppress(openai.APITimeoutError):
+        answer = greedy(client, "x", model="base", stream=stream, max_tokens=200, timeout=0.2)
+        next(iter(answer))
+        answer.close()
+    while http.get("/health").json()["answering"]:
+        time.sleep(0.01)
+    assert len(steps) < 190
 
 
 def test_a_key_is_needed_where_one_is_set(shelved):
