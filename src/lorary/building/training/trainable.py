@@ -75,7 +75,7 @@ class Trainable:
         counts = {owners.count(i) for i in range(len(self.pupils))}
         self.rows.owner = torch.tensor(owners, device=device)
         self.rows.is_even = len(counts) == 1 and owners == sorted(owners)
-        self.rows.place = torch.tensor([row.place for row in rows])
+        self.rows.place = torch.tensor([row.place for row in rows], device=device)
         context = Context(experts=torch.tensor([row.task for row in rows], device=device), mask=mask)
         if self.dropout is not None and dropout_seed is not None:
             self.dropout.start(dropout_seed)
