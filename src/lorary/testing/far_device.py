@@ -36,7 +36,11 @@ _NOTHING = {"detach", "lift_fresh", "empty", "empty_like", "new_empty", "empty_s
 
 @dataclass
 class Traffic:
-    """What was asked of the device. waits: operations that the host waited for, by name; sent: copies to it."""
+    """What was asked of the device.
+
+    waits: operations that the host waited for, by name. sent: copies to the device that it waited for, too, as all but
+    those that are said not to block. launched: operations that a kernel does, by name.
+    """
 
     waits: Counter[str] = field(default_factory=Counter)
     sent: int = 0
@@ -151,7 +155,7 @@ def _compute(traffic: Traffic, func: Any, args: Any, kwargs: Mapping[str, Any]) 
     name = func.overloadpacket.__name__
     wanted = torch.device(kwargs["device"]) if kwargs.get("device") is not None else None
     place = _placed(wanted) if wanted else _place(name, tensors)
-    _count(traffic, func, name, tensors, place)
+    _count(traffic, func, name, tensors, place, at_leisure=_at_leisure(name, args, kwargs))
     to_cpu = {**kwargs, "device": torch.device("cpu")} if wanted and wanted.type == FAR else kwargs
     with torch.inference_mode(False), torch.no_grad():  # whether they may be written to, is the far tensors' affair
         found = func(*tree_map(_near, args), **tree_map(_near, to_cpu))
@@ -186,12 +190,19 @@ def _place(name: str, tensors: list[Tensor]) -> torch.device:
     return next(iter(places), torch.device("cpu"))
 
 
-def _count(traffic: Traffic, func: Any, name: str, tensors: list[Tensor], place: torch.device) -> None:
+def _at_leisure(name: str, args: Any, kwargs: Mapping[str, Any]) -> bool:
+    given = kwargs.get("non_blocking", args[2] if name == "copy_" and len(args) > 2 else False)
+    return bool(given)
+
+
+def _count(
+    traffic: Traffic, func: Any, name: str, tensors: list[Tensor], place: torch.device, *, at_leisure: bool
+) -> None:
     from_far = any(isinstance(t, FarTensor) for t in tensors[-1:])
     if name in _COPIES and from_far != (place.type == FAR):
         if from_far:
             traffic.waits[name] += 1
-        else:
+        elif not at_leisure:
             traffic.sent += 1
     elif not any(isinstance(t, FarTensor) for t in tensors) and place.type != FAR:
         return

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lorary.adapters.packed import InputDropout, Rows
+from lorary.adapters.sending import sent
 from lorary.building.training.stack import Stack
 from lorary.model.attached.attachment import Attachment
 from lorary.model.base.base_model import BaseModel
@@ -73,10 +74,10 @@ class Trainable:
         """Let the model see these rows in the block. mask: (B, T), which of their tokens are no padding, if known."""
         device, owners = self.model.device, [row.owner for row in rows]
         counts = {owners.count(i) for i in range(len(self.pupils))}
-        self.rows.owner = torch.tensor(owners, device=device)
+        self.rows.owner = sent(torch.tensor(owners), device)
         self.rows.is_even = len(counts) == 1 and owners == sorted(owners)
-        self.rows.place = torch.tensor([row.place for row in rows], device=device)
-        context = Context(experts=torch.tensor([row.task for row in rows], device=device), mask=mask)
+        self.rows.place = sent(torch.tensor([row.place for row in rows]), device)
+        context = Context(experts=sent(torch.tensor([row.task for row in rows]), device), mask=mask)
         if self.dropout is not None and dropout_seed is not None:
             self.dropout.start(dropout_seed)
         for stack in self.stacks.values():
