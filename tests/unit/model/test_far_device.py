@@ -213,3 +213,35 @@ def test_an_evaluation_gives_the_same_there(bases, library, toy, tmp_path):
         with lo.route(base, library, "uniform") as model:
             found.append(lo.evaluate(lo.Perplexity(), model, toy.only(["copy"]), into=tmp_path / f"{i}.jsonl").mean)
     assert found[1] == pytest.approx(found[0], rel=1e-5)
+
+
+# ---- a base spread over two devices -------------------------------------------------------------
+
+SECOND = {"model.layers.1": f"{FAR}:1", "model.norm": f"{FAR}:1", "lm_head": f"{FAR}:1"}
+SPREAD = {"model.embed_tokens": FAR, "model.rotary_emb": FAR, "model.layers.0": FAR, **SECOND}
+
+
+@pytest.fixture(scope="module")
+def spread(bases, tmp_path_factory):
+    place = tmp_path_factory.mktemp("far") / "spread"
+    bases[0].write(place)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("HF_DEACTIVATE_ASYNC_LOAD", "1")  # the device is known in this thread alone
+        return load_base(str(place), device_map=SPREAD, dtype="float32", attention="eager")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("router", ["arrow:top_k=2", COMPASS, "oracle"])
+def test_experts_and_gates_are_where_their_layer_is(router, spread, bases, library):
+    names = ["copy", "swap", "swap"] if router == "oracle" else None
+    with lo.route(bases[0], library, router) as model:
+        expected, scores = model(IDS, tasks=names).logits.detach(), model.log_likelihood(PROMPTS)
+        answers = model.generate_text(PROMPTS, max_new_tokens=3)
+    with lo.route(spread, library, router) as model:
+        for site, (bank, gate) in model._attachment.parts.items():
+            device = torch.device(FAR, 1 if ".layers.1." in site else 0)
+            assert {t.device for t in (bank.a, bank.b, bank.layout.rows, *gate.buffers())} == {device}
+        close(model(IDS.to(FAR), tasks=names).logits.detach(), expected)
+        assert model.generate_text(PROMPTS, max_new_tokens=3) == answers
+        for one, other in zip(model.log_likelihood(PROMPTS), scores, strict=True):
+            assert one.nats == pytest.approx(other.nats, rel=1e-4)
