@@ -27,9 +27,8 @@ from lorary.building.training.checkpoint import checkpoint_bytes, load_checkpoin
 from lorary.building.training.curve import Curve
 from lorary.building.training.measure import addends, count
 from lorary.building.training.options import TrainingOptions
-from lorary.building.training.smaller import smaller_pass
 from lorary.building.training.stack import clip
-from lorary.building.training.trainable import Row, Trainable, fast_attention
+from lorary.building.training.trainable import Row, Trainable, fast_attention, smaller_pass
 from lorary.disk.writing import try_place
 from lorary.errors import BuildError
 from lorary.hashing import short_key
@@ -180,11 +179,11 @@ def _step(run: _Run, step: int, live: Sequence[int]) -> None:
     # Another device is never waited for: what this step was is asked a step later.
     due, waiting = ([measured], []) if trainable.model.device.type == "cpu" else (run.waiting, [measured])
     # Before anything changes, since the answer may be waited for: until then an interrupt finds a whole step.
-    told = [(one, *one.numbers.read()) for one in due]
+    told = [(one, one.numbers.read()) for one in due]
     with run.changing(step + 1):
         run.optimizer.step()
-        for one in told:
-            _note(run, *one)
+        for one, numbers in told:
+            _note(run, one, *numbers)
         run.waiting = waiting
     for stack in trainable.stacks.values():
         stack.grad.zero_()

@@ -243,11 +243,14 @@ class BaseModel:
 
     def _select_positions(self, _: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         if self._head_at is not None:
-            device = args[0].device  # the layers of a base may be spread over devices
-            at = tree_map(lambda part: part.to(device), self._head_at)
-            return (args[0][at].unsqueeze(0), *args[1:])
+            return (args[0][_on(args[0].device, self._head_at)].unsqueeze(0), *args[1:])
         # On a strided slice, such as generation's last column, torch copies the head once per row: 3 GiB for 60 rows.
         return (args[0].contiguous(), *args[1:])
+
+
+def _on(device: torch.device, where: Any) -> Any:
+    """Give a mask, or rows and columns, where the head is: the layers of a base may be spread over devices."""
+    return tree_map(lambda part: part.to(device), where)
 
 
 @torch.inference_mode(False)  # weights made in that mode can take part in no training
