@@ -5,6 +5,7 @@ to a GPU in a build of torch without one, and abort the process in a backward pa
 """
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -195,6 +196,21 @@ def test_a_token_is_waited_for_once(router, bases, library, traffic):
         decoder.step()
         assert traffic.waits == {"_to_copy": 1}
         assert traffic.sent == 1
+
+
+@pytest.mark.parametrize(("mix", "most"), [("outputs", 16), ("factors", 19)])
+def test_a_routed_layer_launches_few_kernels(mix, most, traffic):
+    """For a token that is decoded, in bfloat16, besides the base's own: docs/gpu.md has the table."""
+    (layer,) = layers("arrow", FAR)
+    layer.base.bfloat16(), layer.bank.cast(torch.bfloat16)
+    layer.slot.mix, layer.bank.plan = mix, replace(layer.bank.plan, forced="chosen")
+    x = torch.ones(1, 1, 12, dtype=torch.bfloat16).to(FAR)
+    with torch.inference_mode():
+        traffic.forget()
+        layer.base(x)
+        alone = traffic.launched.total()
+        layer(x)
+    assert 0 < traffic.launched.total() - 2 * alone <= most
 
 
 def test_a_call_with_ids_fetches_none_of_them(bases, library, traffic):
