@@ -23,6 +23,7 @@ ONLY_HERE = {
     "typer": {"cli"},
     "matplotlib": {"reporting"},
     "sklearn": {"building", "routing"},
+    "triton": {"adapters"},
     "ray": {"work", "serving"},
     "jinja2": {"pages", "harness"},  # the harness knows its error
     "fastapi": {"serving"},
@@ -53,6 +54,7 @@ EXTRAS = {
     ("tracking/trackers/trackio.py", "trackio.sqlite_storage.SQLiteStorage"): "optional extra [trackio]",
     ("formats/gguf_lora.py", "gguf"): "optional extra [gguf]",
     ("building/merging/search.py", "nevergrad"): "optional extra [lorahub]",
+    ("adapters/mixing/on_gpu.py", "lorary.adapters.mixing.kernels"): "torch brings Triton where there is a GPU for it",
     ("adapters/mixing/compiled.py", "torch.utils.cpp_extension.load"): "looks for compilers; only who builds needs it",
 }
 LIGHT = ("lorary.__version__", "lorary.errors", "lorary.extras", "lorary.folder", "lorary.cli")

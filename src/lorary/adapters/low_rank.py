@@ -54,20 +54,21 @@ class LowRankBank(Bank):
     @torch.no_grad()
     def tune(self, n_kept: int | None) -> None:
         """Find the fastest way to mix n_kept of the experts on this machine: known already, or measured now."""
-        if n_kept is None or self.a.device.type != "cpu" or not measures():
+        if n_kept is None or self.a.device.type not in ("cpu", "cuda") or not measures():
             self.plan = replace(self.plan, n_kept=n_kept, measured=None)
         elif self.plan.n_kept != n_kept or self.plan.measured is None:
             self.plan = replace(self.plan, n_kept=n_kept)
             d_in, d_out = self.a.shape[1], self.b.shape[1]
-            self.plan = replace(self.plan, measured=measured(self.plan, d_in, d_out, self.a.dtype, self._trial))
+            found = measured(self.plan, d_in, d_out, self.a.dtype, self.a.device, self._trial)
+            self.plan = replace(self.plan, measured=found)
 
     def _trial(self, n_tokens: int) -> Callable[[Strategy], Tensor]:
         """Make a call with random tokens and experts that can be timed with each strategy."""
         generator, n_kept = torch.Generator().manual_seed(0), self.plan.n_kept or 1
-        x = torch.randn(1, n_tokens, self.a.shape[1], generator=generator).to(self.a.dtype)
-        y = torch.zeros(1, n_tokens, self.b.shape[1], dtype=self.a.dtype)
-        experts = torch.rand(1, n_tokens, self.n_experts, generator=generator).topk(n_kept)[1]
-        weights = torch.full((1, 1, 1, n_kept), 1 / n_kept)
+        x = torch.randn(1, n_tokens, self.a.shape[1], generator=generator).to(self.a)
+        y = x.new_zeros(1, n_tokens, self.b.shape[1])
+        experts = torch.rand(1, n_tokens, self.n_experts, generator=generator).topk(n_kept)[1].to(x.device)
+        weights = torch.full((1, 1, 1, n_kept), 1 / n_kept, device=x.device)
         return lambda strategy: mix_low_rank(self, x, y, weights, experts, "outputs", strategy)
 
     def cast(self, dtype: torch.dtype) -> "LowRankBank":

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from lorary.adapters.contract import Bank, Mix, Weights
 
+_LOW = 2**32 - 1
+
 
 @dataclass
 class Rows:
@@ -109,7 +111,7 @@ class InputDropout:
 
     A mask's entry follows from the seed, the site's turn, the row's place among its expert's rows, the token's distance
     from the end and the channel: not from padding, nor from who else is in the pack. Experts of a pack share masks,
-    which are drawn on the CPU for `n_rows` rows, the most that an expert has.
+    which are drawn for `n_rows` rows, the most that an expert has, on other devices by another rule than on the CPU.
     """
 
     def __init__(self, p: float, n_rows: int, rows: Rows) -> None:
@@ -133,11 +135,27 @@ class InputDropout:
             return x
         # A seed for each site: how much the one before drew, hangs on padding. Torch looks at the low 32 bits alone.
         self.seed = (self.seed + 0x9E3779B1) % 2**32
-        generator = self.generator.manual_seed(self.seed)
         rows = x.reshape(len(self.rows.place), -1, x.shape[-1])  # (B, T, d)
+        shape = (rows.shape[1], self.n_rows, rows.shape[2])
+        mask = self._drawn(self.seed, shape) if x.device.type == "cpu" else _hashed(self.seed, shape, self.p, x.device)
         # The last token comes first, so that a longer padding only draws more.
-        mask = torch.empty(rows.shape[1], self.n_rows, rows.shape[2])
-        mask.bernoulli_(1 - self.p, generator=generator).div_(1 - self.p)
-        mask = mask.flip(0).transpose(0, 1).to(x.device, x.dtype)  # (M, T, d)
+        mask = mask.flip(0).transpose(0, 1).to(x.dtype)  # (M, T, d)
         dropped: Tensor = rows * mask[self.rows.place]
         return dropped.view_as(x)
+
+    def _drawn(self, seed: int, shape: tuple[int, int, int]) -> Tensor:
+        mask = torch.empty(shape)
+        return mask.bernoulli_(1 - self.p, generator=self.generator.manual_seed(seed)).div_(1 - self.p)
+
+
+def _hashed(seed: int, shape: tuple[int, int, int], p: float, device: torch.device) -> Tensor:
+    """Draw a mask on another device, where the CPU's would be waited for: from each entry's place, by MurmurHash3.
+
+    Its generators give other numbers on another GPU, and other ones for the same place of a larger mask.
+    """
+    place = torch.arange(shape[0] * shape[1] * shape[2], device=device).view(shape)
+    bits = (place & _LOW) ^ ((place >> 32) * 0x9E3779B1 & _LOW) ^ seed
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        bits = (bits ^ (bits >> shift)) * factor & _LOW
+    bits = bits ^ (bits >> 16)
+    return (bits >= round(p * 2**32)) / (1 - p)

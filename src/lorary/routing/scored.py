@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lorary.adapters.contract import Experts, Site
 from lorary.adapters.mixing.compiled import usable
+from lorary.adapters.mixing.on_gpu import MOST_SCORES, kernels_for
 from lorary.errors import OptionError
 from lorary.options import name_of
 from lorary.routing.contract import Context, Gate, Probe, Router, Routing, State
@@ -113,6 +114,9 @@ def weigh_best(scores: Tensor, k: int, temperature: float, *, never_negative: bo
     if (fused := usable(scores)) is not None:
         found: tuple[Tensor, Tensor] = fused.keep(scores, k, temperature)
         return found
+    if k < scores.shape[-1] <= MOST_SCORES and (kernels := kernels_for(scores)) is not None:
+        told: tuple[Tensor, Tensor] = kernels.keep(scores, k, temperature)
+        return told
     kept, index = keep_best(scores, k, never_negative=never_negative)
     return torch.softmax(kept / temperature if temperature != 1 else kept, dim=-1), index
 

@@ -51,7 +51,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def slow_but(best):
-    return lambda run, strategy, n_tokens, warm=False: 1.0 if strategy == best[n_tokens] else 2.0
+    return lambda run, strategy, n_tokens, device, warm=False: 1.0 if strategy == best[n_tokens] else 2.0
 
 
 def test_a_bank_is_measured_once(cache, monkeypatch):
@@ -72,7 +72,7 @@ def test_a_bank_is_measured_once(cache, monkeypatch):
 
 def test_the_rule_stands_unless_another_is_clearly_faster(cache, monkeypatch):
     seconds = {"dense": 0.95, "dense_in": 2.0, "chosen": 1.0, "gathered": 1.0}
-    monkeypatch.setattr(tuning, "_seconds", lambda run, strategy, n_tokens, warm=False: seconds[strategy])
+    monkeypatch.setattr(tuning, "_seconds", lambda run, strategy, n_tokens, device, warm=False: seconds[strategy])
     one = bank()
     one.tune(4)
     assert one.plan.measured == ("gathered", "chosen", "chosen", "chosen")
@@ -127,5 +127,5 @@ def test_an_unknown_prescription_is_an_error(monkeypatch):
         bank()
     assert str(caught.value) == (
         "error[E-OPTION] unknown LORARY_STRATEGY 'chosn'. Did you mean 'chosen'? "
-        "Known: auto, rule, dense, dense_in, chosen, gathered."
+        "Known: auto, rule, dense, dense_in, chosen, gathered, kernel."
     )

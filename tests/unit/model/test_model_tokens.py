@@ -201,14 +201,14 @@ def test_rows_are_padded_on_the_left():
     assert batch.ids.tolist() == [[5, 6, 7, 8, 9], [0, 0, 0, 5, 9]]
     assert batch.mask.tolist() == [[1, 1, 1, 1, 1], [0, 0, 0, 1, 1]]
     assert batch.positions.tolist() == [[0, 1, 2, 3, 4], [0, 0, 0, 0, 1]]
-    assert batch.is_label.int().tolist() == [[0, 0, 0, 1, 1], [0, 0, 0, 0, 1]]
+    assert batch.labels.tolist() == [[0, 0, 1], [3, 4, 4]]
     assert batch.n_labels.tolist() == [2, 1]
 
 
 def test_prompts_alone_have_no_labels():
     batch = pad([Encoded((5, 6, 7), (8, 9)), Encoded((5,), (9,))], with_completion=False)
     assert batch.ids.tolist() == [[5, 6, 7], [0, 0, 5]]
-    assert not batch.is_label.any()
+    assert not batch.labels.numel()
     assert torch.equal(batch.n_labels, torch.zeros(2, dtype=torch.long))
 
 

@@ -114,10 +114,10 @@ def test_the_head_runs_only_where_it_is_asked(base):
     batch = pad(encode(base.tokenizer, EXAMPLES, max_tokens=100))
     with torch.inference_mode():
         whole = base.hf(input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.positions).logits
-        with base.head_at(batch.is_label):
+        with base.head_at(tuple(batch.labels)):
             some = base.hf(input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.positions).logits
     assert some.shape[:2] == (1, int(batch.n_labels.sum()))
-    torch.testing.assert_close(some[0], whole[batch.is_label])
+    torch.testing.assert_close(some[0], whole[tuple(batch.labels)])
 
 
 def test_a_bfloat16_base_runs_and_agrees_roughly(tmp_path):

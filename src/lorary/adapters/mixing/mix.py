@@ -6,10 +6,10 @@ mix="factors":  y + (sum_i w_i s_i B_i) (sum_j w_j A_j) x       (the paper's cod
 Source: Ostapenko et al. 2024 (2405.11157) section 4.2 and its code for "factors".
 Differs: each expert's own scale goes with its B; the paper's code takes one scale for all.
 
-Neither form builds a (T, E, d_out) tensor. Four strategies give the same numbers: "dense" multiplies with all R rows;
+Neither form builds a (T, E, d_out) tensor. Five strategies give the same numbers: "dense" multiplies with all R rows;
 "chosen" with the rows of the kept experts, where they lie; "dense_in" with all rows on the input side and the kept ones
-on the output side; "gathered" copies the kept experts first, for a few tokens and equal experts. `tuning` says which is
-the fastest where; a test compares them all.
+on the output side; "gathered" copies the kept experts first, for a few tokens and equal experts; "kernel" does as
+"chosen" in two launches on a GPU. `tuning` says which is the fastest where; a test compares them all.
 """
 
 from typing import Any, Protocol
@@ -21,7 +21,8 @@ from lorary.adapters.bank_rows import Layout
 from lorary.adapters.contract import Mix
 from lorary.adapters.mixing.chosen_rows import dots, sums
 from lorary.adapters.mixing.compiled import usable
-from lorary.adapters.mixing.tuning import Plan, Strategy
+from lorary.adapters.mixing.on_gpu import kernels_for
+from lorary.adapters.mixing.tuning import KERNEL, Plan, Strategy
 from lorary.errors import AdapterError
 
 
@@ -70,6 +71,10 @@ def mix_low_rank(
         if bank.layout.is_even and bank.a.dtype == x.dtype and (operators := usable(x)) is not None:
             return _fused(operators, bank, x, y, weights, experts, mix)
         strategy = bank.plan.choose(x.shape[0] * x.shape[1], experts.shape[-1], y.dtype)
+    if strategy == KERNEL and experts is not None:
+        if (kernels := kernels_for(x)) is not None:
+            return _by_kernels(kernels, bank, x, y, weights, experts, mix)
+        strategy = bank.plan.by_rule(x.shape[0] * x.shape[1], experts.shape[-1], y.dtype)
     if experts is None or strategy == "dense":
         return _dense(bank, x, y, _over_all(weights, experts, bank.n_experts).squeeze(2), mix)
     if strategy == "gathered" and bank.layout.is_even:
@@ -126,6 +131,16 @@ def _fused(operators: Any, bank: Factors, x: Tensor, y: Tensor, weights: Tensor,
     rank, scale, is_factors = bank.layout.common_rank, bank.layout.common_scale, mix == "factors"
     found: Tensor = operators.mix(x, y, bank.a, bank.b, experts, weights, rank, scale, is_factors)
     return found
+
+
+def _by_kernels(
+    kernels: Any, bank: Factors, x: Tensor, y: Tensor, weights: Tensor, experts: Tensor, mix: Mix
+) -> Tensor:
+    """Do all of `_chosen` in two launches: weights (B, T, 1, k), experts (B, T, k) -> (B, T, d_out)."""
+    weights, experts = _of_each(x, weights), _of_each(x, experts)  # (N, k)
+    flat, layout = (x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])), bank.layout
+    found: Tensor = kernels.mix(*flat, bank.a, bank.b, layout, weights, experts, is_factors=mix == "factors")
+    return found.view_as(y)
 
 
 def _gathered(bank: Factors, x: Tensor, y: Tensor, weights: Tensor, experts: Tensor, mix: Mix) -> Tensor:

@@ -1,8 +1,8 @@
 """Which strategy mixes a bank fastest: a rule from the sizes, corrected by what this machine measured once.
 
-$LORARY_STRATEGY: "auto" (default) measures on the CPU when a bank is attached and keeps the outcome in lorary's cache;
-"rule" measures nothing; the name of a strategy takes that one wherever experts are chosen. All give the same numbers up
-to rounding. A call never measures: what it takes follows from sizes and cache alone.
+$LORARY_STRATEGY: "auto" (default) measures on CPUs and NVIDIA's GPUs when a bank is attached and keeps the outcome in
+lorary's cache; "rule" measures nothing; the name of a strategy takes that one wherever experts are chosen. All give the
+same numbers up to rounding. A call never measures: what it takes follows from sizes and cache alone.
 """
 
 import contextlib
@@ -16,12 +16,17 @@ from typing import Literal, get_args
 
 import torch
 
+from lorary.adapters.mixing.on_gpu import kernels_for
 from lorary.disk.reading import cache_directory
 from lorary.disk.writing import write_whole
 from lorary.errors import LibraryError, OptionError, known_names
 
-Strategy = Literal["dense", "dense_in", "chosen", "gathered"]
-STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+Strategy = Literal["dense", "dense_in", "chosen", "gathered", "kernel"]
+KERNEL: Strategy = "kernel"
+"""Triton's, where there is one (`on_gpu`)."""
+STRATEGIES: tuple[Strategy, ...] = tuple(s for s in get_args(Strategy) if s != KERNEL)
+"""Those of torch's operations, on any device."""
+_WORDS = (*STRATEGIES, KERNEL)
 Run = Callable[[Strategy], object]
 TOKENS = (1, 8, 64, 512)
 """Numbers of tokens that are measured; a call follows the nearest, in ratio."""
@@ -77,7 +82,7 @@ class Plan:
 def forced_strategy() -> Strategy | None:
     """Read the strategy that $LORARY_STRATEGY prescribes, if any. Raises E-OPTION for a word it doesn't know."""
     word = _word()
-    return next((s for s in STRATEGIES if s == word), None)
+    return next((s for s in _WORDS if s == word), None)
 
 
 def measures() -> bool:
@@ -102,16 +107,18 @@ def nothing_measured() -> Iterator[None]:
 
 def _word() -> str:
     word = os.environ.get(_VARIABLE, "auto")
-    known = ("auto", "rule", *STRATEGIES)
+    known = ("auto", "rule", *_WORDS)
     if word not in known:
         raise OptionError("E-OPTION", f"unknown LORARY_STRATEGY {word!r}.", known_names(word, known))
     return word
 
 
 def measured(
-    plan: Plan, d_in: int, d_out: int, dtype: torch.dtype, trial: Callable[[int], Run]
+    plan: Plan, d_in: int, d_out: int, dtype: torch.dtype, device: torch.device, trial: Callable[[int], Run]
 ) -> tuple[Strategy, ...] | None:
     """Give the fastest strategy at each of TOKENS: from the cache, else by timing `trial(n_tokens)(strategy)`, once.
+
+    The kernels take part where there are some; on a GPU it is waited for after each round.
 
     None where it isn't worth it. The rows enter as the next power of two, so that a library that grows by one expert
     isn't measured again.
@@ -120,43 +127,61 @@ def measured(
         return None
     path = cache_directory() / _FILE
     sizes = f"rows={_size_class(plan.n_rows)} rank={plan.rank} kept={plan.n_kept} {d_in}->{d_out} {dtype}"
-    key = f"{_machine()} {sizes}"
+    key = f"{_machine(device)} {sizes}"
+    with_kernel = kernels_for(torch.empty(0, device=device)) is not None
     known = _read(path)
     if key not in known:
-        fastest = [_fastest(plan, n, dtype, trial(n)) for n in TOKENS]
+        fastest = [_fastest(plan, n, dtype, device, trial(n), with_kernel=with_kernel) for n in TOKENS]
         _keep(path, {**_read(path), key: fastest})
         return tuple(fastest)
-    return known[key]
+    return tuple(
+        usual if s == KERNEL and not with_kernel else s
+        for s, usual in zip(known[key], _usual(plan, dtype), strict=True)
+    )
 
 
 def _size_class(n_rows: int) -> int:
     return 1 << (n_rows - 1).bit_length()
 
 
-def _machine() -> str:
+def _usual(plan: Plan, dtype: torch.dtype) -> Iterator[Strategy]:
+    return (plan.by_rule(n, plan.n_kept or 1, dtype) for n in TOKENS)
+
+
+def _machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} torch={torch.__version__}"
     return f"{torch.backends.cpu.get_cpu_capability()} threads={torch.get_num_threads()} torch={torch.__version__}"
 
 
-def _fastest(plan: Plan, n_tokens: int, dtype: torch.dtype, run: Run) -> Strategy:
+def _fastest(
+    plan: Plan, n_tokens: int, dtype: torch.dtype, device: torch.device, run: Run, *, with_kernel: bool
+) -> Strategy:
     possible = [s for s in STRATEGIES if s != "gathered" or n_tokens <= _MOST_GATHERED]
-    first = {s: _seconds(run, s, n_tokens, warm=True) for s in possible}
+    possible += [KERNEL] * with_kernel
+    first = {s: _seconds(run, s, n_tokens, device, warm=True) for s in possible}
     close = [s for s in possible if first[s] < 3 * min(first.values())]
     usual = plan.by_rule(n_tokens, plan.n_kept or 1, dtype)
-    rounds = [{s: _seconds(run, s, n_tokens) for s in close} for _ in range(_ROUNDS)]
+    rounds = [{s: _seconds(run, s, n_tokens, device) for s in close} for _ in range(_ROUNDS)]
     cost = {s: min(r[s] for r in rounds) for s in close}  # what else the machine does only adds
     best = min(close, key=lambda s: cost[s])
     return usual if usual in cost and cost[best] > _MARGIN * cost[usual] else best
 
 
-def _seconds(run: Run, strategy: Strategy, n_tokens: int, *, warm: bool = False) -> float:
-    n = max(1, 32 // n_tokens)
+def _seconds(run: Run, strategy: Strategy, n_tokens: int, device: torch.device, *, warm: bool = False) -> float:
+    on_gpu = device.type == "cuda"
+    n = 32 if on_gpu else max(1, 32 // n_tokens)
     if warm:
         run(strategy)
+    if on_gpu:
+        torch.cuda.synchronize(device)
     # Waiting for a core isn't the strategy's fault; with several threads only the wall clock sees them all.
-    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    clock = time.thread_time if torch.get_num_threads() == 1 and not on_gpu else time.perf_counter
     start = clock()
     for _ in range(n):
         run(strategy)
+    if on_gpu:
+        torch.cuda.synchronize(device)
     return (clock() - start) / n
 
 
@@ -171,7 +196,7 @@ def _read(path: Path) -> dict[str, tuple[Strategy, ...]]:
 
 
 def _is_choice(value: object) -> bool:
-    return isinstance(value, list) and len(value) == len(TOKENS) and all(v in STRATEGIES for v in value)
+    return isinstance(value, list) and len(value) == len(TOKENS) and all(v in _WORDS for v in value)
 
 
 def _keep(path: Path, entries: Mapping[str, object]) -> None:

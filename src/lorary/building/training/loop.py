@@ -15,11 +15,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from lorary.adapters.sending import Fetched, sent
 from lorary.building.contract import JobStep, Report
 from lorary.building.training.batches import batch_rows, is_evaluation, mix_seed, schedule
 from lorary.building.training.checkpoint import checkpoint_bytes, load_checkpoint, save_checkpoint
@@ -27,11 +28,11 @@ from lorary.building.training.curve import Curve
 from lorary.building.training.measure import addends, count
 from lorary.building.training.options import TrainingOptions
 from lorary.building.training.stack import clip
-from lorary.building.training.trainable import Row, Trainable, fast_attention
+from lorary.building.training.trainable import Row, Trainable, fast_attention, smaller_pass
 from lorary.disk.writing import try_place
 from lorary.errors import BuildError
 from lorary.hashing import short_key
-from lorary.model.text.batching import enough_tokens
+from lorary.model.text.batching import enough_tokens, halving, is_of_memory
 from lorary.model.text.encoded_rows import lengths_of
 from lorary.model.text.scoring import row_losses
 from lorary.model.text.tokens import pad
@@ -40,11 +41,21 @@ CHECKPOINT_EVERY_S = 10.0
 """At least so much time between checkpoints; if one takes longer than a second, so many times as long as it took."""
 
 
+class _Measured(NamedTuple):
+    """What a step was: who took it, what is known of it, and losses and norms, which may be on their way."""
+
+    live: Sequence[int]
+    facts: dict[str, Any]
+    n_tokens: list[int]
+    numbers: Fetched
+
+
 @dataclass
 class _Run:
     """whole: the step that the state is of, None while it changes; saved: the step of the checkpoint.
 
-    key: tells its checkpoint from those of other runs, whatever directory they lie in.
+    key: tells its checkpoint from those of other runs, whatever directory they lie in. pass_tokens: of the options, or
+    fewer where memory holds no more. waiting: the last step, if nobody has asked yet what it was.
     """
 
     trainable: Trainable
@@ -63,6 +74,8 @@ class _Run:
         self.key = short_key(self.n_steps, self.options.seed, pupils)
         self.whole: int | None = 0
         self.saved = 0
+        self.pass_tokens = self.options.pass_tokens
+        self.waiting: list[_Measured] = []
 
     @contextmanager
     def changing(self, step: int) -> Iterator[None]:
@@ -116,6 +129,8 @@ def _train_steps(run: _Run, path: Path, start: int) -> None:
         if not live:
             break
         _step(run, step, live)
+        if is_evaluation(step + 1, run.n_steps, run.options.n_evaluations) or step + 1 == run.n_steps:
+            _catch_up(run)
         live = [i for i in live if not run.curves[i].diverged]
         if is_evaluation(step + 1, run.n_steps, run.options.n_evaluations):
             _evaluate(run, step + 1, live)
@@ -143,6 +158,7 @@ def _resume(run: _Run, path: Path) -> int:
 
 
 def _save(run: _Run, path: Path, step: int) -> None:
+    _catch_up(run)
     save_checkpoint(path, run.key, run.trainable.stacks, run.optimizer, step, run.curves)
     run.saved = step
 
@@ -156,16 +172,39 @@ def _step(run: _Run, step: int, live: Sequence[int]) -> None:
         group["lr"] = pace * stack.lr
     n_tokens = [sum(len(row.text.completion) for row in rows if row.owner == i) for i in range(len(run.curves))]
     counts = [sum(count(row.text, o.loss) for row in rows if row.owner == i) for i in range(len(run.curves))]
-    losses = _gradients(run, rows, counts, mix_seed(o.seed, "dropout", step))
+    losses = _fitting(run, rows, counts, mix_seed(o.seed, "dropout", step))
     norms = clip(list(trainable.stacks.values()), o.clip)
     rate = pace * next(iter(trainable.stacks.values())).lr
-    # Asked for before anything changes, since the answer may be waited for: until then an interrupt finds a whole step.
-    measured = losses.tolist(), norms.tolist(), n_tokens
+    measured = _Measured(live, {"step": step + 1, "lr": rate}, n_tokens, Fetched(losses, norms))
+    # Another device is never waited for: what this step was is asked a step later.
+    due, waiting = ([measured], []) if trainable.model.device.type == "cpu" else (run.waiting, [measured])
+    # Before anything changes, since the answer may be waited for: until then an interrupt finds a whole step.
+    told = [(one, one.numbers.read()) for one in due]
     with run.changing(step + 1):
         run.optimizer.step()
-        _note(run, live, {"step": step + 1, "lr": rate}, *measured)
+        for one, numbers in told:
+            _note(run, one, *numbers)
+        run.waiting = waiting
     for stack in trainable.stacks.values():
         stack.grad.zero_()
+
+
+def _catch_up(run: _Run) -> None:
+    """Note what nobody has asked for yet."""
+    for one in run.waiting:
+        _note(run, one, *one.numbers.read())
+    run.waiting = []
+
+
+def _fitting(run: _Run, rows: Sequence[Row], counts: Sequence[int], dropout_seed: int) -> Tensor:
+    """Make the gradients of a step, in passes that memory holds (W-MEMORY). Raises E-MEMORY for a row alone."""
+    while True:
+        try:
+            return _gradients(run, rows, counts, dropout_seed)
+        except RuntimeError as error:
+            if not is_of_memory(error):
+                raise
+        run.pass_tokens = smaller_pass(run.trainable, rows, run.pass_tokens)
 
 
 def _gradients(run: _Run, rows: Sequence[Row], counts: Sequence[int], dropout_seed: int) -> Tensor:
@@ -174,10 +213,10 @@ def _gradients(run: _Run, rows: Sequence[Row], counts: Sequence[int], dropout_se
     counts: (N,) what the measure of the loss counts in each pupil's rows.
     """
     trainable, device = run.trainable, run.trainable.model.device
-    divisor = torch.tensor(counts, device=device).clamp(min=1)
+    divisor = sent(torch.tensor(counts), device).clamp(min=1)
     total = torch.zeros(len(counts), device=device)
     # In order within a pass; a row longer than a pass is one.
-    groups = trainable.model.in_groups([r.text for r in rows], max_tokens=run.options.pass_tokens, max_rows=len(rows))
+    groups = trainable.model.in_groups([r.text for r in rows], max_tokens=run.pass_tokens, max_rows=len(rows))
     for part in map(sorted, groups):
         seen = [rows[i] for i in part]
         batch = pad([row.text for row in seen]).to(device)
@@ -195,22 +234,16 @@ def _sums(values: Tensor, owner: Tensor, n: int) -> Tensor:
     return values.new_zeros(n).index_add(0, owner, values)
 
 
-def _note(
-    run: _Run,
-    live: Sequence[int],
-    facts: dict[str, Any],
-    losses: list[float],
-    norms: list[float],
-    n_tokens: list[int],
-) -> None:
-    for i in live:
+def _note(run: _Run, measured: _Measured, losses: list[float], norms: list[float]) -> None:
+    facts = measured.facts
+    for i in measured.live:
         for what, value in (("the loss", losses[i]), ("its gradient's norm", norms[i])):
             if not math.isfinite(value):
                 run.curves[i].diverged = f"{what} is {value} at step {facts['step']}"
                 break
         if run.curves[i].diverged:
             continue
-        row = {**facts, "loss": losses[i], "grad_norm": norms[i], "n_tokens": n_tokens[i]}
+        row = {**facts, "loss": losses[i], "grad_norm": norms[i], "n_tokens": measured.n_tokens[i]}
         run.curves[i].rows.append(row)
 
 
@@ -248,13 +281,19 @@ def _valid_losses(run: _Run, live: Sequence[int]) -> list[float | None]:
     trainable = run.trainable
     rows = [row for i in live for row in trainable.validation(i)]
     total, divisor = torch.zeros(len(run.curves)), torch.zeros(len(run.curves))
-    for group in trainable.model.in_groups([row.text for row in rows], enough=enough_tokens(trainable.model.device)):
-        seen = [rows[i] for i in group]
-        batch, owner = pad([row.text for row in seen]), torch.tensor([row.owner for row in seen])
-        counts = torch.tensor([count(row.text, run.options.loss) for row in seen])
-        with torch.inference_mode(), trainable.turn(seen):
-            losses = row_losses(trainable.model, batch.to(trainable.model.device)).cpu()
-        total.index_add_(0, owner, addends(losses, batch.n_labels, run.options.loss))
+    texts, device = [row.text for row in rows], trainable.model.device
+
+    def measure(part: list[int]) -> list[Tensor]:
+        batch = pad([texts[i] for i in part])
+        with torch.inference_mode(), trainable.turn([rows[i] for i in part]):
+            losses = row_losses(trainable.model, batch.to(device))
+        return [addends(losses, sent(batch.n_labels, device), run.options.loss)]
+
+    groups = trainable.model.in_groups(texts, enough=enough_tokens(device))
+    for part, (added,) in [found for group in groups for found in halving(group, measure, texts)]:
+        owner = torch.tensor([rows[i].owner for i in part])
+        counts = torch.tensor([count(texts[i], run.options.loss) for i in part])
+        total.index_add_(0, owner, added.cpu())
         divisor.index_add_(0, owner, counts.float())
     return [float(total[i] / divisor[i]) if divisor[i] else None for i in live]
 
@@ -266,5 +305,6 @@ def _report(run: _Run, step: int, live: Sequence[int]) -> None:
     for i in live:
         row = run.curves[i].rows[-1]
         reached = step if i in still else run.n_steps  # who stops early is done
-        report = JobStep(run.trainable.pupils[i].name, reached, run.n_steps, row["loss"], row.get("valid_loss"))
+        valid_loss = row.get("valid_loss") if row["step"] == step else None  # the last row may be of the step before
+        report = JobStep(run.trainable.pupils[i].name, reached, run.n_steps, row.get("loss"), valid_loss)
         run.report(report)

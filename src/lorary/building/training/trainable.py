@@ -1,5 +1,6 @@
 """Trainable and Pupil: what the training loop needs to know of what it trains."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -9,11 +10,16 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lorary.adapters.packed import InputDropout, Rows
+from lorary.adapters.sending import sent
 from lorary.building.training.stack import Stack
+from lorary.errors import ModelError
 from lorary.model.attached.attachment import Attachment
 from lorary.model.base.base_model import BaseModel
+from lorary.model.text.batching import give_back_memory, too_long
 from lorary.model.text.tokens import Encoded
 from lorary.routing.contract import Context
+
+_CODE = "W-MEMORY"
 
 
 @dataclass(frozen=True)
@@ -73,10 +79,10 @@ class Trainable:
         """Let the model see these rows in the block. mask: (B, T), which of their tokens are no padding, if known."""
         device, owners = self.model.device, [row.owner for row in rows]
         counts = {owners.count(i) for i in range(len(self.pupils))}
-        self.rows.owner = torch.tensor(owners, device=device)
+        self.rows.owner = sent(torch.tensor(owners), device)
         self.rows.is_even = len(counts) == 1 and owners == sorted(owners)
-        self.rows.place = torch.tensor([row.place for row in rows])
-        context = Context(experts=torch.tensor([row.task for row in rows], device=device), mask=mask)
+        self.rows.place = sent(torch.tensor([row.place for row in rows]), device)
+        context = Context(experts=sent(torch.tensor([row.task for row in rows]), device), mask=mask)
         if self.dropout is not None and dropout_seed is not None:
             self.dropout.start(dropout_seed)
         for stack in self.stacks.values():
@@ -87,6 +93,31 @@ class Trainable:
         finally:
             if self.dropout is not None:
                 self.dropout.stop()
+
+
+def smaller_pass(trainable: Trainable, rows: Sequence[Row], pass_tokens: int) -> int:
+    """Give half of the padded tokens that a step's widest pass has, memory being given back and gradients empty.
+
+    Raises E-MEMORY for a row that is a pass already, and where what is learned depends on the passes.
+    """
+    texts = [row.text for row in rows]
+    groups = list(trainable.model.in_groups(texts, max_tokens=pass_tokens, max_rows=len(rows)))
+    sizes = [len(group) * max(len(texts[i]) for i in group) for group in groups]
+    widest = sizes.index(max(sizes))
+    if len(groups[widest]) == 1:
+        raise too_long(max(map(len, texts)))
+    if trainable.penalty is not None:
+        what = f"a pass of {sizes[widest]:,} tokens needs more memory than is free, and what is learned depends on it."
+        raise ModelError("E-MEMORY", what, f"Give pass_tokens={sizes[widest] // 2}, or a smaller batch_size.")
+    give_back_memory()
+    for stack in trainable.stacks.values():
+        stack.grad.zero_()
+    half = sizes[widest] // 2
+    what = (
+        f"warning[{_CODE}] a pass of {sizes[widest]:,} tokens needs more memory than is free: they have {half:,} now."
+    )
+    warnings.warn(f"{what} pass_tokens={half} has them so from the start.", RuntimeWarning, stacklevel=2)
+    return half
 
 
 @contextmanager

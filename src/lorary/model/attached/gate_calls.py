@@ -1,15 +1,71 @@
 """How a gate is asked."""
 
+import threading
+
 import torch
 from torch import Tensor
 
 from lorary.routing.contract import Context, Gate, Routing
 
+_products = torch.backends.cuda.matmul
+
 
 def ask(gate: Gate, h: Tensor, context: Context) -> Routing:
-    """Route in float32 under autocast too: in half precision other experts would win."""
-    if torch.is_autocast_enabled(h.device.type):
-        with torch.autocast(h.device.type, enabled=False):
+    """Route in float32, in whatever precision the model computes: with rounder scores other experts would win.
+
+    So neither autocast nor TF32 is on meanwhile. What is compiled for a GPU keeps TF32 as it was set.
+    """
+    device = h.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):  # not of "meta", to say one
+        with torch.autocast(device, enabled=False):
             return ask(gate, h, context)
+    if device == "cuda" and not torch.compiler.is_compiling() and exact_products.are_needed:
+        with exact_products:
+            exact: Routing = gate(h, context)
+            return exact
     routing: Routing = gate(h, context)
     return routing
+
+
+class _ExactProducts:
+    """Lets GPUs multiply float32 matrices in float32 in a block, not in TF32.
+
+    torch's setting is of the process, and several threads may ask their gates: the last that leaves puts it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_inside = 0
+        self._before = "high"
+
+    @property
+    def are_needed(self) -> bool:
+        return self._n_inside > 0 or _products.fp32_precision == "tf32"
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._n_inside:
+                self._before = _word_for_all()
+                _products.allow_tf32 = False
+            self._n_inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._n_inside -= 1
+            if self._n_inside:
+                return
+            if self._before == "medium":
+                torch.set_float32_matmul_precision("medium")
+            else:
+                _products.allow_tf32 = True
+
+
+exact_products = _ExactProducts()
+
+
+def _word_for_all() -> str:
+    """Read what the older of torch's two ways to set it says."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:  # it says that the newer way was taken
+        return "high"

@@ -14,6 +14,7 @@ from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from lorary.adapters.contract import Site
@@ -76,7 +77,7 @@ class BaseModel:
         self.sites, self.slices = list_sites(self.hf), list_slices(self.hf)
         self.routable = {**self.sites, **self.slices}
         self._sample = telling_layers(self.hf, self.sites)
-        self._head_mask: Tensor | None = None
+        self._head_at: Tensor | tuple[Tensor, Tensor] | None = None
         self.hf.get_output_embeddings().register_forward_pre_hook(self._select_positions)
         eos, pad = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
         n_rows = embedding_rows(self.hf)
@@ -229,22 +230,27 @@ class BaseModel:
             self.tokenizer.save_pretrained(directory)
 
     @contextmanager
-    def head_at(self, mask: Tensor) -> Iterator[None]:
-        """Compute the head only where mask (B, T) is True: logits come out as (1, n, V), row by row.
+    def head_at(self, where: Tensor | tuple[Tensor, Tensor]) -> Iterator[None]:
+        """Compute the head only where a mask (B, T) is True, or at rows and columns (n,): logits come out as (1, n, V).
 
         At the input of the head, so that it holds for every architecture and whatever follows its head.
         """
-        self._head_mask = mask
+        self._head_at = where
         try:
             yield
         finally:
-            self._head_mask = None
+            self._head_at = None
 
     def _select_positions(self, _: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        if self._head_mask is not None:
-            return (args[0][self._head_mask].unsqueeze(0), *args[1:])
+        if self._head_at is not None:
+            return (args[0][_on(args[0].device, self._head_at)].unsqueeze(0), *args[1:])
         # On a strided slice, such as generation's last column, torch copies the head once per row: 3 GiB for 60 rows.
         return (args[0].contiguous(), *args[1:])
+
+
+def _on(device: torch.device, where: Any) -> Any:
+    """Give a mask, or rows and columns, where the head is: the layers of a base may be spread over devices."""
+    return tree_map(lambda part: part.to(device), where)
 
 
 @torch.inference_mode(False)  # weights made in that mode can take part in no training

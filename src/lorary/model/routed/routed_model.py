@@ -224,8 +224,8 @@ class RoutedModel:
 
     def _context_of_ids(self, ids: Tensor, tasks: Sequence[str] | None, options: Mapping[str, Any]) -> Context:
         require_ids(ids)
-        seen = options.get("attention_mask")
-        return Context(self._experts(tasks, len(ids)), self._features(decode(self.base.tokenizer, ids, seen)))
+        texts = decode(self.base.tokenizer, ids, options.get("attention_mask")) if self._encoder else []
+        return Context(self._experts(tasks, len(ids)), self._features(texts))
 
     def _features(self, texts: Sequence[str]) -> Tensor | None:
         if self._encoder is None:

@@ -42,7 +42,7 @@ def shares_of(base: BaseModel, attachment: Attachment, ensemble: Ensemble) -> di
     to go by here, so its prototypes are asked as Arrow asks them. Who listens nowhere, since
     it changes nothing, isn't counted. None where experts aren't chosen by scores.
     """
-    gates = {site: _asked(ensemble, site, gate, base.device) for site, (_, gate) in attachment.parts.items()}
+    gates = {site: _asked(ensemble, site, gate, base.device_of(site)) for site, (_, gate) in attachment.parts.items()}
     if not any(hasattr(gate, "members") for gate in gates.values()):
         return None
     ids = base.tokenizer(TEXT, add_special_tokens=False)["input_ids"][: min(_MOST_TOKENS, base.max_tokens - 1)]

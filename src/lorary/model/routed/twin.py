@@ -20,7 +20,7 @@ def twin_base(base: BaseModel, attachment: Attachment | None = None) -> BaseMode
     The tokenizer is copied too: it can't be used by two threads at once. May be called while the base is in a call.
     """
     twin = copy.copy(base)
-    twin._head_mask = None  # that of the call that the base is in
+    twin._head_at = None  # that of the call that the base is in
     shared: list[Any] = [*base.hf.parameters(), *base.hf.buffers()]
     memo: dict[int, Any] = {id(tensor): tensor for tensor in shared}
     memo[id(base)] = twin  # the hook of the head is a method of the base

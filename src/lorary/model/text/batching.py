@@ -113,7 +113,7 @@ def halving(
             waiting += [part[len(part) // 2 :], part[: len(part) // 2]]
         else:
             continue
-        _give_back()
+        give_back_memory()
 
 
 def too_long(n_tokens: int) -> ModelError:
@@ -127,7 +127,8 @@ def is_of_memory(error: object) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)
 
 
-def _give_back() -> None:
+def give_back_memory() -> None:
+    """Let go of what a call held that failed for want of memory."""
     gc.collect()  # the failed call's tensors hang on its traceback
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

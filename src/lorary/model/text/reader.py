@@ -57,5 +57,5 @@ class Reader(Protocol):
     def encode(self, examples: Sequence[Example], *, quiet: bool = False, open_end: bool = False) -> list[Encoded]:
         """Turn examples into ids as this model reads them."""
 
-    def head_at(self, mask: Tensor) -> AbstractContextManager[None]:
-        """Compute the head only where mask (B, T) is True."""
+    def head_at(self, where: Tensor | tuple[Tensor, Tensor]) -> AbstractContextManager[None]:
+        """Compute the head only where a mask (B, T) is True, or at rows and columns."""

@@ -47,7 +47,7 @@ def score_rows(base: Reader, rows: Sequence[Encoded], examples: Sequence[Example
     def run(group: list[int]) -> list[Judged]:
         batch = pad([rows[i] for i in group]).to(base.device)
         with torch.inference_mode(), turn([examples[i] for i in group]):
-            sums = sum_rows(judge(*_foreseen(base, batch)), batch.is_label.nonzero()[:, 0], len(group))
+            sums = sum_rows(judge(*_foreseen(base, batch)), batch.labels[0], len(group))
         return [Judged(-loss, not misses) for loss, misses in sums.tolist()]
 
     return in_batches(base, rows, run)
@@ -62,7 +62,7 @@ def judge(logits: Tensor, tokens: Tensor) -> Tensor:
 
 def sum_rows(values: Tensor, rows: Tensor, n_rows: int) -> Tensor:
     """Sum values (n, ...) by the row (n,) that each belongs to."""
-    return values.new_zeros(n_rows, *values.shape[1:]).index_add(0, rows, values)
+    return values.new_zeros(n_rows, *values.shape[1:]).index_add(0, rows.to(values.device), values)
 
 
 def token_losses(base: Reader, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -72,19 +72,19 @@ def token_losses(base: Reader, batch: Batch) -> tuple[Tensor, Tensor]:
     """
     logits, tokens = _foreseen(base, batch)
     losses = nn.functional.cross_entropy(logits.float(), tokens, reduction="none")
-    return losses, batch.is_label.nonzero()[:, 0]
+    return losses, batch.labels[0]
 
 
 def _foreseen(base: Reader, batch: Batch) -> tuple[Tensor, Tensor]:
     """Give the logits (n, V) that foresee a batch's completion tokens, and these (n,)."""
-    ahead = batch.is_label.roll(-1, dims=1)  # column t predicts column t + 1; column 0 is never a label
+    rows, columns = batch.labels
     end = min(batch.ids.shape[1], base.max_tokens)
-    with base.head_at(ahead[:, :end]):
+    with base.head_at((rows, columns - 1)):  # column t predicts column t + 1; column 0 is never a label
         output = base.hf(
             input_ids=batch.ids[:, :end], attention_mask=batch.mask[:, :end], position_ids=batch.positions[:, :end],
             use_cache=False,
         )  # fmt: skip
-    return output.logits.squeeze(0), batch.ids[batch.is_label]
+    return output.logits.squeeze(0), batch.ids[rows, columns].to(output.logits.device)
 
 
 def row_losses(base: Reader, batch: Batch) -> Tensor:

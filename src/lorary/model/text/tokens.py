@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from lorary.adapters.sending import sent
 from lorary.errors import ModelError, OptionError
 from lorary.hashing import short_key
 from lorary.model.text.chat_prompts import NO_OPTIONS, nothing_made, render_answer, render_prompt
@@ -41,18 +42,19 @@ class Encoded:
 class Batch:
     """Left-padded rows, so that all completions end in the last column and all prompts start generation there.
 
-    ids, mask, positions: (B, T). is_label: (B, T), True at completion tokens. n_labels: (B,) how many.
+    ids, mask, positions: (B, T). labels: (2, n), row and column of every completion token, row by row. n_labels: (B,)
+    how many.
     """
 
     ids: Tensor
     mask: Tensor
     positions: Tensor
-    is_label: Tensor
+    labels: Tensor
     n_labels: Tensor
 
     def to(self, device: torch.device) -> "Batch":
         """Move to a device."""
-        return Batch(*(getattr(self, f.name).to(device) for f in fields(self)))
+        return Batch(*(sent(getattr(self, f.name), device) for f in fields(self)))
 
 
 def encode(
@@ -216,7 +218,7 @@ def pad(rows: Sequence[Encoded], *, with_completion: bool = True) -> Batch:
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     n_labels = torch.tensor([len(r.completion) if with_completion else 0 for r in rows])
     is_label = torch.arange(width).unsqueeze(0) >= width - n_labels.unsqueeze(1)
-    return Batch(ids, mask, positions, is_label, n_labels)
+    return Batch(ids, mask, positions, is_label.nonzero().T, n_labels)
 
 
 def decode(tokenizer: Tokenizer, ids: Tensor, mask: object = None) -> list[str]:
