@@ -167,9 +167,11 @@ class _Endpoints:
     async def _whole(
         self, asked: Chat | Completion, head: Head, answers: Sequence[Answer], request: Request
     ) -> Response:
-        collecting, leaving = asyncio.gather(*map(_collect, answers)), asyncio.ensure_future(_leave(request))
+        collecting: asyncio.Future[list[list[Piece]]] = asyncio.gather(*map(_collect, answers))
+        leaving: asyncio.Future[None] = asyncio.ensure_future(_leave(request))
         try:
-            await asyncio.wait([collecting, leaving], return_when=asyncio.FIRST_COMPLETED)
+            waiting: set[asyncio.Future[Any]] = {collecting, leaving}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if not collecting.done():
                 return Response(status_code=499)
             found = await collecting

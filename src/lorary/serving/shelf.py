@@ -1,7 +1,7 @@
 """What a request's `model` may name: a library, a library with one of its routers, one expert, or the base."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from lorary.adapters.contract import Mix
 from lorary.errors import OptionError, known_names
@@ -10,11 +10,11 @@ from lorary.model.base.base_model import BaseModel
 from lorary.model.decoding.answer import bare
 from lorary.model.decoding.sequences import Caller
 from lorary.model.routed.twin import twin_base
+from lorary.progress import Tell
 from lorary.serving.stand import Found as Found
 from lorary.serving.stand import Stand, make_stand
 
 BASE = "base"
-Tell = Callable[[str], None]
 
 
 class Shelf:

@@ -4,7 +4,7 @@ It is never changed: an edit makes another stand, beside which the present one g
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lorary.adapters.contract import Mix
@@ -16,6 +16,7 @@ from lorary.model.routed.route import route
 from lorary.model.routed.routed_model import RoutedModel
 from lorary.model.routed.twin import twin_base
 from lorary.options import to_spec
+from lorary.progress import Tell
 from lorary.routing.contract import find_router
 
 
@@ -99,20 +100,11 @@ class Stand:
         _detach(self.models)
 
 
-def make_stand(
-    base: BaseModel, library: Library, routers: Sequence[str], mix: Mix, tell: Callable[[str], None] | None = None
-) -> Stand:
+def make_stand(base: BaseModel, library: Library, routers: Sequence[str], mix: Mix, tell: Tell | None = None) -> Stand:
     """Route a library for each router. tell: hears of what takes long. Raises as `route`."""
     models: dict[str, RoutedModel] = {}
-    say = tell or (lambda line: None)
-
-    def on_fit() -> None:
-        say(f"fitting {to_spec(find_router(routers[0]))} to {library.path.name} ...")
-
     with _detached_on_error(models):
-        models[routers[0]] = first = route(
-            twin_base(base), library, find_router(routers[0]), mix=mix, on_fit=on_fit
-        )  # fmt: skip
+        models[routers[0]] = first = route(twin_base(base), library, find_router(routers[0]), mix=mix, tell=tell)
         for spec in [*routers[1:], ""]:
             if spec not in models:
                 models[spec] = first.twin()

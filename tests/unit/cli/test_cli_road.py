@@ -219,7 +219,7 @@ def test_ask(run: Run, world: World) -> None:
     told = json.loads(run(*line, "--json", "--explain", "--router", "uniform", "--mix", "outputs").out)
     assert plain.code == 0
     assert plain.out
-    assert ("fitting compass to the library ..." in plain.err) == (not fitted)
+    assert (f"fitting compass to {world.library.name} ..." in plain.err) == (not fitted)
     assert "fitting" not in run(*line).err, "the second time it is fetched"
     assert told["question"] == "swap: red fox"
     assert told["trace"]["experts"] == ["copy", "swap", "upper"]

@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 import lorary as lo
 from lorary.adapters.low_rank import LowRankBank
 from lorary.folder import ROUTERS
-from lorary.model.attached.asking import ask, exact_products
+from lorary.model.attached.gate_calls import ask, exact_products
 from lorary.routing.contract import Context, Gate, Routing
 from lorary.testing.fakes import SITES, FakeProbe, fake_context, fake_experts
 from lorary.testing.pico import pico_base, random_library

@@ -56,7 +56,7 @@ def fetch_or_fit(
     if found := _fetch(ensemble.library, kind, key):
         return found
     if probe is not None:
-        tell(f"fitting {to_spec(router)} to the library ...")
+        tell(f"fitting {to_spec(router)} to {ensemble.library.path.name} ...")
     state = in_rows(router.fit(ensemble.experts, ensemble.sites, probe))
     if state:
         _keep(ensemble.library, kind, key, state)

@@ -55,10 +55,9 @@ def route(
     experts are used, for libraries of thousands (see model/ensemble/paging.py). The router's state is kept in the
     library's derived/ under the hash of its origins; one that is damaged, or that others fitted, is fitted again, with
     a warning. `max_share`: leave out experts that take more than that of a plain text about nothing in particular
-    (`RoutedModel.shares`), which
-    otherwise is only warned of (W-HIJACK), when a state is fitted. `progress` hears how many parts are done, and
-    of how many: experts read, then layers packed; `tell` that a state has to be fitted from data or texts, which may
-    take a while.
+    (`RoutedModel.shares`), which otherwise is only warned of (W-HIJACK), when a state is fitted. `progress` hears how
+    many parts are done, and of how many: experts read, then layers packed; `tell` that a state has to be fitted from
+    data or texts, which may take a while.
     Raises E-EMPTY for a library without experts, or if `max_share` leaves none, E-BASE for another base, E-RANK for
     ranks that `mix` can't hold, E-FILE for an expert that is no longer what it was when the library was opened.
     """
