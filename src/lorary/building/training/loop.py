@@ -66,7 +66,7 @@ class _Run:
 
     @contextmanager
     def changing(self, step: int) -> Iterator[None]:
-        """Mark a block that changes what a checkpoint holds: interrupted in it, the state isn't saved, being of no step."""
+        """Mark a block that changes what a checkpoint holds: a state interrupted in it is of no step and not saved."""
         self.whole = None
         yield
         self.whole = step
