@@ -19,7 +19,7 @@ ROOMS = {
     "model": ("sites", "text", "attached", "decoding", "base", "probes", "ensemble", "saved", "routed",
         "trainers"),
     "building": (
-        "limits", "lengths", "contract", "training", "merging", "clustering", "builders",
+        "limits", "lengths", "trained_layers", "contract", "training", "merging", "clustering", "builders",
         "estimate", "recipe", "runner", "build_work", "finetune", "build",
     ),
     "tasks": ("example", "task", "joined", "rows", "stored", "gather", "telling", "on_disk", "read"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from lorary.adapters.tied import tied_groups
+from lorary.building.trained_layers import require_trainable, warn_of_targets
 from lorary.errors import BuildError, LibraryError, TaskError
 from lorary.hashing import hash_json
 from lorary.library.library import Library
@@ -135,9 +136,9 @@ class Builder(Options, ABC):
         Says of layers on which PEFT opens no adapter that it is so (W-PEFT).
         """
         if targets := getattr(self, "targets", ()):
-            base.require_trainable(targets)
+            require_trainable(base, targets)
             tied_groups({site.name: site for site in base.target_sites(targets)}, getattr(self, "tie", ()))
-            base.warn_of_peft(targets)
+            warn_of_targets(base, targets)
 
     def n_numbers(self, job: Job, base: BaseModel) -> int | None:
         """Foresee how many numbers the experts of a job hold, at most; None if that isn't known before."""

@@ -80,15 +80,15 @@ class BuildRunner(Runner):
                 raise  # else a worker that thought us dead was first, with the same bytes
 
     def at_work(self) -> AbstractContextManager[None]:
-        """Let the library's notes wait."""
+        """Write the library's notes once at the end."""
         return self.library.noted_once()
 
     def tidy(self) -> None:
-        """Collect what nobody needs; the notes then say the last word on what all workers built."""
+        """Delete what is no longer needed; the notes are then written with what all workers built."""
         self.library.gc()
 
     def check_made(self) -> None:
-        """Raise E-JOBS if experts are missing. Another build may have been quicker with other data: E-EXISTS."""
+        """Raise E-JOBS if experts are missing, and E-EXISTS if another build made them of other data meanwhile."""
         made = Library.open(self.library.path)
         self.check_standing(made)
         missing = [job.name for job in self.planned.values() if not all(name in made for name in job.experts)]
@@ -128,7 +128,7 @@ def _sealing(write: Callable[[Path], None], kind: str, key: str) -> Callable[[Pa
 
 @dataclass
 class _Pace:
-    """Passes reports on, and knows how long which steps took; the first is left out: nobody knows when it began."""
+    """Passes reports on and times the steps, without the first, whose beginning isn't known."""
 
     pass_on: Report
     first: tuple[int, float] | None = None
@@ -140,7 +140,7 @@ class _Pace:
         self.pass_on(step)
 
     def share(self, n_steps: int) -> float:
-        """Say which share of all steps was measured."""
+        """Give the share of all steps that was measured."""
         return (self.last[0] - self.first[0]) / n_steps if self.first and self.last and n_steps else 0.0
 
     @property

@@ -6,6 +6,7 @@ from torch import nn
 
 from lorary.adapters.contract import Site
 from lorary.adapters.low_rank import LowRankBank
+from lorary.building.trained_layers import require_trainable
 from lorary.errors import LoraryError
 from lorary.formats.peft import read_experts
 from lorary.model.attached.attachment import RoutedLinear
@@ -58,9 +59,9 @@ def test_a_layer_that_is_never_called_is_no_target(mamba):
     assert {site.name.rpartition(".")[2] for site in mamba.target_sites(["all-linear"])} == {
         "in_proj", "x_proj", "out_proj",
     }  # fmt: skip
-    mamba.require_trainable(["all-linear"])
+    require_trainable(mamba, ["all-linear"])
     with pytest.raises(LoraryError) as caught:
-        mamba.require_trainable(["in_proj", "dt_proj"])
+        require_trainable(mamba, ["in_proj", "dt_proj"])
     assert str(caught.value) == (
         "error[E-TARGET] 'dt_proj' names 'backbone.layers.0.mixer.dt_proj', which this base never calls: it reads its "
         "weight, past any adapter. Did you mean 'out_proj'? Known: all-linear, in_proj, out_proj, x_proj."

@@ -19,6 +19,7 @@ from lorary.adapters.products import ThinSVD, check_widths, padded
 from lorary.adapters.static import check_factors
 from lorary.building import limits
 from lorary.building.contract import Job, Made, OneExpertJob, jobs_of
+from lorary.building.trained_layers import warn_of_targets
 from lorary.errors import AdapterError, LibraryError, OptionError
 from lorary.formats.peft import open_experts, write_weights
 from lorary.hashing import short_key
@@ -169,7 +170,7 @@ class MergeJob(OneExpertJob):
     def check(self, base: BaseModel) -> None:
         """Refuse experts of another base, and say where PEFT opens no adapter. Raises E-BASE, E-TARGET."""
         check_library(base, self.source)
-        base.warn_of_peft(sorted(find_sites(base, self.members).keys() - base.slices.keys()))
+        warn_of_targets(base, sorted(find_sites(base, self.members).keys() - base.slices.keys()))
 
     def _open(self) -> Experts:
         return open_experts(self.members)

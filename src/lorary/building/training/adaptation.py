@@ -1,4 +1,4 @@
-"""New tasks, from a library's experts: what trainings that start from some have in common."""
+"""Trainings on new tasks that start from a library's experts: what they have in common."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""How one pupil's training went."""
+"""Losses of one pupil's training."""
 
 import math
 from dataclasses import dataclass, field

@@ -79,7 +79,7 @@ class _Run:
 
     @contextmanager
     def changing(self, step: int) -> Iterator[None]:
-        """Change in the block what a checkpoint holds; interrupted in it, the state is of no step and isn't saved."""
+        """Mark a block that changes what a checkpoint holds: a state interrupted in it is of no step and not saved."""
         self.whole = None
         yield
         self.whole = step
@@ -97,8 +97,8 @@ def train(
 ) -> list[Curve]:
     """Train all pupils: loss on completions only, AdamW. Gives each pupil's curve.
 
-    Its parameters are those that `keep` says afterwards. `work` receives checkpoint.safetensors; a run that finds one
-    goes on from it. Interrupted, it saves the last whole step first. A pupil whose loss stops being a number leaves
+    Afterwards the parameters are those that `keep` says. `work` receives checkpoint.safetensors, from which a later run
+    resumes. When interrupted, it saves the last whole step first. A pupil whose loss stops being a number leaves
     the others alone, and its curve says so. Raises E-DIVERGED if all do, and before the first step E-DISK, or OSError,
     if a checkpoint can't be written.
     """
@@ -118,7 +118,7 @@ def train(
 
 
 def divergence(name: str, curve: Curve, options: TrainingOptions) -> BuildError:
-    """Make an error of a curve that says so."""
+    """Make an error of a curve that diverged."""
     return BuildError("E-DIVERGED", f"expert {name!r}: {curve.diverged}.", f"Lower lr={options.lr}.")
 
 

@@ -1,4 +1,4 @@
-"""Experts that train jointly with the weights by which each task mixes them.
+"""Experts trained jointly with each task's mixing weights.
 
 At every site, task t goes through one LoRA with A = sum_k w_tk A_k and B = sum_k w_tk s_k B_k, where
 w_tk = sigmoid(z_tk) / sum_j sigmoid(z_tj), or, where that is asked for, z_tk itself; z (T, K) starts uniform in ±1e-3

@@ -169,7 +169,7 @@ def encoded(jobs: Sequence[J], base: BaseModel) -> tuple[list[J], list[Pupil], F
 
 
 def diverged(pupils: Sequence[Pupil], curves: Sequence[Curve], options: TrainingOptions) -> Failures:
-    """List the failures of those whose loss stopped being a number."""
+    """List the failures of pupils whose loss became NaN or infinite."""
     found = zip(pupils, curves, strict=True)
     return {pupil.name: divergence(pupil.name, curve, options) for pupil, curve in found if curve.diverged}
 
@@ -177,7 +177,7 @@ def diverged(pupils: Sequence[Pupil], curves: Sequence[Curve], options: Training
 def fresh_starts(
     options: DrawnLoRA, n: int, base: BaseModel, init: Init = "peft", *who: str
 ) -> tuple[LoRA, Sequence[Start]]:
-    """Draw fresh weights for n experts, from the seed and the site alone; who: and from whose they are.
+    """Draw initial weights for n experts from the seed and the site alone, and from `who`, if each has its own.
 
     All start from the same A, without which neither averaging the factors nor comparing them would mean anything.
     """
@@ -205,7 +205,7 @@ def packed(
     tie: Sequence[str] = (),
     make_stack: MakeStack = Stack,
 ) -> Iterator[tuple[Trainable, dict[str, PackedBank]]]:
-    """Attach one trainable expert per pupil to the base for the time of a run."""
+    """Attach one trainable expert per pupil to the base in the block."""
     rows = Rows()
     drops = InputDropout(dropout, batch_size, rows) if dropout else None
     banks = {site: PackedBank([start[site] for start in starts], rows).to(base.device) for site in starts[0]}

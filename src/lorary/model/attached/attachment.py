@@ -1,4 +1,4 @@
-"""RoutedLinear in; RoutedLinear out, bit for bit."""
+"""Routed layers put into a model, and taken out again bit for bit."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -67,7 +67,7 @@ class RoutedLinear(nn.Module):
         return mixed
 
     def _ask_of_new(self, x: Tensor, n_rows: int, n_new: int) -> Routing:
-        """Route the last n_new of the tokens x (B, T, d); those before them as they were routed in their own calls.
+        """Route the last n_new of the tokens x (B, T, d); reuse for earlier tokens the routing of their own calls.
 
         A cache may keep what a layer makes the keys and values of, so that it is given all tokens with every new one.
         """
@@ -129,7 +129,7 @@ class Attachment:
         return {site: (layer.bank, layer.gate) for site, layer in self.layers.items()}
 
     def swap(self, parts: Mapping[str, tuple[Bank, Gate]]) -> None:
-        """Let these banks and gates work, at these sites, in the place of the present ones."""
+        """Replace the banks and gates by these, at these sites."""
         for bank, gate in parts.values():
             bank.tune(gate.n_chosen)
         # All are made before the first is put in, so that what fails leaves the model as it was.

@@ -1,4 +1,4 @@
-"""How a gate is asked."""
+"""How gates are called."""
 
 import threading
 

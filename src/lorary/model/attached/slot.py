@@ -20,8 +20,8 @@ _eras = itertools.count()
 class Slot:
     """The context of the call under way, and a lock: one thread at a time.
 
-    Calls may lie within calls, as when a logits processor asks the model something: each has a context of its own, and
-    the outer one finds its own again.
+    Calls may nest, as when a logits processor calls the model: each has its own context, and the outer call gets its
+    context back.
     """
 
     def __init__(self, mix: Mix) -> None:
@@ -116,14 +116,14 @@ class Slot:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Hold the slot in the block, with no call under way, not even one of this thread. Raises E-BUSY."""
+        """Hold the slot in the block while no call is under way, not even one of this thread. Raises E-BUSY."""
         with self._guard:
             self._refuse_if_busy()
         with self.held():
             yield
 
     def new_era(self) -> None:
-        """Note that experts or router are others now."""
+        """Note that the experts or the router have changed."""
         self.era = next(_eras)
 
     def _refuse_if_busy(self) -> None:

@@ -32,12 +32,11 @@ from lorary.model.base.embedded import embedded_directory
 from lorary.model.base.embedded_needs import EMBEDDED, EMBEDDED_HUB_ID
 from lorary.model.base.fingerprint import exact_facts, sign_facts, telling_layers
 from lorary.model.base.named_bases import called, find_shared, remember_base
-from lorary.model.base.peft_limits import warn_of_peft
 from lorary.model.base.whole import check_model, open_base, take_tokenizer
 from lorary.model.decoding.answer import Answering, answer, bare
 from lorary.model.decoding.likelihood import log_likelihood
 from lorary.model.decoding.sequences import Caller
-from lorary.model.sites import choose_sites, embedding_rows, list_sites, list_slices, require_called
+from lorary.model.sites import choose_sites, embedding_rows, list_sites, list_slices
 from lorary.model.text.chat_prompts import read_template
 from lorary.model.text.text_limits import longest_text, stop_tokens
 from lorary.model.text.tokens import Encoded, by_length, encode, reading_facts, turn_end, warn_of_cuts
@@ -125,20 +124,6 @@ class BaseModel:
         Raises E-TARGET if one names nothing.
         """
         return choose_sites(self.sites, targets, self.calls.idle)
-
-    def require_trainable(self, targets: Sequence[str]) -> None:
-        """Refuse targets that name nothing, or a layer that is never called (E-TARGET), and a spread base (E-DEVICE).
-
-        What a step trains is one tensor, so it is in one place.
-        """
-        require_called(self.sites, targets, self.calls.idle)
-        if len(places := {str(self.device_of(site.name)) for site in self.target_sites(targets)}) > 1:
-            what = f"the base is spread over {', '.join(sorted(places))}, where experts are routed, but not trained."
-            raise ModelError("E-DEVICE", what, "Load it on one device: without device_map.")
-
-    def warn_of_peft(self, targets: Sequence[str]) -> None:
-        """Say, where it is so, that PEFT can't open adapters on these targets (W-PEFT)."""
-        warn_of_peft(self.hf.config.model_type, [site.name for site in self.target_sites(targets)])
 
     @cached_property
     def calls(self) -> Calls:

@@ -1,4 +1,4 @@
-"""What is routed into a base, and how: experts, router, its state, mix. Immutable: an edit makes another one."""
+"""What is routed into a base, and how: experts, router, its state, mix. Immutable; an edit makes a new one."""
 
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -92,11 +92,11 @@ class Ensemble:
 
     @cached_property
     def knowledge(self) -> str:
-        """Hash of what the router goes by beside the experts: its state, and whose each task is if it must know."""
+        """Hash of what the router uses beside the experts: its state, and the owner of each task if it needs that."""
         return short_key(*tensor_facts(self.state), self.owners if "task" in self.router.needs else None)
 
     def make_bank(self, site: Site) -> Bank:
-        """Pack the weights of all experts at one site, or what fetches them."""
+        """Pack the weights of all experts at one site, or handles that fetch them."""
         if self.pager is not None:
             return PagedBank([self.experts[name] for name in self.names], site, self.pager)
         return LowRankBank([self.experts[name].get(site.name) for name in self.names], site)
@@ -124,7 +124,7 @@ def make_parts(base: BaseModel, ensemble: Ensemble) -> Parts:
 
 
 def _needs_state(ensemble: Ensemble) -> bool:
-    """Tell whether a router keeps anything of these experts: not if its `fit` finds nothing and has no questions."""
+    """Tell whether a router needs a state for these experts: not if `fit` finds nothing without a probe."""
     try:
         return bool(ensemble.router.fit(ensemble.experts, ensemble.sites, None))
     except RoutingError:
@@ -187,9 +187,9 @@ def check_library(base: BaseModel, library: Library) -> None:
 
 
 def find_sites(base: BaseModel, members: Mapping[str, Expert]) -> dict[str, Site]:
-    """List the base's sites where any expert sits, in the base's order, but those it never calls (W-IDLE).
+    """List the base's sites that any expert adapts, in the base's order, without those it never calls (W-IDLE).
 
-    Raises as `check_fit`, and E-TARGET if all are of those.
+    Raises as `check_fit`, and E-TARGET if the base calls none of them.
     """
     for _, expert in sorted(members.items()):
         check_fit(base, expert)
@@ -219,7 +219,7 @@ def check_fit(base: BaseModel, expert: Expert) -> None:
 def check_places(base: BaseModel, experts: Iterable[Expert]) -> None:
     """Refuse experts at a site that a base, real or in outline, lacks (E-TARGET), or of other widths (E-SHAPE).
 
-    Also within a mixture of experts that the base keeps fused (E-FEATURE).
+    Raises E-FEATURE for experts within a mixture of experts that the base keeps fused.
     """
     known = base.routable
     for expert in experts:

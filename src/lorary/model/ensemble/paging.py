@@ -44,7 +44,7 @@ def parse_size(text: str | int) -> int:
 
 @dataclass(frozen=True)
 class PagingFacts:
-    """How paging went: fetches that were answered from memory or from disk, and the bytes held."""
+    """Counts of paging: fetches that were answered from memory or from disk, and the bytes held."""
 
     hits: int
     misses: int
@@ -63,7 +63,7 @@ class Pager:
 
     @property
     def facts(self) -> PagingFacts:
-        """How it went so far."""
+        """The counts so far."""
         return PagingFacts(self._hits, self._misses, self._size, self._budget)
 
     def get(self, expert: "PagedExpert", site: str) -> Weights:
@@ -157,7 +157,7 @@ class PagedExpert(Mapping[str, Weights]):
 
 
 class PagedBank(Bank):
-    """All experts at one site, of which only those in use are in memory. None stands for one that isn't there."""
+    """All experts at one site, of which only those in use are in memory. None: the expert doesn't adapt this site."""
 
     def __init__(self, experts: Sequence[Mapping[str, Weights] | None], site: Site, pager: Pager) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""Experts in, out and exchanged, another router, another mix: what a running model is changed to.
+"""Edits of a running model: add, remove or replace an expert, change the router or the mix.
 
-Nothing given is modified: each function makes a new ensemble and new parts, equal to those of a model built anew, at
-the cost of what changed. The model then takes them over at one instant.
+No argument is modified: each function makes a new ensemble and new parts, equal to those of a model built anew, and
+computes only what changed. The model then switches to them at one instant.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ Edited = tuple[Ensemble, Parts]
 
 
 def add_expert(base: BaseModel, ensemble: Ensemble, parts: Parts, expert: Expert) -> Edited:
-    """Take in one more expert.
+    """Add one more expert.
 
     Raises E-OPTION, E-EXISTS, E-BASE, E-TARGET, E-SHAPE, E-RANK, E-NONFINITE, E-FILE, E-LEARNED.
     """
@@ -49,14 +49,14 @@ def add_expert(base: BaseModel, ensemble: Ensemble, parts: Parts, expert: Expert
 
 
 def replace_expert(base: BaseModel, ensemble: Ensemble, parts: Parts, expert: Expert) -> Edited:
-    """Put an expert in the place of the one that has its name. Raises E-NAME, and as `add_expert`."""
+    """Replace the expert of the same name. Raises E-NAME, and as `add_expert`."""
     _require_expert(expert)
     _require(ensemble, expert.name)
     return _edited(base, ensemble, parts, expert.name, expert)
 
 
 def remove_expert(base: BaseModel, ensemble: Ensemble, parts: Parts, name: str) -> Edited:
-    """Leave one expert out. Raises E-NAME, and E-EMPTY for the last one."""
+    """Remove one expert. Raises E-NAME, and E-EMPTY for the last one."""
     _require(ensemble, name)
     if len(ensemble.members) == 1:
         raise LibraryError("E-EMPTY", f"expert {name!r} is the last one.", "Detach the model instead.")
@@ -64,7 +64,7 @@ def remove_expert(base: BaseModel, ensemble: Ensemble, parts: Parts, name: str) 
 
 
 def change_router(base: BaseModel, ensemble: Ensemble, parts: Parts, router: Router, tasks: Tasks | None) -> Edited:
-    """Let another router choose among the same experts. Raises E-PROBE if it needs data that isn't there."""
+    """Route the same experts with another router. Raises E-PROBE if it needs data that isn't there."""
     require("tasks", tasks, (Tasks, NoneType), "Tasks", "Read them: read_tasks(path).")
     learned = "learned" in ensemble.router.needs
     left = (name_of(ensemble.router), ensemble.members, ensemble.state) if learned else ensemble.left

@@ -1,4 +1,4 @@
-"""One expert that takes most of every text: told of where it is news, left out where the user set a bound."""
+"""Experts that take most of every text: the user is warned of them, or they are left out where a limit was set."""
 
 import contextlib
 import warnings
@@ -21,8 +21,8 @@ def require_share(limit: float | None) -> None:
 def watch_shares(model: RoutedModel, called: str, *, limit: float | None = None, notes: Library | None = None) -> None:
     """Leave out experts that take more than `limit` of a plain text, the largest first; without one, only warn of them.
 
-    notes: the library that is to remember it. If it raises, the model is detached: nobody has it to do so.
-    Raises E-EMPTY when nobody would be left.
+    notes: the library that records it. If this raises, the model is detached first, since no caller holds it yet.
+    Raises E-EMPTY if no expert would be left.
     """
     with _detached_on_error(model):
         if limit is not None:

@@ -41,10 +41,10 @@ from lorary.tasks.task import Tasks
 
 
 class RoutedModel:
-    """Answers with the experts that its router chooses. Leaves the base bit for bit as it was when it is detached.
+    """A base that answers with the experts that its router chooses. `detach` restores the base bit for bit.
 
     One thread at a time; `twin` makes a second model over the same memory. `add`, `remove`, `replace`, `set_router` and
-    `set_mix` change it while it stands: to the bit as if built anew, whole or not at all, never in a call (E-BUSY).
+    `set_mix` edit it in place, to the bit as if built anew. An edit that fails changes nothing; in a call, E-BUSY.
     """
 
     def __init__(self, base: BaseModel, attachment: Attachment, ensemble: Ensemble) -> None:
@@ -85,7 +85,7 @@ class RoutedModel:
 
     @property
     def paging(self) -> PagingFacts | None:
-        """How fetching on demand went; None if all weights are in memory."""
+        """Hits and misses of fetching on demand; None if all weights are in memory."""
         return self._ensemble.pager.facts if self._ensemble.pager is not None else None
 
     @property
@@ -114,12 +114,12 @@ class RoutedModel:
         self._change(replace_expert, self._find(expert))
 
     def set_router(self, router: Router | str, *, tasks: Tasks | None = None) -> None:
-        """Let another router choose; `tasks` for those that need examples. Raises E-NAME, E-OPTION, E-PROBE, E-BUSY."""
+        """Change the router; `tasks`: for routers that need examples. Raises E-NAME, E-OPTION, E-PROBE, E-BUSY."""
         router = find_router(router)
         self._change(change_router, router, tasks, router=router)
 
     def set_mix(self, mix: Mix) -> None:
-        """Combine the chosen experts the other way. Raises E-RANK, E-OPTION, E-BUSY."""
+        """Change how the chosen experts are combined. Raises E-RANK, E-OPTION, E-BUSY."""
         with self._attachment.slot.alone():
             self._attachment.require_attached()
             check_mix(self._ensemble.members, mix)
@@ -128,7 +128,7 @@ class RoutedModel:
     def twin(self) -> "RoutedModel":
         """Make a model for another thread: modules of its own over this one's memory, base and experts alike.
 
-        What either is changed to afterwards is its own. May be called while this one is busy.
+        Later edits of one don't affect the other. May be called while this one is busy.
         """
         with self._taking:
             twin, parts, ensemble = twin_base(self.base, self._attachment), self._attachment.parts, self._ensemble
@@ -139,7 +139,7 @@ class RoutedModel:
         return RoutedModel(twin, attachment, ensemble)
 
     def share_memory(self, other: "RoutedModel") -> None:
-        """Use another model's weights of the same experts as one's own, as a twin does. Raises E-OPTION, E-BUSY."""
+        """Share the memory of another model of the same experts, as a twin does. Raises E-OPTION, E-BUSY."""
         self._change(share_experts, other._ensemble, other._attachment.parts)
 
     def save(self, directory: Path | str, *, experts: Keep = "copy") -> Path:

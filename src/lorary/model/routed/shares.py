@@ -1,4 +1,4 @@
-"""How much of a plain text each expert takes: who gets most of it, whatever it says, was made to, or drowns the others.
+"""How much of a plain text each expert takes: one that gets most of any text was made to, or drowns out the others.
 
 A router that looks at hidden states sends a token to whoever's direction it follows. A prototype near the mean of all
 states is followed by every token, so that one adapter among many takes most of them, whatever it was trained for.

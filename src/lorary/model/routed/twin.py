@@ -37,7 +37,7 @@ def twin_base(base: BaseModel, attachment: Attachment | None = None) -> BaseMode
 
 
 def twin_part(part: M) -> M:
-    """Make another bank or gate over the same tensors: what is found out about one, such as its plan, is its own."""
+    """Make another bank or gate over the same tensors; what is measured about one, such as its plan, isn't shared."""
     twin = copy.copy(part)
     for registry in ("_parameters", "_buffers"):
         setattr(twin, registry, dict(getattr(part, registry)))
