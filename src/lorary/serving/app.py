@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
@@ -37,7 +38,8 @@ class Options:
     max_body: bytes of one request; patience_s: for answers under way when it is asked to end.
     allow_edits: whether clients may load and unload experts, which takes a key. watch_s: how often the libraries on
     disk are looked at for changes; None: never. tell: hears of changes, and of those that failed. is_replica: whether
-    there are others behind the same address, so that nothing may be asked that is of all.
+    there are others behind the same address, so that nothing may be asked that is of all. origins: whose pages may ask
+    from a browser; by default none but the server's own.
     Raises E-OPTION for edits without a key or of a replica, and for an empty key.
     """
 
@@ -50,6 +52,7 @@ class Options:
     watch_s: float | None = None
     tell: Tell = unheard
     is_replica: bool = False
+    origins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.api_key == "":
@@ -79,6 +82,10 @@ def make_app(shelf: Shelf, options: Options = Options()) -> FastAPI:
                 await asyncio.to_thread(scheduler.stop)
 
     app = FastAPI(title="lorary", version=__version__, lifespan=running, docs_url=None, redoc_url=None)
+    if options.origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=options.origins, allow_methods=["GET", "POST"], allow_headers=["*"]
+        )  # fmt: skip
     endpoints = _Endpoints(shelf, scheduler, options)
     guarded = [Depends(endpoints.require_key)]
     app.add_api_route("/v1/models", endpoints.models, methods=["GET"], dependencies=guarded)

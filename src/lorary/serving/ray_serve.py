@@ -41,8 +41,8 @@ _ENDPOINTS = 16  # requests beside the answers that a replica is busy with: list
 class Served(BaseModel):
     """Libraries over one base, and how each of n replicas serves them; paths mean the same on all machines.
 
-    loading: what `load_base` is given; rows, waiting, max_new_tokens, api_key, watch_s: of each replica, as `Limits`
-    and `Options` have them. cpus: cores, and threads, of each; gpus: 0.25 puts four replicas on one.
+    loading: what `load_base` is given; rows, waiting, max_new_tokens, api_key, watch_s, origins: of each replica, as
+    `Limits` and `Options` have them. cpus: cores, and threads, of each; gpus: 0.25 puts four replicas on one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -60,6 +60,7 @@ class Served(BaseModel):
     max_new_tokens: Annotated[int, Field(ge=1)] = 1024
     api_key: str | None = None
     watch_s: Annotated[float, Field(gt=0)] | None = None
+    origins: tuple[str, ...] = ()
 
     def settled(self) -> "Served":
         """Give the same with absolute paths and the base by name.
@@ -85,7 +86,7 @@ class Served(BaseModel):
         """How each replica serves. Raises E-OPTION."""
         return Options(
             Limits(rows=self.rows, waiting=self.waiting), self.api_key, self.max_new_tokens, watch_s=self.watch_s,
-            tell=tell, is_replica=True,
+            tell=tell, is_replica=True, origins=self.origins,
         )  # fmt: skip
 
     def make(self) -> FastAPI:

@@ -277,3 +277,15 @@ def test_a_key_is_needed_where_one_is_set(shelved):
         with pytest.raises(openai.AuthenticationError):
             openai.OpenAI(base_url=f"{address}/v1", api_key="guess", max_retries=0).models.list()
         assert openai.OpenAI(base_url=f"{address}/v1", api_key="secret").models.list().data
+
+
+def test_other_sites_pages_may_ask_only_if_they_are_named(shelved):
+    asked = {"Access-Control-Request-Method": "POST"}
+    asked["Access-Control-Request-Headers"] = "authorization,content-type"
+    named, other = "https://a.example", "https://b.example"
+    for origins, origin, allowed in (((), named, None), ((named,), named, named), ((named,), other, None)):
+        with serving(shelved, Options(origins=origins)) as address, httpx.Client(base_url=address) as http:
+            found = http.options("/v1/completions", headers={**asked, "Origin": origin})
+            assert found.headers.get("access-control-allow-origin") == allowed
+            plain = http.get("/v1/models", headers={"Origin": origin})
+            assert plain.status_code == 200 and plain.headers.get("access-control-allow-origin") == allowed

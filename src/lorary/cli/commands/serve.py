@@ -15,11 +15,7 @@ def serve(
     libraries: Annotated[list[str], typer.Argument(metavar="LIBRARY...", help="Libraries of one base.")],
     router: Annotated[
         list[str] | None,
-        method_option(
-            "--router",
-            "ROUTERS",
-            "How to route (`list` shows all); compass by default; repeatable, the first is the default.",
-        ),
+        method_option("--router", "ROUTERS", "How to route (`list` shows all); compass by default; repeatable."),
     ] = None,
     mix: HowToMix = None,
     base: BaseOfLibrary = None,
@@ -37,6 +33,9 @@ def serve(
     watch: Annotated[
         bool, typer.Option("--watch", help="Follow experts that are added, replaced or removed on disk.")
     ] = False,
+    allow_origin: Annotated[
+        list[str] | None, typer.Option(metavar="URL", help="A site whose pages may ask from a browser; repeatable.")
+    ] = None,
     *,
     sharing: Sharing,
     how: Loading,
@@ -57,7 +56,7 @@ def serve(
         return serve_replicas(
             where, sharing, host=host, port=port, allow_edits=allow_edits, watch=watch, libraries=libraries,
             routers=specs, mix=mix and mix.value, base=base, loading=how.options, rows=max_rows, waiting=max_waiting,
-            max_new_tokens=max_new_tokens, api_key=api_key,
+            max_new_tokens=max_new_tokens, api_key=api_key, origins=tuple(allow_origin or ()),
         )  # fmt: skip
 
     from lorary.serving.app import Options
@@ -68,7 +67,7 @@ def serve(
 
     options = Options(
         Limits(rows=max_rows, waiting=max_waiting), api_key, max_new_tokens, allow_edits=allow_edits,
-        watch_s=1.0 if watch else None, tell=say,
+        watch_s=1.0 if watch else None, tell=say, origins=tuple(allow_origin or ()),
     )  # fmt: skip
     loaded = load(base or base_of(opened[0]), how)
     with shelf(loaded, opened, specs, (mix or Mix.FACTORS).value, tell=say) as models:
