@@ -28,4 +28,7 @@ MALLOC_MMAP_THRESHOLD_=131072 "$python" -W ignore model.py --experts 8 64 --prom
 "$python" -W ignore operations.py
 "$python" -W ignore grouping.py --phases decode --rounds 61 --name grouping-decode
 "$python" -W ignore grouping.py --phases "prefill 512" --rounds 7 --name grouping-prefill
+"$python" -W ignore serving.py --minutes 15
+"$python" -W ignore found_adapters.py --adapters 260
+"$python" -W ignore found_adapters.py --adapters 1000 --skip "build svd:rank=8" "ask, arrow, mix=factors"
 "$python" plot.py

@@ -1,6 +1,6 @@
 """Concurrent clients of a server against one after another: tokens a second, the first token, memory.
 
-python benchmarks/serving.py [--clients 1 8 32] [--new-tokens 24] [--rounds 3] [--long 600] [--minutes 6] [--into FILE]
+python benchmarks/serving.py [--clients 1 8 32] [--new-tokens 24] [--rounds 3] [--long 600] [--minutes 6] [--only WORD]
 
 Side by side in one run, on the embedded base, in float32, one thread each, greedy, over HTTP: `lorary serve` with a
 library of random experts, by compass and by arrow, and its bare base; `transformers serve` on the bare base
@@ -98,6 +98,7 @@ def main() -> None:
     parser.add_argument("--long", type=int, default=600, help="tokens of the long prompt; 0: don't measure that")
     parser.add_argument("--experts", type=int, default=8)
     parser.add_argument("--theirs", nargs="*", choices=("plain", "batching"), default=["plain"])
+    parser.add_argument("--only", default="", help="a word in the names of those that are measured, such as base")
     parser.add_argument("--into", type=Path, default=RESULTS / "serving.jsonl")
     args = parser.parse_args()
     one_thread()
@@ -150,6 +151,7 @@ def _rounds(servers: list[Server], model: RoutedModel, args: argparse.Namespace,
     turns: list[tuple[Server | None, int]] = [(server, n) for server in servers for n in few]
     turns[len(few) : len(few)] = [(None, few[-1])]
     turns += [(server, n) for server in servers for n in many if n in server.clients]
+    turns = [(server, n) for server, n in turns if args.only in (server.name if server else ANSWER)]
     for number in range(args.rounds):
         for server, n in turns if number % 2 == 0 else reversed(turns):
             if lines.deadline.seconds_left <= 0:
@@ -166,11 +168,16 @@ def _rounds(servers: list[Server], model: RoutedModel, args: argparse.Namespace,
 def _answered(model: RoutedModel, questions: list[str], n_new: int) -> dict[str, float]:
     """Have a file of prompts answered, as `lorary answer --chat` does."""
     examples = [Example(q, "", "", messages=(Message("user", q, {}),)) for q in questions]
+    made: list[int] = []  # each call gives each of its rows a token
+    hook = model.base.hf.register_forward_pre_hook(
+        lambda _, args, kwargs: made.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
     cpu, start = time.process_time(), time.monotonic()
-    rows = [row for group in answered(model, [Prompt({}, e) for e in examples], Wish(n_new)) for row in group]
+    for _ in answered(model, [Prompt({}, e) for e in examples], Wish(n_new)):
+        pass
     cpu, clock = time.process_time() - cpu, time.monotonic() - start
-    made = sum(min(n_new, 1 + len(model.base.tokenizer(row["answer"]).input_ids)) for row in rows)
-    return {"tokens": made, "by_clock": made / clock, "by_cpu": made / cpu}
+    hook.remove()
+    return {"tokens": sum(made), "by_clock": sum(made) / clock, "by_cpu": sum(made) / cpu}
 
 
 def _first_tokens(server: Server, n_long: int, lines: Lines) -> None:
