@@ -167,8 +167,9 @@ class _Endpoints:
         self, asked: Chat | Completion, head: Head, answers: Sequence[Answer], request: Request
     ) -> Response:
         collecting, leaving = asyncio.gather(*map(_collect, answers)), asyncio.ensure_future(_leave(request))
+        both: list[asyncio.Future[Any]] = [collecting, leaving]
         try:
-            await asyncio.wait([collecting, leaving], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if not collecting.done():
                 return Response(status_code=499)
             found = await collecting
