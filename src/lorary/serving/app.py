@@ -174,11 +174,10 @@ class _Endpoints:
     async def _whole(
         self, asked: Chat | Completion, head: Head, answers: Sequence[Answer], request: Request
     ) -> Response:
-        collecting: asyncio.Future[list[list[Piece]]] = asyncio.gather(*map(_collect, answers))
-        leaving: asyncio.Future[None] = asyncio.ensure_future(_leave(request))
+        collecting, leaving = asyncio.gather(*map(_collect, answers)), asyncio.ensure_future(_leave(request))
+        both: list[asyncio.Future[Any]] = [collecting, leaving]
         try:
-            waiting: set[asyncio.Future[Any]] = {collecting, leaving}
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if not collecting.done():
                 return Response(status_code=499)
             found = await collecting
