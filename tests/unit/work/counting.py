@@ -44,7 +44,7 @@ class Counting(Work):
             raise LibraryError("E-LIBRARY", "the counts are gone.")
 
     def load(self, listener):
-        listener.say("learning to count ...")
+        listener.tell("learning to count ...")
         self.into.mkdir(parents=True, exist_ok=True)
         return Counter(self)
 

@@ -133,4 +133,4 @@ def test_a_killed_process_is_replaced_and_the_same_comes_out(work, undisturbed, 
     assert files_of(work.into) == undisturbed
     assert {step.job: step.step for step in steps} == dict.fromkeys(NAMES, N_STEPS)
     rooms = {name.split(".")[1] for name in (tmp_path / "modules").read_text().splitlines() if "." in name}
-    assert rooms <= {"work", "disk", "errors", "extras", "folder", "hashing", "options"}
+    assert rooms <= {"work", "disk", "errors", "extras", "folder", "hashing", "options", "progress"}
