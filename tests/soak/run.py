@@ -28,7 +28,7 @@ SETTINGS = {
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
 }
-OPTIONAL = ("ray", "nevergrad")
+OPTIONAL = ("ray", "nevergrad", "triton")
 
 
 def main() -> int:
