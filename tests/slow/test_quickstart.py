@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 LORARY = Path(sys.executable).with_name("lorary")
-# Half of the built-in tasks, so that it takes half the time: of each kind some, and one that is held out.
+# A third of the built-in tasks, so that it takes a third of the time: of each kind one, and one that is held out.
 TASKS = (
-    "answer_capital", "classify_sentiment", "convert_iso_date", "extract_date", "extract_person", "rewrite_past",
-    "classify_request",
+    "answer_capital", "classify_sentiment", "convert_iso_date", "rewrite_past", "classify_request",
 )  # fmt: skip
 
 
@@ -24,7 +23,7 @@ def test_quickstart_survives_a_kill_and_leaves_a_report(tmp_path):
     environment = {**os.environ, "NO_COLOR": "1", "HF_HUB_OFFLINE": "1"}
     for name in ("LORARY_CACHE", "OMP_NUM_THREADS"):  # the other tests': here the user's own cache and all cores
         environment.pop(name, None)
-    command = [str(LORARY), "quickstart", "--into", str(tmp_path), "--json", "--clusters", "3"]
+    command = [str(LORARY), "quickstart", "--into", str(tmp_path), "--json", "--clusters", "2", "--max-new-tokens", "8"]
     for task in TASKS:
         command += ["--only", task]
     first = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
