@@ -75,7 +75,8 @@ def test_command_parses(place: str, arguments: list[str]) -> None:
 
     from lorary.cli.app import command_line
 
-    names = command_line().commands
+    app = command_line()
+    names = app.commands
     # What the shell puts in may be a number.
     arguments = [argument for argument in arguments if argument not in ("--debug", "$@") and "[@]" not in argument]
     arguments = ["1" if argument.startswith("$") else argument for argument in arguments]
@@ -84,7 +85,7 @@ def test_command_parses(place: str, arguments: list[str]) -> None:
         return
     assert arguments[0] in names, f"{place}: there is no command {arguments[0]!r}, only {', '.join(names)}"
     try:
-        context = names[arguments[0]].make_context(arguments[0], arguments[1:])
+        context = names[arguments[0]].make_context(arguments[0], arguments[1:], **app.context_settings)
     except typer.Exit:  # --help, --method list
         return
     except Exception as error:
