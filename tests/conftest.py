@@ -17,9 +17,8 @@ os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="lorary-test-config-")  
 import pytest
 
 gc.disable()  # until all tests are collected: what is imported stays, and to look through it took a third of the time
-os.fsync = (
-    os.fstat
-)  # no test cuts the power, and all would wait for the disk; a descriptor that is closed is still told
+# No test cuts the power, and all would wait for the disk; a descriptor that is closed is still refused.
+os.fsync = os.fstat
 
 pytest.register_assert_rewrite("lorary.testing.contracts")
 
@@ -95,6 +94,27 @@ def toy_library(_pico, toy, tmp_path_factory):
     from lorary.testing.pico import random_library
 
     return random_library(tmp_path_factory.mktemp("toy") / "lib", _pico, list(toy)[:5])
+
+
+@pytest.fixture(scope="module")
+def traffic():
+    """Let a device of `lorary.testing.far_device` stand, and count what goes between it and the host."""
+    from lorary.testing.far_device import far_device
+
+    with far_device() as traffic:
+        yield traffic
+
+
+@pytest.fixture(scope="module")
+def near_and_far(traffic, tmp_path_factory):
+    """One base on the CPU, and the same on that device."""
+    from lorary.model.base.base_model import load_base
+    from lorary.testing.far_device import FAR
+    from lorary.testing.pico import pico_base
+
+    place = tmp_path_factory.mktemp("far") / "base"
+    pico_base().write(place)
+    return [load_base(str(place), device=device, dtype="float32", attention="eager") for device in ("cpu", FAR)]
 
 
 @pytest.fixture

@@ -13,14 +13,14 @@ from lorary.adapters.contract import Mix
 from lorary.asking.answers import Prompt, Wish, answer_group, check_answers, groups, header_of, parts_of
 from lorary.asking.stream import Model
 from lorary.disk.processes import beside
-from lorary.disk.reading import as_path
+from lorary.disk.reading import absolute_name, as_path
 from lorary.disk.writing import ELSEWHERE, disk_errors, write_whole
 from lorary.errors import BuildError, EvaluationError, LoraryError
 from lorary.evaluation.header import check_same
 from lorary.evaluation.scores import to_line
 from lorary.folder import BACKENDS
 from lorary.hashing import short_key
-from lorary.model.base.outline import outline
+from lorary.model.base.outline import bytes_of
 from lorary.model.base.passes import count_passes
 from lorary.progress import Tell
 from lorary.routing.contract import Router
@@ -73,7 +73,7 @@ def _work_of(
 ) -> "AnswerWork":
     """Say it in absolute paths, so that any process can open the model."""
     target = choice.target
-    base = target.base and (str(Path(target.base).absolute()) if Path(target.base).is_dir() else target.base)
+    base = target.base and absolute_name(target.base)
     path = target.path if target.is_bare else str(Path(target.path).absolute())
     mix = choice.mix if target.library is not None else None
     how = (path, base, choice.router, mix, choice.tasks, choice.max_share, dict(loading))
@@ -168,8 +168,7 @@ class AnswerWork(Work):
     def _held_bytes(self) -> int:
         target = self.choice().target
         name = target.base or (base_of(target.library) if target.library is not None else None)
-        found = outline(name) if name else None
-        return sum(4 * p.numel() for p in found.hf.parameters()) if found is not None else 0
+        return bytes_of(name) if name else 0
 
     def put_together(self) -> None:
         """Write the file of all parts, in their order. Raises E-DISK, E-PERM, and OSError where one is gone."""
@@ -207,14 +206,10 @@ class AnswerRunner(Runner):
 
     def __init__(self, work: AnswerWork, model: Model, key: str) -> None:
         self._work, self._model = work, model
-        self._groups = {f"rows-{group.start + 1}-{group.stop}": group for group in groups(len(work.prompts))}
+        self._groups = {_name(group): group for group in groups(len(work.prompts))}
         self.jobs = [
             Job(name, short_key(key, name), (_file(group),), len(group)) for name, group in self._groups.items()
         ]
-
-    def group(self) -> list[list[Job]]:
-        """Let each group of rows be claimed apart."""
-        return [[job] for job in self.jobs]
 
     def run(self, jobs: Sequence[Job], mine: Claim, report: Report) -> _Part:
         """Answer a group."""
@@ -242,5 +237,9 @@ class AnswerRunner(Runner):
             raise BuildError("E-JOBS", f"{what}: somebody removed it.", "The same command answers what is missing.")
 
 
+def _name(group: range) -> str:
+    return f"rows-{group.start + 1}-{group.stop}"
+
+
 def _file(group: range) -> str:
-    return f"rows-{group.start + 1}-{group.stop}.jsonl"
+    return f"{_name(group)}.jsonl"

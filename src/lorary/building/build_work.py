@@ -16,7 +16,7 @@ from lorary.model.base import base_model
 from lorary.model.base.base_model import BaseModel
 from lorary.model.base.embedded_needs import EMBEDDED
 from lorary.model.base.named_bases import remember_fit
-from lorary.model.base.outline import outline
+from lorary.model.base.outline import bytes_of, outline
 from lorary.options import require
 from lorary.tasks.task import Tasks
 from lorary.work.backend import Work
@@ -111,8 +111,8 @@ class RecipeBuild(_IntoLibrary):
         packs = [[name for job in pack for name in job.experts] for pack in self.recipe.builder.packs(jobs, base)]
         layout = Layout(self.recipe.into)
         missing = [names for names in packs if not all(layout.expert(name).is_dir() for name in names)]
-        # Room to read it in float32, whatever it is turned to: more than it then takes, so a part of the margin too.
-        return Needs(len(packs), len(missing), sum(4 * p.numel() for p in base.hf.parameters()))
+        # Room to read it in float32 is more than it then takes, so a part of the margin too.
+        return Needs(len(packs), len(missing), bytes_of(base))
 
 
 def _check_names(jobs: Sequence[Job], taken: Iterable[str] = ()) -> None:

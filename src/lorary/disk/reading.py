@@ -31,6 +31,11 @@ def as_path(given: Path | str) -> Path:
     return Path(text).absolute()
 
 
+def absolute_name(name: str) -> str:
+    """Give a name that means the same in any process: where it is that of a directory, the absolute path."""
+    return str(Path(name).absolute()) if Path(name).is_dir() else name
+
+
 def open_file(path: Path, *, through_links: bool = True) -> BinaryIO:
     """Open a file for reading, if it is one: never a FIFO, device or directory. Those could hang, or have no end.
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lorary.disk.reading import absolute_name
 from lorary.errors import OptionError
 from lorary.evaluation.benchmarking.contract import Exam
 from lorary.evaluation.benchmarking.exams import as_exams
@@ -52,7 +53,7 @@ def evaluate_grid(
     `evaluate` and `route`, before a base is loaded where no base would make it right, E-NAME for two cells of one file,
     E-OPTION for a backend with a loaded base.
     """
-    place = str(Path(base).absolute()) if isinstance(base, str) and Path(base).is_dir() else base
+    place = absolute_name(base) if isinstance(base, str) else base
     work = GridWork(
         tuple(setups), as_exams(evaluators, tasks), Path(into).absolute(), place, dict(loading or {}), train_tasks,
         limit,

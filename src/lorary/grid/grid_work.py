@@ -13,7 +13,7 @@ from lorary.evaluation.evaluate import check_into, evaluate
 from lorary.grid.cells import Cell, make_cells
 from lorary.grid.setup import Setup
 from lorary.model.base.base_model import BaseModel, load_base
-from lorary.model.base.outline import outline
+from lorary.model.base.outline import bytes_of
 from lorary.model.routed.routed_model import RoutedModel
 from lorary.tasks.task import Tasks
 from lorary.work.backend import Work
@@ -103,12 +103,6 @@ def loaded(base: BaseModel | str, loading: Mapping[str, Any], listener: Listener
     return load_base(base, **loading)
 
 
-def bytes_of(base: BaseModel | str) -> int:
-    """Tell how much room it takes to read a base in float32, whatever it is turned to; 0 where it isn't at hand."""
-    found = base if isinstance(base, BaseModel) else outline(base)
-    return sum(4 * p.numel() for p in found.hf.parameters()) if found is not None else 0
-
-
 class GridRunner(Runner):
     """Evaluates cells, one after the other; a model stays open while the next cell is of the same."""
 
@@ -126,10 +120,6 @@ class GridRunner(Runner):
         for cell in cells.values():
             check_into(root / cell.file, cell.on(base.identity))
         self.jobs = [Job(name, cell.key(base.identity), (cell.file,), cell.n_examples) for name, cell in cells.items()]
-
-    def group(self) -> list[list[Job]]:
-        """Let each cell be claimed apart."""
-        return [[job] for job in self.jobs]
 
     def choose(self, packs: Sequence[Pack], taken: Sequence[Pack]) -> Pack:
         """Prefer a cell of the model that is open, then one of a model on which nobody works."""

@@ -10,7 +10,6 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -18,6 +17,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 
 from lorary.adapters.contract import Mix
+from lorary.disk.reading import absolute_name
 from lorary.errors import BuildError, OptionError
 from lorary.extras import require_extra
 from lorary.folder import DEFAULT_ROUTER, ROUTERS
@@ -71,10 +71,9 @@ class Served(BaseModel):
         for spec in self.routers:
             ROUTERS.parse(spec)
         base = self.base or base_of(opened[0])
-        place = str(Path(base).absolute()) if Path(base).is_dir() else base
         self.options(print)
         return self.model_copy(update={
-            "libraries": tuple(str(library.path.absolute()) for library in opened), "base": place,
+            "libraries": tuple(str(library.path.absolute()) for library in opened), "base": absolute_name(base),
         })  # fmt: skip
 
     @property

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lorary import __version__
+from lorary.disk.reading import absolute_name
 from lorary.errors import OptionError
 from lorary.evaluation.evaluate import check_tasks
 from lorary.evaluation.scores import Scores, read_scores
@@ -71,7 +72,7 @@ def run_study(
     into, repeats = Path(into), repeated(study, seeds)
     check_page_place(into / REPORT)
     check_scorable(study, subject, into, seeds)
-    place = str(Path(base).absolute()) if isinstance(base, str) and Path(base).is_dir() else base
+    place = absolute_name(base) if isinstance(base, str) else base
     apart = None if shared is None else Path(shared).absolute()
     work = StudyWork(repeats, subject, into.absolute(), place, apart, dict(loading or {}))
     carry_out(Order(work, run or new_run(), _telling(tell)), base, backend)

@@ -139,9 +139,9 @@ class Runner(ABC):
 
     jobs: Sequence[Job]
 
-    @abstractmethod
     def group(self) -> Sequence[Sequence[Job]]:
-        """Group the jobs that run together. Only the first worker is asked; the others follow it."""
+        """Group the jobs that run together: by default each runs alone. Only the first worker is asked."""
+        return [[job] for job in self.jobs]
 
     @abstractmethod
     def run(self, jobs: Sequence[Job], mine: Claim, report: Report) -> Product:

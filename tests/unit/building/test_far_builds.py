@@ -11,25 +11,10 @@ from lorary.building.training import loop as training
 from lorary.errors import ModelError
 from lorary.formats.peft import read_experts
 from lorary.library.library import Library
-from lorary.model.base.base_model import load_base
-from lorary.testing.far_device import FAR, far_device
-from lorary.testing.pico import pico_base, random_library
+from lorary.testing.far_device import FAR
+from lorary.testing.pico import random_library
 
 QUICK = "steps=3,batch_size=2,n_evaluations=1,lr=0.01"
-
-
-@pytest.fixture(scope="module")
-def traffic():
-    with far_device() as traffic:
-        yield traffic
-
-
-@pytest.fixture(scope="module")
-def bases(traffic, tmp_path_factory):
-    """Give one base on the CPU and on the device."""
-    place = tmp_path_factory.mktemp("far") / "base"
-    pico_base().write(place)
-    return [load_base(str(place), device=device, dtype="float32", attention="eager") for device in ("cpu", FAR)]
 
 
 def same(one, other):
@@ -41,8 +26,8 @@ def same(one, other):
             torch.testing.assert_close(found[name][site].b, weights.b, atol=1e-5, rtol=1e-3)
 
 
-def test_a_pack_learns_the_same_there(bases, toy, tmp_path):
-    for i, base in enumerate(bases):
+def test_a_pack_learns_the_same_there(near_and_far, toy, tmp_path):
+    for i, base in enumerate(near_and_far):
         options = f"private:{QUICK},rank=2,dropout=0,pack_tokens=100000"
         lo.build(options, toy.only(["copy", "swap"]), base, into=tmp_path / str(i))
     same(tmp_path / "1", tmp_path / "0")
@@ -52,17 +37,17 @@ def test_a_pack_learns_the_same_there(bases, toy, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("builder", ["poly", "mhr:n_heads=2", "shared", "phatgoose", "switch", "lorahub"])
-def test_every_way_to_learn_learns_the_same_there(builder, bases, toy, tmp_path):
+def test_every_way_to_learn_learns_the_same_there(builder, near_and_far, toy, tmp_path):
     tasks = toy.only(["copy", "swap"])
-    source = random_library(tmp_path / "source", bases[0], list(tasks), ranks=2)
+    source = random_library(tmp_path / "source", near_and_far[0], list(tasks), ranks=2)
     learns = {"phatgoose": QUICK, "switch": QUICK, "lorahub": "steps=3"}.get(builder)
     spec = f"{builder}:{learns}" if learns else f"{builder}{',' if ':' in builder else ':'}{QUICK},rank=2,dropout=0"
-    for i, base in enumerate(bases):
+    for i, base in enumerate(near_and_far):
         lo.build(spec, tasks, base, source=source if learns else None, into=tmp_path / str(i))
     same(tmp_path / "1", tmp_path / "0")
 
 
-def waits_of(bases, toy, traffic, monkeypatch, place, spec):
+def waits_of(near_and_far, toy, traffic, monkeypatch, place, spec):
     """Count what a whole step waits for, the third of a run."""
     step, found = training._step, []
 
@@ -72,14 +57,14 @@ def waits_of(bases, toy, traffic, monkeypatch, place, spec):
         found.append((dict(traffic.waits), traffic.sent))
 
     monkeypatch.setattr(training, "_step", counted)
-    lo.build(spec, toy.only(["copy", "swap"]), bases[1], into=place)
+    lo.build(spec, toy.only(["copy", "swap"]), near_and_far[1], into=place)
     return found
 
 
 @pytest.mark.parametrize("dropout", [0, 0.5])
-def test_a_step_waits_only_for_the_one_before(dropout, bases, toy, traffic, monkeypatch, tmp_path):
+def test_a_step_waits_only_for_the_one_before(dropout, near_and_far, toy, traffic, monkeypatch, tmp_path):
     spec = f"private:{QUICK},rank=2,dropout={dropout},pack_tokens=100000"
-    first, *others = waits_of(bases, toy, traffic, monkeypatch, tmp_path / "lib", spec)
+    first, *others = waits_of(near_and_far, toy, traffic, monkeypatch, tmp_path / "lib", spec)
     assert first == ({}, 0)
     assert others == [({"_to_copy": 2}, 0)] * 2  # losses and norms of the step before
     lines = (Library.open(tmp_path / "lib")["copy"].directory / "metrics.jsonl").read_text().splitlines()

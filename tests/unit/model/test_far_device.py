@@ -19,8 +19,8 @@ from lorary.model.base.base_model import load_base
 from lorary.model.decoding.decoder import Decoder, Request
 from lorary.tasks.example import Example
 from lorary.testing.fakes import SITES, FakeProbe, fake_context, fake_experts
-from lorary.testing.far_device import FAR, FarTensor, far_device
-from lorary.testing.pico import pico_base, random_library
+from lorary.testing.far_device import FAR, FarTensor
+from lorary.testing.pico import random_library
 
 COMPASS = "compass:top_k=2,n_texts=2,n_tokens=4"
 IDS = torch.arange(2, 26).view(3, 8)
@@ -28,23 +28,9 @@ PROMPTS = [Example("swap: red fox", "fox red", "copy"), Example("x", "y", "swap"
 
 
 @pytest.fixture(scope="module")
-def traffic():
-    with far_device() as traffic:
-        yield traffic
-
-
-@pytest.fixture(scope="module")
-def bases(traffic, tmp_path_factory):
-    """Give one base on the CPU and on the device."""
-    place = tmp_path_factory.mktemp("far") / "base"
-    pico_base().write(place)
-    return [load_base(str(place), device=device, dtype="float32", attention="eager") for device in ("cpu", FAR)]
-
-
-@pytest.fixture(scope="module")
-def library(bases, tmp_path_factory):
+def library(near_and_far, tmp_path_factory):
     place = tmp_path_factory.mktemp("far") / "lib"
-    return random_library(place, bases[0], ["copy", "swap", "upper"], targets=["q_proj", "down_proj"])
+    return random_library(place, near_and_far[0], ["copy", "swap", "upper"], targets=["q_proj", "down_proj"])
 
 
 def close(found, expected):
@@ -145,8 +131,8 @@ def test_a_routed_layer_without_numbers_knows_its_shapes(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("router", ["arrow:top_k=2", COMPASS, "oracle"])
-def test_a_model_says_the_same_there(router, bases, library, tmp_path):
-    near, far = bases
+def test_a_model_says_the_same_there(router, near_and_far, library, tmp_path):
+    near, far = near_and_far
     with lo.route(near, library, router) as model:
         names = ["copy", "swap", "swap"] if router == "oracle" else None
         expected, answers = model(IDS, tasks=names).logits.detach(), model.generate_text(PROMPTS, max_new_tokens=3)
@@ -160,13 +146,13 @@ def test_a_model_says_the_same_there(router, bases, library, tmp_path):
         assert torch.equal(found.cpu(), beams)
         assert model.explain(PROMPTS[0], max_new_tokens=2).weights.device.type == "cpu"
         model.save(tmp_path / "far")
-    for base in bases:
+    for base in near_and_far:
         with lo.load(tmp_path / "far", base=base) as model:
             close(model(IDS.to(base.device), tasks=names).logits.detach(), expected)
 
 
-def test_edits_there_give_what_they_give_here(bases, library, tmp_path):
-    near, far = bases
+def test_edits_there_give_what_they_give_here(near_and_far, library, tmp_path):
+    near, far = near_and_far
     more = random_library(tmp_path / "more", near, ["copy", "new"], targets=["q_proj", "down_proj"], seed=1)
     found = []
     for base in (near, far):
@@ -181,9 +167,9 @@ def test_edits_there_give_what_they_give_here(bases, library, tmp_path):
 
 
 @pytest.mark.parametrize("router", ["arrow:top_k=2", COMPASS, "oracle"])
-def test_a_token_is_waited_for_once(router, bases, library, traffic):
+def test_a_token_is_waited_for_once(router, near_and_far, library, traffic):
     """A step of decoding fetches the numbers of its tokens, and sends them back: no router adds to that."""
-    far = bases[1]
+    far = near_and_far[1]
     with lo.route(far, library, router) as model, torch.inference_mode():
         decoder = Decoder(model.caller, far.device)
         texts = [far.tokenizer(example.prompt)["input_ids"] for example in PROMPTS]
@@ -213,8 +199,8 @@ def test_a_routed_layer_launches_few_kernels(mix, most, traffic):
     assert 0 < traffic.launched.total() - 2 * alone <= most
 
 
-def test_a_call_with_ids_fetches_none_of_them(bases, library, traffic):
-    far = bases[1]
+def test_a_call_with_ids_fetches_none_of_them(near_and_far, library, traffic):
+    far = near_and_far[1]
     with lo.route(far, library, "uniform") as model, torch.no_grad():
         ids = IDS.to(FAR)
         traffic.forget()
@@ -223,9 +209,9 @@ def test_a_call_with_ids_fetches_none_of_them(bases, library, traffic):
 
 
 @pytest.mark.slow
-def test_an_evaluation_gives_the_same_there(bases, library, toy, tmp_path):
+def test_an_evaluation_gives_the_same_there(near_and_far, library, toy, tmp_path):
     found = []
-    for i, base in enumerate(bases):
+    for i, base in enumerate(near_and_far):
         with lo.route(base, library, "uniform") as model:
             found.append(lo.evaluate(lo.Perplexity(), model, toy.only(["copy"]), into=tmp_path / f"{i}.jsonl").mean)
     assert found[1] == pytest.approx(found[0], rel=1e-5)
@@ -238,9 +224,9 @@ SPREAD = {"model.embed_tokens": FAR, "model.rotary_emb": FAR, "model.layers.0": 
 
 
 @pytest.fixture(scope="module")
-def spread(bases, tmp_path_factory):
+def spread(near_and_far, tmp_path_factory):
     place = tmp_path_factory.mktemp("far") / "spread"
-    bases[0].write(place)
+    near_and_far[0].write(place)
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("HF_DEACTIVATE_ASYNC_LOAD", "1")  # the device is known in this thread alone
         return load_base(str(place), device_map=SPREAD, dtype="float32", attention="eager")
@@ -248,9 +234,9 @@ def spread(bases, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("router", ["arrow:top_k=2", COMPASS, "oracle"])
-def test_experts_and_gates_are_where_their_layer_is(router, spread, bases, library):
+def test_experts_and_gates_are_where_their_layer_is(router, spread, near_and_far, library):
     names = ["copy", "swap", "swap"] if router == "oracle" else None
-    with lo.route(bases[0], library, router) as model:
+    with lo.route(near_and_far[0], library, router) as model:
         expected, scores = model(IDS, tasks=names).logits.detach(), model.log_likelihood(PROMPTS)
         answers = model.generate_text(PROMPTS, max_new_tokens=3)
     with lo.route(spread, library, router) as model:

@@ -118,6 +118,8 @@ def test_a_task_of_natural_instructions_as_it_is_published():
     assert len(example.answers) == 2
     several = {**content, "Definition": ["Add the two.", "And then stop."], "Positive Examples": []}
     assert "'Definition' (3 rows)" in refusal("task1_sums.json", json.dumps(several))
+    own = {**content, "Positive Examples": [], "Instances": [{**row, "definition": "Add."} for row in instances]}
+    assert "'definition of the file' (3 rows)" in refusal("task1_sums.json", json.dumps(own))
     assert "'Definition' must be a text" in refusal("task1_sums.json", json.dumps({**content, "Definition": [3]}))
 
 

@@ -34,6 +34,12 @@ def outline(base: str) -> BaseModel | None:
     return BaseModel(hf, tokenizer, name_of(base))
 
 
+def bytes_of(base: BaseModel | str) -> int:
+    """Tell how much room it takes to read a base in float32, whatever it is turned to; 0 where it isn't at hand."""
+    found = base if isinstance(base, BaseModel) else outline(base)
+    return sum(4 * p.numel() for p in found.hf.parameters()) if found is not None else 0
+
+
 def sizes(base: BaseModel) -> dict[str, tuple[int, int]]:
     """Give (d_in, d_out) wherever it takes experts, by which `lorary.check` tells whether an adapter fits."""
     return {name: (site.d_in, site.d_out) for name, site in base.routable.items()}

@@ -44,9 +44,6 @@ class _MeasureRunner(Runner):
         path = work.measure.path
         self.jobs = [Job(path, short_key(path), (path,), 0)]
 
-    def group(self) -> list[list[Job]]:
-        return [[job] for job in self.jobs]
-
     def run(self, jobs: Sequence[Job], mine: Claim, report: Report) -> Written:
         self._listener.tell(f"measuring {Path(self.work.measure.path).stem}")
         kept(self.work.measure, self.work.bench, self.work.root)

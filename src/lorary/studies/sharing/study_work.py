@@ -12,10 +12,11 @@ from lorary.errors import EvaluationError
 from lorary.evaluation.benchmarking.contract import Exam
 from lorary.grid.cells import Cell as GridCell
 from lorary.grid.cells import facts_of, make_cell
-from lorary.grid.grid_work import GridRunner, Written, bytes_of, loaded
+from lorary.grid.grid_work import GridRunner, Written, loaded
 from lorary.grid.setup import Setup
 from lorary.library.library import Library
 from lorary.model.base.base_model import BaseModel
+from lorary.model.base.outline import bytes_of
 from lorary.model.text.batching import tokens_at_once
 from lorary.studies.contract import Cell, Study, Subject
 from lorary.studies.sharing.cpu_time import TIMES, counted

@@ -73,7 +73,8 @@ def _rows_in(content: Any, where: str) -> list[Any]:
     if is_row(content):
         return _by_columns(content) or [content]
     if natural_instructions.is_task(content):
-        return natural_instructions.rows_of_task(content, where)
+        beside = natural_instructions.said_of_all(content, where)
+        return [_with_fields(row, beside) for row in content[natural_instructions.ROWS]]
     lists = [key for key, value in content.items() if isinstance(value, list) and value and _are_objects(value)]
     if len(lists) != 1:
         found = f"{len(lists)} of them ({', '.join(map(repr, lists))})" if lists else "none"
@@ -97,9 +98,9 @@ def _by_columns(content: Mapping[str, Any]) -> list[Any]:
     return [dict(zip(content, cells, strict=True)) for cells in zip(*columns, strict=True)] if same else []
 
 
-def _with_fields(row: Mapping[str, Any], beside: Mapping[str, Any]) -> Mapping[str, Any]:
+def _with_fields(row: Any, beside: Mapping[str, Any]) -> Any:
     """Give a row what its file says beside the list of rows; of a field that both have, neither is lost."""
-    if not beside:
+    if not beside or not isinstance(row, Mapping):  # what is no row is refused with its place
         return row
     return {**{f"{key} of the file" if key in row else key: value for key, value in beside.items()}, **row}
 

@@ -5,17 +5,18 @@ from typing import Any
 
 from lorary.errors import TaskError
 
+ROWS = "Instances"
 _TEXTS = ("Positive Examples", "Negative Examples")
 """What a task says besides; all else describes where it comes from and of which kind it is."""
 
 
 def is_task(content: Mapping[str, Any]) -> bool:
     """Tell such a file from another object of JSON."""
-    return isinstance(content.get("Instances"), list) and "Definition" in content
+    return isinstance(content.get(ROWS), list) and "Definition" in content
 
 
-def rows_of_task(content: Mapping[str, Any], where: str) -> list[Any]:
-    """Give each instance the task's definition; further definitions and the examples stay fields that aren't read.
+def said_of_all(content: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Give what the task says of each of its instances; of that, further definitions and the examples aren't read.
 
     Raises E-DATA for a definition that is no text.
     """
@@ -24,6 +25,4 @@ def rows_of_task(content: Mapping[str, Any], where: str) -> list[Any]:
     if not isinstance(first, str):
         what = f"{where}: 'Definition' must be a text or a list of texts, found {type(first).__name__}."
         raise TaskError("E-DATA", what, "Fix the file.")
-    told = {"definition": first, "Definition": others, **{name: content.get(name) for name in _TEXTS}}
-    instances = content["Instances"]
-    return [{**told, **row} if isinstance(row, Mapping) else row for row in instances]
+    return {"definition": first, "Definition": others, **{name: content.get(name) for name in _TEXTS}}
