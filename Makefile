@@ -17,7 +17,7 @@ INSTALL_DATA := $(BIN)/python -m pip install --quiet --no-deps --upgrade --targe
 SECONDS ?= 600
 FIGURES ?= $(VENV)/soak.json
 
-.PHONY: demo test test-slow test-quantised test-fresh test-wheel test-lowest soak check format docs families site clean
+.PHONY: demo test test-slow test-quantised test-trackers test-fresh test-wheel test-lowest soak check format docs families site clean
 
 demo: $(VENV)/.demo
 	$(BIN)/lorary quickstart --into $(or $(INTO),runs/quickstart) $(ARGS)
@@ -33,6 +33,11 @@ test-slow: $(VENV)/.dev
 test-quantised: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/quantised --constraint constraints.txt torchao
 	PYTHONPATH=$(VENV)/quantised $(BIN)/python -m pytest tests/unit/model/test_bases.py
+
+# Apart, since of what they bring (0.25 GB) an older pillow and others would stand in for ours.
+test-trackers: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --upgrade --target $(VENV)/trackers --constraint constraints.txt trackio wandb
+	PYTHONPATH=$(VENV)/trackers $(BIN)/python -m pytest tests/unit/tracking tests/contracts/test_tracker_contract.py
 
 # `make demo` as a stranger finds it: a clone, an empty home, nothing of ours installed.
 test-fresh:

@@ -28,8 +28,8 @@ FEW = {
 """Of some studies as few parts as show how they are made."""
 
 
-KILLED = ("similarity", "sni")
-"""Killed and resumed in the fast tests too: one of measures, one of scores."""
+FAST = ("similarity", "sni")
+"""Run, killed and resumed in the fast tests too: one of measures, one of scores."""
 
 
 class _Given:
@@ -63,7 +63,7 @@ class _Given:
 
 @pytest.mark.parametrize("name", STUDIES.names())
 class TestStudy(_Given, StudyContract):
-    test_kill_and_resume_is_uninterrupted = None  # below
+    test_the_plan_lists_what_run_does_once = test_kill_and_resume_is_uninterrupted = None  # below
 
     def test_it_is_a_study(self, study, name):
         assert isinstance(study, Study)
@@ -72,7 +72,8 @@ class TestStudy(_Given, StudyContract):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in KILLED else pytest.mark.slow) for name in STUDIES.names()]
+    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in STUDIES.names()]
 )
-class TestKilledStudy(_Given):
+class TestRunStudy(_Given):
+    test_the_plan_lists_what_run_does_once = StudyContract.test_the_plan_lists_what_run_does_once
     test_kill_and_resume_is_uninterrupted = StudyContract.test_kill_and_resume_is_uninterrupted

@@ -45,12 +45,14 @@ def test_the_page_shows_the_package(path: str) -> None:
     assert (PACKAGE / path).read_text(encoding="utf-8") in [block.text for block in blocks(PAGE)]
 
 
+@pytest.mark.slow
 def test_it_keeps_the_contracts(installed: Path) -> None:
     said = run(installed, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests")
     assert "failed" not in said
     assert int(said.split(" passed")[0].split()[-1]) > 20
 
 
+@pytest.mark.slow
 def test_it_is_there_by_name(installed: Path) -> None:
     code = (
         "import lorary as lo; from lorary.folder import EVALUATORS, ROUTERS;"
@@ -60,6 +62,7 @@ def test_it_is_there_by_name(installed: Path) -> None:
     assert run(installed, "-c", code) == "True Contains(max_new_tokens=64)\n"
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_it(installed: Path) -> None:
     listed = run(installed, "-m", "lorary.cli.entry", "eval", "--metric", "list")
     assert "contains" in listed

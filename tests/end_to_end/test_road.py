@@ -62,6 +62,7 @@ def whole(_pico, parts, tmp_path_factory):
     return into, walk(ROAD, _pico, *parts, into, **watcher.ears), watcher
 
 
+@pytest.mark.slow
 def test_every_library_is_scored_under_every_router(whole):
     _, walked, watcher = whole
     assert sorted(walked.libraries) == ["mbc", "private", "shared"]
@@ -127,6 +128,7 @@ def test_too_few_tasks_are_refused(base, parts, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_built_in_tasks_are_held_out_by_default():
     to_train, heldout = choose_tasks(None, (), ())
     assert (len(to_train), len(heldout)) == (12, 4)
@@ -135,6 +137,7 @@ def test_the_built_in_tasks_are_held_out_by_default():
     assert (list(to_train), list(heldout)) == (["extract_date", "extract_person"], ["extract_place"])
 
 
+@pytest.mark.slow
 def test_without_a_valid_part_there_is_a_report_without_curves(base, toy, tmp_path):
     some = Tasks(Task(name, toy[name].train, test=toy[name].test) for name in list(toy)[:3])
     unseen = list(toy)[2]

@@ -73,6 +73,7 @@ def test_the_two_mixes_and_other_top_k_differ(base, library):
     assert all((found[i] - found[j]).abs().max() > 0.01 for i in range(2, 6) for j in range(i))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rslora", [False, True])
 @pytest.mark.parametrize("top_k", [1, 3, N])
 def test_arrow_is_peft_s_arrow(top_k, rslora, base, tmp_path):

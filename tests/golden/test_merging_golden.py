@@ -37,6 +37,7 @@ def test_one_expert_merges_to_itself(method, name, tmp_path):
     assert expert.provenance.parents[0].startswith(f"{name}@")
 
 
+@pytest.mark.slow
 def test_adapters_of_all_sorts_add_up(tmp_path):
     """Weights of the base, changed by hand with what PEFT itself merges for each adapter."""
     base = pico_base()

@@ -52,6 +52,7 @@ def refused(*args, **options):
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_what_can_t_be_merged_is_refused(base, tmp_path):
     library, into = random_library(tmp_path / "lib", base, 2), tmp_path / "out"
     assert "E-BASE" in refused(pico_base(seed=1), library, into=into)

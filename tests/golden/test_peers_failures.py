@@ -83,6 +83,7 @@ def test_gradients_go_through_the_router(mix, base, library):
         assert not any(p.requires_grad for p in base.hf.parameters() if not any(p is f for f in factors))
 
 
+@pytest.mark.slow
 def test_prototypes_can_t_be_stale(base, library, tmp_path):
     # PEFT: logits off by 0.42 after an expert changed.
     make_adapter(tmp_path / "other", seed=9)
@@ -98,6 +99,7 @@ def test_prototypes_can_t_be_stale(base, library, tmp_path):
     assert torch.equal(found, routed_answer(base, library, "arrow:top_k=2", mix="factors"))
 
 
+@pytest.mark.slow
 def test_an_expert_of_another_rank_comes_later(base, library, tmp_path):
     # PEFT: accepted, then a crash at the next forward.
     make_adapter(tmp_path / "wide", seed=5, r=7)
@@ -145,6 +147,7 @@ def test_a_mixture_does_not_become_a_routed_expert(base, library, tmp_path):
         assert torch.equal(said(model), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -123,6 +123,7 @@ def with_gates(private, _pico, toy, tmp_path_factory):
     return build(Phatgoose(**QUICK), toy.only(NAMES), _pico, source=private, into=into)
 
 
+@pytest.mark.slow
 def test_the_experts_are_copies_with_a_gate_each(private, with_gates):
     for name in NAMES:
         assert with_gates[name].provenance.weights_sha256 == private[name].provenance.weights_sha256
@@ -143,6 +144,7 @@ def test_tokens_go_to_their_own_experts_more_than_to_others(base, with_gates, to
             assert shares.argmax() == i
 
 
+@pytest.mark.slow
 def test_who_comes_later_changes_no_gate(base, private, toy, tmp_path):
     library, into = Library.create(tmp_path / "grown", base=base.fingerprint), tmp_path / "lib"
     for name in NAMES[:2]:
@@ -163,6 +165,7 @@ def answer(model):
         return model(torch.arange(2, 26).view(3, 8)).logits
 
 
+@pytest.mark.slow
 def test_a_model_that_stands_takes_in_who_came_later(base, private, with_gates, toy, tmp_path):
     library, into = Library.create(tmp_path / "two", base=base.fingerprint), tmp_path / "lib"
     for name in NAMES[:2]:

@@ -96,6 +96,7 @@ def learned(library):
     return load_file(path)
 
 
+@pytest.mark.slow
 def test_the_library_holds_the_skills_and_z(built):
     name, library = built
     assert list(library) == ["k0", "k1", "k2"]

@@ -176,6 +176,7 @@ def learned_file(library):
     return library.path / "learned" / f"switch-{library['copy'].provenance.extra['job']}.safetensors"
 
 
+@pytest.mark.slow
 def test_the_experts_are_copies_and_every_one_has_rows(private, gated):
     for name in NAMES:
         assert gated[name].provenance.weights_sha256 == private[name].provenance.weights_sha256

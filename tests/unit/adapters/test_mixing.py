@@ -94,6 +94,7 @@ def test_factors(case):
     check(case, "factors")
 
 
+@pytest.mark.slow
 @SETTINGS
 @given(st.integers(2, 3).flatmap(lambda n: cases(equal_ranks=True, n_splits=n)))
 def test_factors_with_weights_per_block(case):

@@ -56,6 +56,7 @@ def _stop(step):
     raise _StoppedError
 
 
+@pytest.mark.slow
 def test_workers_write_the_bytes_of_one_process(share, world, tmp_path):
     into, steps, plans = tmp_path / "a.jsonl", [], []
     with pytest.raises(_StoppedError):
@@ -83,6 +84,7 @@ def _stopped_behind_one(share, into):
     return {path.name for path in parts_of(into).glob("*.jsonl")}
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_with_what_is_missing(share, world, tmp_path):
     into, done = tmp_path / "a.jsonl", []
     (first,) = _stopped_behind_one(share, into)
@@ -90,6 +92,7 @@ def test_a_run_that_was_stopped_goes_on_with_what_is_missing(share, world, tmp_p
     assert (done, into.read_bytes()) == ([first.removesuffix(".jsonl")], world[2])
 
 
+@pytest.mark.slow
 def test_what_is_there_is_never_mixed_with_another_run(share, world, tmp_path):
     _, prompts, _ = world
     into = tmp_path / "a.jsonl"

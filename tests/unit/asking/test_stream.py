@@ -26,6 +26,7 @@ def library(base, tmp_path_factory):
     return random_library(tmp_path_factory.mktemp("asking") / "lib", base, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("router", [None, "arrow:top_k=2", "compass:n_texts=4,n_tokens=8"])
 @pytest.mark.parametrize("sampling", [lo.Sampling(), lo.Sampling(1.0, top_k=90, seed=3)])
 def test_pieces_are_the_whole_answer(base, library, router, sampling):

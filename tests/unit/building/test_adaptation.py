@@ -95,6 +95,7 @@ def test_the_only_expert_needs_no_name(base, toy, tmp_path):
     assert job.start == ("shared",)
 
 
+@pytest.mark.slow
 def test_lib_poly_starts_at_the_mean_and_changes_everything(base, toy, source, tmp_path):
     tasks = toy.only(["copy", "swap"])
     library = build(LibPoly(**QUICK), tasks, base, into=tmp_path / "lib", source=source)
@@ -109,6 +110,7 @@ def test_lib_poly_starts_at_the_mean_and_changes_everything(base, toy, source, t
     assert min(mean) * 0.98 < first_loss(library, "one") < max(mean) * 1.02
 
 
+@pytest.mark.slow
 def test_lib_polyz_learns_to_mix_and_leaves_the_experts(base, toy, source, tmp_path):
     tasks = toy.only(["copy"])
     library = build(LibPolyZ(**{**QUICK, "steps": 40}), tasks, base, into=tmp_path / "lib", source=source)

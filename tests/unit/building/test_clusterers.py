@@ -32,6 +32,7 @@ def points_in_groups(n_groups, n, *, noise=0.3):
 # ---- how many -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_groups", [3, 5])
 def test_the_curve_is_highest_at_the_true_number_of_groups(n_groups):
     similarity = points_in_groups(n_groups, 20)

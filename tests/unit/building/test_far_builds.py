@@ -26,6 +26,7 @@ def same(one, other):
             torch.testing.assert_close(found[name][site].b, weights.b, atol=1e-5, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_pack_learns_the_same_there(near_and_far, toy, tmp_path):
     for i, base in enumerate(near_and_far):
         options = f"private:{QUICK},rank=2,dropout=0,pack_tokens=100000"
@@ -61,6 +62,7 @@ def waits_of(near_and_far, toy, traffic, monkeypatch, place, spec):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropout", [0, 0.5])
 def test_a_step_waits_only_for_the_one_before(dropout, near_and_far, toy, traffic, monkeypatch, tmp_path):
     spec = f"private:{QUICK},rank=2,dropout={dropout},pack_tokens=100000"
@@ -105,6 +107,7 @@ def little_memory(monkeypatch):
     return limited
 
 
+@pytest.mark.slow
 def test_a_build_goes_on_in_passes_that_memory_holds(base, toy, little_memory, tmp_path):
     tasks, spec = toy.only(["copy"]), f"private:{QUICK},rank=2,dropout=0"
     spec = spec.replace("batch_size=2", "batch_size=4")

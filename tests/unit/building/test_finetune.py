@@ -107,6 +107,7 @@ def test_a_base_of_another_precision_makes_another_base(base, toy, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_of_two_that_are_asked_for_the_same_one_trains(toy, tmp_path):
     tasks, into = toy.only(["copy"]), tmp_path / "full"
     began, told, ends = threading.Event(), {"first": [], "second": []}, []

@@ -76,6 +76,7 @@ def changed(saved, *, by_another=False):
     saved.write_bytes(safetensors.torch.save(tensors, header))
 
 
+@pytest.mark.slow
 def test_ones_own_checkpoint_is_gone_on_from(base, tasks, whole, tmp_path):
     cut(base, tasks, tmp_path / "lib")
     with warnings.catch_warnings():
@@ -115,6 +116,7 @@ def enormous(saved):
         file.truncate(8 + len(header) + n_bytes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [unsealed, no_metadata, changed, enormous])
 def test_what_this_user_did_not_seal_is_not_gone_on_from(make, base, tasks, whole, tmp_path):
     make(cut(base, tasks, tmp_path / "lib"))
@@ -124,6 +126,7 @@ def test_what_this_user_did_not_seal_is_not_gone_on_from(make, base, tasks, whol
     assert files == whole
 
 
+@pytest.mark.slow
 def test_what_another_user_sealed_is_not_gone_on_from(base, tasks, whole, as_user, tmp_path):
     as_user("stranger")
     changed(cut(base, tasks, tmp_path / "lib"), by_another=True)
@@ -134,6 +137,7 @@ def test_what_another_user_sealed_is_not_gone_on_from(base, tasks, whole, as_use
     assert files == whole
 
 
+@pytest.mark.slow
 def test_hosts_with_keys_of_their_own_take_over_from_each_other(base, tasks, whole, as_user, tmp_path):
     """Each starts the pack again, with a word; neither fails, and it ends as an undisturbed build."""
     as_user("first-host")
@@ -234,6 +238,7 @@ def test_damaged_tries_are_made_anew(content, base, tasks, library, tmp_path):
         assert resume_search(base, only, library, tmp_path / "lib")[0] == 1
 
 
+@pytest.mark.slow
 def test_pi_tuning_goes_on_with_its_parts(base, tasks, tmp_path):
     """Its checkpoints lie in folders of their own, in the directory of each owner in turn."""
     known = build(BUILDER, tasks, base, into=tmp_path / "known" / "lib")

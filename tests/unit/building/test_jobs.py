@@ -82,6 +82,7 @@ def at(job_number, step, do):
 # ---- together -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_others", [1, 3])
 def test_workers_share_the_packs_and_the_library_is_the_same(base, other_base, tasks, tmp_path, undisturbed, n_others):
     """While the first worker is in the midst of a pack, others take one each, and what is left."""
@@ -443,6 +444,7 @@ def test_a_worker_notes_its_experts_once(base, tasks, tmp_path, notes):
 # ---- what changes meanwhile -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [lambda into: into.rename(into.with_name("there")), shutil.rmtree])
 def test_a_library_that_is_gone_is_told_and_not_made_anew(base, tasks, tmp_path, undisturbed, change):
     into, there = tmp_path / "one" / "lib", tmp_path / "one" / "there"

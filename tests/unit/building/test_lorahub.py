@@ -40,6 +40,7 @@ def run(search, n):
     return losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Evolution, Nevergrad])
 def test_a_search_gets_near_the_lowest_point_in_its_box(kind):
     losses = run(kind(3, 150, 1.5, 0), 150)
@@ -118,6 +119,7 @@ def test_the_authors_divide_the_loss_by_the_examples_and_not_the_penalty(library
         assert other["loss"] == pytest.approx((one["loss"] - 0.05 * size) / 4 + 0.05 * size)
 
 
+@pytest.mark.slow
 def test_rouge_l_is_that_of_greedy_answers(library, base, tmp_path):
     """Of tasks whose answers are the base's own, nothing (all 0) has 100; the mean has what the routed library has."""
     prompts = [Example(f"{letter} and", "") for letter in "abc"]

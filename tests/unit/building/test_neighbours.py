@@ -147,6 +147,7 @@ def test_tuning_starts_from_the_interpolation(base, toy, library, tmp_path):
         torch.testing.assert_close(found.delta(), expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_experts_and_their_shares_are_tuned_together(base, toy, known, tmp_path):
     tasks = toy.only([*OWN, "last", "first"])
     builder = PiTuning(top_k=2, n_examples=4, steps=12, batch_size=4, lr=1e-2, dropout=0.0, temperature=1.0)

@@ -81,6 +81,7 @@ def test_values_move_the_parameters_and_gradients_come_back():
 TRAINING = {"steps": 6, "batch_size": 4, "lr": 5e-2, "dropout": 0.0, "rank": 2}
 
 
+@pytest.mark.slow
 def test_experts_of_a_pack_lie_in_one_plane_and_learn(base, toy, tmp_path):
     """Of four experts that move in two dimensions, all differences are sums of two."""
     tasks = toy.only(["copy", "swap", "upper", "first"])

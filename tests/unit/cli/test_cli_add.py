@@ -448,6 +448,7 @@ main(["add", sys.argv[2], "hf://me/lib"])
 """
 
 
+@pytest.mark.slow
 def test_add_takes_what_a_killed_add_had_fetched(
     run: Run, world: World, copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "zeroshot"
 
 
+@pytest.mark.slow
 def test_routers_by_benchmarks_end_with_the_mean(run: Run, world: World, place: Path, tmp_path: Path) -> None:
     line = ("eval", world.library, place, "--benchmark", "all:score=acc", *ROUTERS, "--into", tmp_path / "runs")
     first = run(*line, "--workers", 1)

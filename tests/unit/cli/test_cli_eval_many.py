@@ -30,6 +30,7 @@ def no_base(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lorary.cli.models.load", None)
 
 
+@pytest.mark.slow
 def test_routers_and_metrics_make_a_grid(run: Run, world: World, tmp_path: Path) -> None:
     line = ("eval", world.library, world.tasks, *ROUTERS, *METRICS, "--into", tmp_path / "runs", "--workers", 1)
     first = run(*line)

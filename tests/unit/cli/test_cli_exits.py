@@ -190,6 +190,7 @@ def test_usage(run: Run, line: str, message: str) -> None:
     assert (answer.code, answer.out) == (2, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -335,6 +336,7 @@ main(["show", sys.argv[1]])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGINT)])
 def test_the_second_interrupt_ends_it_at_once_whatever_it_does(
     world: World, first: signal.Signals, second: signal.Signals
@@ -398,6 +400,7 @@ def test_interrupted_from_the_first_import_on(module: str, sent: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted.\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM"])
 def test_interrupted_when_all_is_told(sent: str) -> None:
     command = [sys.executable, "-c", AT_EXIT, "--version", sent]

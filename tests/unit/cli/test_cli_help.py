@@ -56,6 +56,7 @@ def complete(*lines: str) -> list[list[str]]:
     return answers
 
 
+@pytest.mark.slow
 def test_commands_options_and_words_are_completed() -> None:
     expected = {
         "": list(COMMANDS),
@@ -74,6 +75,7 @@ def test_commands_options_and_words_are_completed() -> None:
     assert dict(zip(expected, complete(*expected), strict=True)) == expected
 
 
+@pytest.mark.slow
 def test_methods_are_completed() -> None:
     asked = {
         "build tasks --method": BUILDERS,
@@ -89,6 +91,7 @@ def test_methods_are_completed() -> None:
     assert [answers[0] for answers in begun] == [known[0] for known in names]
 
 
+@pytest.mark.slow
 def test_experts_are_completed(world: World) -> None:
     expected = {
         f"show {world.library}/": [f"{world.library}/{name}" for name in ("copy", "swap", "upper")],

@@ -78,6 +78,7 @@ def embedded_world(_world: World, tmp_path_factory: pytest.TempPathFactory) -> W
     return dataclasses.replace(_world, library=library)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("said", "spins"), [({}, "1000"), ({"OMP_WAIT_POLICY": "active"}, None)])
 def test_threads_wait_briefly_unless_the_user_said_how_they_wait(said: dict[str, str], spins: str | None) -> None:
     probe = 'import atexit, os; atexit.register(lambda: print(os.environ.get("GOMP_SPINCOUNT")))'
@@ -102,6 +103,7 @@ LIGHT = {
 """Lines and their exit codes."""
 
 
+@pytest.mark.slow
 def test_loads_nothing_heavy(tmp_path: Path) -> None:
     found = run_several([line.split() for line in LIGHT], tmp_path)
     assert {line: (code, loaded) for line, (code, _, _, loaded) in zip(LIGHT, found, strict=True)} == {
@@ -109,6 +111,7 @@ def test_loads_nothing_heavy(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_show_loads_nothing_heavy(world: World) -> None:
     done = run_apart("show", world.library, "--json")
     assert done.stderr.splitlines() == ["LOADED"]
@@ -116,6 +119,7 @@ def test_show_loads_nothing_heavy(world: World) -> None:
     assert run_apart("show", world.library / "swap").stderr.splitlines() == ["LOADED"]
 
 
+@pytest.mark.slow
 def test_unknown_method_is_told_before_anything_heavy_loads(world: World) -> None:
     done = run_apart("build", world.tasks, "--method", "privat", "--into", "nowhere")
     *_, message, loaded = done.stderr.splitlines()
@@ -125,6 +129,7 @@ def test_unknown_method_is_told_before_anything_heavy_loads(world: World) -> Non
     assert done.returncode == 1
 
 
+@pytest.mark.slow
 def test_a_reader_who_leaves_is_no_error(world: World) -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
@@ -153,6 +158,7 @@ NEED_THE_EMBEDDED = (
 )
 
 
+@pytest.mark.slow
 def test_what_the_embedded_base_lacks_is_told_before_anything_heavy_loads(
     embedded_world: World, tmp_path: Path
 ) -> None:
@@ -167,6 +173,7 @@ def test_what_the_embedded_base_lacks_is_told_before_anything_heavy_loads(
         assert (code, out, list((tmp_path / str(number)).iterdir())) == (1, "", []), line
 
 
+@pytest.mark.slow
 def test_a_backend_that_is_missing_is_told_before_anything_heavy_loads(world: World) -> None:
     line = ("build", world.tasks, "--method", "private", "--base", world.base, "--into", "x", "--backend", "ray:cpus=1")
     done = run_apart(*line, before=LACKING)
@@ -183,6 +190,7 @@ def test_our_parents_keep_quiet(world: World) -> None:
     assert loaded.startswith("LOADED torch transformers")
 
 
+@pytest.mark.slow
 def test_no_colours_and_no_bars_without_a_terminal(world: World) -> None:
     done = run_apart("report", "missing.jsonl", "--into", "x.html")
     assert "\x1b" not in done.stderr

@@ -75,6 +75,7 @@ def test_an_answer_ends_before_a_stop_text(run: Run, world: World) -> None:
     assert json.loads(run(*line, "--stop", whole[2:4]).out)["answer"] == whole[:2].strip()
 
 
+@pytest.mark.slow
 def test_a_build_notes_the_longest_text_by_option_or_recipe(run: Run, world: World, tmp_path: Path) -> None:
     line = ("build", world.tasks, "--method", "private:steps=1", "--base", world.base, "--only", "copy")
     assert run(*line, "--into", tmp_path / "a", "--max-tokens", 99).code == 0

@@ -94,6 +94,7 @@ def test_it_is_found_again_where_the_user_named_it(run: Run, world: World, tmp_p
     assert find_here(world.called[:-1] + "x") is None
 
 
+@pytest.mark.slow
 def test_an_older_library_opens_and_goes_on(run: Run, world: World, theirs: Path, copied: Path) -> None:
     for config in copied.glob("experts/*/adapter_config.json"):  # with the path, as it was written
         config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": str(world.base)}))

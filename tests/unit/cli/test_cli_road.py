@@ -20,6 +20,7 @@ from lorary.testing.pico import pico_tokenizer
 from lorary.work.survey import JobState
 
 
+@pytest.mark.slow
 def test_whole_road(run: Run, world: World, tmp_path: Path) -> None:
     groups, library, into = tmp_path / "groups.json", tmp_path / "libs" / "mbc", tmp_path / "runs"
     assert run("cluster", world.library, "--method", "mbc:k=2", "--into", groups).code == 0
@@ -189,6 +190,7 @@ def test_a_build_may_start_from_a_library(run: Run, world: World, tmp_path: Path
     assert {tuple(source) for source in heard} == {("copy", "swap", "upper")}
 
 
+@pytest.mark.slow
 def test_cluster_writes_a_page_and_lets_experts_join(run: Run, world: World, copied: Path, tmp_path: Path) -> None:
     line = ("cluster", copied, "--method", "mbc:k=auto,space=products", "--into", tmp_path / "groups.json")
     assert run(*line, "--report", tmp_path / "page.html").code == 0
@@ -212,6 +214,7 @@ def test_cluster_json(run: Run, world: World, tmp_path: Path) -> None:
     assert json.loads(run(*line).out) == {"c0": ["copy", "swap", "upper"]}
 
 
+@pytest.mark.slow
 def test_ask(run: Run, world: World) -> None:
     line = ("ask", world.library, "swap: red fox", "--base", world.base, "--max-new-tokens", 3)
     fitted = list((world.library / "derived").glob("compass-*"))
@@ -263,6 +266,7 @@ def test_ask_without_base_takes_the_one_the_library_names(
     )
 
 
+@pytest.mark.slow
 def test_a_base_of_a_relative_name_is_found_from_anywhere(
     run: Run, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ def saved(run: Run, world: World, copied: Path, tmp_path: Path) -> Path:
     return into
 
 
+@pytest.mark.slow
 def test_ask_and_eval_take_a_saved_model(run: Run, world: World, copied: Path, saved: Path, tmp_path: Path) -> None:
     routed = ("--router", "arrow:top_k=2", "--mix", "outputs", "--base", world.base)
     asked = ("swap: red fox", "--max-new-tokens", 3, "--json", "--explain")

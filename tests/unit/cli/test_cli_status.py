@@ -49,6 +49,7 @@ def test_status_in_words(run: Run, begun: Path) -> None:
     assert (told.code, told.err) == (3, "")
 
 
+@pytest.mark.slow
 def test_status_in_json_loads_nothing_heavy(begun: Path) -> None:
     told = run_apart("status", begun, "--json")
     assert told.stderr.splitlines() == ["LOADED"]

@@ -34,6 +34,7 @@ def chosen(*names: str) -> list[str]:
     return [word for name in names for word in ("--benchmark", name)]
 
 
+@pytest.mark.slow
 def test_benchmarks_are_scored_by_every_row_and_judged_by_their_mean(
     run: Run, line: tuple[object, ...], tmp_path: Path
 ) -> None:
@@ -53,6 +54,7 @@ def test_benchmarks_are_scored_by_every_row_and_judged_by_their_mean(
     assert held["numbers"] == "mbc-uniform on mean of the benchmarks was not measured."
 
 
+@pytest.mark.slow
 def test_the_paper_is_foreseen_with_its_benchmarks_and_no_weights(
     run: Run, line: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

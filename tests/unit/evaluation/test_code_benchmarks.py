@@ -80,6 +80,7 @@ def test_decoding_is_whose_the_prompts_are() -> None:
         HumanEval(n_samples=0)
 
 
+@pytest.mark.slow
 def test_reference_programs_pass() -> None:
     try:
         require("bubblewrap")

@@ -179,6 +179,7 @@ def verdicts() -> dict[str, Verdict]:
         return dict(zip(every, judge(list(every.values()), QUICK), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PASSES)
 def test_a_right_program_passes(verdicts: dict[str, Verdict], name: str) -> None:
     assert verdicts[name] == Verdict(True)
@@ -233,6 +234,7 @@ def test_without_walls_a_pass_needs_the_tests_too(unprotected: None, name: str) 
     assert verdict.why.startswith(why)
 
 
+@pytest.mark.slow
 def test_without_walls_limits_and_time_hold(unprotected: None) -> None:
     here = Program("import os\nplace = os.getcwd()", f"assert 'lorary-code-' in place and place != {os.getcwd()!r}")
     hangs = Program(HANGS["computes for ever"], "")

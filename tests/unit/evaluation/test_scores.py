@@ -57,6 +57,7 @@ def test_the_interval_is_that_of_the_normal_approximation():
     assert low < narrow[0] < scores.mean < narrow[1] < high
 
 
+@pytest.mark.slow
 def test_big_tasks_are_resampled_in_pieces():
     rng = np.random.default_rng(0)
     low, high = make_scores(huge=rng.normal(size=9000)).interval()
@@ -72,6 +73,7 @@ def test_intervals_stay_between_the_extremes(values):
     assert least - 1e-6 <= low <= high <= most + 1e-6
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(
     st.text(max_size=9), st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=5), st.text()

@@ -109,6 +109,7 @@ def test_the_whole_study(base, data, short, tmp_path):
     assert sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "out/runs").iterdir()) == before
 
 
+@pytest.mark.slow
 def test_experts_start_from_the_same_a_or_not(base, data, short, tmp_path):
     run = evidence._Run(Study(), base, data, tmp_path, lambda what: None)
     seeds = {

@@ -92,6 +92,7 @@ def work_of(setups, tasks, base, into):
 # ---- one process --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_each_cell_is_what_a_single_evaluation_writes(base, setups, tasks, tmp_path, singly, routed):
     steps, plans = [], []
     found = evaluate_grid(
@@ -208,6 +209,7 @@ def test_who_was_thought_dead_and_comes_back_writes_nothing(base, setups, tasks,
     assert files_of(tmp_path) == singly
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_keeps_no_other_from_being_evaluated(base, setups, tasks, tmp_path, singly, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(ExactMatch, "score", lambda *_: 1 / 0)

@@ -76,6 +76,7 @@ PAIRS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_each_question_is_answered_as_by_the_harness_s_own_model(model):
     ours, own = HarnessModel(model), theirs(model)
     found, expected = ours.loglikelihood(asked(PAIRS)), own.loglikelihood(asked(PAIRS), disable_tqdm=True)

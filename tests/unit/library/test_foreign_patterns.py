@@ -95,6 +95,7 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(st.lists(PIECES, min_size=1, max_size=7), st.sampled_from(PATHS))
 def test_anything_else_is_read_alike_or_refused(pieces, path):

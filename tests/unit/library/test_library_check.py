@@ -192,6 +192,7 @@ def test_not_a_directory(adapter, tmp_path):
 LONG = [f"x{i}" for i in range(40_000)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fields",
     [

@@ -80,6 +80,7 @@ def finish(process: "subprocess.Popen[str]") -> str:
     return out
 
 
+@pytest.mark.slow
 def test_killed_at_any_instant(library, poems):
     expected = library.add(poems, "first").hash
     for turn in range(12):
@@ -115,6 +116,7 @@ def finish_killed(process: "subprocess.Popen[str]") -> None:
     process.stdout.close()
 
 
+@pytest.mark.slow
 def test_concurrent_writers(library, poems):
     writers = [start(ADD_SAME, library.path, poems, i) for i in range(3)]
     for writer in writers:

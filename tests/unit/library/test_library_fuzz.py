@@ -4,6 +4,7 @@ import json
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from library_pico import BASE, CONFIG, safetensors_bytes, tensors, write_adapter
@@ -83,6 +84,7 @@ def test_any_byte_changed(position, byte):
     judge(weights=WEIGHTS_BYTES[:position] + bytes([byte]) + WEIGHTS_BYTES[position + 1 :])
 
 
+@pytest.mark.slow
 @quick
 @given(values)
 def test_any_provenance(value):

@@ -134,6 +134,7 @@ PARTS = st.sampled_from(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.lists(PARTS, max_size=9))
 def test_any_key_is_understood_and_peft_s_name_for_it_is_read_alike(parts):

@@ -31,6 +31,7 @@ def test_results_come_in_the_order_of_the_rows():
     assert len(groups) > plain
 
 
+@pytest.mark.slow
 def test_a_batch_that_memory_does_not_hold_is_halved():
     tried = []
 

@@ -109,6 +109,7 @@ def test_a_layer_behind_the_last_block_has_no_part_in_evidence(tmp_path):
         model.generate(IDS, max_new_tokens=3, do_sample=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("router", ["arrow:top_k=2", "compass"])
 @pytest.mark.parametrize("family", ["deepseek_v3", "mamba", "qwen3_next"])
 def test_generation_is_the_same_with_a_cache_and_without_one(family, router, tmp_path):

@@ -76,6 +76,7 @@ def read(decoder, requests, n_tokens=None):
     return arriving
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_who_joins_and_leaves_changes_no_answer(model):
     base, caller = model
@@ -211,6 +212,7 @@ def test_a_chat_ends_at_its_turn():
     assert stops_of(base, [Example("a", "b", "t")]) == list(base.stop_tokens)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["gemma2", "mamba", "falcon_h1"])
 @torch.inference_mode()
 def test_where_rows_cannot_leave_or_join_a_batch_ends_together(family, tmp_path):

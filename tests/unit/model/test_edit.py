@@ -60,6 +60,7 @@ def data(toy):
 # ---- equal to the bit ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mix", "router"),
     [*(("factors", router) for router in ROUTERS), ("outputs", "arrow:top_k=2"), ("outputs", "uniform")],
@@ -154,6 +155,7 @@ def test_sites_come_and_go_with_their_experts(base, library, spare):
         assert torch.equal(logits(model), anew(library, "arrow"))
 
 
+@pytest.mark.slow
 def test_routers_and_mixes_are_exchanged(base, library, data):
     with route(base, library, "uniform") as model:
         for router in ROUTERS:
@@ -378,6 +380,7 @@ def test_rows_added_by_two_owners_do_not_mix(base, tmp_path):
                 assert torch.equal(logits(routed), anew(lone, "uniform", mix="outputs"))
 
 
+@pytest.mark.slow
 def test_twins_answer_in_threads_while_one_is_changed(base, library, spare):
     with route(base, library, "arrow:top_k=2") as model:
         expected = model.generate(IDS[:1], max_new_tokens=12, do_sample=False)
@@ -446,6 +449,7 @@ def test_the_layers_stay_where_they_are(base, library, spare):
         assert {site: model._attachment.layers[site] for site in layers} == layers
 
 
+@pytest.mark.slow
 def test_the_compass_s_texts_are_written_once(base, library, spare, monkeypatch):
     from lorary.model.probes.probe import DataProbe
 

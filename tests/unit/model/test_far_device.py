@@ -151,6 +151,7 @@ def test_a_model_says_the_same_there(router, near_and_far, library, tmp_path):
             close(model(IDS.to(base.device), tasks=names).logits.detach(), expected)
 
 
+@pytest.mark.slow
 def test_edits_there_give_what_they_give_here(near_and_far, library, tmp_path):
     near, far = near_and_far
     more = random_library(tmp_path / "more", near, ["copy", "new"], targets=["q_proj", "down_proj"], seed=1)
@@ -166,6 +167,7 @@ def test_edits_there_give_what_they_give_here(near_and_far, library, tmp_path):
     close(found[1], found[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("router", ["arrow:top_k=2", COMPASS, "oracle"])
 def test_a_token_is_waited_for_once(router, near_and_far, library, traffic):
     """A step of decoding fetches the numbers of its tokens, and sends them back: no router adds to that."""

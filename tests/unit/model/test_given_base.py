@@ -81,6 +81,7 @@ def test_what_can_be_no_base_is_refused(what):
 # ---- where and how it computes ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device_map", ["auto", {"": "cpu"}])
 def test_a_base_may_be_placed_by_a_map(device_map, base, directory, tmp_path):
     placed = load_base(str(directory), dtype="float32", device_map=device_map)
@@ -166,6 +167,7 @@ WAYS_OUT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", WAYS_OUT)
 def test_the_way_out_is_that_of_the_fault(what, directory):
     spoil, hint = WAYS_OUT[what]

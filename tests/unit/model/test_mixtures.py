@@ -186,6 +186,7 @@ def by_site(experts):
     return found
 
 
+@pytest.mark.slow
 def test_arrow_chooses_for_each_token_at_each_of_the_mixtures_own_experts(zoo):
     base, library, _ = zoo
     experts = {name: read_weights(library[name]) for name in library}

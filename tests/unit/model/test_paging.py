@@ -31,6 +31,7 @@ def library(base, tmp_path):
     return random_library(tmp_path / "lib", base, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mix", ["factors", "outputs"])
 @pytest.mark.parametrize("router", ["arrow:top_k=2", "arrow:top_k=6", "uniform", "oracle"])
 def test_the_answer_is_that_of_resident_experts(router, mix, base, library):

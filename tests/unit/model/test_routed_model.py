@@ -326,6 +326,7 @@ def test_a_damaged_state_is_fitted_again(fitted, damage, base, tmp_path):
         assert torch.equal(logits(model), first)
 
 
+@pytest.mark.slow
 def test_a_state_that_the_base_has_a_part_in_is_of_one_dtype(base, tmp_path):
     """What a bfloat16 base reads of its own texts is other than what a float32 one does; prototypes are the same."""
     half = pico_base(dtype=torch.bfloat16)

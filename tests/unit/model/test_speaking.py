@@ -132,6 +132,7 @@ def test_a_bfloat16_base_runs_and_agrees_roughly(tmp_path):
     assert (found[torch.float32] - found[torch.bfloat16]).abs().max() < 0.3
 
 
+@pytest.mark.slow
 def test_prompt_and_answer_fill_the_context_and_no_more():
     base = pico_base()
     texts = ["x", "a prompt that is cut", ""]

@@ -1,5 +1,6 @@
 """A twin is another model over the same memory: nothing but memory is shared."""
 
+import pytest
 import torch
 
 from lorary.model.routed.route import route
@@ -29,6 +30,7 @@ def test_a_twin_shares_every_tensor(base, toy_library):
         assert torch.equal(logits(twin), logits(model))
 
 
+@pytest.mark.slow
 def test_how_a_twin_mixes_is_its_own_business(base, tmp_path):
     library = random_library(tmp_path / "lib", base, 70, targets=["q_proj"])  # so many that strategies are measured
     with route(base, library, "arrow:top_k=4") as model, model.twin() as twin:

@@ -33,11 +33,13 @@ def test_a_large_tree_names_clusters():
     assert _name_runs(["a", "a", "a", "b", "b", "", "", "", "", "c", "c", "c", "c"]) == [(1, "a"), (10, "c")]
 
 
+@pytest.mark.slow
 def test_the_number_chosen_is_marked():
     assert b"<!-- k=3 -->" in draw_k_curve(CURVE, chosen=3).svg
     assert b"<!-- k=" not in draw_k_curve(CURVE).svg
 
 
+@pytest.mark.slow
 def test_the_page_shows_all_three(tmp_path):
     clusters = {"c0": NAMES[:2], "c1": NAMES[2:]}
     path = report_clusters(

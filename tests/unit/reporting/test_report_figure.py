@@ -48,6 +48,7 @@ def test_a_title_that_looks_like_mathematics_is_drawn_as_it_is():
     assert draw_growth([TokenTrace(("a",), ("$e_{",), weights, "$x_{$", ("s",), weights[None])]).png
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 def test_curves_are_drawn_as_far_as_they_go():
     curves = [
@@ -70,6 +71,7 @@ def _no_further_fonts():
     canvas._installed.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 @pytest.mark.usefixtures("_no_further_fonts")
 def test_letters_that_the_first_font_lacks_come_from_those_installed(monkeypatch):
@@ -140,6 +142,7 @@ def test_what_can_not_be_drawn_says_why(draw, message):
     assert str(caught.value) == message
 
 
+@pytest.mark.slow
 def test_growth_has_two_panels_for_each_text():
     weights = np.random.default_rng(0).dirichlet(np.ones(6), size=(8, 5))  # (L, T, E)
     traces = [

@@ -15,6 +15,7 @@ LONG = [f"super_natural_instructions_task{i:04d}_politifact_text_generation" for
 GROUPS = {"a_cluster_with_a_long_name": LONG[:9], "c": LONG[9:]}
 
 
+@pytest.mark.slow
 def test_experts_that_are_alike_are_said_to_be_and_not_coloured_apart():
     near, names = 0.99999 + 1e-6 * np.arange(16).reshape(4, 4) / 16, ["a", "b", "c", "d"]
     shown = draw_similarity(names, near)

@@ -16,6 +16,7 @@ from lorary.reporting.report import report
 BAD = "<img src=x onerror=alert(1)>"
 
 
+@pytest.mark.slow
 def test_the_whole_page(tmp_path, table, similarity, curves, trace):
     names, matrix, clusters = similarity
     pictures = [draw_scores(table), draw_similarity(names, matrix, clusters=clusters), draw_training(curves)]
@@ -85,6 +86,7 @@ def test_an_empty_report_is_a_page(tmp_path):
     assert "<h2>" not in write_report(tmp_path / "deep" / "r.html", title="T").read_text()
 
 
+@pytest.mark.slow
 def test_runs_are_grouped_by_their_tasks(tmp_path, make_group):
     runs = make_group(0, ["rte", "boolq"]) + make_group(1, ["piqa", "quail", "race", "sciq"])
     text = report(runs, tmp_path / "r.html").read_text()
@@ -113,6 +115,7 @@ def test_what_is_no_run_is_refused(tmp_path, runs):
         report(runs, tmp_path / "page.html")
 
 
+@pytest.mark.slow
 def test_a_page_and_its_figures_are_written_over_earlier_ones(tmp_path, make_group):
     for title in ("old", "new"):
         into = report(make_group(0, ["rte"]), tmp_path / "r.html", title=title, png_dir=tmp_path)

@@ -74,6 +74,7 @@ def until(holds):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_experts_come_and_go_over_http_and_answers_are_as_of_a_model_built_anew(server, base, edited, tmp_path):
     library, spare = edited
     whole = random_library(tmp_path / "whole", base, 4)  # the same four, by the same seed
@@ -94,6 +95,7 @@ def test_experts_come_and_go_over_http_and_answers_are_as_of_a_model_built_anew(
     assert sorted(Library.open(library.path)) == sorted(library)  # on disk all is as it was
 
 
+@pytest.mark.slow
 def test_an_answer_under_way_is_of_the_experts_that_were_there(server, standing, base, edited, monkeypatch):
     """Whoever asked before the change has the old answer, whole; then the old models go."""
     library, spare = edited
@@ -141,6 +143,7 @@ def test_what_cannot_be_loaded_is_refused_and_nothing_changes(server, edited, na
     assert server.get("/v1/models").json() == before
 
 
+@pytest.mark.slow
 def test_who_is_unknown_or_the_last_cannot_be_unloaded(server):
     def unload(name):
         return server.post("/v1/unload_lora_adapter", json={"lora_name": name})
@@ -150,6 +153,7 @@ def test_who_is_unknown_or_the_last_cannot_be_unloaded(server):
     assert isinstance(ask(server, "x"), str)
 
 
+@pytest.mark.slow
 def test_a_watched_library_is_followed(server, base, edited, told):
     library, spare, arrow = Library.open(edited[0].path), edited[1], "skills:arrow:top_k=2"
 

@@ -31,6 +31,7 @@ def greedy(client, prompt, model="skills", **options):
     return client.completions.create(model=model, prompt=prompt, temperature=0, **{"max_tokens": 8, **options})
 
 
+@pytest.mark.slow
 def test_it_answers_as_the_model_does(client, routed):
     wanted = routed.generate_text([Example(prompt, "") for prompt in PROMPTS], max_new_tokens=8)
     answers = [greedy(client, prompt).choices[0] for prompt in PROMPTS]
@@ -229,6 +230,7 @@ def steps(monkeypatch):
     return made
 
 
+@pytest.mark.slow
 def test_a_full_queue_refuses_and_says_when_to_try_again(shelved, steps):
     """One is answered, two wait, and whoever else comes is refused; later all are answered."""
     with (
@@ -279,6 +281,7 @@ def test_a_key_is_needed_where_one_is_set(shelved):
         assert openai.OpenAI(base_url=f"{address}/v1", api_key="secret").models.list().data
 
 
+@pytest.mark.slow
 def test_other_sites_pages_may_ask_only_if_they_are_named(shelved):
     asked = {"Access-Control-Request-Method": "POST"}
     asked["Access-Control-Request-Headers"] = "authorization,content-type"

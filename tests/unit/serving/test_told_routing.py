@@ -40,6 +40,7 @@ def spread(trace):
     return weights
 
 
+@pytest.mark.slow
 def test_each_of_a_batch_is_told_its_own_routing(http, named):
     """They are equal to `explain` at the place from which each token was chosen."""
     name, model = named

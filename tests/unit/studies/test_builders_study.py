@@ -113,6 +113,7 @@ def test_without_tasks_held_out_nothing_is_adapted(toy):
     assert {cell.group for cell in plan.cells} == {TRAINED}
 
 
+@pytest.mark.slow
 def test_seeds_repeat_the_study_and_claims_are_judged_on_their_mean(base, toy, tmp_path):
     study = BuilderStudy(steps=1, batch_size=2, n_score=2, libraries=("private", "shared"), adaptations=())
     done = run_study(study, Subject(toy.only(OWN), toy.only([])), base, into=tmp_path, seeds=(1, 2))

@@ -115,6 +115,7 @@ def test_it_judges_both_ends_the_ways_and_the_cosines(results):
     }
 
 
+@pytest.mark.slow
 def test_it_lays_out_numbers_and_ways(results):
     study = ClusterStudy(ways=("random_examples", "mbc"))
     numbers, ways = study.tables(results, "seed 1")

@@ -52,6 +52,7 @@ def test_it_judges_by_the_largest_of_a_hundredth(loss, holds, reached):
     assert verdict.interval[0] == pytest.approx(25 * (5 - loss) - 90, abs=1)
 
 
+@pytest.mark.slow
 def test_it_shows_the_share_of_the_full_way():
     (table,) = STUDY.tables(results({"10": 4.0, "100": 2.0, "1000": 1.1}), "seed 1")
     assert [row.name for row in table.rows] == ["base", "10", "100", "1000", "all"]

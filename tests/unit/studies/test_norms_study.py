@@ -109,6 +109,7 @@ def test_what_lies_above_1_by_a_thousandth_is_told():
     assert "0.042 [0.042, 0.042]" in NormStudy().tables(results, "x")[0].to_markdown()
 
 
+@pytest.mark.slow
 def test_it_takes_the_library_that_it_is_given(base, toy, tmp_path):
     own = ["copy", "swap"]
     library = random_library(tmp_path / "lib", base, own, ranks=2)

@@ -56,6 +56,7 @@ def test_too_few_examples_tell_nothing():
     assert judge("x", scores("one", {"a": [1.0] * 5}), scores("two", {"a": [9.0] * 5})).holds is None
 
 
+@pytest.mark.slow
 def test_it_compares_routers_and_says_what_each_closes(base, toy, tmp_path):
     own = ["copy", "swap", "upper"]
     library = random_library(tmp_path / "lib", base, own)

@@ -99,6 +99,7 @@ def test_it_judges_by_the_interval_of_r(slope, holds):
     assert [row.cells[3].mean for row in of_pairs.rows][-1] == pytest.approx(slope + 0.05)
 
 
+@pytest.mark.slow
 def test_its_experts_see_their_tasks_equally_often(base, toy, tmp_path):
     study = SimilarityStudy(n_pairs=2, steps=2, batch_size=2, limit=2)
     own = toy.only(["copy", "swap", "upper"])

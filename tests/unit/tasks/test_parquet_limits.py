@@ -24,6 +24,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_a_small_file_that_stands_for_gigabytes_is_refused(bomb, tmp_path):
     path = write(tmp_path / "task.parquet", **BOMBS[bomb]())
@@ -34,6 +35,7 @@ def test_a_small_file_that_stands_for_gigabytes_is_refused(bomb, tmp_path):
     assert pa.total_allocated_bytes() - began < _MOST
 
 
+@pytest.mark.slow
 def test_what_people_write_is_read(tmp_path):
     rows = [f"question {n}: what is {n} times {n * 7}?" for n in range(20_000)]
     path = write(tmp_path / "task.parquet", prompt=rows, completion=[str(n % 10) for n in range(20_000)])

@@ -15,6 +15,7 @@ TOOLS = Path(__file__).parents[3] / "tools"
 EVERYTHING = {**builtin_tasks(), **builtin_heldout()}
 
 
+@pytest.mark.slow
 def test_names():
     assert len(builtin_tasks()) == 12
     assert len(builtin_heldout()) == 4

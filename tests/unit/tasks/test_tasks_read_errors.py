@@ -268,6 +268,7 @@ GARBAGE = st.lists(ROW | CELLS | st.binary(max_size=30), max_size=3).map(b"\n".j
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from((".jsonl", ".json", ".csv", ".tsv")), GARBAGE)
 def test_garbage_gives_a_task_error_and_nothing_else(tmp_path, suffix, data):

@@ -94,6 +94,7 @@ def test_push_wipe_pull_is_the_same(hub, library, tmp_path):
     assert Library.open(library.path).source == f"{PLACE}@{done.revision}"
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_sent_again_and_what_left_is_deleted_only_if_asked(hub, library, tmp_path):
     first = lo.push(library, PLACE)
     hub.asked.clear()
@@ -363,6 +364,7 @@ def test_an_empty_library_and_a_lone_adapter(hub, tmp_path):
 # ---- collections --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_collection_s_adapters_are_added_and_what_is_none_says_why(hub, tmp_path):
     for seed, repo in enumerate(("ann/law", "bob/law", "bob/poems.v1")):
         hub.repos[repo] = adapter(tmp_path / "repos" / str(seed), seed)

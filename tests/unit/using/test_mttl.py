@@ -94,6 +94,7 @@ def read(tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOUND)
 def test_the_function_is_the_same(name, read):
     assert read[name].error is None
@@ -115,6 +116,7 @@ def test_what_can_t_be_read_says_why(name, read):
     assert str(read[name].error).startswith(f"error[{BAD[name][2]}] expert '{name}': ")
 
 
+@pytest.mark.slow
 def test_what_mttl_itself_wrote_becomes_an_expert(tmp_path):
     done = lo.add(tmp_path / "lib", MADE)
     assert [one.expert for one in done.added] == ["wiqa_effect"] and not done.refused

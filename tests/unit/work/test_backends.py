@@ -100,6 +100,7 @@ def test_threads_of_workers_wait_briefly_unless_the_user_said_how_they_wait(monk
             assert Local(workers=2).environment(1) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP alone can be asked")
 def test_torch_hears_how_its_threads_are_to_wait():
     unsaid = {name: value for name, value in os.environ.items() if name not in SETTINGS}
@@ -117,6 +118,7 @@ def test_logs_of_workers_are_not_written_through_a_link(recipe, tmp_path):
     assert not list((tmp_path / "home").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "threads"), [({}, 2), ({"threads": 3}, 3)])
 def test_a_build_in_this_process_uses_the_threads_of_its_packs_and_gives_them_back(recipe, options, threads):
     """Two packs on four cores."""
