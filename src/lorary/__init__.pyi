@@ -124,6 +124,7 @@ from lorary.routing.routers.mhr import MHRRouter as MHRRouter
 from lorary.routing.routers.oracle import Oracle as Oracle
 from lorary.routing.routers.phatgoose import PhatgooseRouter as PhatgooseRouter
 from lorary.routing.routers.poly import PolyRouter as PolyRouter
+from lorary.routing.routers.shortlist import Shortlist as Shortlist
 from lorary.routing.routers.spectr import SpectR as SpectR
 from lorary.routing.routers.switch import SwitchRouter as SwitchRouter
 from lorary.routing.routers.task_predictor import TaskPredictor as TaskPredictor

@@ -81,7 +81,8 @@ def _split_commas(text: str) -> list[str]:
 def make(cls: type[T], values: Mapping[str, object], *, called: str = "") -> T:
     """Make an options object from texts or TOML values, typed by the fields of `cls`.
 
-    A field whose type has `from_option` reads its own text (Clusters reads a file).
+    A field whose type has `from_option` reads its own text (Clusters reads a file, a router another's spec), and one
+    whose type has `from_dict` what `as_dict` made of it.
     Raises E-OPTION with the known names for an unknown key, and with the type for a wrong value.
     """
     called = called or cls.__name__
@@ -108,6 +109,8 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
     for candidate in (hint, *typing.get_args(hint)):
         if isinstance(value, str) and hasattr(candidate, "from_option"):
             return candidate.from_option(value)
+        if isinstance(value, Mapping) and hasattr(candidate, "from_dict"):
+            return candidate.from_dict(value, where)
     if isinstance(value, str) and typing.get_origin(hint) is tuple:
         value = [_unquoted(part.strip()) for part in _split_commas(value.strip("()[]"))]
     elif isinstance(value, str):
@@ -152,7 +155,7 @@ def in_words(hint: Any) -> str:
         return " or ".join(map(in_words, inner))
     if origin is tuple:
         return f"a list, [..., ...], each {in_words(inner[0])}"
-    return _WORDS.get(hint) or getattr(hint, "__name__", None) or str(hint)
+    return _WORDS.get(hint) or getattr(hint, "in_words", None) or getattr(hint, "__name__", None) or str(hint)
 
 
 def name_of(options: object) -> str:
@@ -177,6 +180,9 @@ def _written(value: Any, may_be_none: bool = False) -> str:
         return "none"
     if isinstance(value, tuple):
         return f"({','.join(map(_written, value))})"
+    if isinstance(value, Options):
+        spec = to_spec(value)
+        return spec if _PLAIN.fullmatch(spec) else f"({spec})"
     if isinstance(value, str) and ((may_be_none and value.lower() == "none") or not _PLAIN.fullmatch(value)):
         return json.dumps(value, ensure_ascii=False)
     return str(value)
@@ -192,7 +198,11 @@ def as_dict(options: Any) -> dict[str, object]:
     Save for options that came later, at their defaults (`SKIP_DEFAULT`).
     """
     kept = hashed_fields(options)
-    return {"name": name_of(options), **{f.name: kept[f.name] for f in dataclasses.fields(options) if f.name in kept}}
+    known = {f.name: kept[f.name] for f in dataclasses.fields(options) if f.name in kept}
+    return {
+        "name": name_of(options),
+        **{name: as_dict(value) if isinstance(value, Options) else value for name, value in known.items()},
+    }
 
 
 # ---- what callers pass ------------------------------------------------------------------------------

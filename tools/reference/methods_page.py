@@ -9,6 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from option_lines import option_lines
 
 from lorary import folder
+from lorary.options import Options, to_spec
 
 CHAPTERS = (
     ("Builders", "BUILDERS", "`lorary build --method NAME:key=value,key=value`"),
@@ -94,4 +95,6 @@ def _type(hint: Any) -> str:
 
 
 def _default(field: "dataclasses.Field[Any]") -> str:
+    if isinstance(field.default, Options):
+        return f"`{to_spec(field.default)}`"
     return "needed" if field.default is dataclasses.MISSING else f"`{field.default!r}`"

@@ -3,20 +3,24 @@
 Shape letters: B batch, T time, S splits, E experts of the library in order of their names, k kept.
 """
 
+import contextlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
 from lorary.adapters.contract import Experts, Site
+from lorary.errors import OptionError
 from lorary.folder import ROUTERS
-from lorary.options import Options, as_dict, require
+from lorary.options import Options, as_dict, make, require
 from lorary.routing.evidence import Evidence
 from lorary.routing.routing import Routing as Routing
 from lorary.routing.routing import joined
 
+_MOST_INNER = 16
 State = dict[str, Tensor]
 """What a router learnt or derived, by name; stored as one safetensors file."""
 
@@ -75,6 +79,15 @@ class Gate(nn.Module, ABC):
     def forward(self, h: Tensor, context: Context) -> Routing:
         """Route hidden states h (B, T, d_in), the input of the site's linear layer."""
 
+    def among(self, h: Tensor, context: Context, allowed: Tensor) -> Routing:
+        """Route as if each token had only the experts of `allowed` (B, T, E), True where one may be used.
+
+        Here the weights of the others go to these, in proportion. Gates that keep the best of some scores choose among
+        the allowed. A token that has none gives every expert the weight zero.
+        """
+        routing: Routing = self(h, context)
+        return routing.among(allowed)
+
 
 class Probe(Protocol):
     """Facts that a router's `fit` may ask for.
@@ -122,6 +135,34 @@ class Router(Options, ABC):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
+    in_words: ClassVar[str] = "a router, such as arrow:top_k=2"
+    """What an option takes that is a router itself."""
+
+    @classmethod
+    def from_option(cls, text: str) -> "Router":
+        """Read the router of an option, in brackets or not. Raises E-NAME, E-OPTION."""
+        inner = text.strip()
+        if inner.count(":") > _MOST_INNER:
+            raise OptionError("E-OPTION", f"{inner[:40]!r}...: more than {_MOST_INNER} routers ask one another.")
+        if inner.startswith('"'):
+            with contextlib.suppress(ValueError):
+                inner = str(json.loads(inner))
+        return find_router(inner[1:-1] if inner.startswith("(") and inner.endswith(")") else inner)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any], where: str) -> "Router":
+        """Make a router of what `as_dict` made of it. Raises E-NAME, and E-OPTION for what is none."""
+        options = dict(value)
+        name = options.pop("name", None)
+        if not isinstance(name, str):
+            raise OptionError("E-OPTION", f"{where}, expected {cls.in_words}.")
+        made: Router = make(ROUTERS.load(name), options, called=name)
+        return made
+
+    @property
+    def inner(self) -> "tuple[Router, ...]":
+        """The routers that this one asks, if any."""
+        return ()
 
     @abstractmethod
     def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
@@ -151,6 +192,13 @@ class Router(Options, ABC):
     @abstractmethod
     def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
         """Make the gate of one site from the state alone; `names` are all experts in order."""
+
+    def instant_gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
+        """Make a gate that judges each token by itself, as is asked of a short text about nothing in particular.
+
+        The gate itself, save for routers that gather evidence.
+        """
+        return self.gate(site, state, names)
 
 
 def find_router(router: Router | str) -> Router:

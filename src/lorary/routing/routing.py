@@ -38,6 +38,16 @@ class Routing:
         experts, strength = (part if part is None else change(part) for part in (self.experts, self.strength))
         return Routing(change(self.weights), experts, strength)
 
+    def among(self, allowed: Tensor) -> "Routing":
+        """Give each token's experts outside `allowed` (B, T, E) nothing, and the others theirs, in proportion.
+
+        A token none of whose experts is allowed is left to the base alone.
+        """
+        weights = over_all(self, allowed.shape[-1])
+        left = weights * allowed.unsqueeze(2)
+        before, after = weights.sum(-1, keepdim=True), left.sum(-1, keepdim=True)
+        return Routing(left * (before / after).where(after > 0, 0.0), None, self.strength)
+
     def spread(self, n_rows: int, n_tokens: int) -> "Routing":
         """Give each of so many tokens of each row a routing of its own."""
         return self.changed(lambda part: part.expand(n_rows, n_tokens, *part.shape[2:]))
@@ -59,6 +69,16 @@ class Routing:
             joined(one.experts, two.experts, 0),
             joined(one.strength, two.strength, 0),
         )
+
+
+def over_all(routing: Routing, n_experts: int) -> Tensor:
+    """Spread a routing's weights over all experts: (B, T, S, E), any of B, T, S may be 1."""
+    if routing.experts is None:
+        return routing.weights
+    index = routing.experts.unsqueeze(2)
+    shape = torch.broadcast_shapes(index.shape, routing.weights.shape)
+    nothing = routing.weights.new_zeros(*shape[:3], n_experts)
+    return nothing.scatter(-1, index.expand(shape), routing.weights.expand(shape))
 
 
 def _from_left(part: Tensor, width: int) -> Tensor:

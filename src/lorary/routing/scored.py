@@ -16,6 +16,7 @@ from lorary.routing.contract import Context, Gate, Probe, Router, Routing, State
 from lorary.routing.members import members_at, refit_members
 
 COLDEST = 1e-6
+_UNHEARD = -1e30  # below any score, and finite even when divided by the coldest temperature
 _FEW_SCORES = 256
 """As many or fewer are sorted. Scores that are never negative have shorter keys: of them half as many."""
 _FEW_PAIRS = 1 << 20
@@ -103,10 +104,34 @@ class ScoredGate(Gate):
     def forward(self, h: Tensor, context: Context) -> Routing:
         """Route each token by its scores."""
         if self.n_kept == 0:
-            return Routing(h.new_zeros(1, 1, 1, self.n_experts, dtype=torch.float32))
+            return silent(h, self.n_experts)
         scores = self.score(h, self.vectors)
         weights, index = weigh_best(scores, self.n_kept, self.temperature, never_negative=self.never_negative)
         return Routing(weights.unsqueeze(2), index if self.everybody_listens else self.members[index])
+
+    def among(self, h: Tensor, context: Context, allowed: Tensor) -> Routing:
+        """Route each token by the scores of the allowed."""
+        if self.n_kept == 0:
+            return silent(h, self.n_experts)
+        here = allowed if self.everybody_listens else allowed[..., self.members]  # (B, T, P)
+        weights, index = weigh_best(unheard(self.score(h, self.vectors), here), self.n_kept, self.temperature)
+        weights = only_heard(weights, index, here)
+        return Routing(weights.unsqueeze(2), index if self.everybody_listens else self.members[index])
+
+
+def silent(h: Tensor, n_experts: int) -> Routing:
+    """Give every expert the weight zero at every token."""
+    return Routing(h.new_zeros(1, 1, 1, n_experts, dtype=torch.float32))
+
+
+def unheard(scores: Tensor, here: Tensor) -> Tensor:
+    """Put the scores (B, T, P) of experts that may not be used, False in `here` (B, T, P), below all others."""
+    return scores.masked_fill(~here, _UNHEARD)
+
+
+def only_heard(weights: Tensor, index: Tensor, here: Tensor) -> Tensor:
+    """Zero the weights (B, T, k) of those that were kept, index (B, T, k), since there were too few that may be."""
+    return weights * here.expand(*index.shape[:-1], here.shape[-1]).gather(-1, index)
 
 
 def weigh_best(scores: Tensor, k: int, temperature: float, *, never_negative: bool = False) -> tuple[Tensor, Tensor]:

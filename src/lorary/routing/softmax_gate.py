@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lorary.routing.contract import Context, Gate, Routing
-from lorary.routing.scored import weigh_best
+from lorary.routing.scored import only_heard, silent, unheard, weigh_best
 
 TOP_K = "top_k"
 
@@ -47,10 +47,21 @@ class SharesGate(Gate):
         """Route each token by its scores."""
         return self.shared_out(h, self.scores(h))
 
+    def among(self, h: Tensor, context: Context, allowed: Tensor) -> Routing:
+        """Route each token by the scores of the allowed, who get no more than their shares among all."""
+        if self.n_kept == 0:
+            return silent(h, self.n_experts)
+        scores, here = self.scores(h), allowed if self.everybody_listens else allowed[..., self.members]
+        weights, index = weigh_best(unheard(scores, here), self.n_kept, 1.0)
+        weights = only_heard(weights, index, here)
+        kept = unheard(scores, here).gather(-1, index).logsumexp(-1, keepdim=True)  # (B, T, 1)
+        share = (kept - scores.logsumexp(-1, keepdim=True)).exp().unsqueeze(3)  # (B, T, 1, 1)
+        return Routing(weights.unsqueeze(2), index if self.everybody_listens else self.members[index], share)
+
     def shared_out(self, h: Tensor, scores: Tensor) -> Routing:
         """Make a routing of scores (B, T, P)."""
         if self.n_kept == 0:
-            return Routing(h.new_zeros(1, 1, 1, self.n_experts, dtype=torch.float32))
+            return silent(h, self.n_experts)
         if self.n_kept == len(self.members):
             weights = torch.softmax(scores, -1).unsqueeze(2)  # (B, T, 1, P)
             return Routing(weights, None if self.everybody_listens else self.members.expand(scores.shape))

@@ -38,6 +38,11 @@ class TaskGate(Gate):
         chosen = self.logits[context.experts.to(self.logits.device)]
         return Routing((chosen if self.raw else skill_weights(chosen)).unsqueeze(1))
 
+    def among(self, h: Tensor, context: Context, allowed: Tensor) -> Routing:
+        """Leave the weights of the allowed; raw ones are no shares, so nobody gets those of the others."""
+        routing = self(h, context)
+        return Routing(routing.weights * allowed.unsqueeze(2)) if self.raw else routing.among(allowed)
+
 
 def skill_weights(logits: Tensor) -> Tensor:
     """Normalise sigmoids over the last axis; a softmax of their logarithms, so that no logit is too small."""

@@ -9,6 +9,7 @@ from lorary.adapters.contract import Experts, Site
 from lorary.adapters.lora import LoRA
 from lorary.hashing import hash_json
 from lorary.routing.contract import Context, Router, Routing, State
+from lorary.routing.routing import over_all
 from lorary.routing.softmax_gate import TOP_K, row_name
 from lorary.routing.task_skills import pack_state
 from lorary.testing.pico import random_weights
@@ -106,12 +107,7 @@ def one_row(context: Context, row: int) -> Context:
 
 def dense(routing: Routing, n_experts: int) -> Tensor:
     """Spread a routing's weights over all experts, (B, T, S, E)."""
-    if routing.experts is None:
-        return routing.weights
-    index = routing.experts.unsqueeze(2)
-    shape = torch.broadcast_shapes(index.shape, routing.weights.shape)
-    zeros = torch.zeros(*shape[:3], n_experts)
-    return zeros.scatter(-1, index.expand(shape), routing.weights.expand(shape))
+    return over_all(routing, n_experts)
 
 
 def route_with(router: Router, seeds: Mapping[str, int], h: Tensor, context: Context) -> Tensor:

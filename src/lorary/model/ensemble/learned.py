@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from safetensors.torch import load_file
 from torch import Tensor
@@ -28,12 +27,13 @@ def _about(kind: str, key: str) -> tuple[str, str, str]:
 
 @dataclass(frozen=True)
 class LearnedProbe(Probe):
-    """Answers the one question of routers that need "learned" and no data.
+    """Answers what was learned, and questions about data if there is a probe for those.
 
     From the libraries where the experts stand: a model may hold some that came later, or from elsewhere.
     """
 
     members: Mapping[str, Expert]
+    data: Probe | None = None
 
     def learned(self, kind: str, expert: str | None = None) -> State | None:
         """Load learned/<kind>-<key> of the job that made the expert, or all together; None if there is none."""
@@ -57,29 +57,31 @@ class LearnedProbe(Probe):
         return state
 
     def sample_texts(self, *, n_texts: int, n_tokens: int, opening: str, seed: int) -> Tensor:
-        """Refuse."""
-        _no_data()
+        """Hand on. Raises E-PROBE."""
+        return self._data.sample_texts(n_texts=n_texts, n_tokens=n_tokens, opening=opening, seed=seed)
 
     def over_inputs(
         self, texts: Tensor, sites: Collection[str], ask: Callable[[str, Tensor], Tensor]
     ) -> Mapping[str, Tensor]:
-        """Refuse."""
-        _no_data()
+        """Hand on. Raises E-PROBE."""
+        return self._data.over_inputs(texts, sites, ask)
 
     def mean_inputs(
         self, expert: str, *, n_examples: int, per_task: bool = False, after_answer: bool = False
     ) -> Mapping[str, Tensor]:
-        """Refuse."""
-        _no_data()
+        """Hand on. Raises E-PROBE."""
+        return self._data.mean_inputs(expert, n_examples=n_examples, per_task=per_task, after_answer=after_answer)
 
     def prompt_features(self, encoder: str, *, n_examples: int) -> tuple[Tensor, Sequence[str]]:
-        """Refuse."""
-        _no_data()
+        """Hand on. Raises E-PROBE."""
+        return self._data.prompt_features(encoder, n_examples=n_examples)
+
+    @property
+    def _data(self) -> Probe:
+        if self.data is None:
+            raise RoutingError("E-PROBE", 'this router needs data: its `needs` must have "examples".')
+        return self.data
 
     def tasks_of(self, expert: str) -> Sequence[str]:
         """Name the tasks that an expert was trained on."""
         return self.members[expert].provenance.tasks
-
-
-def _no_data() -> NoReturn:
-    raise RoutingError("E-PROBE", 'this router needs data: its `needs` must have "examples".')

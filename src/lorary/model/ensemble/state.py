@@ -41,7 +41,7 @@ def fetch_or_fit(
     router, tasks, kind = ensemble.router, ensemble.tasks, name_of(ensemble.router)
     probe = make_probe(base, ensemble)
     if "learned" in router.needs:
-        if ensemble.left is not None and ensemble.left[:2] == (kind, ensemble.members):
+        if ensemble.left is not None and ensemble.left[:2] == (learner_of(router), ensemble.members):
             return ensemble.left[2]
         if on_new is not None:
             on_new()
@@ -65,6 +65,12 @@ def fetch_or_fit(
     return state
 
 
+def learner_of(router: Router) -> str:
+    """Name what decides which learned state a router has: itself, and the routers that it asks."""
+    inner = ",".join(map(learner_of, router.inner))
+    return f"{name_of(router)}({inner})" if inner else name_of(router)
+
+
 def in_rows(state: State) -> RoomyState:
     """Copy a state to where its rows may grow, unless it is there.
 
@@ -75,9 +81,12 @@ def in_rows(state: State) -> RoomyState:
 
 def make_probe(base: BaseModel, ensemble: Ensemble) -> Probe | None:
     """Make what answers the router's questions; None if it has none. Raises E-PROBE."""
+    data = _data_probe(base, ensemble)
+    return LearnedProbe(ensemble.members, data) if "learned" in ensemble.router.needs else data
+
+
+def _data_probe(base: BaseModel, ensemble: Ensemble) -> Probe | None:
     needs = ensemble.router.needs
-    if "learned" in needs:
-        return LearnedProbe(ensemble.members)
     if "examples" not in needs:
         return DataProbe(base, ensemble.experts, ensemble.sites, {}, Tasks([])) if "base" in needs else None
     return DataProbe(

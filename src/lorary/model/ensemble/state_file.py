@@ -88,6 +88,9 @@ def most_bytes(members: Collection[Expert], router: Router | None = None) -> int
     Room for every direction of every expert, for its products with the tokens of a router's own texts, and for logits
     of all tasks.
     """
+    inner = router.inner if router is not None else ()
+    if inner:
+        return sum(most_bytes(members, one) for one in inner)
     n_tokens = getattr(router, "n_texts", 0) * getattr(router, "n_tokens", 0)
     n_tasks = len({task for member in members for task in member.provenance.tasks})
     numbers = 0

@@ -25,9 +25,9 @@ from lorary.model.ensemble.ensemble import (
     open_expert,
 )
 from lorary.model.ensemble.paging import PagedBank
-from lorary.model.ensemble.state import fetch_or_fit, in_rows, make_probe
+from lorary.model.ensemble.state import fetch_or_fit, in_rows, learner_of, make_probe
 from lorary.model.routed.twin import twin_part
-from lorary.options import name_of, require, to_spec
+from lorary.options import require, to_spec
 from lorary.routing.contract import Router, State
 from lorary.routing.task_skills import task_numbers
 from lorary.tasks.task import Tasks
@@ -67,7 +67,7 @@ def change_router(base: BaseModel, ensemble: Ensemble, parts: Parts, router: Rou
     """Route the same experts with another router. Raises E-PROBE if it needs data that isn't there."""
     require("tasks", tasks, (Tasks, NoneType), "Tasks", "Read them: read_tasks(path).")
     learned = "learned" in ensemble.router.needs
-    left = (name_of(ensemble.router), ensemble.members, ensemble.state) if learned else ensemble.left
+    left = (learner_of(ensemble.router), ensemble.members, ensemble.state) if learned else ensemble.left
     fitting = replace(ensemble, router=router, tasks=tasks or ensemble.tasks, state={}, left=left)
     changed = replace(fitting, state=fetch_or_fit(base, fitting))
     return changed, {n: (parts[n][0], make_gate(base, changed, site)) for n, site in changed.sites.items()}

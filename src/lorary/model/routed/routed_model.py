@@ -36,6 +36,7 @@ from lorary.model.text.chat_prompts import render_prompt
 from lorary.model.text.tokens import decode, require_ids
 from lorary.options import require_each, to_spec
 from lorary.routing.contract import Context, Router, find_router
+from lorary.routing.nested import encoder_of
 from lorary.tasks.example import Example
 from lorary.tasks.task import Tasks
 
@@ -55,7 +56,7 @@ class RoutedModel:
 
     def _take(self, ensemble: Ensemble) -> None:
         reads_texts = "text" in ensemble.router.needs
-        self._encoder = make_encoder(getattr(ensemble.router, "encoder"), self.base) if reads_texts else None  # noqa: B009
+        self._encoder = make_encoder(encoder_of(ensemble.router), self.base) if reads_texts else None
         self._ensemble = ensemble
 
     def __enter__(self) -> "RoutedModel":

@@ -15,7 +15,6 @@ from lorary.model.ensemble.ensemble import Ensemble
 from lorary.model.routed.trace import dense
 from lorary.model.sites import input_hooks, last_logits
 from lorary.routing.contract import Context, Gate
-from lorary.routing.routers.arrow import Arrow
 
 TEXT = (
     "The river was low that summer, and the boats lay on the sand. def area(w, h): return w * h  # 3.5 x 2 = 7\n"
@@ -27,6 +26,8 @@ TEXT = (
 
 _MOST_TOKENS = 160
 _HALF = 0.5
+_TOLD = frozenset({"task", "text"})
+"""Needs of routers that must be told of a text: there is nothing to tell of this one."""
 
 
 def takes_most(shares: dict[str, float]) -> list[str]:
@@ -38,12 +39,12 @@ def takes_most(shares: dict[str, float]) -> list[str]:
 def shares_of(base: BaseModel, attachment: Attachment, ensemble: Ensemble) -> dict[str, float] | None:
     """Measure each expert's share of a plain text, the mean over its tokens and all sites; largest first.
 
-    Of what the base alone makes of it: one call, on some hundred tokens. A router that gathers evidence has few words
-    to go by here, so its prototypes are asked as Arrow asks them. Who listens nowhere, since
-    it changes nothing, isn't counted. None where experts aren't chosen by scores.
+    Of what the base alone makes of it: one call, on some hundred tokens, by each token alone (`Router.instant_gate`).
+    Who listens nowhere, since it changes nothing, isn't counted. None where experts aren't chosen by scores
+    alone.
     """
-    gates = {site: _asked(ensemble, site, gate, base.device_of(site)) for site, (_, gate) in attachment.parts.items()}
-    if not any(hasattr(gate, "members") for gate in gates.values()):
+    gates = {site: _asked(base, ensemble, site, gate) for site, (_, gate) in attachment.parts.items()}
+    if _TOLD & ensemble.router.needs or not any(hasattr(gate, "members") for gate in gates.values()):
         return None
     ids = base.tokenizer(TEXT, add_special_tokens=False)["input_ids"][: min(_MOST_TOKENS, base.max_tokens - 1)]
     heard: dict[str, list[Tensor]] = {site: [] for site in gates}
@@ -56,10 +57,10 @@ def shares_of(base: BaseModel, attachment: Attachment, ensemble: Ensemble) -> di
     return dict(sorted([(ensemble.names[i], shares[i]) for i in listening], key=lambda pair: -pair[1]))
 
 
-def _asked(ensemble: Ensemble, site: str, gate: Gate, device: torch.device) -> Gate:
+def _asked(base: BaseModel, ensemble: Ensemble, site: str, gate: Gate) -> Gate:
     if not gate.keeps_evidence:
         return gate
-    return Arrow().gate(ensemble.sites[site], ensemble.state, ensemble.names).to(device)
+    return ensemble.router.instant_gate(ensemble.sites[site], ensemble.state, ensemble.names).to(base.device_of(site))
 
 
 def _listener(gate: Gate, heard: list[Tensor], ensemble: Ensemble) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:

@@ -14,7 +14,8 @@ from lorary.errors import OptionError, RoutingError
 from lorary.routing.contract import Context, Gate, Probe, Router, Routing, State
 from lorary.routing.directions import prototypes, without_common
 from lorary.routing.members import members_at, refit_members, stack_members
-from lorary.routing.scored import check_options, weigh_best
+from lorary.routing.routers.arrow import Arrow
+from lorary.routing.scored import check_options, only_heard, silent, unheard, weigh_best
 
 _ORDER = 1e-6  # puts experts in an order and leaves their weights as good as equal
 
@@ -162,6 +163,11 @@ class Compass(Router):
         """Make the gate of one site: here the experts of the library meet, and cheaply."""
         return _CompassGate(self, site, state, len(names))
 
+    def instant_gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
+        """Make Arrow's gate of the prototypes: a short text has few words to go by."""
+        gate = self.gate(site, state, names)
+        return Arrow().gate(site, state, names) if gate.keeps_evidence else gate
+
 
 class _CompassGate(Gate):
     vectors: Tensor
@@ -203,9 +209,8 @@ class _CompassGate(Gate):
 
     def forward(self, h: Tensor, context: Context) -> Routing:
         if self.n_kept == 0:
-            return Routing(h.new_zeros(1, 1, 1, self.n_experts, dtype=torch.float32))
-        deviation = _products(h, self.vectors, normalise=self.options.normalise) - self.offset  # (B, T, P)
-        score = self._score(deviation, context)
+            return silent(h, self.n_experts)
+        score = self._score(self._deviation(h), context)
         temperature = self.options.temperature
         if self.n_kept == self.n_experts:
             weights = torch.softmax(score / temperature, dim=-1)
@@ -213,6 +218,19 @@ class _CompassGate(Gate):
         weights, index = weigh_best(score, self.n_kept, temperature)  # (B, T, k)
         strength = self._strength(weights, index)
         return Routing(weights.unsqueeze(2), index if self.everybody_listens else self.members[index], strength)
+
+    def among(self, h: Tensor, context: Context, allowed: Tensor) -> Routing:
+        """Route each token by the scores of the allowed; evidence about the others is gathered all the same."""
+        if self.n_kept == 0:
+            return silent(h, self.n_experts)
+        here = allowed if self.everybody_listens else allowed[..., self.members]  # (B, T, P)
+        score = unheard(self._score(self._deviation(h), context), here)
+        weights, index = weigh_best(score, self.n_kept, self.options.temperature)  # (B, T, k)
+        strength, weights = self._strength(weights, index), only_heard(weights, index, here)
+        return Routing(weights.unsqueeze(2), index if self.everybody_listens else self.members[index], strength)
+
+    def _deviation(self, h: Tensor) -> Tensor:
+        return _products(h, self.vectors, normalise=self.options.normalise) - self.offset  # (B, T, P)
 
     def _strength(self, weights: Tensor, index: Tensor | None) -> Tensor | None:
         """Tell how many times a mixture (B, T, k), weaker than its experts, is to count: (B, T, 1, 1)."""

@@ -12,7 +12,8 @@ from torch import Tensor
 from lorary.adapters.contract import Experts, Site
 from lorary.errors import RoutingError
 from lorary.routing.contract import Context, Gate, Probe, Router, Routing, State
-from lorary.routing.scored import check_options, keep_best
+from lorary.routing.scored import check_options
+from lorary.routing.texts import best_shares, required_features
 
 
 @dataclass(frozen=True)
@@ -79,16 +80,18 @@ class _PredictorGate(Gate):
         self.n_kept = min(top_k or self.owns.shape[1], self.owns.shape[1])
 
     def forward(self, h: Tensor, context: Context) -> Routing:
-        if context.features is None:
-            raise RoutingError("E-TEXT", "task_predictor needs the features of every prompt.", "Call the routed model.")
-        if context.features.shape[-1] != self.weight.shape[1]:
-            told = f"{self.weight.shape[1]} features, the encoder gives {context.features.shape[-1]}"
-            raise RoutingError("E-STATE", f"the task predictor's state is for {told}.", "Fit anew.")
-        tasks = torch.softmax(context.features.to(self.weight) @ self.weight.T + self.bias, dim=-1)  # (B, C)
-        experts = tasks @ self.owns  # (B, E)
-        kept, index = keep_best(experts, self.n_kept)
-        weights = torch.zeros_like(experts).scatter(-1, index, kept)
-        return Routing((weights / weights.sum(-1, keepdim=True))[:, None, None])  # (B, 1, 1, E)
+        experts = self._experts(context)[:, None]  # (B, 1, E)
+        return Routing(best_shares(experts, self.n_kept).unsqueeze(2))
+
+    def among(self, h: Tensor, context: Context, allowed: Tensor) -> Routing:
+        experts = self._experts(context)[:, None] * allowed  # (B, T, E)
+        return Routing(best_shares(experts, self.n_kept).unsqueeze(2))
+
+    def _experts(self, context: Context) -> Tensor:
+        """Tell how likely each row is each expert's: (B, E)."""
+        features = required_features(context, self.weight.shape[1], "task_predictor")
+        tasks = torch.softmax(features.to(self.weight) @ self.weight.T + self.bias, dim=-1)  # (B, C)
+        return tasks @ self.owns
 
 
 def _fit_classifier(features: Tensor, labels: Sequence[str]) -> tuple[Tensor, Tensor]:

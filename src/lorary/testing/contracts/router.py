@@ -5,7 +5,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from lorary.adapters.low_rank import LowRankBank
-from lorary.routing.contract import Context, Router
+from lorary.routing.contract import Context, Router, Routing
 from lorary.testing.contracts.options import OptionsContract
 from lorary.testing.fakes import (
     SITES,
@@ -31,8 +31,24 @@ def _context() -> Context:
     return fake_context(len(OWNERS), OWNERS)
 
 
+def _classes_of(router: Router) -> set[type[Router]]:
+    return {type(router)}.union(*map(_classes_of, router.inner))
+
+
+def _among(router: Router, allowed: Tensor | None) -> tuple[Routing, int]:
+    gate = router.gate(SITE, router.fit(fake_experts(SEEDS), SITES, FakeProbe(SEEDS)), sorted(SEEDS))
+    h, context = _hidden(), _context()
+    return gate(h, context) if allowed is None else gate.among(h, context, allowed), len(SEEDS)
+
+
+def _total(routing: Routing, n_experts: int) -> tuple[Tensor, Tensor]:
+    """Give a routing's weights over all experts, splits averaged, and its strength."""
+    strength = torch.ones(()) if routing.strength is None else routing.strength
+    return dense(routing, n_experts).mean(2), strength
+
+
 class RouterContract(OptionsContract):
-    """Ten promises of a router, and causality. Needs the fixture `router`."""
+    """What a router promises. Needs the fixture `router`."""
 
     def test_weights_are_a_distribution(self, router: Router) -> None:
         """Each token's weights are not negative and sum to one."""
@@ -122,7 +138,27 @@ class RouterContract(OptionsContract):
 
     def test_its_repr_is_code(self, router: Router) -> None:
         """The repr can be pasted back."""
-        assert eval(repr(router), {type(router).__name__: type(router)}) == router
+        assert eval(repr(router), {cls.__name__: cls for cls in _classes_of(router)}) == router
+
+    def test_among_all_experts_it_chooses_as_ever(self, router: Router) -> None:
+        """Where every expert is allowed, `among` gives what the gate gives."""
+        allowed = torch.ones(len(OWNERS), 7, len(SEEDS), dtype=torch.bool)
+        weights, strength = _total(*_among(router, allowed))
+        expected, its_strength = _total(*_among(router, None))
+        torch.testing.assert_close(weights.expand_as(allowed), expected.expand_as(allowed))
+        torch.testing.assert_close(strength, its_strength)
+
+    def test_among_some_experts_the_others_get_nothing(self, router: Router) -> None:
+        """Whom `among` doesn't allow gets nothing, and who is allowed gets all of it, or nothing."""
+        allowed = torch.rand(len(OWNERS), 7, len(SEEDS), generator=torch.Generator().manual_seed(6)) < 0.5
+        allowed[0, 0] = False
+        weights, _ = _total(*_among(router, allowed))
+        weights = weights.expand_as(allowed)
+        assert not weights[~allowed].any()
+        assert bool((weights >= 0).all())
+        sums = weights.sum(-1)
+        torch.testing.assert_close(sums, sums.round())
+        assert bool((sums <= 1.5).all()) and not sums[0, 0].any()
 
     def test_it_is_frozen(self, router: Router) -> None:
         """Equal options are equal objects."""

@@ -1,0 +1,72 @@
+"""Routers that ask other routers: what they need, keep and say together."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lorary.adapters.contract import Experts, Site
+from lorary.errors import OptionError
+from lorary.options import name_of
+from lorary.routing.contract import Gate, Probe, Router, State
+
+_TEXT, _LEARNED_OF_TASKS = "text", frozenset({"task", "learned"})
+
+
+def check_inner(outer: Router) -> None:
+    """Refuse routers that can't be asked together, or by another at all. Raises E-OPTION."""
+    for router in outer.inner:
+        if router.needs >= _LEARNED_OF_TASKS:
+            what = f"{name_of(outer)}: {name_of(router)} can't be asked by another router"
+            raise OptionError("E-OPTION", f"{what}: its tasks have numbers of their own.", "Route by it alone.")
+    encoders = {encoder_of(router) for router in outer.inner if _TEXT in router.needs}
+    if len(encoders) > 1:
+        names = " and ".join(name_of(router) for router in outer.inner if _TEXT in router.needs)
+        what = f"{name_of(outer)}: {names} read whole prompts in different ways, {' and '.join(sorted(encoders))}"
+        raise OptionError("E-OPTION", f"{what}.", "Give them the same encoder.")
+
+
+def needs_of(outer: Router) -> frozenset[str]:
+    """Join what the inner routers need."""
+    return frozenset().union(*(router.needs for router in outer.inner))
+
+
+def encoder_of(router: Router) -> str:
+    """Name the text encoder of a router that needs "text": its own, or that of the router it asks."""
+    inner = [encoder_of(one) for one in router.inner if _TEXT in one.needs]
+    return inner[0] if inner else str(getattr(router, "encoder"))  # noqa: B009
+
+
+def fit_inner(outer: Router, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
+    """Fit every inner router; one state holds all."""
+    states = [router.fit(experts, sites, probe) for router in outer.inner]
+    return _joined(states)
+
+
+def refit_inner(
+    outer: Router, state: State, experts: Experts, sites: Mapping[str, Site], probe: Probe | None, *,
+    before: Sequence[str], changed: Collection[str],
+) -> State:  # fmt: skip
+    """Refit every inner router, as `Router.refit` promises."""
+    states = [
+        router.refit(state_of(state, i), experts, sites, probe, before=before, changed=changed)
+        for i, router in enumerate(outer.inner)
+    ]
+    return _joined(states)
+
+
+def _joined(states: Sequence[State]) -> State:
+    return {f"{i}/{name}": tensor for i, state in enumerate(states) for name, tensor in state.items()}
+
+
+def state_of(state: State, number: int) -> State:
+    """Take the state of one of the inner routers, by its number, out of that of all."""
+    start = f"{number}/"
+    return {name.removeprefix(start): tensor for name, tensor in state.items() if name.startswith(start)}
+
+
+def common_members(gates: Sequence[Gate]) -> Tensor | None:
+    """Find the experts (P,) that every gate with `members` listens for; None if no gate tells."""
+    known = [members for gate in gates if isinstance(members := getattr(gate, "members", None), Tensor)]
+    common = set.intersection(*(set(members.tolist()) for members in known)) if known else None
+    return None if common is None else torch.tensor(sorted(common), dtype=torch.long)

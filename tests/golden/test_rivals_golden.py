@@ -1,0 +1,60 @@
+"""Routers of other papers against dense mathematics: whole updates, one token and one expert at a time."""
+
+import pytest
+import torch
+
+from lorary.formats.peft import read_experts
+from lorary.model.routed.route import route
+from lorary.testing.pico import pico_base, random_library
+
+N = 6
+IDS = torch.randint(2, 250, (2, 9), generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture(scope="module")
+def library(_pico, tmp_path_factory):
+    targets = ["attention", "down_proj"]
+    return random_library(tmp_path_factory.mktemp("rivals") / "lib", _pico, N, targets=targets, ranks=(4, 2))
+
+
+def assert_answers(library, router, weights_of, *, mix="outputs", **told):
+    """Compare a routed model's logits with those of a fresh base with one dense matrix a token at every site.
+
+    weights_of: a site's name and its inputs (B, T, d_in) -> the experts' weights (B, T, E), computed from whole
+    updates.
+    """
+    base, experts = pico_base(), list(read_experts(library).values())
+
+    def add(site):
+        def hook(module, args, y):
+            deltas = torch.stack([e[site].delta() for e in experts])  # (E, d_out, d_in)
+            mixed = torch.einsum("bte,eoi->btoi", weights_of(site, args[0]), deltas)
+            return y + (mixed @ args[0].unsqueeze(-1)).squeeze(-1)
+
+        return hook
+
+    for site in experts[0]:
+        base.hf.get_submodule(site).register_forward_hook(add(site))
+    with torch.inference_mode():
+        expected = base.hf(input_ids=IDS).logits
+        with route(pico_base(), library, router, mix=mix, **told) as model:
+            torch.testing.assert_close(model(IDS).logits, expected, rtol=1e-4, atol=1e-4)
+        with route(pico_base(), library, "uniform", mix=mix) as model:
+            assert (model(IDS).logits - expected).abs().max() > 0.05  # it isn't for want of a difference
+
+
+@pytest.mark.parametrize(("spec", "n"), [("shortlist:n=3", 3), ("shortlist", N)])
+def test_lag(spec, n, library):
+    """The longest projection on an expert's directions, among the n that Arrow scores best (2507.05346)."""
+    experts = list(read_experts(library).values())
+
+    def weights_of(site, h):
+        weights = torch.zeros(*h.shape[:2], N)
+        spectra = [torch.linalg.svd(e[site].delta().double())[2][: e[site].rank].float() for e in experts]
+        for b, t in torch.cartesian_prod(torch.arange(h.shape[0]), torch.arange(h.shape[1])).tolist():
+            arrow = [abs(float(v[0] @ h[b, t])) for v in spectra]
+            listed = sorted(range(N), key=lambda i: -arrow[i])[:n]
+            weights[b, t, max(listed, key=lambda i: float((spectra[i] @ h[b, t]).norm()))] = 1
+        return weights
+
+    assert_answers(library, spec, weights_of)
