@@ -70,6 +70,7 @@ _HOMES = {
     "Clusters": "lorary.building.clustering.clusters",
     "read_clusters": "lorary.building.clustering.clusters",
     "Router": "lorary.routing.contract",
+    "Survey": "lorary.routing.contract",
     "Gate": "lorary.routing.contract",
     "Routing": "lorary.routing.routing",
     "Context": "lorary.routing.contract",

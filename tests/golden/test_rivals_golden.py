@@ -58,3 +58,32 @@ def test_lag(spec, n, library):
         return weights
 
     assert_answers(library, spec, weights_of)
+
+
+@pytest.mark.parametrize("score", ["norm", "entropy"])
+@pytest.mark.parametrize("reads", ["all", "base"])
+def test_logo(score, reads, library):
+    """The last q_proj's outputs at the prompt's last token, in a pass with all experts added (2511.07129)."""
+    experts, site = list(read_experts(library).values()), "model.layers.1.self_attn.q_proj"
+    base, inputs = pico_base(), []
+    for name in experts[0] if reads == "all" else ():
+        total = sum(e[name].delta() for e in experts)
+        base.hf.get_submodule(name).register_forward_hook(lambda _, args, y, total=total: y + args[0] @ total.T)
+    base.hf.get_submodule(site).register_forward_pre_hook(lambda _, args: inputs.append(args[0][:, -1]))
+    with torch.inference_mode():
+        base.hf(input_ids=IDS)
+    weights = torch.zeros(len(IDS), 1, N)
+    for b, x in enumerate(inputs[0]):
+        outputs = [e[site].delta() @ x for e in experts]
+        scores = torch.stack([o.norm() if score == "norm" else 1 / entropy(o) for o in outputs])
+        best = scores.argsort(descending=True)[:4]
+        weights[b, 0, best] = scores[best] / scores[best].sum()
+
+    def weights_of(_, h):
+        return weights.expand(-1, h.shape[1], -1)
+
+    assert_answers(library, f"logo:score={score},reads={reads},top_k=4", weights_of)
+
+
+def entropy(logits):
+    return -sum(p * p.log() for p in logits.softmax(0))

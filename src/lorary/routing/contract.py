@@ -126,12 +126,26 @@ class Probe(Protocol):
 
 
 @dataclass(frozen=True)
+class Survey:
+    """What a router reads off prompts before they are answered, in a pass of its own.
+
+    site: the layer whose inputs are read. everybody: all experts are at work, each with the weight 1, outputs added;
+    else none is. read: inputs at the prompts' last tokens (B, d_in) -> `Context.features` (B, F).
+    """
+
+    site: str
+    everybody: bool
+    read: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
 class Router(Options, ABC):
     """Options of one way to route. `fit` learns from experts, `gate` makes the part that runs at one site.
 
     `needs`: any of {"base": `fit` asks the probe about the base, "examples": and about the training data,
-    "task": the right expert of each row must be known, "text": gates read `Context.features`, "learned": a builder
-    left weights for it}; empty = the experts' weights alone.
+    "task": the right expert of each row must be known, "text": gates read `Context.features`, of the `encoder` that it
+    names, "survey": those of its `survey`, "learned": a builder left weights for it}; empty = the experts' weights
+    alone.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -192,6 +206,10 @@ class Router(Options, ABC):
     @abstractmethod
     def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
         """Make the gate of one site from the state alone; `names` are all experts in order."""
+
+    def survey(self, sites: Mapping[str, Site], state: State, names: Sequence[str]) -> Survey | None:
+        """Say what is to be read off each prompt, if it needs "survey"; `sites` as in `fit`."""
+        return None
 
     def instant_gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
         """Make a gate that judges each token by itself, as is asked of a short text about nothing in particular.

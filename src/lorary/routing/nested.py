@@ -8,9 +8,9 @@ from torch import Tensor
 from lorary.adapters.contract import Experts, Site
 from lorary.errors import OptionError
 from lorary.options import name_of
-from lorary.routing.contract import Gate, Probe, Router, State
+from lorary.routing.contract import Gate, Probe, Router, State, Survey
 
-_TEXT, _LEARNED_OF_TASKS = "text", frozenset({"task", "learned"})
+_TEXT, _SURVEY, _LEARNED_OF_TASKS = "text", "survey", frozenset({"task", "learned"})
 
 
 def check_inner(outer: Router) -> None:
@@ -19,11 +19,12 @@ def check_inner(outer: Router) -> None:
         if router.needs >= _LEARNED_OF_TASKS:
             what = f"{name_of(outer)}: {name_of(router)} can't be asked by another router"
             raise OptionError("E-OPTION", f"{what}: its tasks have numbers of their own.", "Route by it alone.")
-    encoders = {encoder_of(router) for router in outer.inner if _TEXT in router.needs}
-    if len(encoders) > 1:
-        names = " and ".join(name_of(router) for router in outer.inner if _TEXT in router.needs)
-        what = f"{name_of(outer)}: {names} read whole prompts in different ways, {' and '.join(sorted(encoders))}"
-        raise OptionError("E-OPTION", f"{what}.", "Give them the same encoder.")
+    readers = [router for router in outer.inner if {_TEXT, _SURVEY} & router.needs]
+    encoders = {encoder_of(router) if _TEXT in router.needs else "" for router in readers}
+    if len(encoders) > 1 or (len(readers) > 1 and "" in encoders):
+        names = " and ".join(name_of(router) for router in readers)
+        what = f"{name_of(outer)}: {names} read whole prompts in different ways"
+        raise OptionError("E-OPTION", f"{what}.", "Give them the same encoder, or take another router for one of them.")
 
 
 def needs_of(outer: Router) -> frozenset[str]:
@@ -35,6 +36,14 @@ def encoder_of(router: Router) -> str:
     """Name the text encoder of a router that needs "text": its own, or that of the router it asks."""
     inner = [encoder_of(one) for one in router.inner if _TEXT in one.needs]
     return inner[0] if inner else str(getattr(router, "encoder"))  # noqa: B009
+
+
+def survey_of(outer: Router, sites: Mapping[str, Site], state: State, names: Sequence[str]) -> Survey | None:
+    """Give the survey of the inner router that needs one."""
+    for number, router in enumerate(outer.inner):
+        if _SURVEY in router.needs:
+            return router.survey(sites, state_of(state, number), names)
+    return None
 
 
 def fit_inner(outer: Router, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:

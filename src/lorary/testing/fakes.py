@@ -15,7 +15,7 @@ from lorary.routing.task_skills import pack_state
 from lorary.testing.pico import random_weights
 
 SITES = {name: Site(name, 12, 10) for name in ("layers.0.q", "layers.1.q")}
-N_FEATURES = 6
+N_FEATURES = 5
 
 
 def fake_experts(names: Mapping[str, int] | Sequence[str], *, rank: int = 3) -> Experts:
@@ -114,4 +114,14 @@ def route_with(router: Router, seeds: Mapping[str, int], h: Tensor, context: Con
     """Fit on fake experts and route h (B, T, d_in) at the first site; dense weights (B, T, S, E)."""
     site = next(iter(SITES.values()))
     state = router.fit(fake_experts(seeds), SITES, FakeProbe(seeds))
+    context = _surveyed(router, state, sorted(seeds), context)
     return dense(router.gate(site, state, sorted(seeds))(h, context), len(seeds))
+
+
+def _surveyed(router: Router, state: State, names: Sequence[str], context: Context) -> Context:
+    """Tell a router what it asks to be read off prompts; these are made of the features that are there."""
+    survey = router.survey(SITES, state, names)
+    if survey is None or context.features is None:
+        return context
+    spread = torch.randn(N_FEATURES, SITES[survey.site].d_in, generator=torch.Generator().manual_seed(8))
+    return Context(experts=context.experts, features=survey.read(context.features @ spread))

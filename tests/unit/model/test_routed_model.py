@@ -256,8 +256,8 @@ def test_the_task_predictor_doesn_t_read_what_the_mask_hides(base, toy_library, 
     ids = torch.tensor([[70, 71, 72, 5, 9, 17, 33]])
     mask = torch.tensor([[0, 0, 0, 1, 1, 1, 1]])
     with route(base, toy_library, "task_predictor", tasks=toy) as model:
-        read, encoder = [], model._encoder
-        model._encoder = lambda texts: read.append(texts) or encoder(texts)
+        read, encoder = [], model._prompts.encoder
+        model._prompts.encoder = lambda texts: read.append(texts) or encoder(texts)
         padded = logits(model, input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0))
         alone = logits(model, input_ids=ids[:, 3:])
         model.generate(ids, attention_mask=mask, max_new_tokens=1, do_sample=False)

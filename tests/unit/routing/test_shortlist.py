@@ -115,9 +115,11 @@ def test_quotes_will_do_instead_of_brackets():
         ),
         (
             "shortlist:of=task_predictor,then=task_predictor:encoder=minilm",
-            "error[E-OPTION] shortlist: task_predictor and task_predictor read whole prompts in different ways, base "
-            "and minilm. Give them the same encoder.",
+            "error[E-OPTION] shortlist: task_predictor and task_predictor read whole prompts in different ways. Give "
+            "them the same encoder",
         ),
+        ("shortlist:of=logo,then=task_predictor", "error[E-OPTION] shortlist: logo and task_predictor read whole"),
+        ("shortlist:of=logo,then=logo:top_k=1", "error[E-OPTION] shortlist: logo and logo read whole prompts in"),
         ("shortlist:" + "of=shortlist:" * 2000, "error[E-OPTION] 'shortlist:of=shortlist:of=shortlist:of=s'...: more"),
         ("shortlist:of=" + "(shortlist:of=" * 2000, "error[E-OPTION]"),
     ],

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lorary.adapters.contract import Bank, Mix
 from lorary.errors import AdapterError, RoutingError
 from lorary.model.attached.fused_experts import RoutedMixture, RoutedSlice, of_mixture, put_slices, take_slice
-from lorary.model.attached.gate_calls import ask
+from lorary.model.attached.gate_calls import ask, everybody
 from lorary.model.attached.kv_cache import STATE, Left, bind, cache_in, evidence_of, tokens_in
 from lorary.model.attached.padding import real_tokens
 from lorary.model.attached.recompute import forget_contexts, remember_contexts
@@ -57,7 +57,9 @@ class RoutedLinear(nn.Module):
 
     def _mix(self, x: Tensor, y: Tensor, *, may_repeat: bool = False) -> Tensor:
         slot = self.slot
-        if self.gate.keeps_evidence and slot.shape is not None and (may_repeat or x.shape[:2] != slot.shape):
+        if slot.everybody:
+            routing = everybody(self.bank, x)
+        elif self.gate.keeps_evidence and slot.shape is not None and (may_repeat or x.shape[:2] != slot.shape):
             routing = self._ask_of_new(x, *slot.shape)
         else:
             routing = ask(self.gate, x, slot.context)
@@ -184,6 +186,12 @@ class Attachment:
     def bypassed(self) -> Iterator[None]:
         """Switch all experts off in the block. Raises E-BUSY."""
         with self.slot.silenced():
+            yield
+
+    @contextmanager
+    def with_everybody(self) -> Iterator[None]:
+        """Let all experts speak with the weight 1, outputs added, in the block. Raises E-BUSY."""
+        with self.slot.with_everybody():
             yield
 
     def require_attached(self) -> None:

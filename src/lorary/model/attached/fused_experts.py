@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lorary.adapters.contract import Bank
 from lorary.errors import RoutingError
 from lorary.library.adapter.targets import parse_slice
-from lorary.model.attached.gate_calls import ask
+from lorary.model.attached.gate_calls import ask, everybody
 from lorary.model.attached.slot import Slot
 from lorary.model.sites import is_mixture, mixture_parameters
 from lorary.routing.contract import Gate, Routing
@@ -74,13 +74,13 @@ class RoutedSlice(nn.Module):
             return y
         told = {name: value for name in ("experts", "features") if (value := getattr(context, name)) is not None}
         of_rows = {name: value for name, value in told.items() if len(value) > 1}
-        if self.gate.keeps_evidence or (of_rows and tokens.shape is None):
+        if not slot.everybody and (self.gate.keeps_evidence or (of_rows and tokens.shape is None)):
             raise self._lost(len(at))
-        if of_rows:  # each token is a row of its own, with what is told of its text
+        if of_rows and not slot.everybody:  # each token is a row of its own, with what is told of its text
             assert tokens.shape is not None
             context = replace(context, **{name: value[at // tokens.shape[1]] for name, value in of_rows.items()})
             x, y = x.transpose(0, 1), y.transpose(0, 1)  # (n, 1, d)
-        routing = ask(self.gate, x, context)
+        routing = everybody(self.bank, x) if slot.everybody else ask(self.gate, x, context)
         tokens.note(self.site, at, routing, self.bank.n_experts)
         mixed: Tensor = self.bank(x, y, routing.weights_for(slot.mix), routing.experts, slot.mix)
         return mixed.reshape(shape)

@@ -27,6 +27,7 @@ class Slot:
     def __init__(self, mix: Mix) -> None:
         self.mix: Mix = mix
         self.bypassed = False
+        self.everybody = False
         self.records: dict[str, list[Routing]] | None = None
         self.evidence: Tensor | None = None
         """(B, T, E) of the last call that was recorded, over all sites; None of a router that keeps none."""
@@ -100,6 +101,17 @@ class Slot:
                 yield
             finally:
                 self.bypassed = before
+
+    @contextmanager
+    def with_everybody(self) -> Iterator[None]:
+        """Let, in the block, every expert speak at every token with the weight 1, outputs added. Raises E-BUSY."""
+        with self.held():
+            before = self.bypassed, self.everybody, self.mix
+            self.bypassed, self.everybody, self.mix = False, True, "outputs"
+            try:
+                yield
+            finally:
+                self.bypassed, self.everybody, self.mix = before
 
     @contextmanager
     def recording(self) -> Iterator[dict[str, list[Routing]]]:

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Unpack
@@ -24,19 +23,17 @@ from lorary.model.decoding.likelihood import log_likelihood
 from lorary.model.decoding.sequences import Caller
 from lorary.model.ensemble.ensemble import Ensemble, Parts, check_mix
 from lorary.model.ensemble.paging import PagingFacts
-from lorary.model.probes.probe import make_encoder
 from lorary.model.routed.edit import add_expert, change_router, remove_expert, replace_expert, share_experts
 from lorary.model.routed.explain import explain_answer
+from lorary.model.routed.prompts import prompts_of
 from lorary.model.routed.shares import shares_of
 from lorary.model.routed.trace import Trace, average_shares
 from lorary.model.routed.twin import twin_base, twin_part
 from lorary.model.saved.format import Keep
 from lorary.model.saved.save import save
-from lorary.model.text.chat_prompts import render_prompt
-from lorary.model.text.tokens import decode, require_ids
+from lorary.model.text.tokens import require_ids
 from lorary.options import require_each, to_spec
 from lorary.routing.contract import Context, Router, find_router
-from lorary.routing.nested import encoder_of
 from lorary.tasks.example import Example
 from lorary.tasks.task import Tasks
 
@@ -55,8 +52,7 @@ class RoutedModel:
         self._take(ensemble)
 
     def _take(self, ensemble: Ensemble) -> None:
-        reads_texts = "text" in ensemble.router.needs
-        self._encoder = make_encoder(encoder_of(ensemble.router), self.base) if reads_texts else None
+        self._prompts = prompts_of(self.base, self._attachment, ensemble)
         self._ensemble = ensemble
 
     def __enter__(self) -> "RoutedModel":
@@ -220,19 +216,12 @@ class RoutedModel:
 
     def _context_of(self, examples: Sequence[Example]) -> Context:
         experts = self._experts([e.task for e in examples], len(examples))
-        render = partial(render_prompt, self.base.tokenizer, options=self.base.template_options)
-        return Context(experts, self._features(list(map(render, examples)) if self._encoder else []))
+        return Context(experts, self._prompts.of_examples(examples) if self._prompts else None)
 
     def _context_of_ids(self, ids: Tensor, tasks: Sequence[str] | None, options: Mapping[str, Any]) -> Context:
         require_ids(ids)
-        texts = decode(self.base.tokenizer, ids, options.get("attention_mask")) if self._encoder else []
-        return Context(self._experts(tasks, len(ids)), self._features(texts))
-
-    def _features(self, texts: Sequence[str]) -> Tensor | None:
-        if self._encoder is None:
-            return None
-        with self._attachment.bypassed():
-            return self._encoder(texts).to(self.base.device)
+        features = self._prompts.of_ids(ids, options.get("attention_mask")) if self._prompts else None
+        return Context(self._experts(tasks, len(ids)), features)
 
     def _experts(self, tasks: Sequence[str] | None, n_rows: int) -> Tensor | None:
         if "task" not in self.router.needs or tasks is None:

@@ -26,7 +26,7 @@ TEXT = (
 
 _MOST_TOKENS = 160
 _HALF = 0.5
-_TOLD = frozenset({"task", "text"})
+_TOLD = frozenset({"task", "text", "survey"})
 """Needs of routers that must be told of a text: there is nothing to tell of this one."""
 
 

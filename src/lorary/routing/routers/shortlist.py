@@ -11,8 +11,8 @@ from torch import Tensor
 from lorary.adapters.contract import Experts, Site
 from lorary.errors import OptionError
 from lorary.options import check_positive
-from lorary.routing.contract import Context, Gate, Probe, Router, Routing, State
-from lorary.routing.nested import check_inner, common_members, fit_inner, needs_of, refit_inner, state_of
+from lorary.routing.contract import Context, Gate, Probe, Router, Routing, State, Survey
+from lorary.routing.nested import check_inner, common_members, fit_inner, needs_of, refit_inner, state_of, survey_of
 from lorary.routing.routers.arrow import Arrow
 from lorary.routing.routers.spectr import SpectR
 from lorary.routing.scored import keep_best
@@ -78,6 +78,10 @@ class Shortlist(Router):
     ) -> State:
         """Refit both."""
         return refit_inner(self, state, experts, sites, probe, before=before, changed=changed)
+
+    def survey(self, sites: Mapping[str, Site], state: State, names: Sequence[str]) -> Survey | None:
+        """Ask for what one of them needs, if it needs it."""
+        return survey_of(self, sites, state, names)
 
     def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
         """Make both gates of one site, one behind the other."""
