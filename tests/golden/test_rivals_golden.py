@@ -1,10 +1,14 @@
 """Routers of other papers against dense mathematics: whole updates, one token and one expert at a time."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from lorary.formats.peft import read_experts
 from lorary.model.routed.route import route
+from lorary.tasks.task import Tasks
+from lorary.tasks.toy import toy_tasks
 from lorary.testing.pico import pico_base, random_library
 
 N = 6
@@ -87,3 +91,42 @@ def test_logo(score, reads, library):
 
 def entropy(logits):
     return -sum(p * p.log() for p in logits.softmax(0))
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    """A task for each expert."""
+    return Tasks(
+        dataclasses.replace(task, name=f"e{i}") for i, task in zip(range(N), toy_tasks().values(), strict=False)
+    )
+
+
+@pytest.mark.parametrize("reads_answers", [False, True])
+def test_average_activation(reads_answers, library, tasks):
+    """PHATGOOSE's rule with means of each expert's own hidden states as gates (2402.05859, its baseline)."""
+    experts, n, gates = read_experts(library), 3, {}
+    for name, expert in experts.items():
+        base, seen = pico_base(), {}
+        for site, w in expert.items():
+            module = base.hf.get_submodule(site)
+            module.register_forward_hook(lambda _, args, y, w=w: y + args[0] @ w.delta().T)
+            heard = seen.setdefault(site, [])
+            module.register_forward_pre_hook(lambda _, args, heard=heard: heard.append(args[0][0]))
+        for row in base.encode(tasks[name].train[:n]):
+            ids = [*row.prompt, *(row.completion if reads_answers else ())]
+            with torch.inference_mode():
+                base.hf(input_ids=torch.tensor([ids]))
+        gates[name] = {site: torch.stack([h.mean(0) for h in states]).mean(0) for site, states in seen.items()}
+
+    def weights_of(site, h):
+        scores = torch.stack([norm(h) @ norm(gates[name][site]) / h.shape[-1] ** 0.5 for name in experts], -1)
+        kept = scores.topk(2)
+        return torch.zeros_like(scores).scatter(-1, kept.indices, kept.values.softmax(-1))
+
+    spec = f"average_activation:n_examples={n},after_answer={reads_answers}"
+    assert_answers(library, spec, weights_of, tasks=tasks)
+
+
+def norm(x):
+    """Subtract the mean, divide by the standard deviation."""
+    return (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, correction=0) + 1e-5).sqrt()

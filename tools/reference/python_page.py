@@ -22,7 +22,8 @@ CHAPTERS = {
         "BuildError", "EvaluationError",
     ),
     "Writing methods": (
-        "Options", "Router", "Gate", "Routing", "Context", "Survey", "Probe", "State", "Site", "Weights", "Experts", "Mix",
+        "Options", "Router", "Gate", "Routing", "Context", "Survey", "Probe", "State", "Site", "Weights", "Experts",
+        "Mix",
         "Builder", "Job", "JobStep", "Made", "Clusterer", "Clusters", "read_clusters", "TaskProbe",
         "Evaluator", "Outcome", "LanguageModel", "LogLikelihood", "Benchmark", "ChoiceBenchmark", "Question", "Row",
         "Backend", "Order",

@@ -107,12 +107,14 @@ class Probe(Protocol):
         """Read texts (N, T) with the base alone: site -> what `ask(site, inputs (n, T, d))` gave, joined (N, ...)."""
 
     def mean_inputs(
-        self, expert: str, *, n_examples: int, per_task: bool = False, after_answer: bool = False
-    ) -> Mapping[str, Tensor]:
+        self, expert: str, *, n_examples: int, per_task: bool = False, after_answer: bool = False,
+        every_token: bool = False,
+    ) -> Mapping[str, Tensor]:  # fmt: skip
         """Run the expert on its own training prompts: site name -> mean last-token input (d_in,), float32.
 
         per_task: n_examples of each of its tasks, not of all together. after_answer: the answer and its end are read,
-        too, so that the last token is the one that ends it.
+        too, so that the last token is the one that ends it. every_token: the mean over each text's tokens counts in the
+        place of its last one.
         """
 
     def prompt_features(self, encoder: str, *, n_examples: int) -> tuple[Tensor, Sequence[str]]:

@@ -119,6 +119,17 @@ class ScoredGate(Gate):
         return Routing(weights.unsqueeze(2), index if self.everybody_listens else self.members[index])
 
 
+def standardised(x: Tensor) -> Tensor:
+    """Give vectors (..., d) the mean 0 and the variance 1 over their entries."""
+    return torch.nn.functional.layer_norm(x, x.shape[-1:])
+
+
+def standardised_dot(h: Tensor, vectors: Tensor) -> Tensor:
+    """Multiply hidden states (B, T, d), standardised, with vectors (P, d) that are already; over sqrt(d), (B, T, P)."""
+    scale: float = vectors.shape[-1] ** -0.5
+    return torch.matmul(standardised(h.float()), vectors.T) * scale
+
+
 def silent(h: Tensor, n_experts: int) -> Routing:
     """Give every expert the weight zero at every token."""
     return Routing(h.new_zeros(1, 1, 1, n_experts, dtype=torch.float32))

@@ -49,10 +49,12 @@ class FakeProbe:
         }
 
     def mean_inputs(
-        self, expert: str, *, n_examples: int, per_task: bool = False, after_answer: bool = False
-    ) -> Mapping[str, Tensor]:
+        self, expert: str, *, n_examples: int, per_task: bool = False, after_answer: bool = False,
+        every_token: bool = False,
+    ) -> Mapping[str, Tensor]:  # fmt: skip
         """Draw a mean input for every site."""
-        generator = torch.Generator().manual_seed(100 + self.seeds[expert] + 1000 * per_task + 2000 * after_answer)
+        asked = per_task + 2 * after_answer + 4 * every_token
+        generator = torch.Generator().manual_seed(100 + self.seeds[expert] + 1000 * asked)
         return {name: torch.randn(site.d_in, generator=generator) for name, site in SITES.items()}
 
     def prompt_features(self, encoder: str, *, n_examples: int) -> tuple[Tensor, Sequence[str]]:

@@ -67,10 +67,13 @@ class LearnedProbe(Probe):
         return self._data.over_inputs(texts, sites, ask)
 
     def mean_inputs(
-        self, expert: str, *, n_examples: int, per_task: bool = False, after_answer: bool = False
-    ) -> Mapping[str, Tensor]:
+        self, expert: str, *, n_examples: int, per_task: bool = False, after_answer: bool = False,
+        every_token: bool = False,
+    ) -> Mapping[str, Tensor]:  # fmt: skip
         """Hand on. Raises E-PROBE."""
-        return self._data.mean_inputs(expert, n_examples=n_examples, per_task=per_task, after_answer=after_answer)
+        return self._data.mean_inputs(
+            expert, n_examples=n_examples, per_task=per_task, after_answer=after_answer, every_token=every_token
+        )
 
     def prompt_features(self, encoder: str, *, n_examples: int) -> tuple[Tensor, Sequence[str]]:
         """Hand on. Raises E-PROBE."""

@@ -19,7 +19,7 @@ from lorary.model.base.packaged import find_encoder
 from lorary.model.probes.lone import alone
 from lorary.model.sites import embedding_rows, input_hooks, text_config
 from lorary.model.text.chat_prompts import render_prompt, render_turns
-from lorary.model.text.tokens import pad, start_token
+from lorary.model.text.tokens import Batch, pad, start_token
 from lorary.tasks.example import Example
 from lorary.tasks.task import Tasks
 
@@ -110,9 +110,13 @@ class DataProbe:
         """Tell nothing: data alone is known here."""
 
     def mean_inputs(
-        self, expert: str, *, n_examples: int, per_task: bool = False, after_answer: bool = False
-    ) -> Mapping[str, Tensor]:
-        """Run the expert on its own training prompts: site -> mean last-token input (d_in,), float32."""
+        self, expert: str, *, n_examples: int, per_task: bool = False, after_answer: bool = False,
+        every_token: bool = False,
+    ) -> Mapping[str, Tensor]:  # fmt: skip
+        """Run the expert on its own training prompts: site -> mean last-token input (d_in,), float32.
+
+        every_token: the mean over each text's tokens instead of its last.
+        """
         names = [name for name in self.owned[expert] if name in self.tasks]
         examples = [e for i in range(n_examples) for name in names for e in self.tasks[name].train[i : i + 1]]
         examples = examples if per_task else examples[:n_examples]
@@ -120,17 +124,22 @@ class DataProbe:
         weights = {site: w for site, w in self.experts[expert].items() if site in self.sites}
         sums = {site: torch.zeros(self.sites[site].d_in) for site in self.sites}
         with alone(self.base, weights) as attachment:
-            adders = {site: _adder(sums, site, attachment.slot) for site in self.sites}
+            batches: list[Batch] = []
+            adders = {
+                site: _adder(sums, site, attachment.slot, batches if every_token else None) for site in self.sites
+            }
             with input_hooks(self.base.hf, adders):
-                self._run(examples, after_answer)
+                self._run(examples, after_answer, batches)
         return {site: total / len(examples) for site, total in sums.items()}
 
-    def _run(self, examples: Sequence[Example], with_answers: bool) -> None:
+    def _run(self, examples: Sequence[Example], with_answers: bool, batches: list[Batch]) -> None:
+        """Read examples; the last of `batches` is the one that is being read."""
         rows = self.base.encode(examples)
         if not with_answers:
             rows = [replace(row, completion=()) for row in rows]
         for group in self.base.in_groups(rows):
             batch = pad([rows[i] for i in group]).to(self.base.device)
+            batches[:] = [batch]
             with torch.inference_mode():
                 run_hidden(self.base, batch.ids, batch.mask, batch.positions)
 
@@ -142,11 +151,17 @@ class DataProbe:
         return make_encoder(encoder, self.base)(texts), [name for _, name in examples]
 
 
-def _adder(sums: dict[str, Tensor], site: str, slot: Slot) -> Any:
+def _adder(sums: dict[str, Tensor], site: str, slot: Slot, batches: Sequence[Batch] | None) -> Any:
+    """Make a hook that adds up a site's inputs: at the last tokens, or means over those of each row, of `batches`."""
+
     def add(_: nn.Module, args: tuple[Tensor, ...]) -> None:
         assert slot.shape is not None
         h = args[0].reshape(slot.shape[0], -1, args[0].shape[-1])  # some blocks hand over (B * T, d), or more axes
-        sums[site] += h[:, -1].float().sum(0).cpu()  # rows are padded on the left
+        if batches is None:
+            sums[site] += h[:, -1].float().sum(0).cpu()  # rows are padded on the left
+            return
+        is_real = batches[-1].mask.unsqueeze(-1).to(h.device)  # (B, T, 1)
+        sums[site] += (h.float().where(is_real > 0, 0.0).sum(1) / is_real.sum(1)).sum(0).cpu()
 
     return add
 

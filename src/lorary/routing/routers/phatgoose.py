@@ -11,7 +11,7 @@ from lorary.adapters.contract import Experts, Site
 from lorary.errors import RoutingError
 from lorary.routing.contract import Gate, Probe, State
 from lorary.routing.members import stack_members
-from lorary.routing.scored import ScoredGate, ScoredRouter
+from lorary.routing.scored import ScoredGate, ScoredRouter, standardised, standardised_dot
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class PhatgooseRouter(ScoredRouter):
         state: State = {}
         for site in sites.values():
             found = {
-                i: _standardised(_checked(gates[name], name, site))
+                i: standardised(_checked(gates[name], name, site))
                 for i, name in enumerate(sorted(experts))
                 if site.name in experts[name]
             }
@@ -47,7 +47,9 @@ class PhatgooseRouter(ScoredRouter):
 
     def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
         """Make the gate of one site from all experts' own."""
-        return ScoredGate(_fit, site, state, n_experts=len(names), top_k=self.top_k, temperature=self.temperature)
+        return ScoredGate(
+            standardised_dot, site, state, n_experts=len(names), top_k=self.top_k, temperature=self.temperature
+        )
 
 
 def _checked(gates: State | None, expert: str, site: Site) -> Tensor:
@@ -64,12 +66,3 @@ def _checked(gates: State | None, expert: str, site: Site) -> Tensor:
             "The file is damaged: build the library again.",
         )
     return vector.float()
-
-
-def _standardised(x: Tensor) -> Tensor:
-    return torch.nn.functional.layer_norm(x, x.shape[-1:])
-
-
-def _fit(h: Tensor, vectors: Tensor) -> Tensor:
-    scale: float = vectors.shape[-1] ** -0.5
-    return torch.matmul(_standardised(h.float()), vectors.T) * scale  # (B, T, P)
