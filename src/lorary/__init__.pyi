@@ -118,11 +118,13 @@ from lorary.routing.contract import Probe as Probe
 from lorary.routing.contract import Router as Router
 from lorary.routing.contract import State as State
 from lorary.routing.contract import Survey as Survey
+from lorary.routing.routers.ariadne import Ariadne as Ariadne
 from lorary.routing.routers.arrow import Arrow as Arrow
 from lorary.routing.routers.average_activation import AverageActivation as AverageActivation
 from lorary.routing.routers.centroid import Centroid as Centroid
 from lorary.routing.routers.compass import Compass as Compass
 from lorary.routing.routers.logo import LoGo as LoGo
+from lorary.routing.routers.lorauter import LoRAuter as LoRAuter
 from lorary.routing.routers.mhr import MHRRouter as MHRRouter
 from lorary.routing.routers.oracle import Oracle as Oracle
 from lorary.routing.routers.phatgoose import PhatgooseRouter as PhatgooseRouter

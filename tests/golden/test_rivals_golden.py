@@ -130,3 +130,82 @@ def test_average_activation(reads_answers, library, tasks):
 def norm(x):
     """Subtract the mean, divide by the standard deviation."""
     return (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, correction=0) + 1e-5).sqrt()
+
+
+def embedding(base, ids):
+    """The mean of the base's own last hidden states over a text's tokens, of length 1."""
+    with torch.inference_mode():
+        states = base.hf(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states[-1][0]
+    return states.mean(0) / states.mean(0).norm()
+
+
+def raw_embeddings(tasks, split, n):
+    """The means of the base's last hidden states over the tokens of a task's prompts, by task: (n, d)."""
+    base, found = pico_base(), {}
+    for name, task in tasks.items():
+        rows = []
+        for row in base.encode(getattr(task, split)[:n]):
+            with torch.inference_mode():
+                hidden = base.hf(input_ids=torch.tensor([row.prompt]), output_hidden_states=True).hidden_states[-1]
+            rows.append(hidden[0].mean(0))
+        found[name] = torch.stack(rows)
+    return found
+
+
+def prompts_as_told():
+    """What the router is told of IDS: the embedding of their text, as it is read again."""
+    base = pico_base()
+    texts = base.tokenizer.batch_decode(IDS, skip_special_tokens=True)
+    return [embedding(base, base.tokenizer(text)["input_ids"]) for text in texts]
+
+
+def test_ariadne(library, tasks):
+    """The expert whose mean embedding has the largest cosine with the prompt's answers alone (2606.19079)."""
+    centroids = [states.mean(0) for states in raw_embeddings(tasks, "train", 5).values()]
+    nearest = [
+        max(range(N), key=lambda i, e=e: float(e @ centroids[i] / centroids[i].norm())) for e in prompts_as_told()
+    ]
+
+    def weights_of(_, h):
+        return torch.nn.functional.one_hot(torch.tensor(nearest), N).float()[:, None].expand(-1, h.shape[1], -1)
+
+    assert_answers(library, "ariadne:encoder=base,n_examples=5", weights_of, tasks=tasks)
+
+
+@pytest.mark.parametrize("best", ["measured", "trained"])
+def test_lorauter(best, library, tasks):
+    """The experts that are best on the three nearest tasks, weighed by a softmax of the cosines (2601.21795)."""
+    n, found = 4, raw_embeddings(tasks, "valid", 4)
+    experts = read_experts(library)
+    nats = {name: losses_of(expert, tasks, n) for name, expert in experts.items()}
+    owners = [i if best == "trained" else min(range(N), key=lambda e: nats[f"e{e}"][i]) for i in range(N)]
+    assert best == "trained" or owners != list(range(N))
+    weights = torch.zeros(len(IDS), 1, N)
+    for row, e in enumerate(prompts_as_told()):
+        cosines = torch.stack([e @ states.mean(0) / states.mean(0).norm() for states in found.values()])
+        near = cosines.topk(3)
+        for task, share in zip(near.indices.tolist(), (near.values / 0.1).softmax(0), strict=True):
+            weights[row, 0, owners[task]] += share
+
+    def weights_of(_, h):
+        return weights.expand(-1, h.shape[1], -1)
+
+    spec = f"lorauter:encoder=base,n_examples={n},n_first={n},best={best}"
+    assert_answers(library, spec, weights_of, tasks=tasks)
+
+
+def losses_of(expert, tasks, n):
+    """The mean nats of the answers to each task's first validation examples, with one expert merged into a base."""
+    base, found = pico_base(), []
+    for site, w in expert.items():
+        base.hf.get_submodule(site).weight.data += w.delta()
+    for task in tasks.values():
+        total = 0.0
+        for row in base.encode(task.valid[:n]):
+            ids = torch.tensor([[*row.prompt, *row.completion]])
+            with torch.inference_mode():
+                log_p = base.hf(input_ids=ids).logits[0].log_softmax(-1)
+            places = range(len(row.prompt) - 1, ids.shape[1] - 1)
+            total -= sum(float(log_p[t, ids[0, t + 1]]) for t in places)
+        found.append(total / n)
+    return found

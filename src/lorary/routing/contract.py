@@ -8,7 +8,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from torch import Tensor, nn
 
@@ -21,6 +21,7 @@ from lorary.routing.routing import Routing as Routing
 from lorary.routing.routing import joined
 
 _MOST_INNER = 16
+Split = Literal["train", "valid"]
 State = dict[str, Tensor]
 """What a router learnt or derived, by name; stored as one safetensors file."""
 
@@ -117,8 +118,21 @@ class Probe(Protocol):
         place of its last one.
         """
 
-    def prompt_features(self, encoder: str, *, n_examples: int) -> tuple[Tensor, Sequence[str]]:
-        """Encode training prompts: features (N, F) float32 and the task name of each."""
+    def prompt_features(
+        self, encoder: str, *, n_examples: int, split: Split = "train", every_task: bool = False
+    ) -> tuple[Tensor, Sequence[str]]:
+        """Encode the prompts of the experts' tasks, n_examples of each: features (N, F) float32, and each one's task.
+
+        every_task: of all tasks that were given, whether an expert was trained on them or not.
+        """
+
+    def answer_losses(
+        self, expert: str, tasks: Sequence[str], *, split: Split, start: int, stop: int
+    ) -> Mapping[str, tuple[float, int]]:
+        """Judge the examples from start to stop of each task with one expert: the sum of nats, and of how many.
+
+        An example's nats are those of its answer, its end included.
+        """
 
     def tasks_of(self, expert: str) -> Sequence[str]:
         """Name the tasks that an expert was trained on."""
@@ -144,7 +158,8 @@ class Survey:
 class Router(Options, ABC):
     """Options of one way to route. `fit` learns from experts, `gate` makes the part that runs at one site.
 
-    `needs`: any of {"base": `fit` asks the probe about the base, "examples": and about the training data,
+    `needs`: any of {"base": `fit` asks the probe about the base, "examples": and about the training data, "tasks": of
+    whatever tasks are given,
     "task": the right expert of each row must be known, "text": gates read `Context.features`, of the `encoder` that it
     names, "survey": those of its `survey`, "learned": a builder left weights for it}; empty = the experts' weights
     alone.

@@ -8,7 +8,7 @@ from torch import Tensor
 from lorary.adapters.contract import Experts, Site
 from lorary.adapters.lora import LoRA
 from lorary.hashing import hash_json
-from lorary.routing.contract import Context, Router, Routing, State
+from lorary.routing.contract import Context, Router, Routing, Split, State
 from lorary.routing.routing import over_all
 from lorary.routing.softmax_gate import TOP_K, row_name
 from lorary.routing.task_skills import pack_state
@@ -57,15 +57,24 @@ class FakeProbe:
         generator = torch.Generator().manual_seed(100 + self.seeds[expert] + 1000 * asked)
         return {name: torch.randn(site.d_in, generator=generator) for name, site in SITES.items()}
 
-    def prompt_features(self, encoder: str, *, n_examples: int) -> tuple[Tensor, Sequence[str]]:
-        """Draw eight texts a task, near a centre of its own."""
+    def prompt_features(
+        self, encoder: str, *, n_examples: int, split: Split = "train", every_task: bool = False
+    ) -> tuple[Tensor, Sequence[str]]:
+        """Draw eight texts a task, near a centre of its own; every_task: one task more than the experts have."""
         features, labels = [], []
-        for seed in sorted(self.seeds.values()):
-            generator = torch.Generator().manual_seed(200 + seed)
+        for seed in [*sorted(self.seeds.values()), *([99] if every_task else [])]:
+            generator = torch.Generator().manual_seed(200 + seed + 1000 * (split == "valid"))
             centre = 3 * torch.randn(1, N_FEATURES, generator=generator)
             features.append(centre + torch.randn(8, N_FEATURES, generator=generator))
             labels += [f"t{seed}"] * 8
         return torch.cat(features), labels
+
+    def answer_losses(
+        self, expert: str, tasks: Sequence[str], *, split: Split, start: int, stop: int
+    ) -> Mapping[str, tuple[float, int]]:
+        """Make an expert the worse at a task the farther its seed is from it."""
+        n = stop - start
+        return {task: (n * abs(self.seeds[expert] - int(task[1:])), n) for task in tasks}
 
     def tasks_of(self, expert: str) -> Sequence[str]:
         """Name the one task of an expert."""

@@ -112,7 +112,7 @@ def test_unknown_mixes_and_routers_are_refused(base, toy_library):
         "error[E-OPTION] unknown mix 'output'. Did you mean 'outputs'? Known: factors, outputs."
     )
     with pytest.raises(
-        OptionError, match=r"^error\[E-NAME\] unknown router 'arow'\. Did you mean 'arrow'\? Known: arrow,"
+        OptionError, match=r"^error\[E-NAME\] unknown router 'arow'\. Did you mean 'arrow'\? Known: ariadne, arrow,"
     ):
         route(base, toy_library, "arow")
 

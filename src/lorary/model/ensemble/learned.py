@@ -12,7 +12,7 @@ from lorary.library import derived
 from lorary.library.adapter.expert import Expert
 from lorary.library.layout import home_of
 from lorary.model.ensemble.state_file import most_bytes, read_any, tell_origin, write_state
-from lorary.routing.contract import Probe, State
+from lorary.routing.contract import Probe, Split, State
 
 
 def seal_learned(path: Path, kind: str, key: str) -> None:
@@ -75,9 +75,17 @@ class LearnedProbe(Probe):
             expert, n_examples=n_examples, per_task=per_task, after_answer=after_answer, every_token=every_token
         )
 
-    def prompt_features(self, encoder: str, *, n_examples: int) -> tuple[Tensor, Sequence[str]]:
+    def prompt_features(
+        self, encoder: str, *, n_examples: int, split: Split = "train", every_task: bool = False
+    ) -> tuple[Tensor, Sequence[str]]:
         """Hand on. Raises E-PROBE."""
-        return self._data.prompt_features(encoder, n_examples=n_examples)
+        return self._data.prompt_features(encoder, n_examples=n_examples, split=split, every_task=every_task)
+
+    def answer_losses(
+        self, expert: str, tasks: Sequence[str], *, split: Split, start: int, stop: int
+    ) -> Mapping[str, tuple[float, int]]:
+        """Hand on. Raises E-PROBE."""
+        return self._data.answer_losses(expert, tasks, split=split, start=start, stop=stop)
 
     @property
     def _data(self) -> Probe:

@@ -51,6 +51,8 @@ def fetch_or_fit(
         origins.append(base.identity)  # its dtype, too: in another it computes other numbers; and how it reads texts
     if "examples" in router.needs and tasks is not None:
         known = [tasks[t].hash for names in ensemble.owned.values() for t in names if t in tasks]
+        if "tasks" in router.needs:
+            known += [tasks[t].hash for t in sorted(tasks)]
         origins.append(known)
     key = hash_json(origins)
     if found := _fetch(ensemble.library, kind, key):
@@ -89,9 +91,11 @@ def _data_probe(base: BaseModel, ensemble: Ensemble) -> Probe | None:
     needs = ensemble.router.needs
     if "examples" not in needs:
         return DataProbe(base, ensemble.experts, ensemble.sites, {}, Tasks([])) if "base" in needs else None
-    return DataProbe(
-        base, ensemble.experts, ensemble.sites, ensemble.owned, require_tasks(ensemble.router, ensemble.tasks)
-    )
+    tasks = require_tasks(ensemble.router, ensemble.tasks)
+    probe = DataProbe(base, ensemble.experts, ensemble.sites, ensemble.owned, tasks)
+    if "tasks" not in needs:
+        probe.require_own()
+    return probe
 
 
 def require_tasks(router: Router, tasks: Tasks | None) -> Tasks:

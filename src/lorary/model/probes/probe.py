@@ -16,10 +16,13 @@ from lorary.model.base.base_model import BaseModel
 from lorary.model.base.calls import require_whole
 from lorary.model.base.config import NO_CODE
 from lorary.model.base.packaged import find_encoder
+from lorary.model.decoding.answer import bare
+from lorary.model.decoding.likelihood import log_likelihood
 from lorary.model.probes.lone import alone
 from lorary.model.sites import embedding_rows, input_hooks, text_config
 from lorary.model.text.chat_prompts import render_prompt, render_turns
 from lorary.model.text.tokens import Batch, pad, start_token
+from lorary.routing.contract import Split
 from lorary.tasks.example import Example
 from lorary.tasks.task import Tasks
 
@@ -40,11 +43,14 @@ class DataProbe:
         owned: Mapping[str, Sequence[str]],
         tasks: Tasks,
     ) -> None:
-        """`owned`: expert -> names of its tasks. Raises E-PROBE for an expert none of whose tasks is given."""
+        """`owned`: expert -> names of its tasks."""
         self.base, self.experts, self.sites = base, experts, sites
         self.owned, self.tasks = owned, tasks
-        for expert, names in owned.items():
-            if not any(name in tasks and tasks[name].train for name in names):
+
+    def require_own(self) -> None:
+        """Refuse an expert none of whose tasks is given. Raises E-PROBE."""
+        for expert, names in self.owned.items():
+            if not any(name in self.tasks and self.tasks[name].train for name in names):
                 raise RoutingError(
                     "E-PROBE",
                     f"expert {expert!r}: no training examples of its tasks {list(names)} were given.",
@@ -143,12 +149,31 @@ class DataProbe:
             with torch.inference_mode():
                 run_hidden(self.base, batch.ids, batch.mask, batch.positions)
 
-    def prompt_features(self, encoder: str, *, n_examples: int) -> tuple[Tensor, Sequence[str]]:
-        """Encode training prompts: features (N, F) float32 and the task name of each."""
-        names = sorted({name for owned in self.owned.values() for name in owned if name in self.tasks})
-        examples = [(e, name) for name in names for e in self.tasks[name].train[:n_examples]]
+    def prompt_features(
+        self, encoder: str, *, n_examples: int, split: Split = "train", every_task: bool = False
+    ) -> tuple[Tensor, Sequence[str]]:
+        """Encode the prompts of tasks: features (N, F) float32 and the task name of each. Raises E-PROBE for none."""
+        owned = {name for names in self.owned.values() for name in names if name in self.tasks}
+        names = sorted(self.tasks) if every_task else sorted(owned)
+        examples = [(e, name) for name in names for e in getattr(self.tasks[name], split)[:n_examples]]
+        if not examples:
+            what = f"the tasks that were given have no examples in their part {split!r}."
+            raise RoutingError("E-PROBE", what, "Give tasks that have some, or read another part (split=train).")
         texts = [render_prompt(self.base.tokenizer, e, self.base.template_options) for e, _ in examples]
         return make_encoder(encoder, self.base)(texts), [name for _, name in examples]
+
+    def answer_losses(
+        self, expert: str, tasks: Sequence[str], *, split: Split, start: int, stop: int
+    ) -> Mapping[str, tuple[float, int]]:
+        """Judge the examples from start to stop of each task with one expert: the sum of nats, and of how many."""
+        examples = {task: getattr(self.tasks[task], split)[start:stop] for task in tasks}
+        flat = [example for some in examples.values() for example in some]
+        if not flat:
+            return dict.fromkeys(tasks, (0.0, 0))
+        weights = {site: w for site, w in self.experts[expert].items() if site in self.sites}
+        with alone(self.base, weights):
+            nats = iter([-found.nats for found in log_likelihood(self.base, flat, bare(self.base.hf))])
+        return {task: (sum(next(nats) for _ in some), len(some)) for task, some in examples.items()}
 
 
 def _adder(sums: dict[str, Tensor], site: str, slot: Slot, batches: Sequence[Batch] | None) -> Any:
