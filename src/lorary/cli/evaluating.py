@@ -42,17 +42,22 @@ class Asked:
         return read_tasks(self.routing["tasks"], **reading) if self.routing["tasks"] else None
 
 
-def exams_of(place: str, metrics: Sequence[str], benchmarks: Sequence[str], reading: dict[str, Any]) -> "list[Exam]":
-    """Read what is scored: benchmarks, which have metrics of their own, or tasks, by each metric."""
+def exams_of(
+    place: str, metrics: Sequence[str], benchmarks: Sequence[str], only: Sequence[str], reading: dict[str, Any]
+) -> "list[Exam]":
+    """Read what is scored: benchmarks, which have metrics of their own, or tasks, all or a few, by each metric."""
     if not benchmarks:
         from lorary.evaluation.benchmarking.exams import as_exams
         from lorary.folder import EVALUATORS
         from lorary.tasks.read import read_tasks
 
         found = [EVALUATORS.parse(spec) for spec in metrics or ["rouge_l"]]  # misspelt, it is told before data is read
-        return list(as_exams(found, read_tasks(place, **reading)))
+        tasks = read_tasks(place, **reading)
+        return list(as_exams(found, tasks.only(only) if only else tasks))
     if metrics:
         raise typer.BadParameter("a benchmark has a metric of its own; give one of the two.", param_hint="--metric")
+    if only:
+        raise typer.BadParameter("a benchmark isn't a task; name it with --benchmark.", param_hint="--only")
     from lorary.evaluation.benchmarking.read import read_benchmarks
 
     return list(read_benchmarks(place, benchmarks).values())

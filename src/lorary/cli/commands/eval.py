@@ -9,7 +9,7 @@ from lorary.cli.evaluating import Asked, evaluate_many, evaluate_one, exams_of, 
 from lorary.cli.harness import check_harness, evaluate_by_harness, print_harness, require_tasks
 from lorary.cli.models import LibraryOrBase
 from lorary.cli.options.loading import Loading, Reading
-from lorary.cli.options.parameters import BaseOfLibrary, HowToMix, Json, MaxShare, count_option, method_option
+from lorary.cli.options.parameters import BaseOfLibrary, HowToMix, Json, MaxShare, OnlyTasks, count_option, method_option
 from lorary.cli.options.workers import Workers
 from lorary.cli.printing.benchmarks import print_benchmarks
 
@@ -33,6 +33,7 @@ def evaluate(
     router: Annotated[list[str] | None, method_option("--router", "ROUTERS", _ROUTER)] = None,
     metric: Annotated[list[str] | None, method_option("--metric", "EVALUATORS", _METRIC)] = None,
     benchmark: Annotated[list[str] | None, method_option("--benchmark", "BENCHMARKS", _BENCHMARK)] = None,
+    only: OnlyTasks = None,
     into: Annotated[
         Path,
         typer.Option(metavar="FILE|DIR", help="File for the scores, a directory for several pairs; see `report`."),
@@ -64,12 +65,12 @@ def evaluate(
     """
     routing = {"mix": mix, "max_share": max_share, "base": base, "tasks": train_tasks}
     if harness is not None:
-        several = {"--metric": metric, "--benchmark": benchmark, "--backend, --workers, --threads": workers.is_given}
+        several = {"--metric": metric, "--benchmark": benchmark, "--only": only, "--backend, --workers, --threads": workers.is_given}
         check_harness(harness, {"TASKS": tasks, **several})
         given = (library, router or [], harness_tasks or [], into, limit, routing, how, reading)
         return print_harness(evaluate_by_harness(*given), json=json)
     place = require_tasks(tasks, harness_tasks)
-    routers, exams = router or [], exams_of(place, metric or [], benchmark or [], reading.options)
+    routers, exams = router or [], exams_of(place, metric or [], benchmark or [], only or [], reading.options)
     asked = Asked(library, routers, exams, into, limit, routing)
     if len(routers) < 2 and len(exams) < 2 and not workers.is_given:
         return print_run(into, evaluate_one(asked, how, reading), json=json)
