@@ -1,5 +1,6 @@
 """Evaluating one model by one metric into a file, or several by several into a directory."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,11 @@ class Asked:
     into: Path
     limit: int | None
     routing: dict[str, Any]  # mix, max_share, base, tasks: as `opened` takes them
+
+    @property
+    def fits_a_file(self) -> bool:
+        """Tell whether this is one pair, and no directory stands where its file would be."""
+        return len(self.routers) < 2 and len(self.exams) < 2 and not os.path.isdir(self.into)
 
     def train_tasks(self, reading: dict[str, Any]) -> "Tasks | None":
         """Read the tasks that some routers need."""

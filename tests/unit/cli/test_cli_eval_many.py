@@ -85,6 +85,10 @@ def test_a_few_of_the_tasks_are_scored(run: Run, world: World, tmp_path: Path) -
     answer = run(*line, "--only", "copy", "--into", tmp_path / "one.jsonl")
     assert answer.code == 0, answer.err
     assert list(read_scores(tmp_path / "one.jsonl").per_task()) == ["copy"]
+    (tmp_path / "runs").mkdir()
+    assert run(*line, "--only", "copy", "--into", tmp_path / "runs").code == 0
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["private-uniform.perplexity.jsonl"]
+    assert run("report", tmp_path / "runs", "--into", tmp_path / "page.html").code == 0
     refused = run(*line, "--only", "cpoy", "--into", tmp_path / "two.jsonl")
     assert (refused.code, refused.out) == (1, "")
     assert "'cpoy'" in refused.err

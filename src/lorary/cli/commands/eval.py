@@ -9,7 +9,15 @@ from lorary.cli.evaluating import Asked, evaluate_many, evaluate_one, exams_of, 
 from lorary.cli.harness import check_harness, evaluate_by_harness, print_harness, require_tasks
 from lorary.cli.models import LibraryOrBase
 from lorary.cli.options.loading import Loading, Reading
-from lorary.cli.options.parameters import BaseOfLibrary, HowToMix, Json, MaxShare, OnlyTasks, count_option, method_option
+from lorary.cli.options.parameters import (
+    BaseOfLibrary,
+    HowToMix,
+    Json,
+    MaxShare,
+    OnlyTasks,
+    count_option,
+    method_option,
+)
 from lorary.cli.options.workers import Workers
 from lorary.cli.printing.benchmarks import print_benchmarks
 
@@ -36,7 +44,7 @@ def evaluate(
     only: OnlyTasks = None,
     into: Annotated[
         Path,
-        typer.Option(metavar="FILE|DIR", help="File for the scores, a directory for several pairs; see `report`."),
+        typer.Option(metavar="FILE|DIR", help="File for the scores; a directory for several pairs; see `report`."),
     ] = ...,  # type: ignore[assignment]
     mix: HowToMix = None,
     max_share: MaxShare = None,
@@ -65,14 +73,14 @@ def evaluate(
     """
     routing = {"mix": mix, "max_share": max_share, "base": base, "tasks": train_tasks}
     if harness is not None:
-        several = {"--metric": metric, "--benchmark": benchmark, "--only": only, "--backend, --workers, --threads": workers.is_given}
-        check_harness(harness, {"TASKS": tasks, **several})
+        others = {"TASKS": tasks, "--metric": metric, "--benchmark": benchmark, "--only": only}
+        check_harness(harness, others | {"--backend, --workers, --threads": workers.is_given})
         given = (library, router or [], harness_tasks or [], into, limit, routing, how, reading)
         return print_harness(evaluate_by_harness(*given), json=json)
     place = require_tasks(tasks, harness_tasks)
-    routers, exams = router or [], exams_of(place, metric or [], benchmark or [], only or [], reading.options)
-    asked = Asked(library, routers, exams, into, limit, routing)
-    if len(routers) < 2 and len(exams) < 2 and not workers.is_given:
+    exams = exams_of(place, metric or [], benchmark or [], only or [], reading.options)
+    asked = Asked(library, router or [], exams, into, limit, routing)
+    if asked.fits_a_file and not workers.is_given:
         return print_run(into, evaluate_one(asked, how, reading), json=json)
     runs = evaluate_many(asked, how, reading, workers)
     return print_benchmarks(runs, exams, place, json=json) if benchmark else print_runs(runs, json=json)
