@@ -23,6 +23,7 @@ from lorary.cli.printing.benchmarks import print_benchmarks
 
 _ROUTER = "How to route, e.g. arrow:top_k=4 (`list` shows all); compass by default; repeatable."
 _METRIC = "How to score, e.g. choice:normalise=byte (`list` shows all); rouge_l by default; repeatable."
+_INTO = "File for the scores; a directory for several pairs; see `report`."
 _BENCHMARK = (
     "Score a benchmark instead, e.g. piqa, or all that TASKS has (`list` shows them); repeatable. "
     "TASKS is then their directory, or hf://datasets."
@@ -42,10 +43,7 @@ def evaluate(
     metric: Annotated[list[str] | None, method_option("--metric", "EVALUATORS", _METRIC)] = None,
     benchmark: Annotated[list[str] | None, method_option("--benchmark", "BENCHMARKS", _BENCHMARK)] = None,
     only: OnlyTasks = None,
-    into: Annotated[
-        Path,
-        typer.Option(metavar="FILE|DIR", help="File for the scores; a directory for several pairs; see `report`."),
-    ] = ...,  # type: ignore[assignment]
+    into: Annotated[Path, typer.Option(metavar="FILE|DIR", help=_INTO)] = ...,  # type: ignore[assignment]
     mix: HowToMix = None,
     max_share: MaxShare = None,
     base: BaseOfLibrary = None,
@@ -75,8 +73,8 @@ def evaluate(
     if harness is not None:
         others = {"TASKS": tasks, "--metric": metric, "--benchmark": benchmark, "--only": only}
         check_harness(harness, others | {"--backend, --workers, --threads": workers.is_given})
-        given = (library, router or [], harness_tasks or [], into, limit, routing, how, reading)
-        return print_harness(evaluate_by_harness(*given), json=json)
+        found = evaluate_by_harness(library, router or [], harness_tasks or [], into, limit, routing, how, reading)
+        return print_harness(found, json=json)
     place = require_tasks(tasks, harness_tasks)
     exams = exams_of(place, metric or [], benchmark or [], only or [], reading.options)
     asked = Asked(library, router or [], exams, into, limit, routing)
