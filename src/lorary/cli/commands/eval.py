@@ -23,6 +23,7 @@ from lorary.cli.printing.benchmarks import print_benchmarks
 
 _ROUTER = "How to route, e.g. arrow:top_k=4 (`list` shows all); compass by default; repeatable."
 _METRIC = "How to score, e.g. choice:normalise=byte (`list` shows all); rouge_l by default; repeatable."
+_TRAIN_TASKS = "The tasks that the library was built from; some routers need them."
 _INTO = "File for the scores; a directory for several pairs; see `report`."
 _BENCHMARK = (
     "Score a benchmark instead, e.g. piqa, or all that TASKS has (`list` shows them); repeatable. "
@@ -34,10 +35,7 @@ def evaluate(
     library: LibraryOrBase,
     tasks: Annotated[
         str | None,
-        typer.Argument(
-            metavar="TASKS",
-            help="Directory, glob or file of tasks, save with --harness; their test examples are scored.",
-        ),
+        typer.Argument(metavar="TASKS", help="Directory, glob or file of tasks to score, save with --harness."),
     ] = None,
     router: Annotated[list[str] | None, method_option("--router", "ROUTERS", _ROUTER)] = None,
     metric: Annotated[list[str] | None, method_option("--metric", "EVALUATORS", _METRIC)] = None,
@@ -47,10 +45,7 @@ def evaluate(
     mix: HowToMix = None,
     max_share: MaxShare = None,
     base: BaseOfLibrary = None,
-    train_tasks: Annotated[
-        str | None,
-        typer.Option(metavar="TASKS", help="The tasks that the library was built from; some routers need them."),
-    ] = None,
+    train_tasks: Annotated[str | None, typer.Option(metavar="TASKS", help=_TRAIN_TASKS)] = None,
     limit: Annotated[int | None, count_option("Score at most N examples of each task.")] = None,
     harness: Annotated[
         str | None, typer.Option(metavar="lm-eval", help="Let lm-evaluation-harness evaluate its own tasks instead.")
