@@ -27,7 +27,7 @@ export PATH="$PWD/.venv/bin:$PATH"
 port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 "${fresh[@]}" bash -c "${lines[0]/pip install/pip install --quiet --constraint constraints.txt}"
 "${fresh[@]}" lorary serve runs/short/libs/private --port "$port" 2>served.log &
-trap 'kill %1 2>/dev/null; rm -rf "$place"' EXIT
+trap '{ kill %1 || true; } 2>/dev/null; rm -rf "$place"' EXIT
 for _ in $(seq 300); do
   python -c "import urllib.request as r; r.urlopen('http://127.0.0.1:$port/health')" 2>/dev/null && break
   kill -0 %1 || { cat served.log; exit 1; }

@@ -1,5 +1,6 @@
 """Evaluating one model by one metric into a file, or several by several into a directory."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,11 @@ class Asked:
     limit: int | None
     routing: dict[str, Any]  # mix, max_share, base, tasks: as `opened` takes them
 
+    @property
+    def fits_a_file(self) -> bool:
+        """Tell whether this is one pair, and no directory stands where its file would be."""
+        return len(self.routers) < 2 and len(self.exams) < 2 and not os.path.isdir(self.into)
+
     def train_tasks(self, reading: dict[str, Any]) -> "Tasks | None":
         """Read the tasks that some routers need."""
         from lorary.tasks.read import read_tasks
@@ -42,17 +48,22 @@ class Asked:
         return read_tasks(self.routing["tasks"], **reading) if self.routing["tasks"] else None
 
 
-def exams_of(place: str, metrics: Sequence[str], benchmarks: Sequence[str], reading: dict[str, Any]) -> "list[Exam]":
-    """Read what is scored: benchmarks, which have metrics of their own, or tasks, by each metric."""
+def exams_of(
+    place: str, metrics: Sequence[str], benchmarks: Sequence[str], only: Sequence[str], reading: dict[str, Any]
+) -> "list[Exam]":
+    """Read what is scored: benchmarks, which have metrics of their own, or tasks, all or a few, by each metric."""
     if not benchmarks:
         from lorary.evaluation.benchmarking.exams import as_exams
         from lorary.folder import EVALUATORS
         from lorary.tasks.read import read_tasks
 
         found = [EVALUATORS.parse(spec) for spec in metrics or ["rouge_l"]]  # misspelt, it is told before data is read
-        return list(as_exams(found, read_tasks(place, **reading)))
+        tasks = read_tasks(place, **reading)
+        return list(as_exams(found, tasks.only(only) if only else tasks))
     if metrics:
         raise typer.BadParameter("a benchmark has a metric of its own; give one of the two.", param_hint="--metric")
+    if only:
+        raise typer.BadParameter("a benchmark isn't a task; name it with --benchmark.", param_hint="--only")
     from lorary.evaluation.benchmarking.read import read_benchmarks
 
     return list(read_benchmarks(place, benchmarks).values())

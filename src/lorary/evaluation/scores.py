@@ -7,8 +7,9 @@ value, details; task by task in order of their names. A file without everything 
 
 import json
 import math
+import os
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from lorary.disk.growing import part_of
 from lorary.disk.reading import near_path, open_file
 from lorary.disk.strict_json import MAX_DEPTH, is_deep
 from lorary.disk.writing import FORBIDDEN
-from lorary.errors import EvaluationError, error_of
+from lorary.errors import EvaluationError, error_of, quote
 from lorary.evaluation.bootstrap import central_interval, resampled_means
 from lorary.evaluation.contract import Outcome
 
@@ -103,6 +104,10 @@ def read_scores(path: str | Path) -> Scores:
     Raises E-RUN, with file and line, for anything less than a whole one, E-PERM for a file that may not be read.
     """
     path = Path(path)
+    if os.path.isdir(path):  # false, not an error, for what is no path
+        runs = sorted(path.glob("*.jsonl"))
+        hint = f"Name one of its runs, e.g. {quote(str(runs[0]))}." if runs else ""
+        raise EvaluationError("E-RUN", f"{path}: a directory, expected the file of one run.", hint)
     data = read_run(path)
     if data is None:
         begun = bool(path.name) and part_of(path).exists()
@@ -113,6 +118,18 @@ def read_scores(path: str | Path) -> Scores:
     if missing:
         raise EvaluationError("E-RUN", f"{path}: {missing} examples are missing at the end.", "Delete it; run again.")
     return Scores(header, tuple(outcomes))
+
+
+def find_runs(places: Iterable[str | Path]) -> list[Path]:
+    """List runs: files as they are named, and each directory's `.jsonl` files by name. Raises E-RUN if it has none."""
+    found: list[Path] = []
+    for place in map(Path, places):
+        inside = sorted(place.glob("*.jsonl")) if os.path.isdir(place) else [place]
+        if not inside:
+            why = f"{place}: no runs in this directory, expected files that `lorary eval` wrote (.jsonl)."
+            raise EvaluationError("E-RUN", why, near_path(place) or "Name a directory that you gave to --into.")
+        found += inside
+    return found
 
 
 def read_run(path: Path) -> bytes | None:

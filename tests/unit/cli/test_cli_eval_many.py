@@ -80,6 +80,21 @@ def test_a_cell_of_a_grid_is_the_run_of_a_single_evaluation(run: Run, world: Wor
         (tmp_path / "one.jsonl").unlink()
 
 
+def test_a_few_of_the_tasks_are_scored(run: Run, world: World, tmp_path: Path) -> None:
+    line = ("eval", world.library, world.tasks, "--metric", "perplexity", "--router", "uniform")
+    answer = run(*line, "--only", "copy", "--into", tmp_path / "one.jsonl")
+    assert answer.code == 0, answer.err
+    assert list(read_scores(tmp_path / "one.jsonl").per_task()) == ["copy"]
+    (tmp_path / "runs").mkdir()
+    assert run(*line, "--only", "copy", "--into", tmp_path / "runs").code == 0
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["private-uniform.perplexity.jsonl"]
+    assert run("report", tmp_path / "runs", "--into", tmp_path / "page.html").code == 0
+    refused = run(*line, "--only", "cpoy", "--into", tmp_path / "two.jsonl")
+    assert (refused.code, refused.out) == (1, "")
+    assert "'cpoy'" in refused.err
+    assert "Did you mean 'copy'?" in refused.err
+
+
 def test_base_and_saved_model_by_several_metrics(run: Run, world: World, tmp_path: Path) -> None:
     assert run("save", world.library, "--router", "uniform", "--into", tmp_path / "saved").code == 0
     for target, base in (("base", ("--base", world.base)), (tmp_path / "saved", ())):

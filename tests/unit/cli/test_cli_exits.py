@@ -110,14 +110,15 @@ def test_a_study_refuses_seeds_before_it_loads_anything(run: Run, monkeypatch: p
     assert (answer.code, answer.out) == (1, "")
 
 
-@pytest.mark.parametrize("line", ["eval {library} {tasks} --into {cwd}", "ask {library} bad\udcff"])
+@pytest.mark.parametrize("line", ["eval {library} {tasks} --into {cwd}/run.jsonl", "ask {library} bad\udcff"])
 def test_what_can_be_known_at_once_is_told_before_anything_is_loaded(
     run: Run, world: World, in_empty: Path, monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:
     monkeypatch.setattr("lorary.using.open_model.load_base", None)
+    os.mkfifo(in_empty / "run.jsonl")
     answer = run(*(part.format(cwd=in_empty, **vars(world)) for part in line.split()))
     assert answer.err in (
-        f"error[E-RUN] {in_empty}: can't be read: not a regular file.\n",
+        f"error[E-RUN] {in_empty}/run.jsonl: can't be read: not a regular file.\n",
         "error[E-DATA] example: 'prompt' holds half a character (\\udcff). Write the text as UTF-8.\n",
     )
     assert answer.code == 1

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lorary.errors import EvaluationError, OptionError
 from lorary.evaluation.contract import Outcome
-from lorary.evaluation.scores import Scores, parse_lines, read_scores, to_line
+from lorary.evaluation.scores import Scores, find_runs, parse_lines, read_scores, to_line
 
 
 def make_scores(unit="0-100", name="run", metric="rouge_l", higher_is_better=True, **values):
@@ -184,9 +184,8 @@ def test_a_line_of_brackets_is_refused(tmp_path):
         read_scores(path)
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "directory"])
-def test_what_is_no_plain_file_is_refused_at_once(tmp_path, make):
-    make(tmp_path / "run.jsonl")
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "run.jsonl")
     with pytest.raises(EvaluationError) as caught:
         read_scores(tmp_path / "run.jsonl")
     assert str(caught.value) == f"error[E-RUN] {tmp_path / 'run.jsonl'}: can't be read: not a regular file."
@@ -202,3 +201,16 @@ def test_what_is_no_path_is_refused():
     for path, reason in (("x" * 5000, "can't be read: File name too long"), ("a\0b", "is no path")):
         with pytest.raises(EvaluationError, match=rf"error\[E-RUN\] .*{reason}\.$"):
             read_scores(path)
+
+
+def test_a_directory_of_runs_is_known_for_one(tmp_path):
+    for name in ("b", "a"):
+        write(tmp_path / f"{name}.jsonl", make_scores(a=[1.0]))
+    (tmp_path / "c.jsonl.part").touch()
+    one = tmp_path / "a.jsonl"
+    assert find_runs([tmp_path, one]) == [one, tmp_path / "b.jsonl", one]
+    with pytest.raises(EvaluationError, match=rf"a directory, expected the file of one run\. Name .*{one}"):
+        read_scores(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EvaluationError, match=r"E-RUN.*empty: no runs in this directory"):
+        find_runs([tmp_path / "empty"])

@@ -29,8 +29,12 @@ def doctor(
     if json:
         print_json({"checks": [vars(check) for check in checks]})
     else:
-        print_table([(check.state, check.subject, f"{check.found} {check.hint}".rstrip()) for check in checks])
+        print_table([(check.state, check.subject, _told(check)) for check in checks])
     return FAILED if any(check.state == "error" for check in checks) else None
+
+
+def _told(check: "Check") -> str:
+    return f"{check.found.removesuffix('.')}. {check.hint}" if check.hint else check.found
 
 
 def _device() -> "Check":

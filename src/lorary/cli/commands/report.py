@@ -10,7 +10,9 @@ from lorary.cli.printing.console import print_json
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Files written by `lorary eval`.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN|DIR", help="What `lorary eval` wrote: files, or directories of them.")
+    ],
     into: Annotated[Path, typer.Option(metavar="FILE", help="The HTML file; self-contained.")],
     title: Annotated[str, typer.Option(metavar="TEXT", help="Heading of the page.")] = "Scores",
     png_dir: Annotated[
@@ -19,8 +21,9 @@ def report(
     json: Json = False,
 ) -> None:
     """Write a page with tables and figures of runs."""
-    from lorary.evaluation.scores import read_scores
+    from lorary.evaluation.scores import find_runs, read_scores
     from lorary.reporting.report import report as run
 
-    path = run([read_scores(file) for file in runs], into, title=title, png_dir=png_dir)
-    print_json({"report": str(path), "runs": [str(file) for file in runs]}) if json else print(path)
+    files = find_runs(runs)
+    path = run([read_scores(file) for file in files], into, title=title, png_dir=png_dir)
+    print_json({"report": str(path), "runs": [str(file) for file in files]}) if json else print(path)
