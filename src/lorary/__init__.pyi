@@ -121,6 +121,7 @@ from lorary.routing.contract import Survey as Survey
 from lorary.routing.routers.ariadne import Ariadne as Ariadne
 from lorary.routing.routers.arrow import Arrow as Arrow
 from lorary.routing.routers.average_activation import AverageActivation as AverageActivation
+from lorary.routing.routers.bounded import Bounded as Bounded
 from lorary.routing.routers.centroid import Centroid as Centroid
 from lorary.routing.routers.compass import Compass as Compass
 from lorary.routing.routers.logo import LoGo as LoGo

@@ -209,3 +209,19 @@ def losses_of(expert, tasks, n):
             total -= sum(float(log_p[t, ids[0, t + 1]]) for t in places)
         found.append(total / n)
     return found
+
+
+def test_bounded(library):
+    """Arrow's three best, none above 0.4 of a token, and a quarter for the base."""
+    experts = list(read_experts(library).values())
+
+    def weights_of(site, h):
+        scores = torch.stack([(h @ torch.linalg.svd(e[site].delta())[2][0]).abs() for e in experts], -1)
+        kept = scores.topk(3)
+        shares = kept.values.softmax(-1)
+        for _ in range(3):  # what is above the bound goes to those below it, until none is
+            over, room = (shares - 0.4).clamp(min=0), shares * (shares < 0.4)
+            shares = shares - over + over.sum(-1, keepdim=True) * room / room.sum(-1, keepdim=True)
+        return 0.75 * torch.zeros_like(scores).scatter(-1, kept.indices, shares)
+
+    assert_answers(library, "bounded:of=(arrow:top_k=3),max_share=0.4,base=0.25", weights_of)

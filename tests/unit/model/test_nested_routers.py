@@ -27,6 +27,9 @@ ROUTERS = [
     "lorauter:encoder=base,n_examples=4",
     "average_activation:n_examples=3",
     "logo:top_k=2",
+    "bounded:of=arrow,max_share=0.4,base=0.2",
+    f"bounded:of=({SMALL}),max_share=0.4,base=0.2",
+    "bounded:of=(shortlist:of=logo,then=arrow:top_k=1,n=2),max_share=0.5,rest=base",
 ]
 
 
@@ -76,6 +79,17 @@ def test_the_share_of_a_plain_text_is_told_of_the_listed(base, tmp_path):
     with route(base, library, f"shortlist:of=({SMALL}),then=arrow:top_k=1,n=2") as model:
         shares = model.shares()
     assert set(shares) == set(library) and sum(shares.values()) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("mix", ["factors", "outputs"])
+def test_the_base_gets_what_is_left_to_it(mix, base, library):
+    """Nearly all of it: nearly the base's own logits, whichever the mix; and a tenth is less than a half."""
+    with torch.inference_mode():
+        alone, apart = base.hf(input_ids=IDS).logits, []
+        for share in (0.0, 0.1, 0.5, 0.999999):
+            with route(base, library, f"bounded:of=arrow,base={share}", mix=mix) as model:
+                apart.append((logits(model) - alone).norm().item())
+    assert apart == sorted(apart, reverse=True) and apart[-1] < 1e-3 * apart[0]
 
 
 def test_lorauter_reads_whatever_tasks_are_given(base, toy, tmp_path):

@@ -53,7 +53,7 @@ def test_ariadne_has_no_more_centroids_than_prompts():
 
 def test_lorauter_by_hand():
     probe = Prompts(SEEDS, t0=[[2.0, 0.0]], t1=[[0.0, 1.0], [0.0, 3.0]], t4=[[-1.0, 0.0]], t99=[[0.6, 0.8]])
-    found = weights_of(LoRAuter(top_k=3, temperature=0.5), probe, [1.0, 0.0])[0]
+    found = weights_of(LoRAuter(n_tasks=3, temperature=0.5), probe, [1.0, 0.0])[0]
     shares = torch.softmax(torch.tensor([1.0, 0.6, 0.0]) / 0.5, 0)  # t0, t99 and t1; nobody was trained on t99
     torch.testing.assert_close(found, torch.tensor([shares[0], shares[2], 0, 0, shares[1]]))
 
@@ -99,7 +99,7 @@ def test_wrong_states_and_options_are_refused(name):
 
 
 @pytest.mark.parametrize(
-    "spec", ["lorauter:top_k=0", "lorauter:temperature=0", "lorauter:n_first=0", "ariadne:n_centroids=0"]
+    "spec", ["lorauter:n_tasks=0", "lorauter:temperature=0", "lorauter:n_first=0", "ariadne:n_centroids=0"]
 )
 def test_options_without_meaning_are_refused(spec):
     with pytest.raises(OptionError, match=r"error\[E-OPTION\]"):

