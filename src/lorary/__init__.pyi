@@ -17,6 +17,7 @@ from lorary.building.build import build as build
 from lorary.building.build import build_recipe as build_recipe
 from lorary.building.builders.dare import Dare as Dare
 from lorary.building.builders.from_expert import FromExpert as FromExpert
+from lorary.building.builders.gen_know_sub import GenKnowSub as GenKnowSub
 from lorary.building.builders.lib_mu import LibMu as LibMu
 from lorary.building.builders.lib_poly import LibPoly as LibPoly
 from lorary.building.builders.lib_polyz import LibPolyZ as LibPolyZ

@@ -188,3 +188,53 @@ def test_experts_of_another_base_are_refused(library, tmp_path):
     strange.add(tmp_path / "ant", "ant")
     with pytest.raises(LoraryError, match=r"E-TARGET\] expert 'ant' adapts 'model.layers.0.self_attn.k_proj'"):
         build("svd:rank=2", NOTHING, gpt2, source=strange, into=tmp_path / "merged2")
+
+
+# ---- what is common, taken out ------------------------------------------------------------------
+
+
+def test_what_general_experts_add_is_subtracted(library, base, tmp_path):
+    """In the space of the products: where a general expert isn't, it is zero; whose tasks they are stays."""
+    other = random_library(tmp_path / "other", base, ["wiki"], seed=5, targets=["q_proj", "down_proj"])
+    library.add(other["wiki"].directory, "wiki")
+    library = Library.open(library.path)
+    made = merge("gen_know_sub:general=[ant,wiki],share=0.5", library, base, tmp_path)
+    assert list(made) == ["bee", "cat"]
+    ant, wiki = deltas(library["ant"]), deltas(library["wiki"])
+    for name in made:
+        own, found = deltas(library[name]), deltas(made[name])
+        assert found.keys() == own.keys() | ant.keys() | wiki.keys()
+        for site, delta in found.items():
+            expected = sum(
+                (factor * part[site] for factor, part in ((1, own), (-0.25, ant), (-0.25, wiki)) if site in part),
+                torch.zeros_like(delta),
+            )
+            torch.testing.assert_close(delta, expected, atol=1e-6, rtol=1e-5)
+        facts = made[name].provenance
+        assert facts.tasks == (name,) and len(facts.parents) == 3
+
+
+def test_without_general_experts_the_mean_of_all_is_subtracted(library, base, tmp_path):
+    made = merge("gen_know_sub", library, base, tmp_path)
+    parts = {name: deltas(library[name]) for name in NAMES}
+    left = {name: deltas(made[name]) for name in NAMES}
+    for site in left["ant"]:
+        mean = sum(part[site] for part in parts.values()) / 3
+        for name in NAMES:
+            torch.testing.assert_close(left[name][site], parts[name][site] - mean, atol=1e-6, rtol=1e-5)
+        assert sum(part[site] for part in left.values()).abs().max() < 1e-5
+    assert made["ant"].rank == 9
+    again = build("gen_know_sub:rank=2", NOTHING, base, source=library, into=tmp_path / "again")
+    assert {expert.rank for expert in again.values()} == {2}
+    assert all(0 < expert.provenance.metrics["relative_error"] < 1 for expert in again.values())
+
+
+@pytest.mark.parametrize(
+    ("spec", "code"),
+    [("gen_know_sub:experts=[ant]", "E-OPTION"), ("gen_know_sub:general=[ant,bee,cat]", "E-OPTION"),
+     ("gen_know_sub:general=[dog]", "E-NAME"), ("gen_know_sub:experts=[ant,ant]", "E-OPTION")],
+)  # fmt: skip
+def test_nothing_is_left_of_nothing(spec, code, library, base, tmp_path):
+    with pytest.raises(LoraryError) as caught:
+        merge(spec, library, base, tmp_path)
+    assert caught.value.code == code
