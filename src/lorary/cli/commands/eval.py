@@ -9,7 +9,15 @@ from lorary.cli.evaluating import Asked, evaluate_many, evaluate_one, exams_of, 
 from lorary.cli.harness import check_harness, evaluate_by_harness, print_harness, require_tasks
 from lorary.cli.models import LibraryOrBase
 from lorary.cli.options.loading import Loading, Reading
-from lorary.cli.options.parameters import BaseOfLibrary, HowToMix, Json, MaxShare, OnlyTasks, count_option, method_option
+from lorary.cli.options.parameters import (
+    BaseOfLibrary,
+    HowToMix,
+    Json,
+    MaxShare,
+    OnlyTasks,
+    count_option,
+    method_option,
+)
 from lorary.cli.options.workers import Workers
 from lorary.cli.printing.benchmarks import print_benchmarks
 
@@ -65,7 +73,12 @@ def evaluate(
     """
     routing = {"mix": mix, "max_share": max_share, "base": base, "tasks": train_tasks}
     if harness is not None:
-        several = {"--metric": metric, "--benchmark": benchmark, "--only": only, "--backend, --workers, --threads": workers.is_given}
+        several = {
+            "--metric": metric,
+            "--benchmark": benchmark,
+            "--only": only,
+            "--backend, --workers, --threads": workers.is_given,
+        }
         check_harness(harness, {"TASKS": tasks, **several})
         given = (library, router or [], harness_tasks or [], into, limit, routing, how, reading)
         return print_harness(evaluate_by_harness(*given), json=json)
