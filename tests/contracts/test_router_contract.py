@@ -22,6 +22,7 @@ class TestRouter(RouterContract):
         "shortlist:of=(compass:top_k=1),then=spectr,n=3",
         "shortlist:of=phatgoose,then=(compass:top_k=2),n=4",
         "shortlist:of=arrow,then=task_predictor,n=3",
+        "shortlist:of=arrow,then=(compass:top_k=1,rest=all),n=3",
         "shortlist:of=arrow,then=(shortlist:of=spectr,then=centroid,n=2),n=4",
     ],
 )

@@ -92,6 +92,18 @@ def test_experts_that_cancel_one_another_are_not_blown_up():
     assert float(gate(torch.randn(1, 1, 16, generator=generator), Context()).strength) == pytest.approx(2**0.5)
 
 
+def test_what_the_kept_do_not_get_goes_to_all():
+    seeds = {name: i for i, name in enumerate(NAMES)}
+    every, some = (
+        route_with(Compass(top_k=k, rest=rest, strength=0.0), seeds, hidden(), fake_context(2, [0, 1]))
+        for k, rest in ((None, "kept"), (2, "all"))
+    )  # (B, T, 1, E)
+    kept, index = every.topk(2, -1)
+    expected = torch.zeros_like(every).scatter(-1, index, kept) + (1 - kept.sum(-1, keepdim=True)) / len(NAMES)
+    torch.testing.assert_close(some, expected)
+    assert (some[:, 1:].sum(-1) - 1).abs().max() < 1e-6
+
+
 def test_the_tokens_read_last_count_once_more():
     """Half of the evidence is a mean in which the token before counts half, at a half-life of one token."""
     options = {"n_common": 0, "top_k": None, "skip_first": False, "normalise": False, "up": 1.0}

@@ -1,6 +1,5 @@
 """Per token and layer, the experts that all the evidence so far points to; needs no data."""
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -9,16 +8,15 @@ import torch
 from torch import Tensor
 
 from lorary.adapters.contract import Experts, Site
-from lorary.adapters.mixing.chosen_rows import sums
 from lorary.adapters.products import sketch
 from lorary.errors import OptionError, RoutingError
 from lorary.routing.contract import Context, Gate, GatesAsOne, Probe, Router, Routing, State
+from lorary.routing.deviations import calibration, deviations, lost_strength
 from lorary.routing.directions import prototypes, without_common
 from lorary.routing.members import members_at, refit_members, stack_members
 from lorary.routing.routers.arrow import Arrow
-from lorary.routing.scored import check_options, only_heard, silent, unheard, weigh_best
+from lorary.routing.scored import check_options, keep_best, only_heard, silent, unheard, weigh_best
 
-_FEW_MIXTURES = 64  # as many or fewer: their sketches are copied
 _ORDER = 1e-6  # puts experts in an order and leaves their weights as good as equal
 
 
@@ -35,10 +33,12 @@ class Compass(Router):
     which a token counts half after `half_life` more, which knows what is asked last. `skip_first`: a first token, at
     which all texts look alike, is no evidence; the `top_k` of the largest |d_i| share it equally.
     Score: `now` * |d_i|, standardised, + `along` * the site's own mean + `up` * e_i; softmax at `temperature` over the
-    `top_k` best (None: all). A mixture is weaker than its experts, sum_i w_i ||D_i|| / ||sum_i w_i D_i|| times, D_i =
-    s_i B_i A_i; at most sqrt(top_k) times of it the power `strength` is given back (1: all), norms told by `n_sketch`
-    random numbers that stand for each D_i (`products.sketch`). Each option off or at 0 takes its part out; what is left
-    of compass:normalise=False,n_common=0,calibrate=False,now=1,up=0,strength=0 is Arrow.
+    `top_k` best (None: all). rest="all": softmax over all, and what the experts that aren't kept would get is shared
+    out evenly, so that a text that is nobody's is answered by the library's mean; every token then mixes all experts.
+    A mixture is weaker than its experts, sum_i w_i ||D_i|| / ||sum_i w_i D_i|| times, D_i = s_i B_i A_i; at most
+    sqrt(top_k) times of it the power `strength` is given back (1: all), norms told by `n_sketch` random numbers that
+    stand for each D_i (`products.sketch`). Each option off or at 0 takes its part out; what is left of
+    compass:normalise=False,n_common=0,calibrate=False,now=1,up=0,strength=0 is Arrow.
     opening: what the base's texts answer to: "user", where the chat template lets a user begin (Xu et al. 2024,
     2406.08464), or "none", the start token; a base without a template takes "none".
     Raises E-PROBE if calibration is wanted and there is no base to ask.
@@ -48,6 +48,8 @@ class Compass(Router):
 
     top_k: int | None = 4
     """Experts kept at each token; None: all."""
+    rest: Literal["kept", "all"] = "kept"
+    """Who gets the shares of those that aren't kept: the kept, or all experts alike."""
     temperature: float = 1.0
     """Temperature of the softmax over the kept."""
     normalise: bool = True
@@ -132,7 +134,7 @@ class Compass(Router):
             # its bits don't depend on who else is there.
             vectors = state[f"{site}.vectors"].to(h.device).split(1)
             still = h.new_zeros(1, dtype=torch.float32)
-            return torch.cat([_deviation(h[:, 1:], v, still, normalise=self.normalise).half() for v in vectors], -1)
+            return torch.cat([deviations(h[:, 1:], v, still, normalise=self.normalise).half() for v in vectors], -1)
 
         heard = [site for site in sites if f"{site}.vectors" in state]
         products = probe.over_inputs(texts, heard, ask)  # (N, T - 1, P)
@@ -188,7 +190,7 @@ class _CompassGate(Gate):
         self.n_kept = min(options.top_k or len(members), len(members))
         cleaner = without_common(raw, options.n_common)  # (P, P)
         products = state[f"{site.name}.products"] if options.calibrate and len(raw) else torch.zeros(len(raw), 0)
-        offset, spread, mean, rate = _calibration(cleaner @ products.float())
+        offset, spread, mean, rate = calibration(cleaner @ products.float())
         self.register_buffer("vectors", cleaner @ raw / spread.unsqueeze(1), persistent=False)  # (P, d_in)
         self.register_buffer("shift", -offset / spread, persistent=False)  # (P,)
         self.register_buffer("less", -torch.ones(1), persistent=False)
@@ -210,7 +212,13 @@ class _CompassGate(Gate):
     @property
     def n_chosen(self) -> int | None:
         """The number kept; None if all are."""
-        return self.n_kept if 0 < self.n_kept < self.n_experts else None
+        n = len(self.members) if self.spreads else self.n_kept
+        return n if 0 < n < self.n_experts else None
+
+    @property
+    def spreads(self) -> bool:
+        """Tell whether experts that aren't kept get shares, too."""
+        return self.options.rest == "all" and self.n_kept < len(self.members)
 
     def as_one(self, others: Sequence[Gate]) -> GatesAsOne | None:
         """Put the gates' vectors and sketches into one memory each, where they are from then on."""
@@ -225,7 +233,8 @@ class _CompassGate(Gate):
     @property
     def is_plain(self) -> bool:
         """Tell whether all experts listen here, and evidence alone counts."""
-        return self.everybody_listens and self.n_kept > 0 and self.keeps_evidence and not self.options.now
+        counts = self.keeps_evidence and not self.options.now and not self.spreads
+        return counts and self.everybody_listens and self.n_kept > 0
 
     @property
     def kin(self) -> tuple[object, ...]:
@@ -237,6 +246,8 @@ class _CompassGate(Gate):
             return silent(h, self.n_experts)
         score = self._score(self._deviation(h), context)
         temperature = self.options.temperature
+        if self.spreads:
+            return self._spread(score, torch.ones_like(score, dtype=torch.bool))
         if self.n_kept == self.n_experts:
             weights = torch.softmax(score / temperature, dim=-1)
             return Routing(weights.unsqueeze(2), strength=self._strength(weights, None))
@@ -250,15 +261,28 @@ class _CompassGate(Gate):
             return silent(h, self.n_experts)
         here = allowed if self.everybody_listens else allowed[..., self.members]  # (B, T, P)
         score = unheard(self._score(self._deviation(h), context), here)
+        if self.spreads:
+            return self._spread(score, here)
         weights, index = weigh_best(score, self.n_kept, self.options.temperature)  # (B, T, k)
         strength, weights = self._strength(weights, index), only_heard(weights, index, here)
         return Routing(weights.unsqueeze(2), index if self.everybody_listens else self.members[index], strength)
 
+    def _spread(self, score: Tensor, here: Tensor) -> Routing:
+        """Keep the best by scores (B, T, P); what the others would get goes to all that are `here` (B, T, P) alike."""
+        shares = torch.softmax(score / self.options.temperature, dim=-1) * here
+        index = keep_best(score, self.n_kept)[1]
+        kept = shares.gather(-1, index)
+        left = shares.sum(-1, keepdim=True) - kept.sum(-1, keepdim=True)
+        weights = (here * left / here.sum(-1, keepdim=True).clamp(min=1)).scatter_add(-1, index, kept)
+        strength = self._strength(weights, None)
+        everyone = None if self.everybody_listens else self.members.expand(weights.shape)
+        return Routing(weights.unsqueeze(2), everyone, strength)
+
     def _deviation(self, h: Tensor) -> Tensor:
-        return _deviation(h, self.vectors, self.shift, normalise=self.options.normalise)  # (B, T, P)
+        return deviations(h, self.vectors, self.shift, normalise=self.options.normalise)  # (B, T, P)
 
     def _strength(self, weights: Tensor, index: Tensor | None) -> Tensor | None:
-        found = _strength(weights, index, self.sketches, self.options, self.n_kept)
+        found = lost_strength(weights, index, self.sketches, self.options.strength, self.n_kept)
         return None if found is None else found.unsqueeze(-1)
 
     def _score(self, deviation: Tensor, context: Context) -> Tensor:
@@ -314,7 +338,7 @@ class _AsOne:
 
     def __call__(self, h: Tensor, context: Context) -> list[Routing]:
         options, shape = self.options, (len(self.sites), self.n_experts)
-        deviation = _deviation(h, self.vectors, self.shift, normalise=options.normalise)  # (B, T, G * P)
+        deviation = deviations(h, self.vectors, self.shift, normalise=options.normalise)  # (B, T, G * P)
         here = _along(options, self.sites, deviation, self.less, context).unflatten(-1, shape)  # (B, T, G, P)
         parts = [options.along * here] if options.along else []
         if options.up:
@@ -328,7 +352,7 @@ class _AsOne:
             weights, index = weigh_best(score, self.n_kept, options.temperature)  # (B, T, G, k)
             sketches = self.sketches
         rows = None if index is None else index + self.places
-        strength = _strength(weights, rows, sketches, options, self.n_kept)  # (B, T, G, 1)
+        strength = lost_strength(weights, rows, sketches, options.strength, self.n_kept)  # (B, T, G, 1)
         return [
             Routing(
                 weights[:, :, g : g + 1],
@@ -358,50 +382,3 @@ def _ordered(options: Compass, score: Tensor, deviation: Tensor, context: Contex
     missing = context.evidence.is_missing.to(score.device)
     missing = missing.view(*missing.shape[:2], *[1] * (score.dim() - 2))
     return torch.addcmul(score, missing, deviation.abs(), value=_ORDER)
-
-
-def _strength(weights: Tensor, rows: Tensor | None, sketches: Tensor, options: Compass, n_kept: int) -> Tensor | None:
-    """Tell how many times mixtures, weaker than their experts, are to count: (..., 1); None if once.
-
-    weights (..., k) of the sketches in `rows` (..., k); without them of all sketches, (P, m + 1) or (G, P, m + 1).
-    """
-    if not options.strength or n_kept == 1:
-        return None
-    n = weights.shape[:-1].numel()
-    if rows is None or torch.compiler.is_compiling():  # a compiler makes one step of what it sees as small products
-        of_each = sketches if rows is None else sketches[rows]
-        mixed = (weights.unsqueeze(-2) @ of_each).squeeze(-2)  # (..., m + 1)
-    elif n <= _FEW_MIXTURES:
-        of_each = sketches.index_select(0, rows.reshape(-1)).view(n, n_kept, -1)
-        mixed = torch.bmm(weights.reshape(n, 1, -1), of_each).view(*weights.shape[:-1], -1)
-    else:
-        mixed = sums(weights.reshape(n, -1), sketches, rows.reshape(n, -1)).view(*weights.shape[:-1], -1)
-    size = torch.linalg.vector_norm(mixed[..., :-1], dim=-1, keepdim=True)
-    # Experts that cancel one another aren't blown up: as if at right angles, at most.
-    lost: Tensor = (mixed[..., -1:] / size).clamp(max=math.sqrt(n_kept))
-    return lost.pow(options.strength)
-
-
-def _deviation(h: Tensor, vectors: Tensor, shift: Tensor, *, normalise: bool) -> Tensor:
-    """Multiply hidden states (B, T, d) with vectors (P, d) in float32 and add shift (P,): (B, T, P)."""
-    h = h.float()
-    products = torch.nn.functional.linear(h, vectors)
-    if not normalise:
-        return products + shift
-    # The same as to normalise h, and (B, T, d) is not written again.
-    root = math.sqrt(h.shape[-1])
-    size = torch.linalg.vector_norm(h, dim=-1, keepdim=True).clamp(min=1e-6 * root)
-    return torch.addcdiv(shift, products, size, value=root)
-
-
-def _calibration(products: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Find mean and deviation of products (P, n), then mean and 1 / deviation of |standardised|, each (P,).
-
-    Without products nothing is shifted or scaled.
-    """
-    zeros, ones = products.new_zeros(len(products)), products.new_ones(len(products))
-    if not products.shape[1]:
-        return zeros, ones, zeros, ones
-    offset, spread = products.mean(1), products.std(1, correction=0).clamp(min=1e-6)
-    sizes = ((products - offset.unsqueeze(1)) / spread.unsqueeze(1)).abs()
-    return offset, spread, sizes.mean(1), 1 / sizes.std(1, correction=0).clamp(min=1e-6)
