@@ -140,7 +140,7 @@ def run_paper(
     loading: Mapping[str, object] | None = None,
     run: str | None = None,
 ) -> Path:
-    """Run the studies in their order, each in a directory of its name, and write the overview: its path.
+    """Run the studies in their order, each in a directory of its name; after each, write the overview: its path.
 
     What several have in common is made once, in `shared`. Called again, it resumes. A study that can't be
     run on this subject keeps no other from being run; the overview says why, and `on_failure` hears it. Raises what
@@ -152,7 +152,8 @@ def run_paper(
     together = sharing(planned, cut)
     for part in planned:
         check_scorable(part.study, cut, into / part.name, part.seeds)
-    for part in parts:
+    page = into
+    for n, part in enumerate(parts, start=1):
         tell(f"study {part.name}")
         try:
             done = run_study(
@@ -166,9 +167,10 @@ def run_paper(
             if on_failure:
                 on_failure(part.name, error)
             lines.append(Line(part.name, f"{part.name}: not run", "", "", "can't tell", str(error.message)))
-            continue
-        lines += [_line(part.name, verdict) for verdict in done.verdicts]
-    return _write(into, lines, scale, cut, parts, base)
+        else:
+            lines += [_line(part.name, verdict) for verdict in done.verdicts]
+        page = _write(into, lines, scale, cut, parts[:n], base)
+    return page
 
 
 def _ignore(name: str, error: LoraryError) -> None:
