@@ -53,11 +53,17 @@ def base(t: int, i: int, o: int) -> list[Kernel]:
     return [Kernel(products=2 * t * i * o, memory=2 * (i * o + t * (i + o)))]
 
 
-def scores(t: int, i: int, e: int) -> list[Kernel]:
-    """Hidden states to float32, their products with all prototypes in float32, then the best and their softmax."""
-    cast = Kernel(memory=6 * t * i)
-    product = Kernel(floats=2 * t * e * i, memory=4 * (e * i + t * i + t * e))
-    return [cast, product, Kernel(floats=KEPT * t * e, memory=4 * t * e + 12 * t * KEPT)]
+def scores(t: int, i: int, e: int, *, n_sites: int = 1, in_parts: bool = False) -> list[Kernel]:
+    """Hidden states to float32, their products with all prototypes in float32, then the best and their softmax.
+
+    n_sites: of so many sites that read the same states. in_parts: hidden states as they are, bfloat16, and prototypes
+    as the sum of three bfloat16 numbers, which holds all 24 bits: three products on tensor cores, added in float32.
+    """
+    e, k = n_sites * e, n_sites * KEPT
+    keep = Kernel(floats=KEPT * t * e, memory=4 * t * e + 12 * t * k)
+    if in_parts:
+        return [Kernel(products=6 * t * e * i, memory=6 * e * i + 2 * t * i + 4 * t * e), keep]
+    return [Kernel(memory=6 * t * i), Kernel(floats=2 * t * e * i, memory=4 * (e * i + t * i + t * e)), keep]
 
 
 def chosen(t: int, i: int, o: int, e: int, r: int) -> list[Kernel]:
@@ -86,14 +92,16 @@ def over_base(t: int, d: int, e: int, r: int, card: Card) -> tuple[float, float,
     return alone, with_each[0], with_each[1]
 
 
-def of_a_block(t: int, e: int, r: int, card: Card) -> float:
-    """Give the time over the base of a block of Llama 3 8B's shape, experts on q, k, v and o; attention left out."""
+def of_a_block(t: int, e: int, r: int, card: Card, *, together: bool = False, in_parts: bool = False) -> float:
+    """Give the time over the base of a block of Llama 3 8B's shape, experts on q, k, v and o; attention left out.
+
+    together: q, k and v scored at once.
+    """
     routed = [(4096, 4096), (4096, 1024), (4096, 1024), (4096, 4096)]
     alone = sum(seconds(base(t, i, o), card) for i, o in [*routed, (4096, 14336), (4096, 14336), (14336, 4096)])
-    added = sum(
-        seconds(scores(t, i, e), card) + min(seconds(mix(t, i, o, e, r), card) for mix in (chosen, dense))
-        for i, o in routed
-    )
+    counts = (3, 1) if together else (1, 1, 1, 1)
+    added = sum(seconds(scores(t, 4096, e, n_sites=n, in_parts=in_parts), card) for n in counts)
+    added += sum(min(seconds(mix(t, i, o, e, r), card) for mix in (chosen, dense)) for i, o in routed)
     return 1 + added / alone
 
 
@@ -110,23 +118,42 @@ def layer_lines(d: int) -> list[str]:
     return lines
 
 
+GOALS = {("prefill 512", 8): 1.10, ("prefill 512", 64): 1.15, ("prefill 512", 256): 1.30}
+GOALS |= {("decode", 8): 1.15, ("decode", 64): 1.20, ("decode", 256): 1.30}
+
+
 def block_lines() -> list[str]:
     """Make the table of a block, beside the goals."""
-    goals = {("prefill 512", 8): 1.10, ("prefill 512", 64): 1.15, ("prefill 512", 256): 1.30}
-    goals |= {("decode", 8): 1.15, ("decode", 64): 1.20, ("decode", 256): 1.30}
     head = ["what", "E", "goal"] + [f"{card.name}: r = {r}" for card in CARDS for r in RANKS]
     lines = [f"| {' | '.join(head)} | measured |", "| :-- " + "| --: " * len(head) + "|"]
-    for (what, e), goal in goals.items():
+    for (what, e), goal in GOALS.items():
         t = 512 if what != "decode" else 1
         cells = [f"{of_a_block(t, e, r, card):.2f}" for card in CARDS for r in RANKS]
         lines.append(f"| {what} | {e} | {goal:.2f} | {' | '.join(cells)} | not measured |")
     return lines
 
 
+def plan_lines() -> list[str]:
+    """Make the table of what other ways to score would bring a block, for r = 4."""
+    plans: dict[str, dict[str, bool]] = {
+        "as it is": {},
+        "q, k, v at once": {"together": True},
+        "in parts": {"in_parts": True},
+        "both": {"together": True, "in_parts": True},
+    }
+    head = ["what", "E", "goal"] + [f"{card.name}: {plan}" for card in CARDS for plan in plans]
+    lines = [f"| {' | '.join(head)} |", "| :-- " + "| --: " * (len(head) - 1) + "|"]
+    for (what, e), goal in GOALS.items():
+        t = 512 if what != "decode" else 1
+        cells = [f"{of_a_block(t, e, 4, card, **plan):.2f}" for card in CARDS for plan in plans.values()]
+        lines.append(f"| {what} | {e} | {goal:.2f} | {' | '.join(cells)} |")
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--width", type=int, default=4096)
-    print("\n".join([*block_lines(), "", *layer_lines(parser.parse_args().width)]))
+    print("\n".join([*block_lines(), "", *plan_lines(), "", *layer_lines(parser.parse_args().width)]))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ def test_predictions_are_those_of_the_script():
     roofline = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(roofline)
     page = (ROOT / "docs" / "gpu.md").read_text("utf-8")
-    for lines in (roofline.block_lines(), roofline.layer_lines(4096)):
+    for lines in (roofline.block_lines(), roofline.plan_lines(), roofline.layer_lines(4096)):
         assert "\n".join(lines) in page, "put the output of benchmarks/roofline.py into docs/gpu.md"
 
 

@@ -79,7 +79,7 @@ class Gate(nn.Module, ABC):
     def as_one(self, others: Sequence["Gate"]) -> "GatesAsOne | None":
         """Give one question that answers for this gate and for others, which get the same tensor right after it.
 
-        None: each is asked by itself. It is put in calls without gradients, and may be asked for before each.
+        None: each is asked by itself. It is put for one token of each row, in calls without gradients.
         """
         return None
 

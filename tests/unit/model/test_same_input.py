@@ -67,8 +67,7 @@ def test_asked_as_one_or_one_by_one_gates_answer_the_same(architecture, options,
 def test_what_is_asked_as_one_lies_in_one_memory_and_is_not_there_twice(tmp_path):
     base = pico_base(seed=3)
     with route(base, random_library(tmp_path / "lib", base, 6), Compass(**FITTED)) as model, torch.inference_mode():
-        model(IDS)
-        model(IDS)
+        step_by_step(model)
         layers = model._attachment.layers
         q, k, v, o = (layers[f"model.layers.0.self_attn.{name}_proj"].gate for name in "qkvo")
         for name in ("vectors", "sketches"):
@@ -78,8 +77,7 @@ def test_what_is_asked_as_one_lies_in_one_memory_and_is_not_there_twice(tmp_path
             assert not any(part.is_inference() for part in parts)
         assert o.vectors.untyped_storage().data_ptr() != q.vectors.untyped_storage().data_ptr()
         with model.twin() as twin:
-            twin(IDS)
-            torch.testing.assert_close(twin(IDS).logits, model(IDS).logits, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(step_by_step(twin), step_by_step(model), atol=1e-5, rtol=1e-5)
             there = twin._attachment.layers["model.layers.0.self_attn.k_proj"].gate
             assert there.vectors.data_ptr() == k.vectors.data_ptr()
 
@@ -121,10 +119,10 @@ def test_experts_that_are_missing_at_a_site_keep_its_gate_apart(tmp_path):
 def test_a_gate_with_a_hook_is_called(tmp_path):
     base, heard = pico_base(seed=3), []
     with route(base, random_library(tmp_path / "lib", base, 3), Compass(**FITTED)) as model, torch.no_grad():
-        model(IDS)
+        model(IDS[:, :1])
         for layer in model._attachment.layers.values():
             layer.gate.register_forward_hook(lambda gate, _args, _found: heard.append(gate))
-        model(IDS)
+        model(IDS[:, :1])
         assert len(heard) == len(model._attachment.layers)
 
 
@@ -161,7 +159,7 @@ def asked(same, layers, h):
 
 
 def test_layers_that_come_otherwise_than_before_are_asked_one_by_one():
-    same, (q, k, v, o), h = SameInput(), map(Layer, "qkvo"), torch.zeros(1)
+    same, (q, k, v, o), h = SameInput(), map(Layer, "qkvo"), torch.zeros(1, 1, 1)
     assert asked(same, [q, k, v], h) == [1, 1, 1]
     assert asked(same, [q, k, v], h) == [0, 0, 0]
     assert asked(same, [q, k, v, q, k, v], h) == [0] * 6  # a block that is called twice
@@ -173,15 +171,23 @@ def test_layers_that_come_otherwise_than_before_are_asked_one_by_one():
     assert asked(same, [q, k, v], h) == [1, 1, 1]
     assert asked(same, [q, k, v, o], h) == [0, 0, 0, 1]
     assert asked(same, [q, k, v, o], h) == [1] * 4
-    same, h = SameInput(), torch.zeros(1)
+    same, h = SameInput(), torch.zeros(1, 1, 1)
     assert asked(same, [q, k], h) == [1, 1]
     assert asked(same, [q], h) == [0]
     assert asked(same, [q, k], h) == [1, 1]
+
+
+def test_a_prompt_has_the_same_bits_the_first_time_and_later(tmp_path):
+    base = pico_base(seed=3)
+    with route(base, random_library(tmp_path / "lib", base, 6), Compass(**FITTED)) as model, torch.inference_mode():
+        first = model(IDS, attention_mask=MASK).logits
+        step_by_step(model)
+        assert torch.equal(model(IDS, attention_mask=MASK).logits, first)
 
 
 def test_another_tensor_is_another_question():
     same, q, k = SameInput(), Layer("q"), Layer("k")
     with torch.no_grad():
         for _ in range(2):
-            assert [same.route(layer, torch.zeros(1), Context()) for layer in (q, k)] == ["q", "k"]
+            assert [same.route(layer, torch.zeros(1, 1, 1), Context()) for layer in (q, k)] == ["q", "k"]
     assert (q.gate.n_apart, k.gate.n_apart) == (2, 2)

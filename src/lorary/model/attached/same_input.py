@@ -20,7 +20,8 @@ class SameInput:
     """Knows which layers were given one tensor right after one another, and asks their gates at the first of them.
 
     It learns that from the calls themselves, those without gradients that aren't compiled. Where layers come otherwise
-    than the time before, they are asked one by one from then on.
+    than the time before, they are asked one by one from then on. So are they for more than one token of a row, where it
+    would save nothing: what a prompt gives has the same bits whether a model has learnt that already or not.
     """
 
     def __init__(self) -> None:
@@ -51,7 +52,8 @@ class SameInput:
         self._h, self._seen = h, [layer]
         followers = self._followers.setdefault(layer, [])
         self._learns = followers == []
-        if followers and (gates := _as_one([layer.gate, *(other.gate for other in followers)])) is not None:
+        is_step = h.shape[1] == 1
+        if is_step and followers and (gates := _as_one([layer.gate, *(other.gate for other in followers)])) is not None:
             first, *others = ask(gates, h, context)
             self._answers = dict(zip(followers, others, strict=True))
             return first
