@@ -44,31 +44,39 @@ class Curve:
 
 
 def draw_scores(table: Table, *, name: str = "scores", title: str = "Scores of all configurations") -> Picture:
-    """Draw a table as dots with 95 % whiskers: a panel for each column, groups of tasks down, metrics across.
+    """Draw a table as dots with 95 % whiskers: a panel for each column, by group and metric.
 
     Raises E-REPORT for a table without scores.
     """
     if not table.columns:
         raise EvaluationError("E-REPORT", "there are no scores to draw.")
-    groups = list(dict.fromkeys(column.group for column in table.columns))
-    metrics = list(dict.fromkeys(column.metric for column in table.columns))
-    height = len(groups) * (0.28 * len(table.rows) + 0.85)
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    axes = figure.subplots(len(groups), len(metrics), squeeze=False, sharey=True)
+    places = _places(table.columns)
+    down, across = (max(along) + 1 for along in zip(*places, strict=True))
+    figure = Figure(figsize=(WIDTH, down * (0.28 * len(table.rows) + 0.85)), layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False, sharey=True)
     for axis in axes.flat:
         axis.set_visible(False)
-    named: set[str] = set()
-    for index, column in enumerate(table.columns):
-        axis = axes[groups.index(column.group), metrics.index(column.metric)]
+    named: set[int] = set()
+    for index, (column, (row, across_at)) in enumerate(zip(table.columns, places, strict=True)):
+        axis = axes[row, across_at]
         axis.set_visible(True)
-        _draw_column(axis, column, table.rows, index, max(20, _LETTERS // len(metrics)))
-        axis.tick_params(labelleft=column.group not in named)
-        named.add(column.group)
+        _draw_column(axis, column, table.rows, index, max(20, _LETTERS // across))
+        axis.tick_params(labelleft=row not in named)
+        named.add(row)
     caption = (
         "Dots: macro mean over tasks. Whiskers: 95 % interval, bootstrap over examples. "
         "Hollow: oracles, which know the task. Dotted line: the base. Arrows: which way is better."
     )
     return finish(figure, name, title, caption)
+
+
+def _places(columns: Sequence[Column]) -> list[tuple[int, int]]:
+    """Place a panel for each column: groups down, metrics across; two in a row where no group has several metrics."""
+    groups = list(dict.fromkeys(column.group for column in columns))
+    metrics = list(dict.fromkeys(column.metric for column in columns))
+    if len(metrics) > 1 and len(groups) == len(columns):
+        return [divmod(i, 2) for i in range(len(columns))]
+    return [(groups.index(column.group), metrics.index(column.metric)) for column in columns]
 
 
 def _draw_column(axis: Axes, column: Column, rows: Sequence[Row], index: int, room: int) -> None:

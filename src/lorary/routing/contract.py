@@ -76,6 +76,13 @@ class Gate(nn.Module, ABC):
         """How many experts it chooses at every token; None if it gives weights for all."""
         return None
 
+    def as_one(self, others: Sequence["Gate"]) -> "GatesAsOne | None":
+        """Give one question that answers for this gate and for others, which get the same tensor right after it.
+
+        None: each is asked by itself. It is put in calls without gradients, and may be asked for before each.
+        """
+        return None
+
     @abstractmethod
     def forward(self, h: Tensor, context: Context) -> Routing:
         """Route hidden states h (B, T, d_in), the input of the site's linear layer."""
@@ -88,6 +95,13 @@ class Gate(nn.Module, ABC):
         """
         routing: Routing = self(h, context)
         return routing.among(allowed)
+
+
+class GatesAsOne(Protocol):
+    """Several gates, asked together."""
+
+    def __call__(self, h: Tensor, context: Context) -> Sequence[Routing]:
+        """Route hidden states h (B, T, d_in) as each gate would, one after another."""
 
 
 class Probe(Protocol):

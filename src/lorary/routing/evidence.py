@@ -1,5 +1,6 @@
 """What a sequence has shown so far: means along its tokens, carried by the KV cache, and up its sites."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,11 @@ class Evidence:
         return self._clock.is_missing
 
     @property
+    def is_complete(self) -> bool:
+        """True if every token of the call is known to have some evidence; False on devices that it would wait for."""
+        return self._clock is not None and self._clock.is_complete
+
+    @property
     def risen(self) -> Tensor | None:
         """What rose over all sites of this call, their mean (B, T, E); None if nothing did."""
         return None if self._risen is None else self._risen / self._n_sites
@@ -61,21 +67,48 @@ class Evidence:
         mask: (B, T), False at padding, which adds nothing. skip_first: leave a sequence's first token out.
         recent: the share of a second mean, in which a token counts half as much after `half_life` tokens more.
         """
-        if site in self._spoken:
+        return self.along_tokens_of((site,), values, mask, skip_first=skip_first, recent=recent, half_life=half_life)
+
+    def along_tokens_of(
+        self,
+        sites: Sequence[str],
+        values: Tensor,
+        mask: Tensor | None,
+        *,
+        skip_first: bool = False,
+        recent: float = 0.0,
+        half_life: float = 1.0,
+    ) -> Tensor:
+        """Do as `along_tokens` for G sites that speak one after another: values and means (B, T, G * E)."""
+        if not self._spoken.isdisjoint(sites):
             self.start_call()
-        self._spoken.add(site)
+        self._spoken.update(sites)
         if self._clock is None:
             real = torch.ones_like(values[..., :1]) if mask is None else mask.unsqueeze(-1).to(values)
             means = ((1 - recent, math.inf), (recent, half_life)) if recent else ((1.0, math.inf),)
             self._clock = _Clock.start(real, self._past, means, skip_first=skip_first)
-        mean, self.sums[site] = self._clock.mean(values, self.sums.get(site))
+        before = [self.sums[site] for site in sites if site in self.sums]
+        sums = None if not before else before[0] if len(sites) == 1 else torch.cat(before, -1)  # all of them or none
+        mean, sums = self._clock.mean(values, sums)
+        self.sums.update(zip(sites, sums.chunk(len(sites), -1) if len(sites) > 1 else (sums,), strict=True))
         return mean
 
     def up_sites(self, values: Tensor, *, weight: float = 1.0) -> Tensor:
         """Add values (B, T, E) of this site; give `weight` times their mean over the sites so far in this call."""
         self._risen = values if self._risen is None else self._risen.to(values.device) + values
         self._n_sites += 1
-        return self._risen * (weight / self._n_sites)
+        return self._risen * _shares(self._n_sites - 1, self._n_sites, weight, values.device)
+
+    def up_sites_of(self, values: Tensor, *, weight: float = 1.0) -> Tensor:
+        """Do as `up_sites` for values (B, T, G, E) of G sites, one after another; gives (B, T, G, E)."""
+        if self._risen is not None:
+            values = torch.cat([self._risen.to(values.device).unsqueeze(2), values], 2)
+        risen, n = values.cumsum(2), values.shape[2]
+        if self._risen is not None:
+            risen, n = risen[:, :, 1:], n - 1
+        self._risen = risen[:, :, -1]
+        self._n_sites += n
+        return risen * _shares(self._n_sites - n, self._n_sites, weight, values.device)
 
     def copy(self) -> "Evidence":
         """Copy it as it is now; what is added to either afterwards is its own."""
@@ -143,6 +176,7 @@ class _Clock:
     """What tokens weigh in the means of one call: the same at every site, so that it is worked out once."""
 
     is_missing: Tensor
+    is_complete: bool
     blocks: Sequence[Tensor]
     """Of some tokens (t of them) each: (B, t + M, t + M), from values and the sums before to means and sums."""
     past: _Past
@@ -161,12 +195,12 @@ class _Clock:
         for step, use in zip(steps.split(_TOKENS_AT_ONCE, 1), used.split(_TOKENS_AT_ONCE, 1), strict=True):
             block, past = _weigh(step, use, past, means)
             blocks.append(block)
-        return cls(is_missing, blocks, past)
+        return cls(is_missing, _is_plain_zero(is_missing), blocks, past)
 
     def mean(self, values: Tensor, sums: Tensor | None) -> tuple[Tensor, Tensor]:
         """Give the mean (B, T, E) of values (B, T, E) and of sums (B, M, E), and the sums after them."""
-        found = []
-        for block, part in zip(self.blocks, values.split(_TOKENS_AT_ONCE, 1), strict=True):
+        found, parts = [], [values] if len(self.blocks) == 1 else values.split(_TOKENS_AT_ONCE, 1)
+        for block, part in zip(self.blocks, parts, strict=True):
             t, block = part.shape[1], block.to(part.device)  # the layers of a base may be spread over devices
             both = (
                 torch.bmm(block[..., :t], part) if sums is None else torch.bmm(block, torch.cat([part, sums], 1))
@@ -174,7 +208,30 @@ class _Clock:
             found.append(both[:, :t])
             sums = both[:, t:]
         assert sums is not None
-        return found[0] if len(found) == 1 else torch.cat(found, 1), sums.clone()  # not to keep the means
+        if values.shape[1] > 1:
+            sums = sums.clone()  # not to keep the means
+        return found[0] if len(found) == 1 else torch.cat(found, 1), sums
+
+
+def _is_plain_zero(missing: Tensor) -> bool:
+    """Tell whether all are 0, where it can be told without waiting for a device, and outside of a graph."""
+    return type(missing) is Tensor and missing.is_cpu and not torch.compiler.is_compiling() and not missing.any()
+
+
+def _shares(n_before: int, n_after: int, weight: float, device: torch.device) -> Tensor | float:
+    """Give `weight` over the number of sites up to each that comes now, (G, 1), or a number if it is one site.
+
+    On a CPU a tensor, once made, is multiplied with in half the time that a number takes.
+    """
+    if n_after == n_before + 1 and (device.type != "cpu" or torch.compiler.is_compiling()):
+        return weight / n_after
+    return _kept_shares(n_before, n_after, weight, device)
+
+
+@functools.lru_cache(maxsize=4096)
+def _kept_shares(n_before: int, n_after: int, weight: float, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor([[weight / n] for n in range(n_before + 1, n_after + 1)], device=device)
 
 
 def _weigh(step: Tensor, used: Tensor, past: _Past, means: Sequence[tuple[float, float]]) -> tuple[Tensor, _Past]:

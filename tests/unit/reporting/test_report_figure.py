@@ -8,7 +8,15 @@ from matplotlib.figure import Figure
 import lorary.reporting
 from lorary.errors import EvaluationError
 from lorary.reporting import canvas
-from lorary.reporting.figure import Curve, _cluster_order, _draw_library, draw_scores, draw_similarity, draw_training
+from lorary.reporting.figure import (
+    Curve,
+    _cluster_order,
+    _draw_library,
+    _places,
+    draw_scores,
+    draw_similarity,
+    draw_training,
+)
 from lorary.reporting.growth import draw_growth
 from lorary.reporting.table import Cell, Column, Row, Table
 from lorary.reporting.token_trace import TokenTrace
@@ -30,6 +38,19 @@ def test_the_same_scores_give_the_same_bytes():
     assert size_of(one.png)[0] == 1600
     assert one.svg.startswith(b"<?xml")
     assert b"<script" not in one.svg
+
+
+@pytest.mark.parametrize(
+    ("columns", "places"),
+    [
+        ("a-loss a-rouge b-loss b-rouge", [(0, 0), (0, 1), (1, 0), (1, 1)]),
+        ("a-loss b-loss", [(0, 0), (1, 0)]),
+        ("a-loss b-rouge c-loss", [(0, 0), (0, 1), (1, 0)]),  # as in a grid they would stand on a diagonal
+    ],
+)
+def test_panels_stand_by_group_and_metric_or_two_in_a_row(columns, places):
+    pairs = [one.split("-") for one in columns.split()]
+    assert _places([Column(group, metric, metric, "", True, 1, 3) for group, metric in pairs]) == places
 
 
 def test_no_global_state_of_pyplot_is_touched():

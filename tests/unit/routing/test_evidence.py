@@ -111,3 +111,25 @@ def test_what_went_up_the_sites_is_not_changed_afterwards():
     kept = first.clone()
     evidence.up_sites(VALUES + 1)
     assert torch.equal(first, kept)
+
+
+def test_sites_that_speak_at_once_are_sites_that_speak_one_after_another():
+    apart, at_once = Evidence(), Evidence()
+    values = torch.randn(2, 6, 3, 4, generator=torch.Generator().manual_seed(1))  # (B, T, G, E)
+    options = {"skip_first": True, "recent": 0.3, "half_life": 2.0}
+    for start, end in ((0, 3), (3, 4), (4, 6)):
+        part, mask = values[:, start:end], MASK[:, start:end]
+        for evidence in (apart, at_once):
+            evidence.start_call()
+            evidence.up_sites(evidence.along_tokens("below", part[:, :, 0], mask, **options), weight=2)
+        expected = [apart.along_tokens(name, part[:, :, i], mask, **options) for i, name in enumerate("qkv")]
+        risen = torch.stack([apart.up_sites(mean, weight=2) for mean in expected], 2)
+        # One call of three is made apart: those before and after it go on all the same.
+        if start == 3:
+            means = [at_once.along_tokens(name, part[:, :, i], mask, **options) for i, name in enumerate("qkv")]
+            found = torch.stack(means, 2)
+        else:
+            found = at_once.along_tokens_of("qkv", part.flatten(2), mask, **options).unflatten(-1, (3, 4))
+        torch.testing.assert_close(found, torch.stack(expected, 2))
+        torch.testing.assert_close(at_once.up_sites_of(found, weight=2), risen)
+        torch.testing.assert_close(at_once.risen, apart.risen)

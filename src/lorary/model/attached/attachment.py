@@ -62,7 +62,7 @@ class RoutedLinear(nn.Module):
         elif self.gate.keeps_evidence and slot.shape is not None and (may_repeat or x.shape[:2] != slot.shape):
             routing = self._ask_of_new(x, *slot.shape)
         else:
-            routing = ask(self.gate, x, slot.context)
+            routing = slot.same_input.route(self, x, slot.context)
         if slot.records is not None:
             slot.records.setdefault(self.site, []).append(routing.spread(*x.shape[:2]))
         mixed: Tensor = self.bank(x, y, routing.weights_for(slot.mix), routing.experts, slot.mix)
@@ -147,6 +147,7 @@ class Attachment:
             bank, gate = parts[site]
             layer.bank, layer.gate = bank.train(layer.training), gate.train(layer.training)
         self._keeps_evidence = any(gate.keeps_evidence for _, gate in parts.values())
+        self.slot.same_input.expect({layer for layer in self.layers.values() if isinstance(layer, RoutedLinear)})
         self.slot.new_era()
 
     def _routed(self, site: str, bank: Bank, gate: Gate) -> RoutedLinear | RoutedSlice:

@@ -1,17 +1,21 @@
 """How gates are called."""
 
 import threading
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from lorary.adapters.contract import Bank
-from lorary.routing.contract import Context, Gate, Routing
+from lorary.routing.contract import Context, Routing
+
+Answer = TypeVar("Answer")
 
 _products = torch.backends.cuda.matmul
 
 
-def ask(gate: Gate, h: Tensor, context: Context) -> Routing:
+def ask(gate: Callable[[Tensor, Context], Answer], h: Tensor, context: Context) -> Answer:
     """Route in float32, in whatever precision the model computes: with rounder scores other experts would win.
 
     So neither autocast nor TF32 is on meanwhile. What is compiled for a GPU keeps TF32 as it was set.
@@ -22,10 +26,8 @@ def ask(gate: Gate, h: Tensor, context: Context) -> Routing:
             return ask(gate, h, context)
     if device == "cuda" and not torch.compiler.is_compiling() and exact_products.are_needed:
         with exact_products:
-            exact: Routing = gate(h, context)
-            return exact
-    routing: Routing = gate(h, context)
-    return routing
+            return gate(h, context)
+    return gate(h, context)
 
 
 def everybody(bank: Bank, h: Tensor) -> Routing:

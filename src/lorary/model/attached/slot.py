@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lorary.adapters.contract import Mix
 from lorary.errors import AdapterError, RoutingError
+from lorary.model.attached.same_input import SameInput
 from lorary.routing.contract import Context, Routing
 
 _eras = itertools.count()
@@ -36,6 +37,7 @@ class Slot:
         self.era = next(_eras)
         """A new number with every change of the experts or their router."""
         self.model: nn.Module | None = None
+        self.same_input = SameInput()
         self._contexts = [Context()]  # the first is of no call, the last of the innermost
         self._guard = threading.Lock()
         self._owner: int | None = None
@@ -69,12 +71,15 @@ class Slot:
                 if self._owner != me:
                     self._refuse_if_busy()
                     self._owner = me
+            self.same_input.rest()
         self._contexts.append(self.context)
 
     def leave(self) -> None:
         """End the innermost call. Does nothing in a thread that did not get in."""
         if not torch.compiler.is_compiling() and self._owner != threading.get_ident():
             return
+        if not torch.compiler.is_compiling():
+            self.same_input.rest()
         self._contexts.pop()
         if len(self._contexts) == 1:
             self._owner = None

@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 
 from lorary.adapters.contract import Experts, Site
+from lorary.adapters.mixing.chosen_rows import sums
 from lorary.adapters.products import sketch
 from lorary.errors import OptionError, RoutingError
-from lorary.routing.contract import Context, Gate, Probe, Router, Routing, State
+from lorary.routing.contract import Context, Gate, GatesAsOne, Probe, Router, Routing, State
 from lorary.routing.directions import prototypes, without_common
 from lorary.routing.members import members_at, refit_members, stack_members
 from lorary.routing.routers.arrow import Arrow
 from lorary.routing.scored import check_options, only_heard, silent, unheard, weigh_best
 
+_FEW_MIXTURES = 64  # as many or fewer: their sketches are copied
 _ORDER = 1e-6  # puts experts in an order and leaves their weights as good as equal
 
 
@@ -129,7 +131,8 @@ class Compass(Router):
             # A first token looks the same in every text, and far from all others. One product after the other, so that
             # its bits don't depend on who else is there.
             vectors = state[f"{site}.vectors"].to(h.device).split(1)
-            return torch.cat([_products(h[:, 1:], v, normalise=self.normalise).half() for v in vectors], -1)
+            still = h.new_zeros(1, dtype=torch.float32)
+            return torch.cat([_deviation(h[:, 1:], v, still, normalise=self.normalise).half() for v in vectors], -1)
 
         heard = [site for site in sites if f"{site}.vectors" in state]
         products = probe.over_inputs(texts, heard, ask)  # (N, T - 1, P)
@@ -172,7 +175,8 @@ class Compass(Router):
 class _CompassGate(Gate):
     vectors: Tensor
     members: Tensor
-    offset: Tensor
+    shift: Tensor
+    less: Tensor
     mean: Tensor
     rate: Tensor
     sketches: Tensor
@@ -186,7 +190,8 @@ class _CompassGate(Gate):
         products = state[f"{site.name}.products"] if options.calibrate and len(raw) else torch.zeros(len(raw), 0)
         offset, spread, mean, rate = _calibration(cleaner @ products.float())
         self.register_buffer("vectors", cleaner @ raw / spread.unsqueeze(1), persistent=False)  # (P, d_in)
-        self.register_buffer("offset", offset / spread, persistent=False)  # (P,)
+        self.register_buffer("shift", -offset / spread, persistent=False)  # (P,)
+        self.register_buffer("less", -torch.ones(1), persistent=False)
         self.register_buffer("mean", mean, persistent=False)  # (P,)
         self.register_buffer("rate", rate * options.now, persistent=False)  # (P,)
         self.register_buffer("members", members, persistent=False)  # (P,)
@@ -195,7 +200,7 @@ class _CompassGate(Gate):
             raise RoutingError("E-STATE", f"site {site.name!r}: the compass's state has no sketches.", "Fit anew.")
         sizes = torch.linalg.vector_norm(sketches, dim=1, keepdim=True)
         self.register_buffer("sketches", torch.cat([sketches, sizes], 1), persistent=False)  # (P, m + 1)
-        self.is_weaker = options.strength > 0 and self.n_kept > 1
+        self._as_one: _AsOne | None = None
 
     @property
     def keeps_evidence(self) -> bool:  # type: ignore[override]
@@ -206,6 +211,26 @@ class _CompassGate(Gate):
     def n_chosen(self) -> int | None:
         """The number kept; None if all are."""
         return self.n_kept if 0 < self.n_kept < self.n_experts else None
+
+    def as_one(self, others: Sequence[Gate]) -> GatesAsOne | None:
+        """Put the gates' vectors and sketches into one memory each, where they are from then on."""
+        if self._as_one is not None and self._as_one.is_of((self, *others)):
+            return self._as_one
+        gates = [gate for gate in (self, *others) if isinstance(gate, _CompassGate) and gate.is_plain]
+        if len(gates) <= len(others) or any(gate.kin != self.kin for gate in gates):
+            return None
+        self._as_one = _AsOne(gates)
+        return self._as_one
+
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether all experts listen here, and evidence alone counts."""
+        return self.everybody_listens and self.n_kept > 0 and self.keeps_evidence and not self.options.now
+
+    @property
+    def kin(self) -> tuple[object, ...]:
+        """What gates have in common that can be asked as one."""
+        return self.options, self.vectors.shape, self.vectors.device, self.sketches.shape
 
     def forward(self, h: Tensor, context: Context) -> Routing:
         if self.n_kept == 0:
@@ -230,18 +255,11 @@ class _CompassGate(Gate):
         return Routing(weights.unsqueeze(2), index if self.everybody_listens else self.members[index], strength)
 
     def _deviation(self, h: Tensor) -> Tensor:
-        return _products(h, self.vectors, normalise=self.options.normalise) - self.offset  # (B, T, P)
+        return _deviation(h, self.vectors, self.shift, normalise=self.options.normalise)  # (B, T, P)
 
     def _strength(self, weights: Tensor, index: Tensor | None) -> Tensor | None:
-        """Tell how many times a mixture (B, T, k), weaker than its experts, is to count: (B, T, 1, 1)."""
-        if not self.is_weaker:
-            return None
-        of_each = self.sketches if index is None else self.sketches[index]  # (P, m + 1) or (B, T, k, m + 1)
-        mixed = (weights.unsqueeze(2) @ of_each).squeeze(2)  # (B, T, m + 1)
-        size = torch.linalg.vector_norm(mixed[..., :-1], dim=-1, keepdim=True)
-        # Experts that cancel one another aren't blown up: as if at right angles, at most.
-        lost: Tensor = (mixed[..., -1:] / size).clamp(max=math.sqrt(self.n_kept))
-        return lost.pow(self.options.strength).unsqueeze(-1)
+        found = _strength(weights, index, self.sketches, self.options, self.n_kept)
+        return None if found is None else found.unsqueeze(-1)
 
     def _score(self, deviation: Tensor, context: Context) -> Tensor:
         """Add up (B, T, P) what counts; a part of weight 0 isn't computed."""
@@ -250,22 +268,12 @@ class _CompassGate(Gate):
             parts.append((deviation.abs() - self.mean) * self.rate)
         if not self.keeps_evidence:
             return parts[0]
-        here = context.evidence.along_tokens(
-            self.site,
-            deviation.square() - 1,
-            context.mask,
-            skip_first=options.skip_first,
-            recent=options.recent,
-            half_life=options.half_life,
-        )  # (B, T, P)
+        here = _along(options, (self.site,), deviation, self.less, context)  # (B, T, P)
         if options.along:
             parts.append(options.along * here)
         if options.up:
             parts.append(self._risen(here, context))
-        score = sum(parts[1:], parts[0])
-        if not options.skip_first:
-            return score
-        return torch.addcmul(score, context.evidence.is_missing.to(score.device), deviation.abs(), value=_ORDER)
+        return _ordered(options, sum(parts[1:], parts[0]), deviation, context)
 
     def _risen(self, here: Tensor, context: Context) -> Tensor:
         """Let a site's evidence (B, T, P) join that of the sites below; give what its experts get for it."""
@@ -276,15 +284,114 @@ class _CompassGate(Gate):
         return context.evidence.up_sites(spread, weight=self.options.up)[..., self.members]
 
 
-def _products(h: Tensor, vectors: Tensor, *, normalise: bool) -> Tensor:
-    """Multiply hidden states (B, T, d) with vectors (P, d) in float32, (B, T, P); h as if of root-mean-square 1."""
+class _AsOne:
+    """G plain gates of one kin that are given one tensor, one after another: what each does, in a third of the steps.
+
+    A step takes a few microseconds for one token, however little it computes.
+    """
+
+    def __init__(self, gates: Sequence[_CompassGate]) -> None:
+        self.options, self.n_kept, self.n_experts = gates[0].options, gates[0].n_kept, gates[0].n_experts
+        self.sites, self.less = tuple(gate.site for gate in gates), gates[0].less
+        with torch.inference_mode(False), torch.no_grad():
+            self.vectors, self.sketches, self.shift = (
+                torch.cat([getattr(gate, name) for gate in gates]) for name in ("vectors", "sketches", "shift")
+            )  # (G * P, d_in), (G * P, m + 1), (G * P,)
+            places = torch.arange(len(gates), device=self.vectors.device) * self.n_experts
+            self.places = places.unsqueeze(1)  # (G, 1)
+            self.parts = [
+                (v, s) for v, s in zip(*(t.chunk(len(gates)) for t in (self.vectors, self.sketches)), strict=True)
+            ]
+        for gate, (vectors, sketches) in zip(gates, self.parts, strict=True):
+            gate.vectors, gate.sketches = vectors, sketches
+
+    def is_of(self, gates: Sequence[Gate]) -> bool:
+        """Tell whether these gates, or their twins, still have their parts in this memory."""
+        return len(gates) == len(self.parts) and all(
+            isinstance(gate, _CompassGate) and gate.vectors is vectors and gate.sketches is sketches
+            for gate, (vectors, sketches) in zip(gates, self.parts, strict=True)
+        )
+
+    def __call__(self, h: Tensor, context: Context) -> list[Routing]:
+        options, shape = self.options, (len(self.sites), self.n_experts)
+        deviation = _deviation(h, self.vectors, self.shift, normalise=options.normalise)  # (B, T, G * P)
+        here = _along(options, self.sites, deviation, self.less, context).unflatten(-1, shape)  # (B, T, G, P)
+        parts = [options.along * here] if options.along else []
+        if options.up:
+            parts.append(context.evidence.up_sites_of(here, weight=options.up))
+        score = _ordered(options, sum(parts[1:], parts[0]), deviation.unflatten(-1, shape), context)
+        index = None
+        if self.n_kept == self.n_experts:
+            weights = torch.softmax(score / options.temperature, dim=-1)  # (B, T, G, P)
+            sketches = self.sketches.unflatten(0, shape)
+        else:
+            weights, index = weigh_best(score, self.n_kept, options.temperature)  # (B, T, G, k)
+            sketches = self.sketches
+        rows = None if index is None else index + self.places
+        strength = _strength(weights, rows, sketches, options, self.n_kept)  # (B, T, G, 1)
+        return [
+            Routing(
+                weights[:, :, g : g + 1],
+                None if index is None else index[:, :, g],
+                None if strength is None else strength[:, :, g : g + 1],
+            )
+            for g in range(len(self.sites))
+        ]
+
+
+def _along(options: Compass, sites: Sequence[str], deviation: Tensor, less: Tensor, context: Context) -> Tensor:
+    """Give the sites' own means of d^2 + less over the tokens so far: (B, T, G * P), as deviations d are."""
+    return context.evidence.along_tokens_of(
+        sites,
+        torch.addcmul(less, deviation, deviation),
+        context.mask,
+        skip_first=options.skip_first,
+        recent=options.recent,
+        half_life=options.half_life,
+    )
+
+
+def _ordered(options: Compass, score: Tensor, deviation: Tensor, context: Context) -> Tensor:
+    """Put experts in an order where nothing is known of them yet: score and deviation (B, T, ..., P)."""
+    if not options.skip_first or context.evidence.is_complete:
+        return score
+    missing = context.evidence.is_missing.to(score.device)
+    missing = missing.view(*missing.shape[:2], *[1] * (score.dim() - 2))
+    return torch.addcmul(score, missing, deviation.abs(), value=_ORDER)
+
+
+def _strength(weights: Tensor, rows: Tensor | None, sketches: Tensor, options: Compass, n_kept: int) -> Tensor | None:
+    """Tell how many times mixtures, weaker than their experts, are to count: (..., 1); None if once.
+
+    weights (..., k) of the sketches in `rows` (..., k); without them of all sketches, (P, m + 1) or (G, P, m + 1).
+    """
+    if not options.strength or n_kept == 1:
+        return None
+    n = weights.shape[:-1].numel()
+    if rows is None or torch.compiler.is_compiling():  # a compiler makes one step of what it sees as small products
+        of_each = sketches if rows is None else sketches[rows]
+        mixed = (weights.unsqueeze(-2) @ of_each).squeeze(-2)  # (..., m + 1)
+    elif n <= _FEW_MIXTURES:
+        of_each = sketches.index_select(0, rows.reshape(-1)).view(n, n_kept, -1)
+        mixed = torch.bmm(weights.reshape(n, 1, -1), of_each).view(*weights.shape[:-1], -1)
+    else:
+        mixed = sums(weights.reshape(n, -1), sketches, rows.reshape(n, -1)).view(*weights.shape[:-1], -1)
+    size = torch.linalg.vector_norm(mixed[..., :-1], dim=-1, keepdim=True)
+    # Experts that cancel one another aren't blown up: as if at right angles, at most.
+    lost: Tensor = (mixed[..., -1:] / size).clamp(max=math.sqrt(n_kept))
+    return lost.pow(options.strength)
+
+
+def _deviation(h: Tensor, vectors: Tensor, shift: Tensor, *, normalise: bool) -> Tensor:
+    """Multiply hidden states (B, T, d) with vectors (P, d) in float32 and add shift (P,): (B, T, P)."""
     h = h.float()
-    products = torch.matmul(h, vectors.T)
+    products = torch.nn.functional.linear(h, vectors)
     if not normalise:
-        return products
+        return products + shift
     # The same as to normalise h, and (B, T, d) is not written again.
-    size: Tensor = torch.linalg.vector_norm(h, dim=-1, keepdim=True) * h.shape[-1] ** -0.5
-    return products / size.clamp(min=1e-6)
+    root = math.sqrt(h.shape[-1])
+    size = torch.linalg.vector_norm(h, dim=-1, keepdim=True).clamp(min=1e-6 * root)
+    return torch.addcdiv(shift, products, size, value=root)
 
 
 def _calibration(products: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
