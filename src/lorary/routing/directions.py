@@ -111,3 +111,16 @@ def without_common(vectors: Tensor, n: int) -> Tensor:
     lengths = (remove @ gram @ remove).diagonal().clamp(min=0).sqrt()  # (P,)
     cleaner: Tensor = remove / lengths.clamp(min=1e-6).unsqueeze(1)
     return cleaner.float()
+
+
+def calibration(products: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Find mean and deviation of products (P, n), then mean and 1 / deviation of |standardised|, each (P,).
+
+    Without products nothing is shifted or scaled.
+    """
+    zeros, ones = products.new_zeros(len(products)), products.new_ones(len(products))
+    if not products.shape[1]:
+        return zeros, ones, zeros, ones
+    offset, spread = products.mean(1), products.std(1, correction=0).clamp(min=1e-6)
+    sizes = ((products - offset.unsqueeze(1)) / spread.unsqueeze(1)).abs()
+    return offset, spread, sizes.mean(1), 1 / sizes.std(1, correction=0).clamp(min=1e-6)

@@ -13,7 +13,7 @@ from lorary.adapters.mixing.chosen_rows import sums
 from lorary.adapters.products import sketch
 from lorary.errors import OptionError, RoutingError
 from lorary.routing.contract import Context, Gate, GatesAsOne, Probe, Router, Routing, State
-from lorary.routing.directions import prototypes, without_common
+from lorary.routing.directions import calibration, prototypes, without_common
 from lorary.routing.members import members_at, refit_members, stack_members
 from lorary.routing.routers.arrow import Arrow
 from lorary.routing.scored import check_options, only_heard, silent, unheard, weigh_best
@@ -188,7 +188,7 @@ class _CompassGate(Gate):
         self.n_kept = min(options.top_k or len(members), len(members))
         cleaner = without_common(raw, options.n_common)  # (P, P)
         products = state[f"{site.name}.products"] if options.calibrate and len(raw) else torch.zeros(len(raw), 0)
-        offset, spread, mean, rate = _calibration(cleaner @ products.float())
+        offset, spread, mean, rate = calibration(cleaner @ products.float())
         self.register_buffer("vectors", cleaner @ raw / spread.unsqueeze(1), persistent=False)  # (P, d_in)
         self.register_buffer("shift", -offset / spread, persistent=False)  # (P,)
         self.register_buffer("less", -torch.ones(1), persistent=False)
@@ -392,16 +392,3 @@ def _deviation(h: Tensor, vectors: Tensor, shift: Tensor, *, normalise: bool) ->
     root = math.sqrt(h.shape[-1])
     size = torch.linalg.vector_norm(h, dim=-1, keepdim=True).clamp(min=1e-6 * root)
     return torch.addcdiv(shift, products, size, value=root)
-
-
-def _calibration(products: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Find mean and deviation of products (P, n), then mean and 1 / deviation of |standardised|, each (P,).
-
-    Without products nothing is shifted or scaled.
-    """
-    zeros, ones = products.new_zeros(len(products)), products.new_ones(len(products))
-    if not products.shape[1]:
-        return zeros, ones, zeros, ones
-    offset, spread = products.mean(1), products.std(1, correction=0).clamp(min=1e-6)
-    sizes = ((products - offset.unsqueeze(1)) / spread.unsqueeze(1)).abs()
-    return offset, spread, sizes.mean(1), 1 / sizes.std(1, correction=0).clamp(min=1e-6)
