@@ -1,6 +1,6 @@
-"""Write docs/paper.md from what `lorary study paper` left: python tools/paper_page.py RUN, or --claims.
+"""Write docs/paper.md from what `lorary study paper` left: python tools/paper_page.py RUN [WHAT], or --claims.
 
-Every number of ours comes from RUN/paper.json. A claim of a study that wasn't run is listed as such, and with --claims
+Every number of ours comes from RUN/paper.json; WHAT says in a sentence how that was made. A claim of a study that wasn't run is listed as such, and with --claims
 every claim is.
 """
 
@@ -29,18 +29,18 @@ def claims() -> list[Line]:
     ]
 
 
-def page(content: dict | None) -> str:
-    """Make the page of a run's facts; None: nothing was run."""
+def page(content: dict | None, what: str = "") -> str:
+    """Make the page of a run's facts, with a sentence about it; None: nothing was run."""
     lines = [Line(**line) for line in content["lines"]] if content else []
     run = {line.study for line in lines}
     lines += [line for line in claims() if line.study not in run]
     lines.sort(key=lambda line: ORDER.index(line.study))
     facts = {name: content[name] for name in _FACTS} if content else {}
     title, _, rest = to_markdown(lines, facts).partition("\n")
-    return f"{title}\n\n{_HEAD}\n{rest}"
+    return "\n\n".join(part.strip("\n") for part in (title, _HEAD, what, rest) if part) + "\n"
 
 
 if __name__ == "__main__":
-    (where,) = sys.argv[1:]
+    where, *said = sys.argv[1:]
     found = None if where == "--claims" else json.loads((Path(where) / "paper.json").read_text(encoding="utf-8"))
-    PAGE.write_text(page(found), encoding="utf-8")
+    PAGE.write_text(page(found, *said), encoding="utf-8")

@@ -9,7 +9,7 @@ from lorary.disk.writing import ELSEWHERE, disk_errors, write_whole
 from lorary.pages.escape import escape
 from lorary.reporting.html import write_page
 
-HEADS = ("claim", "the paper", "here", "verdict", "what it means")
+HEADS = ("claim", "the paper", "here", "verdict", "if it holds")
 WORDS = (
     "Here: the difference, more is better, with its 95 % interval (paired bootstrap over examples); of a ratio that "
     "from 1, of a share that from what is asked for, and a correlation as it is. holds: clear over examples, and over "

@@ -409,7 +409,8 @@ def test_twins_answer_in_threads_while_one_is_changed(base, library, spare):
 def test_twins_tell_tasks_apart_by_text(base, library, data):
     with route(base, library, "task_predictor", tasks=data) as model, model.twin() as twin:
         assert torch.equal(logits(twin), logits(model))
-        assert twin._encoder.base is twin.base
+        assert twin._prompts.base is twin.base
+        assert twin._prompts.encoder.base is twin.base
 
 
 # ---- what a change costs ------------------------------------------------------------------------
