@@ -1,7 +1,7 @@
 """Write docs/paper.md from what `lorary study paper` left: python tools/paper_page.py RUN [WHAT], or --claims.
 
-Every number of ours comes from RUN/paper.json; WHAT says in a sentence how that was made. A claim of a study that wasn't run is listed as such, and with --claims
-every claim is.
+Every number of ours comes from RUN/paper.json; WHAT says in a sentence how that was made. A claim of a study that
+wasn't run is listed as such, and with --claims every claim is.
 """
 
 import json

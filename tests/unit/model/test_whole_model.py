@@ -16,6 +16,7 @@ from lorary.errors import AdapterError, RoutingError
 from lorary.model.base.base_model import load_base
 from lorary.model.routed.load import load
 from lorary.model.routed.route import route
+from lorary.routing.routers.compass import Compass
 from lorary.testing.pico import pico_base, random_library
 
 IDS = torch.arange(2, 26).view(3, 8)
@@ -47,11 +48,18 @@ def in_steps(model, cache):
     return torch.cat(pieces, dim=1)
 
 
+def assert_same(found, expected, model):
+    """To the bit, save for the compass, of which a graph adds up in another order what mixtures lose."""
+    if isinstance(model.router, Compass):
+        return torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    return torch.testing.assert_close(found, expected, atol=0, rtol=0)
+
+
 @pytest.mark.slow
 def test_it_compiles_into_one_graph(routed):
     hf = routed.base.hf
     expected = whole(hf)
-    assert torch.equal(whole(torch.compile(hf, fullgraph=True, backend="eager")), expected)
+    assert_same(whole(torch.compile(hf, fullgraph=True, backend="eager")), expected, routed)
     assert torch.equal(whole(hf), expected)
 
 
@@ -77,7 +85,7 @@ def test_steps_with_a_cache_compile_into_one_graph_each(kind, routed):
     options = {"max_cache_len": 16} if kind is StaticCache else {}
     expected = in_steps(hf, kind(config=hf.config, **options))
     compiled = torch.compile(hf, fullgraph=True, backend="eager")
-    assert torch.equal(in_steps(compiled, kind(config=hf.config, **options)), expected)
+    assert_same(in_steps(compiled, kind(config=hf.config, **options)), expected, routed)
 
 
 @pytest.mark.slow
