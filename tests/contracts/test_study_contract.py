@@ -22,7 +22,7 @@ FEW = {
     "builders": {"libraries": ("gated", "merge_ties"), "adaptations": ("pi_tuning",)},
     "upstream": {"libraries": ("gated",)},
     "zero_shot": {"libraries": ("shared", "poly")},
-    "adaptation": {"methods": ("shared", "mbc-poly")},
+    "adaptation": {"methods": ("shared", "mbc-poly", "mhr")},
     "ablations": {"top_k": (1,), "temperatures": (), "ranks": (16,), "sizes": (0.5,)},
 }
 """Of some studies as few parts as show how they are made."""

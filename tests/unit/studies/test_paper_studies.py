@@ -108,6 +108,10 @@ def test_each_library_of_joint_experts_is_adapted_by_its_own_routing(subject):
     plan = AdaptationStudy(shares=(1.0,)).plan(subject)
     of = {build.path.split("/")[1]: build for build in plan.builds if build.path.startswith("adapted/")}
     assert (of["mhr"].source, of["mhr"].builder.n_heads) == ("libs/mhr", MHR().n_heads)
+    routers = {cell.library.split("/")[1]: cell.router for cell in plan.cells if cell.library}
+    assert {name: routers[name] for name in ("mhr", "poly", "mbc-polyz", "shared")} == {
+        "mhr": "mhr", "poly": "poly", "mbc-polyz": "poly", "shared": "oracle",
+    }  # fmt: skip
     assert (of["random-poly"].source, of["random-poly"].builder) == ("libs/random", of["mbc-poly"].builder)
     (groups,) = (build.builder for build in plan.builds if build.path == "libs/random")
     seen = groups.batch_size * groups.steps * len(groups.clusters)

@@ -41,6 +41,13 @@ _ONE_BY_ONE = (LibPoly, LibPolyZ)
 """Builders that would share the experts among tasks; the paper adapts to one task at a time."""
 
 
+def _router_of(builder: object) -> str:
+    """Name the router that reads what a builder learned: its mixture, or whose task it is."""
+    if not isinstance(builder, _ONE_BY_ONE):
+        return "oracle"
+    return "mhr" if builder.n_heads else "poly"
+
+
 def _group(share: float) -> str:
     return f"{100 * share:g} % of the data"
 
@@ -134,8 +141,7 @@ class AdaptationStudy(StockStudy):
             for method in self.methods:
                 for build, tasks in self._builds(method, share, new, subject.tasks):
                     builds.append(build)
-                    router = "poly" if isinstance(build.builder, _ONE_BY_ONE) else "oracle"
-                    cells.append(self._cell(method, share, tasks, build.path, router))
+                    cells.append(self._cell(method, share, tasks, build.path, _router_of(build.builder)))
         return Plan([*self.stock(subject.tasks, needed).values(), *builds], cells)
 
     def _cell(self, method: str, share: float, tasks: Tasks, library: str | None, router: str) -> Cell:
