@@ -13,7 +13,51 @@ from lorary.routing.contract import Gate, Probe, Router, State, Survey
 _TEXT, _SURVEY, _LEARNED_OF_TASKS = "text", "survey", frozenset({"task", "learned"})
 
 
-def check_inner(outer: Router) -> None:
+class OuterRouter(Router):
+    """A router that asks those in `inner`; one state holds all of theirs, each under its number (`state_of`)."""
+
+    def __post_init__(self) -> None:
+        """Refuse routers that can't be asked together."""
+        super().__post_init__()
+        _check_inner(self)
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """What any of them needs."""
+        return frozenset().union(*(router.needs for router in self.inner))
+
+    def deciding_options(self) -> dict[str, object]:
+        """List those of the inner routers: its own options are the gates' business."""
+        return {"name": name_of(self), "inner": [router.deciding_options() for router in self.inner]}
+
+    def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
+        """Fit each of them."""
+        return _joined([router.fit(experts, sites, probe) for router in self.inner])
+
+    def refit(
+        self, state: State, experts: Experts, sites: Mapping[str, Site], probe: Probe | None, *,
+        before: Sequence[str], changed: Collection[str],
+    ) -> State:  # fmt: skip
+        """Refit each of them."""
+        states = [
+            router.refit(state_of(state, i), experts, sites, probe, before=before, changed=changed)
+            for i, router in enumerate(self.inner)
+        ]
+        return _joined(states)
+
+    def survey(self, sites: Mapping[str, Site], state: State, names: Sequence[str]) -> Survey | None:
+        """Give the survey of the one that needs it."""
+        for number, router in enumerate(self.inner):
+            if _SURVEY in router.needs:
+                return router.survey(sites, state_of(state, number), names)
+        return None
+
+
+def _joined(states: Sequence[State]) -> State:
+    return {f"{i}/{name}": tensor for i, state in enumerate(states) for name, tensor in state.items()}
+
+
+def _check_inner(outer: Router) -> None:
     """Refuse routers that can't be asked together, or by another at all. Raises E-OPTION."""
     for router in outer.inner:
         if router.needs >= _LEARNED_OF_TASKS:
@@ -27,45 +71,10 @@ def check_inner(outer: Router) -> None:
         raise OptionError("E-OPTION", f"{what}.", "Give them the same encoder, or take another router for one of them.")
 
 
-def needs_of(outer: Router) -> frozenset[str]:
-    """Join what the inner routers need."""
-    return frozenset().union(*(router.needs for router in outer.inner))
-
-
 def encoder_of(router: Router) -> str:
     """Name the text encoder of a router that needs "text": its own, or that of the router it asks."""
     inner = [encoder_of(one) for one in router.inner if _TEXT in one.needs]
     return inner[0] if inner else str(getattr(router, "encoder"))  # noqa: B009
-
-
-def survey_of(outer: Router, sites: Mapping[str, Site], state: State, names: Sequence[str]) -> Survey | None:
-    """Give the survey of the inner router that needs one."""
-    for number, router in enumerate(outer.inner):
-        if _SURVEY in router.needs:
-            return router.survey(sites, state_of(state, number), names)
-    return None
-
-
-def fit_inner(outer: Router, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
-    """Fit every inner router; one state holds all."""
-    states = [router.fit(experts, sites, probe) for router in outer.inner]
-    return _joined(states)
-
-
-def refit_inner(
-    outer: Router, state: State, experts: Experts, sites: Mapping[str, Site], probe: Probe | None, *,
-    before: Sequence[str], changed: Collection[str],
-) -> State:  # fmt: skip
-    """Refit every inner router, as `Router.refit` promises."""
-    states = [
-        router.refit(state_of(state, i), experts, sites, probe, before=before, changed=changed)
-        for i, router in enumerate(outer.inner)
-    ]
-    return _joined(states)
-
-
-def _joined(states: Sequence[State]) -> State:
-    return {f"{i}/{name}": tensor for i, state in enumerate(states) for name, tensor in state.items()}
 
 
 def state_of(state: State, number: int) -> State:

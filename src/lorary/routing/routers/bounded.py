@@ -1,23 +1,23 @@
 """Any router's choice, with no expert above a share, and a share of its own for the base."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lorary.adapters.contract import Experts, Site
+from lorary.adapters.contract import Site
 from lorary.options import refuse_value
-from lorary.routing.contract import Context, Gate, Probe, Router, Routing, State, Survey
-from lorary.routing.nested import check_inner, fit_inner, needs_of, refit_inner, state_of, survey_of
+from lorary.routing.contract import Context, Gate, Router, Routing, State
+from lorary.routing.nested import OuterRouter, state_of
 from lorary.routing.routers.arrow import Arrow
 
 _ARROW = Arrow()
 
 
 @dataclass(frozen=True)
-class Bounded(Router):
+class Bounded(OuterRouter):
     """Take another router's weights, cap the share of each expert, and leave a share to the base.
 
     max_share: at each token and site no expert gets more. rest="others": what is cut off goes to the other experts that
@@ -49,42 +49,11 @@ class Bounded(Router):
             refuse_value(self, "max_share", "a number above 0, at most 1")
         if not 0 <= self.base < 1:
             refuse_value(self, "base", "a number from 0 to below 1")
-        check_inner(self)
 
     @property
     def inner(self) -> tuple[Router, ...]:
         """The one router."""
         return (self.of,)
-
-    @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """What it needs."""
-        return needs_of(self)
-
-    def deciding_options(self) -> dict[str, object]:
-        """List those of the router within: the bounds are the gates' business."""
-        return {"name": "bounded", "inner": [self.of.deciding_options()]}
-
-    def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
-        """Fit the router within."""
-        return fit_inner(self, experts, sites, probe)
-
-    def refit(
-        self,
-        state: State,
-        experts: Experts,
-        sites: Mapping[str, Site],
-        probe: Probe | None,
-        *,
-        before: Sequence[str],
-        changed: Collection[str],
-    ) -> State:
-        """Refit the router within."""
-        return refit_inner(self, state, experts, sites, probe, before=before, changed=changed)
-
-    def survey(self, sites: Mapping[str, Site], state: State, names: Sequence[str]) -> Survey | None:
-        """Ask for what the router within needs, if it needs it."""
-        return survey_of(self, sites, state, names)
 
     def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
         """Make the gate of the router within, and bound what it gives."""

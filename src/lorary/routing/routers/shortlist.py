@@ -1,18 +1,18 @@
 """Per token and layer, one router's choice among the experts that another puts on a list."""
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lorary.adapters.contract import Experts, Site
+from lorary.adapters.contract import Site
 from lorary.errors import OptionError
 from lorary.options import check_positive
-from lorary.routing.contract import Context, Gate, Probe, Router, Routing, State, Survey
-from lorary.routing.nested import check_inner, common_members, fit_inner, needs_of, refit_inner, state_of, survey_of
+from lorary.routing.contract import Context, Gate, Router, Routing, State
+from lorary.routing.nested import OuterRouter, common_members, state_of
 from lorary.routing.routers.arrow import Arrow
 from lorary.routing.routers.spectr import SpectR
 from lorary.routing.scored import keep_best
@@ -21,7 +21,7 @@ _ARROW, _LONGEST = Arrow(), SpectR(top_k=1, scaled=False)
 
 
 @dataclass(frozen=True)
-class Shortlist(Router):
+class Shortlist(OuterRouter):
     """Let one router choose among the experts that another, `of`, finds the best: any router before any other.
 
     At each token and site, the `n` experts with the largest weights of `of` (ties: the lower index; whom it gives
@@ -46,42 +46,11 @@ class Shortlist(Router):
         """Refuse options that have no meaning."""
         super().__post_init__()
         check_positive(self, "n")
-        check_inner(self)
 
     @property
     def inner(self) -> tuple[Router, ...]:
         """The two routers."""
         return self.of, self.then
-
-    @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """What either needs."""
-        return needs_of(self)
-
-    def deciding_options(self) -> dict[str, object]:
-        """List those of both; how many are listed is the gates' business."""
-        return {"name": "shortlist", "inner": [router.deciding_options() for router in self.inner]}
-
-    def fit(self, experts: Experts, sites: Mapping[str, Site], probe: Probe | None) -> State:
-        """Fit both."""
-        return fit_inner(self, experts, sites, probe)
-
-    def refit(
-        self,
-        state: State,
-        experts: Experts,
-        sites: Mapping[str, Site],
-        probe: Probe | None,
-        *,
-        before: Sequence[str],
-        changed: Collection[str],
-    ) -> State:
-        """Refit both."""
-        return refit_inner(self, state, experts, sites, probe, before=before, changed=changed)
-
-    def survey(self, sites: Mapping[str, Site], state: State, names: Sequence[str]) -> Survey | None:
-        """Ask for what one of them needs, if it needs it."""
-        return survey_of(self, sites, state, names)
 
     def gate(self, site: Site, state: State, names: Sequence[str]) -> Gate:
         """Make both gates of one site, one behind the other."""
